@@ -1,0 +1,1 @@
+"""What one trial does: backbone, head, regime, data, augmentation, loop, caches."""
