@@ -1,0 +1,16 @@
+"""Which configurations? One search space a file, found by its file name."""
+
+from search_spaces._catalogue import load_space, names
+from search_spaces._contract import DataFacts, Defaults, PriorTrial, SearchSpace
+from search_spaces._describe import SpaceRow, describe
+
+__all__ = [
+    "DataFacts",
+    "Defaults",
+    "PriorTrial",
+    "SearchSpace",
+    "SpaceRow",
+    "describe",
+    "load_space",
+    "names",
+]

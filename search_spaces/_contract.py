@@ -1,0 +1,86 @@
+"""The contract of a search space: what its file holds, and what it is told about the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What a published recipe may depend on."""
+
+    num_train: int
+    """Training images."""
+
+    num_classes: int
+    median_pixels: int
+    """Median height x width of the original images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a study of this space uses where no flag says otherwise."""
+
+    trials: int
+    max_epochs: int | None = None
+    """None = the space's file has a function `max_epochs(facts)`."""
+
+    image_size: int | None = None
+    """Side of the square the network sees, in pixels; None = the space's file has `image_size(facts)`."""
+
+    data: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorTrial:
+    """A published configuration, tried first."""
+
+    name: str
+    source: str
+    """Paper or repository the values come from."""
+
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """A space's file, loaded: its module-level names under one roof."""
+
+    name: str
+    summary: str
+    """First line of the file."""
+
+    backbones: tuple[str, ...]
+    defaults: Defaults
+    suggest: Callable[..., dict[str, Any]]
+    """`space(trial, backbones)`: suggests what varies, returns what is fixed."""
+
+    prior_trials: Callable[[DataFacts, Sequence[str]], list[PriorTrial]]
+    image_size_rule: Callable[[DataFacts], int] | None = None
+    max_epochs_rule: Callable[[DataFacts], int] | None = None
+
+    def image_size(self, facts: DataFacts) -> int:
+        """The space's own rule, or its default, but at most eight times the originals' side.
+
+        Enlarging small originals further costs time and adds no information.
+        """
+        if self.image_size_rule is not None:
+            return self.image_size_rule(facts)
+        largest = int(8 * facts.median_pixels**0.5) // 32 * 32
+        return max(32, min(self.defaults.image_size or 224, largest))
+
+    def max_epochs(self, facts: DataFacts) -> int:
+        """Epochs of a trial that is never stopped."""
+        if self.max_epochs_rule is not None:
+            return self.max_epochs_rule(facts)
+        return self.defaults.max_epochs or 10
+
+    def propose(self, trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
+        """One whole configuration: the suggested values over the fixed ones."""
+        fixed = self.suggest(trial, backbones)
+        return {**fixed, **trial.params, "epochs": max_epochs}

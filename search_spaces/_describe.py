@@ -1,0 +1,70 @@
+"""Reads a search space as a table: each hyperparameter, its values, and when it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces._contract import SearchSpace
+
+
+@dataclass(frozen=True)
+class SpaceRow:
+    """One hyperparameter of a space."""
+
+    name: str
+    values: str
+    condition: str
+    """Empty where it is always searched."""
+
+
+class _RecordingTrial:
+    """Stands in for an Optuna trial: takes the first choice unless told otherwise; notes every question."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self.answers = answers
+        self.choices: dict[str, Sequence[Any]] = {}
+        self.values: dict[str, str] = {}
+        self.params: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.choices[name] = choices
+        self.values[name] = ", ".join(str(choice) for choice in choices)
+        return self._answer(name, choices[0])
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> Any:
+        self.values[name] = f"{low:g} … {high:g}" + (" (log)" if log else f" step {step:g}" if step else "")
+        return self._answer(name, low)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> Any:
+        self.values[name] = f"{low} … {high}" + (" (log)" if log else f" step {step}" if step != 1 else "")
+        return self._answer(name, low)
+
+    def _answer(self, name: str, default: Any) -> Any:
+        self.params[name] = self.answers.get(name, default)
+        return self.params[name]
+
+
+def describe(space: SearchSpace, *, backbones: Sequence[str]) -> tuple[list[SpaceRow], dict[str, Any]]:
+    """The rows of a space, and what it keeps fixed.
+
+    Every categorical choice is followed, so hyperparameters that are searched under a condition only are
+    found too.
+    """
+    rows: dict[str, SpaceRow] = {}
+    queue: list[dict[str, Any]] = [{}]
+    fixed: dict[str, Any] = {}
+    while queue:
+        answers = queue.pop(0)
+        trial = _RecordingTrial(answers)
+        returned = space.suggest(trial, backbones)
+        fixed = fixed or returned
+        condition = " and ".join(f"{name} = {value}" for name, value in answers.items())
+        for name in [name for name in trial.values if name not in rows]:
+            rows[name] = SpaceRow(name, trial.values[name], condition)
+            others = list(trial.choices.get(name, ()))[1:]
+            queue += [{**answers, name: choice} for choice in others]
+    return list(rows.values()), fixed

@@ -1,0 +1,35 @@
+"""Small enough for a laptop without a GPU: EfficientNet-Lite0, whose weights come with the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from search_spaces._contract import DataFacts, Defaults, PriorTrial
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+BACKBONES = ("lite0",)
+DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128, data="digits")
+
+
+def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
+    trial.suggest_categorical("backbone", backbones)
+    trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3, 4))
+    trial.suggest_categorical("batch_size", (16, 32, 64))
+    trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True)
+    trial.suggest_float("dropout", 0.0, 0.5)
+    trial.suggest_categorical("head_width", (0, 128, 512))
+    trial.suggest_categorical("policy", ("none", "light"))
+    return {"regime": "finetune", "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine"}
+
+
+def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list[PriorTrial]:  # noqa: ARG001
+    shared = {"backbone": backbones[0], "dropout": 0.2, "head_width": 0, "policy": "none"}
+    probe = {**shared, "unfreeze_depth": 0, "batch_size": 32, "learning_rate": 3e-3}
+    tune = {**shared, "unfreeze_depth": 4, "batch_size": 32, "learning_rate": 1.5e-3}
+    return [
+        PriorTrial(name="linear head", source="Kornblith et al. 2019, arXiv:1805.08974", config=probe),
+        PriorTrial(name="top stages", source="Kornblith et al. 2019, arXiv:1805.08974", config=tune),
+    ]

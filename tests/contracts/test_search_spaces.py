@@ -1,0 +1,90 @@
+"""Every search space keeps the contract: valid proposals, valid priors, the six searched hyperparameters."""
+
+import optuna
+import pytest
+
+from search_spaces import DataFacts, SearchSpace, describe, load_space, names
+from trainables.config import TrialConfig, make_trial_config
+
+FACTS = DataFacts(num_train=2_258, num_classes=5, median_pixels=240 * 320)
+SEARCHED_IN_EACH = {"batch_size", "learning_rate", "unfreeze_depth", "dropout", "head_width", "policy"}
+
+
+@pytest.fixture(params=names())
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return load_space(request.param)
+
+
+def make_study() -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+
+
+def propose(space: SearchSpace, trial: optuna.Trial) -> TrialConfig:
+    return make_trial_config(space.propose(trial, backbones=space.backbones, max_epochs=3))
+
+
+def test_every_proposal_is_a_valid_trial_config(space: SearchSpace) -> None:
+    study = make_study()
+
+    configs = [propose(space, study.ask()) for _ in range(50)]
+
+    assert all(config.epochs == 3 for config in configs)
+    assert len({config.learning_rate for config in configs}) > 1
+
+
+def test_the_six_hyperparameters_are_searched(space: SearchSpace) -> None:
+    rows, _ = describe(space, backbones=space.backbones)
+
+    assert {row.name for row in rows if not row.condition} >= SEARCHED_IN_EACH
+
+
+def test_every_prior_trial_lies_in_the_space_and_states_its_source(space: SearchSpace) -> None:
+    study = make_study()
+    priors = space.prior_trials(FACTS, space.backbones)
+    assert priors
+
+    for prior in priors:
+        study.enqueue_trial(prior.config)
+        config = propose(space, study.ask())
+        taken = {name: getattr(config, name) for name in prior.config}
+        assert taken == prior.config, prior.name
+        assert prior.source
+
+
+def test_the_table_names_every_suggested_hyperparameter(space: SearchSpace) -> None:
+    study = make_study()
+    rows, _ = describe(space, backbones=space.backbones)
+
+    for _ in range(50):
+        trial = study.ask()
+        propose(space, trial)
+        assert set(trial.params) <= {row.name for row in rows}
+
+
+def test_the_defaults_give_a_study(space: SearchSpace) -> None:
+    assert space.defaults.trials > 0
+    assert space.max_epochs(FACTS) > 0
+    assert space.image_size(FACTS) >= 32
+    assert space.summary.endswith(".")
+
+
+def test_backbones_of_the_user_replace_those_of_the_space(space: SearchSpace) -> None:
+    trial = make_study().ask()
+
+    config = space.propose(trial, backbones=("convnext_tiny",), max_epochs=1)
+
+    assert config["backbone"] == "convnext_tiny"
+
+
+def test_an_unknown_space_names_its_nearest_neighbours() -> None:
+    with pytest.raises(ValueError, match="did you mean finetune"):
+        load_space("finetunes")
+
+
+def test_hyperrule_has_500_updates_on_a_small_data_set() -> None:
+    space = load_space("bit")
+
+    assert space.max_epochs(FACTS) == 100
+    assert space.image_size(FACTS) == 480
+    assert space.image_size(DataFacts(num_train=10, num_classes=2, median_pixels=64)) == 128
