@@ -1,0 +1,1 @@
+"""Labelled images: where they are, how they are split, and the views of them that training sees."""

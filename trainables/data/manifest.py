@@ -1,0 +1,101 @@
+"""Manifest: every image of a study with its number, label and part; written as data.csv."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.datasets._listing import ImageListing
+from trainables.data.splits import split_images
+
+HEADER = ("id", "path", "label", "split")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The images a study uses; an image's number is its position here and its row in the image store."""
+
+    paths: tuple[Path, ...]
+    labels: NDArray[np.int64]
+    splits: NDArray[np.str_]
+    classes: tuple[str, ...]
+    fingerprint: str
+    """Hash of the contents, labels, parts and classes: the same data elsewhere have the same fingerprint."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def indices(self, split: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def write_csv(self, path: Path) -> None:
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        with partial.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.writer(lines)
+            writer.writerow(HEADER)
+            rows = zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True)
+            writer.writerows((number, *row) for number, row in enumerate(rows))
+            lines.flush()
+            os.fsync(lines.fileno())
+        partial.replace(path)
+
+
+def make_manifest(
+    listing: ImageListing, digests: Sequence[str], *, seed: int, keep: NDArray[np.bool_] | None = None
+) -> Manifest:
+    """Drop the images that are not to be kept, split the rest, and take their fingerprint.
+
+    Args:
+        digests: content hash of every listed file, as the image store found it.
+        keep: which images to use; None = all.
+
+    Raises:
+        ValueError: what is left cannot be split.
+    """
+    kept = list(range(len(listing.paths))) if keep is None else np.flatnonzero(keep).tolist()
+    labels = listing.labels[kept]
+    lost = sorted(set(listing.labels.tolist()) - set(labels.tolist()))
+    if lost:
+        raise ValueError(
+            f"{listing.source}: no readable image of {', '.join(listing.classes[i] for i in lost)}"
+        )
+    splits = split_images(labels, [listing.splits[i] for i in kept], seed=seed, classes=listing.classes)
+    content = hashlib.sha256("\0".join(listing.classes).encode())
+    for row, label, split in zip(kept, labels, splits, strict=True):
+        content.update(f"\n{digests[row]} {label} {split}".encode())
+    return Manifest(
+        paths=tuple(listing.paths[i] for i in kept),
+        labels=labels,
+        splits=splits,
+        classes=listing.classes,
+        fingerprint=content.hexdigest()[:16],
+    )
+
+
+def read_manifest(path: Path, classes: Sequence[str], *, fingerprint: str = "") -> Manifest:
+    """Read data.csv back; class names and fingerprint stand in study.json.
+
+    Raises:
+        ValueError: not a data.csv, or damaged.
+    """
+    with path.open(newline="", encoding="utf-8") as lines:
+        reader = csv.reader(lines)
+        header = next(reader, [])
+        rows = list(reader)
+    numbers = [row[0] for row in rows if len(row) == len(HEADER)]
+    if tuple(header) != HEADER or numbers != [str(number) for number in range(len(rows))]:
+        raise ValueError(f"{path} is damaged: expected the columns {','.join(HEADER)} and ids counted from 0")
+    return Manifest(
+        paths=tuple(Path(row[1]) for row in rows),
+        labels=np.array([int(row[2]) for row in rows], dtype=np.int64),
+        splits=np.array([row[3] for row in rows], dtype="<U5"),
+        classes=tuple(classes),
+        fingerprint=fingerprint,
+    )

@@ -1,0 +1,78 @@
+"""The cut into training, validation and test part: stratified, seeded, every class validated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.views import draw_uniform
+
+VAL_SHARE = 0.2
+TEST_SHARE = 0.1
+
+
+def split_images(
+    labels: NDArray[np.int64],
+    given: Sequence[str | None],
+    *,
+    seed: int,
+    classes: Sequence[str] | None = None,
+) -> NDArray[np.str_]:
+    """Give every image its part, "train", "val" or "test"; parts that came with the data are kept.
+
+    Without any given part: 70/20/10. A missing validation part is cut from the training part, and so is a
+    missing test part if validation is missing too; data that come as train and val stay without a test part.
+
+    Raises:
+        ValueError: classes with too few images (named by `classes`, else by number).
+    """
+    parts = np.array(["" if part is None else part for part in given], dtype="<U5")
+    if (parts == "val").any():
+        parts[parts == ""] = "train"
+    else:
+        pool = np.flatnonzero((parts == "") | (parts == "train"))
+        _check_pool(labels[pool], int(labels.max()) + 1, classes)
+        parts[pool] = _cut(labels[pool], test_share=0.0 if (parts == "test").any() else TEST_SHARE, seed=seed)
+    untrained = sorted(set(labels.tolist()) - set(labels[parts == "train"].tolist()))
+    if untrained:
+        raise ValueError(
+            f"no training image of {_name_classes(untrained, classes)}; add some to the train"
+            " part, or remove the class"
+        )
+    return parts
+
+
+def _cut(labels: NDArray[np.int64], *, test_share: float, seed: int) -> NDArray[np.str_]:
+    parts = np.full(len(labels), "train", dtype="<U5")
+    order = draw_uniform(seed, "split", 0, np.arange(len(labels)), 1)[:, 0]
+    val_due = test_due = (
+        0.0  # carried from class to class, so that many small classes still add up to the shares
+    )
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(order[members], kind="stable")]
+        val_due += VAL_SHARE * len(members)
+        test_due += test_share * len(members)
+        num_val = min(max(1, round(val_due)), len(members) - 1)
+        num_test = min(max(0, round(test_due)), len(members) - 1 - num_val)
+        val_due -= num_val
+        test_due -= num_test
+        parts[members[:num_val]] = "val"
+        parts[members[num_val : num_val + num_test]] = "test"
+    return parts
+
+
+def _check_pool(labels: NDArray[np.int64], num_classes: int, classes: Sequence[str] | None) -> None:
+    single = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 1).tolist()
+    if single:
+        raise ValueError(
+            f"only one image of {_name_classes(single, classes)}; a class needs two or more,"
+            " one to train and one to validate: add images, or remove the class"
+        )
+
+
+def _name_classes(labels: Sequence[int], classes: Sequence[str] | None) -> str:
+    found = ", ".join(repr(classes[label]) if classes else str(label) for label in labels)
+    return f"class {found}" if len(labels) == 1 else f"classes {found}"
