@@ -120,3 +120,35 @@ def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:
 def config_as_dict(config: TrialConfig) -> dict[str, Any]:
     """The configuration as plain values, the way it is stored in the study database."""
     return asdict(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What all trials of a study share. Travels to the workers as plain values: `asdict` and back."""
+
+    study_directory: str
+    """Absolute. Holds data.csv; every trial writes below its trials/<n>/."""
+
+    classes: tuple[str, ...]
+    weights: str
+    """auto, random, or a file or folder."""
+
+    image_size: int
+    """Side of the square the network sees, in pixels."""
+
+    seed: int
+    metric: str
+    maximize: bool
+    cache_directory: str
+    """Absolute. Image store and activation cache, shared by all studies."""
+
+    cache_gigabytes: float
+    threads: int
+    """CPU threads of one trial's process."""
+
+    use_gpu: bool
+    workers: int = 1
+    """Processes that train one trial together."""
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
