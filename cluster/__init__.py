@@ -1,0 +1,1 @@
+"""How does Ray run the study? Flags, records, searcher, schedulers, resources, session."""

@@ -1,0 +1,92 @@
+"""The command line of tune.py, made from StudyConfig."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cluster.study import StudyConfig, nearest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line, with the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        sys.exit(2)
+
+
+def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> StudyConfig:
+    """Turn the command line into a checked StudyConfig; a wrong flag ends the program with exit code 2."""
+    parser = make_parser(prog)
+    values, unknown = parser.parse_known_args(argv)
+    for flag in unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        parser.error(f"unknown argument {flag}{nearest(flag.split('=')[0], known)} (--help lists them all)")
+    try:
+        return StudyConfig(**vars(values))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog,
+        description="Find the best way to fine-tune a pretrained image classifier on your images.",
+        epilog="Run the same command again to continue an interrupted study.",
+        allow_abbrev=False,
+        # The installed default wraps at the terminal width less 2 and squeezes the help to the right half.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
+    )
+    docs = field_docs(StudyConfig)
+    hints = typing.get_type_hints(StudyConfig)
+    for field in fields(StudyConfig):
+        _add_flag(parser, field, hint=hints[field.name], doc=docs[field.name])
+    return parser
+
+
+def field_docs(owner: type) -> dict[str, str]:
+    """The docstring literal under each field of a dataclass."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for line, below in zip(body.body, body.body[1:], strict=False):
+        is_field = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        is_doc = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if is_field and is_doc:
+            docs[line.target.id] = str(below.value.value)  # type: ignore[attr-defined]
+    return docs
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: Field[Any], *, hint: Any, doc: str) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    help_text = doc.replace("%", "%%")
+    if hint is bool:
+        parser.add_argument(flag, action="store_true", help=help_text)
+        return
+    required = field.default is MISSING
+    if not required and field.default not in (None, ()):
+        help_text += f" [{field.default}]"
+    kind = _value_type(hint)
+    options: dict[str, Any] = {"nargs": "+"} if typing.get_origin(hint) is tuple else {}
+    metavar = {int: "N", float: "X", Path: "DIR"}.get(kind, field.name.upper().split("_")[0])
+    default = None if required else field.default
+    parser.add_argument(
+        flag, type=kind, required=required, default=default, metavar=metavar, help=help_text, **options
+    )
+
+
+def _value_type(hint: Any) -> Any:
+    """`int` of `int | None`, `str` of `tuple[str, ...]`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (typing.Union, tuple):
+        return next(arg for arg in typing.get_args(hint) if arg not in (type(None), ...))
+    return hint

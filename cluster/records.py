@@ -1,0 +1,299 @@
+"""The study database: Optuna's own tables and our table `epochs`, written in one transaction a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+logger = logging.getLogger("unfreeze")
+T = TypeVar("T")
+PATIENCE_SECONDS = 600.0
+
+EPOCHS = sa.Table(
+    "epochs",
+    sa.MetaData(),
+    sa.Column("study_id", sa.Integer, primary_key=True),
+    sa.Column("trial", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("metrics", sa.Text, nullable=False),
+    sa.Column("arrival", sa.Float(53), nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+)
+_STUDIES, _TRIALS = (cast(sa.Table, m.__table__) for m in (models.StudyModel, models.TrialModel))
+_PARAMS, _VALUES = (cast(sa.Table, m.__table__) for m in (models.TrialParamModel, models.TrialValueModel))
+_CURVES = cast(sa.Table, models.TrialIntermediateValueModel.__table__)
+_USER = cast(sa.Table, models.TrialUserAttributeModel.__table__)
+_SYSTEM = cast(sa.Table, models.TrialSystemAttributeModel.__table__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """A row of `epochs`."""
+
+    trial: int
+    epoch: int
+    attempt: int
+    metrics: Mapping[str, float]
+    arrival: float
+    decision: str
+    """continue | stop | complete | failed"""
+
+
+@dataclass(kw_only=True)
+class TrialRecord:
+    """A trial as the database has it."""
+
+    number: int
+    state: TrialState
+    params: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    epochs: dict[int, EpochRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """The end of a trial: its Optuna state, its value (the best epoch's metric) and its last attributes."""
+
+    trial: int
+    state: TrialState
+    value: float | None
+    attrs: Mapping[str, Any]
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Records:
+    """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
+
+    def __init__(self, url: str, *, study: str, direction: str, metric: str, new: bool) -> None:
+        self._metric = metric
+        self._storage = self._patiently(lambda: _open_storage(url))
+        self._engine = self._storage.engine
+        self.study_id = self._patiently(lambda: self._find_or_create(study, direction, new=new))
+        self._trial_ids: dict[int, int] = {}
+
+    def add_trial(self, trial: FrozenTrial, *, attrs: Mapping[str, Any]) -> None:
+        """Write a proposed trial, whole and RUNNING, under the number it already has."""
+        self._patiently(lambda: self._add_trial(trial, attrs))
+
+    def record(
+        self,
+        epochs: Iterable[EpochRecord] = (),
+        endings: Iterable[Ending] = (),
+        attrs: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write epochs, ends of trials and attributes by trial number: all of it, or nothing.
+
+        A row that is already there is overwritten: a replayed epoch is the same epoch.
+        """
+        epochs, endings = list(epochs), list(endings)
+        self._patiently(lambda: self._record(epochs, endings, attrs or {}))
+
+    def load(self) -> list[TrialRecord]:
+        """Every trial by number, in a handful of queries (Optuna's get_trials takes 18 s for 10,000)."""
+        return self._patiently(self._load)
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._engine.dispose()
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        began, pause = time.monotonic(), 0.05
+        while True:
+            try:
+                return work()
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
+                if time.monotonic() - began > PATIENCE_SECONDS:
+                    raise
+                cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip()
+                log = logger.warning if pause > 0.5 else logger.debug
+                log("the study database does not answer (%s): waiting, nothing is lost", cause)
+                time.sleep(pause)
+                pause = min(2 * pause, 10.0)
+
+    def _find_or_create(self, study: str, direction: str, *, new: bool) -> int:
+        EPOCHS.create(self._engine, checkfirst=True)
+        try:
+            return self._storage.create_new_study([StudyDirection[direction.upper()]], study)
+        except DuplicatedStudyError:
+            study_id = self._storage.get_study_id_from_name(study)
+            if new:
+                raise ValueError(
+                    f"--storage already holds a study named {study} from another runs directory: "
+                    "give this one another --study name"
+                ) from None
+            return study_id
+
+    def _add_trial(self, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            # A commit whose answer got lost is tried again: the row may be there.
+            if self._find_id(connection, trial.number) is not None:
+                return
+            row = {"number": trial.number, "study_id": self.study_id, "state": TrialState.RUNNING}
+            statement = sa.insert(_TRIALS).values(row | {"datetime_start": _utc_now()})
+            inserted = connection.execute(statement).inserted_primary_key
+            assert inserted is not None
+            trial_id = int(inserted[0])
+            if trial.params:
+                connection.execute(sa.insert(_PARAMS), [_param_row(trial_id, trial, n) for n in trial.params])
+            _write_attrs(connection, _USER, trial_id, attrs)
+            _write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs)
+        self._trial_ids[trial.number] = trial_id
+
+    def _record(
+        self, epochs: list[EpochRecord], endings: list[Ending], attrs: Mapping[int, Mapping[str, Any]]
+    ) -> None:
+        with self._engine.begin() as connection:
+            self._write_epochs(connection, epochs)
+            for number, values in attrs.items():
+                _write_attrs(connection, _USER, self._trial_id(connection, number), values)
+            for ending in endings:
+                self._write_ending(connection, ending)
+
+    def _write_epochs(self, connection: sa.Connection, epochs: list[EpochRecord]) -> None:
+        for record in epochs:
+            key = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
+            row = key | {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
+            row |= {"arrival": record.arrival, "decision": record.decision}
+            # Delete and insert instead of an upsert: that is spelled differently in every database.
+            connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[name] == key[name] for name in key)))
+            connection.execute(sa.insert(EPOCHS).values(row))
+            trial_id = self._trial_id(connection, record.trial)
+            value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(
+                float(record.metrics.get(self._metric, math.nan))
+            )
+            same = (_CURVES.c.trial_id == trial_id, _CURVES.c.step == record.epoch)
+            connection.execute(sa.delete(_CURVES).where(*same))
+            point = {"trial_id": trial_id, "step": record.epoch, "intermediate_value": value}
+            connection.execute(sa.insert(_CURVES).values(point | {"intermediate_value_type": kind}))
+
+    def _write_ending(self, connection: sa.Connection, ending: Ending) -> None:
+        trial_id = self._trial_id(connection, ending.trial)
+        done = {"state": ending.state, "datetime_complete": _utc_now()}
+        connection.execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(done))
+        connection.execute(sa.delete(_VALUES).where(_VALUES.c.trial_id == trial_id))
+        if ending.value is not None:
+            value, kind = models.TrialValueModel.value_to_stored_repr(ending.value)
+            row = {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind}
+            connection.execute(sa.insert(_VALUES).values(row))
+        _write_attrs(connection, _USER, trial_id, ending.attrs)
+        _write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
+
+    def _trial_id(self, connection: sa.Connection, number: int) -> int:
+        if number not in self._trial_ids:
+            found = self._find_id(connection, number)
+            assert found is not None, f"trial {number} was never added"
+            self._trial_ids[number] = found
+        return self._trial_ids[number]
+
+    def _find_id(self, connection: sa.Connection, number: int) -> int | None:
+        same = (_TRIALS.c.study_id == self.study_id, _TRIALS.c.number == number)
+        return connection.execute(sa.select(_TRIALS.c.trial_id).where(*same)).scalar()
+
+    def _load(self) -> list[TrialRecord]:
+        trials: dict[int, TrialRecord] = {}
+        with self._engine.connect() as connection:
+            columns = (_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state)
+            query = sa.select(*columns).where(_TRIALS.c.study_id == self.study_id)
+            for trial_id, number, state in connection.execute(query):
+                trials[trial_id] = TrialRecord(number=number, state=state)
+                self._trial_ids[number] = trial_id
+            self._load_params(connection, trials)
+            for table, name in ((_USER, "attrs"), (_SYSTEM, "system_attrs")):
+                for trial_id, key, value in self._rows(connection, table, "key", "value_json"):
+                    getattr(trials[trial_id], name)[key] = json.loads(value)
+            for trial_id, value, kind in self._rows(connection, _VALUES, "value", "value_type"):
+                trials[trial_id].value = models.TrialValueModel.stored_repr_to_value(value, kind)
+            self._load_epochs(connection, {trial.number: trial for trial in trials.values()})
+        return sorted(trials.values(), key=lambda trial: trial.number)
+
+    def _load_params(self, connection: sa.Connection, trials: Mapping[int, TrialRecord]) -> None:
+        known: dict[str, BaseDistribution] = {}  # parsing the same few JSON texts 100,000 times takes 2 s
+        columns = ("param_name", "param_value", "distribution_json")
+        for trial_id, name, value, text in self._rows(connection, _PARAMS, *columns):
+            distribution = known.setdefault(
+                text, json_to_distribution(text) if text not in known else known[text]
+            )
+            trials[trial_id].params[name] = distribution.to_external_repr(value)
+            trials[trial_id].distributions[name] = distribution
+
+    def _load_epochs(self, connection: sa.Connection, trials: Mapping[int, TrialRecord]) -> None:
+        query = sa.select(EPOCHS).where(EPOCHS.c.study_id == self.study_id)
+        for row in connection.execute(query.order_by(EPOCHS.c.trial, EPOCHS.c.epoch)).mappings():
+            values = {name: row[name] for name in ("trial", "epoch", "attempt", "arrival", "decision")}
+            record = EpochRecord(**values, metrics=json.loads(row["metrics"]))
+            trials[record.trial].epochs[record.epoch] = record
+
+    def _rows(self, connection: sa.Connection, table: sa.Table, *columns: str) -> Iterable[Any]:
+        joined = table.join(_TRIALS, table.c.trial_id == _TRIALS.c.trial_id)
+        query = sa.select(table.c.trial_id, *(table.c[name] for name in columns)).select_from(joined)
+        # By primary key: parameters come back in the order the space suggested them.
+        return connection.execute(
+            query.where(_TRIALS.c.study_id == self.study_id).order_by(*table.primary_key.columns)
+        )
+
+
+def _open_storage(url: str) -> RDBStorage:
+    # With SQLite a write waits this long for another process's write (MLflow sync, a dashboard).
+    arguments = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+    storage = RDBStorage(
+        url, engine_kwargs=arguments | {"pool_pre_ping": True}, skip_compatibility_check=False
+    )
+    if storage.engine.dialect.name == "sqlite":
+        sa.event.listen(storage.engine, "connect", _set_pragmas)
+        storage.engine.dispose()  # the connections made so far lack the pragmas
+    return storage
+
+
+def _set_pragmas(connection: Any, _: Any) -> None:
+    """WAL and NORMAL survive a killed process whole; FULL would cost an fsync a transaction."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _param_row(trial_id: int, trial: FrozenTrial, name: str) -> dict[str, Any]:
+    distribution = trial.distributions[name]
+    value = distribution.to_internal_repr(trial.params[name])
+    row = {"trial_id": trial_id, "param_name": name, "param_value": value}
+    return row | {"distribution_json": distribution_to_json(distribution)}
+
+
+def _write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attrs: Mapping[str, Any]) -> None:
+    if not attrs:
+        return
+    same = (table.c.trial_id == trial_id, table.c.key.in_(list(attrs)))
+    connection.execute(sa.delete(table).where(*same))
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()
+    ]
+    connection.execute(sa.insert(table), rows)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)  # Optuna keeps naive UTC
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite URL; None for another database."""
+    parsed = sa.make_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None

@@ -1,0 +1,18 @@
+"""TPE: models good and bad configurations, parameters jointly, and samples where good ones are likely."""
+
+from __future__ import annotations
+
+import warnings
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
+
+
+def make_sampler(*, seed: int, num_startup: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # group: conditional spaces (a branch's parameters exist only there) are modelled branch by branch.
+        # constant_liar: running trials count as bad, so that parallel proposals differ.
+        return TPESampler(
+            seed=seed, n_startup_trials=num_startup, multivariate=True, group=True, constant_liar=True
+        )

@@ -1,0 +1,211 @@
+"""StudyConfig: every flag of tune.py, its default and its check."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import schedulers, searchers
+
+WEIGHTS = ("auto", "random")
+BAD_IMAGES = ("skip", "refuse")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_STUDY_NAME = re.compile(r"[^/\\\0]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """What the user asked for on the command line."""
+
+    space: str
+    """Search space: a file of search_spaces."""
+
+    data: str | None = None
+    """Labelled images: a folder, a CSV file (path,label[,split]) or a data set's name [the space's own]."""
+
+    study: str | None = None
+    """Name of the study; running it again continues it [<space>-<data>]."""
+
+    runs_dir: Path = Path("runs")
+    """Folder that holds the studies."""
+
+    trials: int | None = None
+    """Trials of the study in all, prior and failed ones included [what the space says]."""
+
+    max_epochs: int | None = None
+    """Full budget of a trial in epochs [what the space says]."""
+
+    time_budget: str | None = None
+    """Stop after this long: 2h, 90m, 45s, 1h30m [no limit]."""
+
+    backbones: tuple[str, ...] = ()
+    """Search these backbones only [all of the space's]."""
+
+    weights: str = "auto"
+    """Pretrained weights: auto (packaged, local cache, then the hub), random, or a file or folder."""
+
+    image_size: int | None = None
+    """Side of the training images in pixels [the backbones' own]."""
+
+    metric: str = "val_accuracy"
+    """What the search optimizes."""
+
+    searcher: str = "tpe"
+    """Who proposes configurations: a file of cluster/searchers."""
+
+    scheduler: str = "asha"
+    """Who stops bad trials early: a file of cluster/schedulers."""
+
+    concurrent: int | None = None
+    """Most trials at once [as many as the machine holds]."""
+
+    cpus_per_trial: float = 1.0
+    """CPU cores of a trial, or of each of its workers."""
+
+    gpus_per_trial: float | None = None
+    """GPUs of a trial, or of each of its workers; 0.5 puts two on one GPU [1 if there are GPUs, else 0]."""
+
+    workers_per_trial: int = 1
+    """Processes that train one trial together, through Ray Train."""
+
+    storage: str | None = None
+    """Database of the study: an SQLAlchemy URL [SQLite in the study directory]."""
+
+    tracking_uri: str | None = None
+    """MLflow store or server [SQLite in the runs directory]."""
+
+    bad_images: str = "skip"
+    """What to do with images that cannot be read: skip or refuse."""
+
+    cache_dir: Path | None = None
+    """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
+
+    cache_gb: float = 20.0
+    """Most disk the cache may use, in GB."""
+
+    seed: int = 0
+    """Every random choice of the study follows from it."""
+
+    address: str | None = None
+    """Join the Ray cluster at this address [start Ray here]."""
+
+    dry_run: bool = False
+    """Check everything, say what would run, start nothing."""
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        _check_choice("searcher", self.searcher, searchers.names())
+        _check_choice("scheduler", self.scheduler, schedulers.names())
+        _check_choice("bad-images", self.bad_images, BAD_IMAGES)
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+        self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
+        self._set("cache_dir", _cache_dir(self.cache_dir))
+        self._set("backbones", tuple(self.backbones))
+        if self.data is not None and Path(self.data).expanduser().exists():
+            self._set("data", str(Path(self.data).expanduser().absolute()))
+        if self.weights not in WEIGHTS:
+            self._set("weights", _weights_path(self.weights))
+        if self.study is None and self.data is not None:
+            self._set("study", f"{self.space}-{_data_name(self.data)}")
+        if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
+            raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")
+        if self.tracking_uri is None:
+            self._set("tracking_uri", f"sqlite:///{self.runs_dir / 'mlflow.db'}")
+
+    @property
+    def name(self) -> str:
+        assert self.study is not None, "tune.py fills in the space's data set first"
+        return self.study
+
+    @property
+    def directory(self) -> Path:
+        """The study directory: everything that is on disk about this study."""
+        return self.runs_dir / self.name
+
+    @property
+    def storage_url(self) -> str:
+        return self.storage or f"sqlite:///{self.directory / 'study.db'}"
+
+    @property
+    def time_budget_seconds(self) -> float | None:
+        return None if self.time_budget is None else parse_duration(self.time_budget)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The flags as plain values, the way study.json keeps them."""
+        flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
+        return flags | {"backbones": list(self.backbones)}
+
+    def _check_numbers(self) -> None:
+        for name in (
+            "trials",
+            "max_epochs",
+            "image_size",
+            "concurrent",
+            "workers_per_trial",
+            "cpus_per_trial",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{_flag(name)} must be positive, got {value}")
+        for name in ("gpus_per_trial", "cache_gb", "seed"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{_flag(name)} must not be negative, got {value}")
+        gpus = self.gpus_per_trial or 0
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"--gpus-per-trial above 1 must be a whole number, got {gpus}")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "2h", "90m", "45s", "1h30m" or a plain number of seconds."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise ValueError(f"--time-budget must be a duration like 2h, 90m or 45s, got {text!r}")
+    return total
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint for an unknown name: "; did you mean lite0?", or nothing."""
+    close = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"--{name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}"
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _cache_dir(given: Path | None) -> Path:
+    default = os.environ.get("UNFREEZE_CACHE") or Path("~/.cache/unfreeze")
+    return Path(given or default).expanduser().absolute()
+
+
+def _weights_path(weights: str) -> str:
+    path = Path(weights).expanduser().absolute()
+    if not path.exists():
+        raise ValueError(
+            f"--weights must be auto, random, or an existing file or folder, got {weights!r}"
+            f"{nearest(weights, WEIGHTS)}"
+        )
+    return str(path)
+
+
+def _data_name(data: str) -> str:
+    return Path(data).stem if data.lower().endswith(".csv") else Path(data).name or "data"

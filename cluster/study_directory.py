@@ -1,0 +1,167 @@
+"""The study directory: created by the first run, checked and continued by every later one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cluster.records import Records
+from cluster.resources import count_cpus, count_gpus
+from cluster.study import StudyConfig
+from cluster.study_lock import StudyLock, acquire_lock
+
+PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
+FIXED = ("space", "space_table", "metric", "direction", "image_size", "max_epochs", "weights", "seed")
+"""What must not change between the runs of a study; with the data's fingerprint."""
+
+
+@dataclass(kw_only=True)
+class Study:
+    """An open study: its directory is locked, its database connected."""
+
+    directory: Path
+    info: dict[str, Any]
+    """What study.json says."""
+    records: Records
+    lock: StudyLock
+    resumed: bool
+
+    def trial_directory(self, number: int) -> Path:
+        return self.directory / "trials" / str(number)
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of study.json, say `status`."""
+        self.info |= changes
+        write_json(self.directory / "study.json", self.info)
+
+    def close(self) -> None:
+        self.records.close()
+        self.lock.release()
+
+
+def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
+    """Create the study, or continue it.
+
+    `facts` are what only the caller knows: space_table, direction, data (with its fingerprint), image_size,
+    max_epochs, weights, and whatever else study.json shall say.
+
+    Raises:
+        ValueError: the study exists with other settings, runs elsewhere, or its directory cannot be written.
+    """
+    directory = config.directory
+    _make_writable(directory)
+    lock = acquire_lock(directory / "lock")
+    try:
+        wanted = _describe(config, facts)
+        path = directory / "study.json"
+        resumed = path.exists()
+        info = _continue(json.loads(path.read_text()), wanted) if resumed else wanted
+        write_json(path, info)
+        records = Records(
+            config.storage_url,
+            study=config.name,
+            direction=info["direction"],
+            metric=config.metric,
+            new=not resumed,
+        )
+    except BaseException:
+        lock.release()
+        raise
+    return Study(directory=directory, info=info, records=records, lock=lock, resumed=resumed)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that others read: they see the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    info = {
+        "study": config.name,
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "space": config.space,
+        "metric": config.metric,
+        "direction": "maximize",
+        "flags": config.as_dict(),
+        "versions": _versions(),
+        "git_revision": _git_revision(),
+        "weights": config.weights,
+        "seed": config.seed,
+        "storage": config.storage_url,
+        "tracking_uri": config.tracking_uri,
+        "status": "running",
+        "hardware": {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()},
+    }
+    # Through JSON and back: what is compared with study.json must look like study.json (tuples are lists).
+    described: dict[str, Any] = json.loads(json.dumps(info | dict(facts)))
+    return described
+
+
+def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    changes = [f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if _differs(old, new, name)]
+    data_before, data_now = old.get("data", {}), new.get("data", {})
+    if data_before.get("fingerprint") != data_now.get("fingerprint"):
+        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
+    if changes:
+        raise ValueError(
+            f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
+            "Set them back to continue it, or start another one with --study NAME"
+        )
+    return old | new | {"created": old["created"], "status": "running"}
+
+
+def _differs(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> bool:
+    # The table of another space differs by nature: the space's name says it all.
+    if name == "space_table" and old.get("space") != new.get("space"):
+        return False
+    return bool(old.get(name) != new.get(name))
+
+
+def _data_line(data: Mapping[str, Any]) -> str:
+    num = sum(data.get(part, 0) for part in ("num_train", "num_val", "num_test"))
+    return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        (directory / "trials").mkdir(parents=True, exist_ok=True)
+        probe = directory / f".write-test.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"--runs-dir {directory.parent} cannot be written ({error.strerror}): pass another one"
+        ) from None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

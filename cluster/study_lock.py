@@ -1,0 +1,126 @@
+"""One driver per study: a lock that names its owner and falls to the next one when the owner is dead."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+
+
+class StudyLock:
+    """Held from `acquire_lock` to `release`; a thread keeps its heartbeat."""
+
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        self._path = path
+        self._owner = owner
+        self._released = threading.Event()
+        self.lost = False
+        """Another driver took the study over (this one was silent for too long): stop at once."""
+        self._thread = threading.Thread(target=self._beat, name="study-lock", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        self._released.set()
+        self._thread.join(timeout=5)
+        with _opened(self._path) as file:
+            if _read(file).get("token") == self._owner["token"]:
+                os.ftruncate(file, 0)
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            with _opened(self._path) as file:
+                self.lost = _read(file).get("token") != self._owner["token"]
+                if self.lost:
+                    return
+                os.utime(file)
+
+
+def acquire_lock(path: Path) -> StudyLock:
+    """Take the study's lock.
+
+    Raises:
+        ValueError: a living driver holds it.
+    """
+    me = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _process_start(os.getpid()),
+        "token": secrets.token_hex(8),
+    }
+    with _opened(path) as file:
+        owner = _read(file)
+        if owner and _is_alive(owner, silent_seconds=_silence(path, os.fstat(file).st_mtime)):
+            raise ValueError(
+                f"study {path.parent.name} is being run by process {owner['pid']} on {owner['host']}: "
+                "stop that one first, or give this one another --study name"
+            )
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(me).encode(), 0)
+        os.fsync(file)
+    return StudyLock(path, me)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The lock file, with the kernel's own lock held for the few milliseconds of a look and a write."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> dict[str, Any]:
+    """The owner; empty when there is none, or when it died while writing its name."""
+    try:
+        owner = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) and {"host", "pid", "started", "token"} <= owner.keys() else {}
+
+
+def _is_alive(owner: dict[str, Any], *, silent_seconds: float) -> bool:
+    if owner["host"] != socket.gethostname():
+        return silent_seconds < STALE_SECONDS
+    started = _process_start(owner["pid"])
+    return started is not None and started == str(owner["started"])
+
+
+def _process_start(pid: int) -> str | None:
+    """When the process started, None when there is none: a process number alone may have been given anew."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]
+
+
+def _start_without_proc(pid: int) -> str | None:
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+
+
+def _silence(path: Path, last_beat: float) -> float:
+    """Seconds since the heartbeat by the file system's clock: those of two hosts may differ."""
+    probe = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        now = time.time()
+    return now - last_beat
