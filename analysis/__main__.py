@@ -1,0 +1,103 @@
+"""The command `python -m analysis`: leaderboard, status, sync."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
+
+from analysis.studies import find_study, load_study
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 it could not be done, 2 the flags are wrong."""
+    flags = _make_parser().parse_args(argv)
+    try:
+        directories = [find_study(study, runs_dir=flags.runs_dir) for study in flags.studies]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        run = {"leaderboard": _leaderboard, "status": _status, "sync": _sync}[flags.command]
+        return run(flags, directories)
+    except BrokenPipeError:  # piped into head
+        sys.stderr.close()
+        return 0
+    except (ValueError, SQLAlchemyError) as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis", description="What happened in a study?")
+    commands = parser.add_subparsers(dest="command", required=True)
+    help_of = {
+        "leaderboard": "every trial, best first",
+        "status": "how far a study is",
+        "sync": "bring the MLflow view up to date with the study database",
+    }
+    made = {name: commands.add_parser(name, help=line, description=line) for name, line in help_of.items()}
+    for command in made.values():
+        command.add_argument(
+            "studies", nargs="+", metavar="STUDY", help="a study directory, or a name under --runs-dir"
+        )
+        command.add_argument(
+            "--runs-dir", type=Path, default=Path("runs"), help="where studies are (default: runs)"
+        )
+    for name in ("leaderboard", "status"):
+        made[name].add_argument("--json", action="store_true", help="print JSON")
+    made["leaderboard"].add_argument("--csv", action="store_true", help="print comma-separated values")
+    made["leaderboard"].add_argument("--top", type=_positive, metavar="N", help="only the N best")
+    made["sync"].add_argument("--tracking-uri", metavar="URI", help="another MLflow than the study's own")
+    return parser
+
+
+def _positive(value: str) -> int:
+    if not value.isdigit() or int(value) == 0:
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {value!r}")
+    return int(value)
+
+
+def _leaderboard(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis import leaderboard
+
+    studies = [load_study(directory) for directory in directories]
+    if flags.json or flags.csv:
+        rows = leaderboard.load_leaderboard(studies)[: flags.top]
+        print(
+            leaderboard.to_json(rows) if flags.json else leaderboard.to_csv(rows),
+            end="\n" if flags.json else "",
+        )
+    else:
+        leaderboard.print_table(studies, top=flags.top)
+    return 0
+
+
+def _status(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis import status
+
+    loaded = [status.load_status(load_study(directory)) for directory in directories]
+    if flags.json:
+        print(json.dumps(loaded, ensure_ascii=False, indent=1))
+    else:
+        for one in loaded:
+            status.print_status(one, console=Console(highlight=False))
+    return 0
+
+
+def _sync(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis import tracking
+
+    for directory in directories:
+        written = tracking.sync(directory, flags.tracking_uri)
+        print(f"{load_study(directory).name}: {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The leaderboard: every trial of one or more studies, best first, as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.records import TRIAL_COLUMNS, load_trial_rows
+from analysis.studies import StudyInfo, load_study
+
+Row = dict[str, Any]
+
+UNRANKED = ("failed", "infeasible", "waiting")
+METRICS = (
+    "val_accuracy",
+    "val_loss",
+    "val_top3_accuracy",
+    "val_macro_f1",
+    "val_balanced_accuracy",
+    "train_loss",
+)
+METRICS += ("train_accuracy", "train_top3_accuracy", "images_per_second", "epoch_seconds", "parameters")
+METRICS += ("trainable_parameters",)
+HEADERS = {"unfreeze_depth": "depth", "learning_rate": "lr", "batch_size": "batch", "optimizer": "optim"}
+HEADERS |= {
+    "weight_decay": "decay",
+    "head_width": "head",
+    "label_smoothing": "smooth",
+    "mixup_alpha": "mixup",
+}
+HEADERS |= {"backbone_learning_rate_factor": "bb lr", "head_batch_norm": "head bn", "gradient_clip": "clip"}
+HEADERS |= {"warmup_epochs": "warm-up", "val_accuracy": "val acc", "max_epochs": "budget"}
+FIRST = (
+    "backbone",
+    "regime",
+    "unfreeze_depth",
+    "learning_rate",
+    "batch_size",
+    "policy",
+    "dropout",
+    "optimizer",
+)
+"""Hyperparameters shown first where the width does not hold all that vary."""
+
+
+def rank_rows(rows: Iterable[Row], *, metric: str, maximize: bool) -> list[Row]:
+    """Best first by the value at each trial's best epoch; trials without a rank come last, by number."""
+    sign = -1.0 if maximize else 1.0
+
+    def order(row: Row) -> tuple[bool, float, str, int]:
+        value = None if row["state"] in UNRANKED else row.get(metric)
+        return value is None, sign * (value or 0.0), row["study"], row["trial"]
+
+    return sorted(rows, key=order)
+
+
+def load_leaderboard(studies: Sequence[StudyInfo]) -> list[Row]:
+    """Ranked rows of the studies together.
+
+    Raises:
+        ValueError: the studies were ranked by different metrics.
+    """
+    objectives = {(study.metric, study.maximize) for study in studies}
+    if len(objectives) > 1:
+        names = ", ".join(f"{study.name}: {study.metric}" for study in studies)
+        raise ValueError(f"these studies have different metrics ({names}): show them one by one")
+    metric, maximize = objectives.pop()
+    rows = [row for study in studies for row in load_trial_rows(study)]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    rows = [dict.fromkeys(columns) | row for row in rows]
+    return rank_rows(rows, metric=metric, maximize=maximize)
+
+
+def print_leaderboard(study_dir: Path, *, top: int | None = 20, console: Console | None = None) -> None:
+    """The table of one study, as shown at the end of a search."""
+    print_table([load_study(study_dir)], top=top, console=console)
+
+
+def print_table(
+    studies: Sequence[StudyInfo], *, top: int | None = None, console: Console | None = None
+) -> None:
+    """The table of one or more studies, as wide as the terminal."""
+    console = console or Console()
+    rows = load_leaderboard(studies)
+    varying = find_varying(rows)
+    for line in _header_lines(studies, rows, varying):
+        console.print(line, highlight=False)
+    if rows:
+        shown = rows[:top]
+        columns, left_out = _fit_columns(
+            shown, _order_names(varying), metric=studies[0].metric, width=console.width
+        )
+        console.print(_make_table(shown, columns))
+        notes = [f"{len(rows) - len(shown)} more trials: --top {len(rows)}"] if len(shown) < len(rows) else []
+        notes += [f"also varies: {', '.join(left_out)} (--json has all)"] if left_out else []
+        for note in notes:
+            console.print(Text(note, style="dim"))
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """One list of objects, one a trial, every hyperparameter and metric included."""
+    return json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The same rows as comma-separated values with a header line."""
+    names = list(rows[0] if rows else TRIAL_COLUMNS)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def hyperparameter_names(rows: Sequence[Row]) -> list[str]:
+    """Names in the rows that are neither record-keeping nor metrics."""
+    names = rows[0] if rows else {}
+    return [name for name in names if name not in TRIAL_COLUMNS and name not in METRICS]
+
+
+def find_varying(rows: Sequence[Row]) -> list[str]:
+    """Hyperparameters that are not the same for all trials."""
+    return [name for name in hyperparameter_names(rows) if any(row[name] != rows[0][name] for row in rows)]
+
+
+def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Sequence[str]) -> list[Text]:
+    title = Text(", ".join(study.name for study in studies), style="bold")
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    title.append(f": {len(rows)} trials", style="not bold")
+    title.append(
+        f" ({', '.join(f'{num} {state}' for state, num in counts.items())})" if counts else "",
+        style="not bold",
+    )
+    lines = [title]
+    if len({study.facts.get("data", {}).get("fingerprint") for study in studies}) > 1:
+        lines.append(Text("different data: the values of these studies cannot be compared", style="yellow"))
+    same = [name for name in hyperparameter_names(rows) if name not in varying]
+    fixed = [f"{name} {_format(name, rows[0][name])}" for name in same if rows[0].get(name)]
+    if fixed:
+        lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is 0 or off", style="dim"))
+    return lines
+
+
+def _order_names(names: Sequence[str]) -> list[str]:
+    return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
+
+
+def _fit_columns(
+    rows: Sequence[Row], varying: Sequence[str], *, metric: str, width: int
+) -> tuple[list[str], list[str]]:
+    """Names of the columns that fit, and the hyperparameters that do not."""
+    columns = (["study"] if len({row["study"] for row in rows}) > 1 else []) + ["trial", metric]
+    tail = ["epochs", "seconds", "state"]
+    left = width - sum(_column_width(rows, name) for name in columns + tail)
+    left_out = []
+    for name in varying:
+        needed = _column_width(rows, name)
+        if needed <= left:
+            columns.append(name)
+            left -= needed
+        else:
+            left_out.append(name)
+    return columns + tail, left_out
+
+
+def _column_width(rows: Sequence[Row], name: str) -> int:
+    cells = [_cell(row, name) for row in rows]
+    return max(len(HEADERS.get(name, name)), *(len(cell) for cell in cells)) + 2
+
+
+def _make_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name in columns:
+        is_text = any(isinstance(row.get(name), str) for row in rows) and name != "epochs"
+        table.add_column(
+            HEADERS.get(name, name), justify="left" if is_text else "right", no_wrap=name != "state"
+        )
+    for row in rows:
+        style = "red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else ""
+        table.add_row(*(Text(_cell(row, name)) for name in columns), style=style)
+    return table
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name == "epochs" and row.get("max_epochs"):
+        return f"{row['epochs']}/{row['max_epochs']}"
+    if name == "state" and row.get("reason"):
+        return f"{row['state']}: {row['reason']}"
+    if name == "state" and row.get("prior"):
+        return f"{row['state']} (prior)"
+    return _format(name, row.get(name))
+
+
+def _format(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    if name in METRICS:
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.1f}" if name == "seconds" else f"{value:.3g}"

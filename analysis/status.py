@@ -1,0 +1,86 @@
+"""How far a study is: trials by outcome, the best so far, what runs now."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+
+from analysis.leaderboard import rank_rows
+from analysis.records import connect, load_trial_rows
+from analysis.studies import StudyInfo
+
+SILENT_SECONDS = 600.0
+"""A study that says it runs but recorded nothing for this long was probably interrupted."""
+
+
+def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]:
+    """Plain values: trials by state, how many are wanted, the best, those that run, the newest epoch's age."""
+    rows = load_trial_rows(study)
+    newest = _newest_arrival(study)
+    ranked = rank_rows(rows, metric=study.metric, maximize=study.maximize)
+    best = ranked[0] if ranked and ranked[0].get(study.metric) is not None else None
+    wanted = study.facts.get("flags", {}).get("trials")
+    return {
+        "study": study.name,
+        "status": study.status,
+        "trials": dict(Counter(row["state"] for row in rows)),
+        "trials_wanted": wanted,
+        "epochs": sum(row["epochs"] for row in rows),
+        "trial_seconds": sum(row["seconds"] or 0.0 for row in rows),
+        "metric": study.metric,
+        "best": {"trial": best["trial"], "value": best[study.metric], "epoch": best["best_epoch"]}
+        if best
+        else None,
+        "running": [
+            {
+                name: row.get(name)
+                for name in ("trial", "backbone", "regime", "epochs", "max_epochs", study.metric)
+            }
+            for row in rows
+            if row["state"] == "running"
+        ],
+        "seconds_since_last_epoch": None
+        if newest is None
+        else (time.time() if now is None else now) - newest,
+    }
+
+
+def print_status(status: dict[str, Any], *, console: Console | None = None) -> None:
+    """The same for people."""
+    console = console or Console(highlight=False)
+    num_ended = sum(num for state, num in status["trials"].items() if state not in ("running", "waiting"))
+    of_wanted = f" of {status['trials_wanted']}" if status["trials_wanted"] else ""
+    by_state = (
+        ", ".join(f"{num} {state}" for state, num in sorted(status["trials"].items())) or "no trial yet"
+    )
+    console.print(
+        f"[bold]{status['study']}[/bold] {status['status']}: {num_ended}{of_wanted} trials ended ({by_state})"
+    )
+    hours = status["trial_seconds"] / 3600
+    console.print(f"{status['epochs']} epochs recorded in {hours:.1f} trial hours")
+    if best := status["best"]:
+        console.print(
+            f"best {status['metric']} {best['value']:.4f}: trial {best['trial']}, epoch {best['epoch']}"
+        )
+    for row in status["running"]:
+        value = row[status["metric"]]
+        shown = "" if value is None else f", {status['metric']} {value:.4f}"
+        progress = f"epoch {row['epochs']} of {row['max_epochs']}"
+        console.print(f"  trial {row['trial']}: {row['backbone']} {row['regime']}, {progress}{shown}")
+    silent = status["seconds_since_last_epoch"]
+    if status["status"] == "running" and silent is not None and silent > SILENT_SECONDS:
+        console.print(
+            f"nothing recorded for {silent / 60:.0f} min: if it was interrupted, run the same command again"
+        )
+
+
+def _newest_arrival(study: StudyInfo) -> float | None:
+    from sqlalchemy import text
+
+    with connect(study) as (connection, study_id):
+        query = text("SELECT MAX(arrival) FROM epochs WHERE study_id = :id")
+        newest: float | None = connection.execute(query, {"id": study_id}).scalar()
+    return newest
