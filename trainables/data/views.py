@@ -1,4 +1,4 @@
-"""Random numbers of the shared views: a counter-based hash, so that all trials see the same view of an image."""
+"""Random numbers of the shared views: a counter-based hash, so all trials see the same view of an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw_uniform(
 ) -> NDArray[np.float64]:
     """Draw `num` values in [0, 1) for every image: the same ones in whatever batch or order the image comes.
 
-    splitmix64 (https://prng.di.unimi.it/splitmix64.c), keyed by seed, policy, epoch and copy, counted by image.
+    splitmix64 (https://prng.di.unimi.it/splitmix64.c), keyed by seed, policy, epoch, copy; counted by image.
     """
     name = f"{seed}/{policy}/{epoch}/{copy}".encode()
     key = np.uint64(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))

@@ -1,0 +1,277 @@
+"""Image store: every image decoded once to a small square, memory-mapped by all processes of a node."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.views import Fit
+from trainables.sharing.image_decoding import ImageFact, Pixels, decode_files
+from trainables.sharing.image_file import (
+    FORMAT,
+    HEADER_BYTES,
+    DamagedFile,
+    Layout,
+    keep_rows,
+    map_file,
+    seal,
+    write_at,
+)
+from trainables.sharing.image_index import ImageIndex, stamp_files
+from trainables.sharing.image_rows import DecodedAtUse, Images, SpreadImages
+
+__all__ = ["ImageFact", "ImageStore", "Images", "open_or_build"]
+
+log = logging.getLogger(__name__)
+
+CHUNK = 32
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImageStore:
+    """The images of a list of files, in its order."""
+
+    images: Images
+    """uint8 [N, S, S, 3], read-only; rows of unreadable images are zero."""
+
+    facts: tuple[ImageFact, ...]
+    key: str
+    """Identity of the pixels: contents in order, size, fit and format."""
+
+    path: Path | None
+    """The mapped file; None where images are decoded at every use."""
+
+    _descriptor: int | None = None
+    """Held open so that nobody removes the file to make room while it is in use."""
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        return tuple(fact.digest for fact in self.facts)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        return np.array([fact.ok for fact in self.facts], dtype=np.bool_)
+
+    def take(self, indices: NDArray[np.int64]) -> Pixels:
+        """Copy the images of a batch: uint8 [B, S, S, 3]."""
+        return np.ascontiguousarray(self.images[np.asarray(indices, dtype=np.int64)])
+
+
+def open_or_build(
+    paths: Sequence[Path],
+    *,
+    storage_size: int,
+    fit: Fit,
+    cache_dir: Path,
+    budget_gb: float | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageStore:
+    """Open the store of these files, decoding them first if nobody has; several processes build it once.
+
+    Without room for it (`budget_gb`, the free disk) images are decoded at every use, and a warning says so.
+
+    Args:
+        workers: threads that decode; None = one a CPU that this process may use.
+        progress: called with (files done, files in all) while decoding.
+
+    Raises:
+        OSError: the disk filled up while the store was written; nothing is left behind.
+    """
+    build = _Build(tuple(paths), storage_size, fit, cache_dir / "images", budget_gb, workers, progress)
+    return build.open_known() or build.open_new()
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One request for a store."""
+
+    paths: tuple[Path, ...]
+    size: int
+    fit: Fit
+    folder: Path
+    budget_gb: float | None
+    workers: int | None
+    progress: Progress | None
+
+    @property
+    def index(self) -> ImageIndex:
+        return ImageIndex(self.folder / "index.db")
+
+    @property
+    def name(self) -> str:
+        """Names the lock and the partial file: known before any file is read."""
+        listed = b"\0".join([*map(os.fsencode, self.paths), f"{self.size} {self.fit} {FORMAT}".encode()])
+        return hashlib.sha256(listed).hexdigest()[:32]
+
+    def open_known(self) -> ImageStore | None:
+        """Open the store if all files are known and it exists, intact; None = something is to be done."""
+        facts = [fact for fact in self.index.look_up(self.paths, stamp_files(self.paths)) if fact]
+        if len(facts) < len(self.paths):
+            return None
+        layout = self.layout_of(facts)
+        if not self.fits_budget(layout):
+            return self.decode_at_use(facts, layout)
+        path = self.folder / f"{layout.key}.images"
+        try:
+            mapped = map_file(path, layout)
+        except DamagedFile as error:
+            log.warning("image store %s is damaged (%s) and is built anew", path, error)
+            path.unlink(missing_ok=True)
+            return None
+        return self.wrap(mapped, facts, layout, path) if mapped else None
+
+    def open_new(self) -> ImageStore:
+        with _locked(self.folder / f"{self.name}.lock"):
+            store = self.open_known()  # somebody may have built it while we waited
+            return store or self.build()
+
+    def build(self) -> ImageStore:
+        _remove_abandoned(self.folder)
+        stamps = stamp_files(self.paths)
+        layout = Layout(key="", count=len(self.paths), size=self.size, fit=self.fit)
+        if not self.fits_budget(layout) or not self.make_room(layout.total_bytes):
+            known = self.index.look_up(self.paths, stamps)
+            facts = [fact for fact in known if fact]
+            if len(facts) < len(known):
+                facts = self.decode_all(None)
+                self.index.record(self.paths, stamps, facts)
+            return self.decode_at_use(facts, self.layout_of(facts))
+        try:
+            store = self.write()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise OSError(
+                error.errno,
+                f"the disk filled up while the image store was written ({layout.total_bytes / 1e9:.2f} GB in"
+                f" {self.folder}); free some space, choose another cache folder, or give it a smaller budget",
+            ) from error
+        self.index.record(self.paths, stamps, store.facts)
+        return store
+
+    def write(self) -> ImageStore:
+        """Write aside, force to the disk, rename: a store with its name is whole."""
+        partial = self.folder / f"{self.name}.partial"
+        descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # from its first moment on nobody removes it to make room
+            facts = self.decode_all(descriptor)
+            layout = self.layout_of(facts)
+            keep_rows(descriptor, layout.row_bytes, [row for row, fact in enumerate(facts) if fact.ok])
+            seal(descriptor, layout)
+            path = self.folder / f"{layout.key}.images"
+            partial.replace(path)
+            mapped = map_file(path, layout)
+        finally:
+            os.close(descriptor)
+            partial.unlink(missing_ok=True)
+        assert mapped is not None
+        return self.wrap(mapped, facts, layout, path)
+
+    def decode_all(self, descriptor: int | None) -> list[ImageFact]:
+        """Decode every file, several at once (Pillow decodes outside the interpreter's lock)."""
+
+        def decode(start: int) -> list[ImageFact]:
+            pixels, facts = decode_files(self.paths[start : start + CHUNK], self.size, self.fit)
+            if descriptor is not None:
+                write_at(descriptor, pixels, HEADER_BYTES + start * self.size * self.size * 3)
+            return facts
+
+        facts: list[ImageFact] = []
+        pool = ThreadPoolExecutor(self.workers or len(os.sched_getaffinity(0)))
+        try:
+            for found in pool.map(decode, range(0, len(self.paths), CHUNK)):
+                facts.extend(found)
+                if self.progress:
+                    self.progress(len(facts), len(self.paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return facts
+
+    def layout_of(self, facts: Sequence[ImageFact]) -> Layout:
+        """The store of the readable files among these."""
+        digests = [fact.digest for fact in facts if fact.ok]
+        content = hashlib.sha256(f"{FORMAT} {self.size} {self.fit}\n".encode() + "\n".join(digests).encode())
+        return Layout(key=content.hexdigest()[:32], count=len(digests), size=self.size, fit=self.fit)
+
+    def wrap(
+        self, mapped: tuple[Pixels, int], facts: Sequence[ImageFact], layout: Layout, path: Path
+    ) -> ImageStore:
+        images, descriptor = mapped
+        all_readable = layout.count == len(facts)
+        spread: Images = images if all_readable else SpreadImages(images, facts)
+        return ImageStore(spread, tuple(facts), layout.key, path, descriptor)
+
+    def decode_at_use(self, facts: Sequence[ImageFact], layout: Layout) -> ImageStore:
+        budget = "" if self.budget_gb is None else f" with a budget of {self.budget_gb:g} GB"
+        log.warning(
+            "no room for %.2f GB of decoded images in %s%s: every use decodes them again, which is slower",
+            layout.total_bytes / 1e9,
+            self.folder,
+            budget,
+        )
+        images = DecodedAtUse(self.paths, self.size, self.fit)
+        return ImageStore(images, tuple(facts), layout.key, path=None)
+
+    def fits_budget(self, layout: Layout) -> bool:
+        return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
+
+    def make_room(self, needed: int) -> bool:
+        """Remove stores that nobody uses, the one used longest ago first, until this one fits."""
+        stores = sorted(self.folder.glob("*.images"), key=lambda path: path.stat().st_mtime)
+        used = sum(path.stat().st_size for path in stores)
+        budget = float("inf") if self.budget_gb is None else self.budget_gb * 1e9
+        while used + needed > budget or needed > 0.95 * shutil.disk_usage(self.folder).free:
+            if not stores:
+                return False
+            oldest = stores.pop(0)
+            bytes_freed = oldest.stat().st_size
+            if _remove_unused(oldest):
+                used -= bytes_freed
+        return True
+
+
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """Wait for a lock between processes; the kernel frees it when its owner dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builders left that were killed: partial files whose lock is free."""
+    for partial in folder.glob("*.partial"):
+        with partial.with_suffix(".lock").open("a") as handle, suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink(missing_ok=True)
+
+
+def _remove_unused(store: Path) -> bool:
+    try:
+        with store.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            store.unlink()
+    except OSError:  # in use, or already removed
+        return False
+    return True
