@@ -1,0 +1,159 @@
+"""Backbone and head as one network in three parts: frozen prefix, trainable suffix, head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from trainables.model.backbones import Backbone, make_backbone, normalisation, num_features
+from trainables.model.heads import make_head
+from trainables.model.stages import Depth, cut, num_stages
+from trainables.model.weights import WeightsSource, load_weights
+
+
+class Normalise(nn.Module):
+    """Subtract the mean and divide by the deviation of the images the backbone was trained on."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1], [B, 3, H, W] -> logits [B, classes].
+
+    The prefix stays in eval mode and takes no gradient whatever is done to the whole: its output depends on
+    the image and the weights alone, so trials can share it. Suffix and head are what a trial trains.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, depth: Depth) -> None:
+        super().__init__()
+        self._backbone = (backbone,)  # in a tuple, so that its parameters are not listed a second time
+        self.normalise = Normalise(*normalisation(backbone))
+        self.head = head
+        self.set_depth(depth)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The whole backbone, of which prefix and suffix are views."""
+        return self._backbone[0]
+
+    @property
+    def num_stages(self) -> int:
+        """The greatest unfreeze depth."""
+        return num_stages(self.backbone)
+
+    def set_depth(self, depth: Depth) -> None:
+        """Freeze and unfreeze so that the top `depth` stages train; all weights keep their values.
+
+        Raises:
+            ValueError: the backbone has fewer stages, or cannot be cut there.
+        """
+        prefix, suffix = cut(self.backbone, depth)
+        self.depth: Depth = depth
+        self.prefix = nn.Sequential(self.normalise, prefix)
+        self.suffix = suffix
+        self.backbone.requires_grad_(False)
+        self.suffix.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set suffix and head to train or eval mode; the prefix stays in eval mode."""
+        super().train(mode)
+        self.prefix.eval()  # frozen batch norm must not drift with the new data
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # The backbone too: a buffer that the cut reads directly would otherwise stay behind there.
+        self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    @torch.no_grad()
+    def prefix_features(self, images: Tensor) -> Tensor:
+        """What the frozen part makes of the images; with nothing frozen, the normalised images."""
+        features: Tensor = self.prefix(images)
+        return features
+
+    def forward_features(self, features: Tensor) -> Tensor:
+        """Logits from the prefix's output, which a cache may hold in half precision."""
+        dtype = next(self.head.parameters()).dtype
+        logits: Tensor = self.head(self.suffix(features.to(dtype)))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_features(self.prefix_features(images))
+
+    def trainable_backbone_parameters(self) -> dict[str, nn.Parameter]:
+        """The suffix's parameters, by their name in the backbone."""
+        return dict(self.suffix.named_parameters())
+
+    def num_parameters(self) -> tuple[int, int]:
+        """All parameters, and those that train."""
+        head = sum(parameter.numel() for parameter in self.head.parameters())
+        backbone = sum(parameter.numel() for parameter in self.backbone.parameters())
+        suffix = sum(parameter.numel() for parameter in self.suffix.parameters())
+        return head + backbone, head + suffix
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Suffix and head by name in the backbone, so that it also loads at another depth; not copies."""
+        state = {f"backbone.{name}": tensor for name, tensor in self.suffix.state_dict().items()}
+        return state | {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy in what `trained_state` gave.
+
+        Raises:
+            ValueError: it is of another backbone or head, or of fewer stages than train here.
+        """
+        own = {f"backbone.{name}": tensor for name, tensor in self.backbone.state_dict().items()}
+        own |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        problems = [f"{name} missing" for name in self.trained_state() if name not in state]
+        problems += [f"{name} unknown" for name in state if name not in own]
+        problems += [
+            f"{name} is {list(state[name].shape)}, expected {list(own[name].shape)}"
+            for name in state
+            if name in own and state[name].shape != own[name].shape
+        ]
+        if problems:
+            raise ValueError(f"the saved state does not fit this classifier: {'; '.join(problems[:5])}")
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+
+def make_classifier(
+    backbone: Backbone,
+    *,
+    weights: WeightsSource,
+    depth: Depth,
+    num_classes: int,
+    image_size: int,
+    head_width: int = 0,
+    head_batch_norm: bool = False,
+    dropout: float = 0.0,
+    zero_init_head: bool = False,
+    seed: int = 0,
+) -> Classifier:
+    """The backbone with the given weights and a new head drawn from the seed."""
+    module = make_backbone(backbone, image_size=image_size)
+    load_weights(module, weights)
+    head = make_head(
+        num_features(module),
+        num_classes,
+        width=head_width,
+        dropout=dropout,
+        batch_norm=head_batch_norm,
+        zero_init=zero_init_head,
+        seed=seed,
+    )
+    return Classifier(module, head, depth=depth)
