@@ -1,0 +1,1 @@
+"""What trials share: decoded images, frozen activations, and the measurements that decide what to keep."""

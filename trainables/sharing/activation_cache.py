@@ -1,0 +1,261 @@
+"""Outputs of frozen prefixes, computed once and read by every trial of every process of a machine.
+
+An entry is all rows of one key. Whoever needs a chunk first computes it, and others take other chunks
+meanwhile, so two workers that start together share the work. Killing any of them loses at most the chunk it
+was computing: claims are kernel locks, and a chunk counts only with its checksum. Whatever goes wrong with
+the disk, rows are still returned, computed without the cache.
+
+The directory belongs to one machine (its page cache and its locks); it is safe to delete at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary
+
+from trainables.sharing.activation_entry import (
+    FORMAT,
+    MAX_CHUNKS,
+    Entry,
+    Layout,
+    create_entry,
+    needs_repair,
+    repair,
+    stored_layout,
+)
+from trainables.sharing.activations import Activations, CacheStats, Compute, ComputeRows, Notes
+from trainables.sharing.range_locks import RangeLocks, open_locks
+
+SPARE_DISK_BYTES = 256 * 2**20
+"""Free space the cache leaves to everything else on its disk."""
+
+_STRUCTURE_LOCK = 0  # byte 0: entries are made, repaired and evicted by one process at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationKey:
+    """All that the output of a frozen prefix depends on. Two keys differ wherever the numbers may."""
+
+    data: str
+    """Digest of the rows' image contents, in their order."""
+
+    backbone: str
+    weights: str
+    """Identity of the weights, as `WeightsSource.identity` says it."""
+
+    depth: int | Literal["all"]
+    """Stages above the cut, the ones that train: 0 = pooled features."""
+
+    image_size: int
+    fit: str
+    policy: str
+    epoch: int
+    """Which random view; 0 = the evaluation view."""
+
+    view_seed: int = 0
+    dtype: str = "float16"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([FORMAT, asdict(self)], sort_keys=True).encode()).hexdigest()
+
+
+class ActivationCache:
+    """Entries under one directory, within a budget of bytes.
+
+    The least recently used entries make room for new ones, but none that a living process has open, and none
+    used in the last `protect_seconds`: a search that cycles through more than the budget would otherwise
+    always evict what it needs next. A new entry that finds no room is computed without the cache.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        budget_bytes: int,
+        resident_bytes: int | None = None,
+        protect_seconds: float = 300.0,
+        patience_seconds: float = 120.0,
+    ) -> None:
+        """`resident_bytes`: entries kept open between trials (default: 1/16 of the budget, at most 256 MB).
+
+        `patience_seconds`: longest wait for a chunk that another process holds without finishing it.
+        """
+        self.root = root.absolute()
+        self._budget_bytes, self._protect_seconds = budget_bytes, protect_seconds
+        self._patience_seconds = patience_seconds
+        default = min(256 * 2**20, budget_bytes // 16)
+        self._resident_bytes = default if resident_bytes is None else resident_bytes
+        self._resident: OrderedDict[str, Entry] = OrderedDict()
+        self._live: WeakValueDictionary[str, Entry] = WeakValueDictionary()
+        self._mutex = threading.RLock()
+        self._notes = Notes()
+
+    def fetch(
+        self,
+        key: ActivationKey,
+        *,
+        num_rows: int,
+        row_shape: tuple[int, ...],
+        compute: Compute,
+        chunk_rows: int,
+        compute_rows: ComputeRows | None = None,
+    ) -> Activations:
+        """The rows of `key`; nothing is computed before they are asked for.
+
+        `compute(start, stop)` gives consecutive rows; `compute_rows(indices)` any rows, used where the cache
+        cannot help. An entry that exists keeps the chunks it was made with.
+        """
+        layout = Layout(num_rows=num_rows, row_shape=tuple(row_shape), dtype=key.dtype, chunk_rows=chunk_rows)
+        entry = self._find(key, layout)
+        return Activations(
+            entry,
+            entry.layout if entry else layout,
+            compute=compute,
+            compute_rows=compute_rows,
+            notes=self._notes,
+            patience_seconds=self._patience_seconds,
+        )
+
+    def stats(self) -> CacheStats:
+        """Counts since this object was made, as a copy."""
+        return replace(self._notes.stats)
+
+    def close(self) -> None:
+        """Let go of the entries kept open between trials."""
+        with self._mutex:
+            self._resident.clear()
+
+    def _find(self, key: ActivationKey, layout: Layout) -> Entry | None:
+        name = _entry_name(key, layout)
+        with self._mutex:
+            entry = self._live.get(name)
+            try:
+                if entry is None or entry.given_up or not entry.touch():
+                    entry = self._open(name, key, layout)
+                else:
+                    self._notes.count(hits=1)
+                if entry is not None:
+                    self._live[name] = entry
+                    self._keep_resident(name, entry)
+            except OSError as error:  # no disk, no rights, no locks; TimeoutError too
+                advice = f"cannot use the activation cache in {self.root} ({error}); going on without it"
+                self._notes.warn("use", advice)
+                entry = None
+            self._notes.count(refused=int(entry is None))
+            return entry
+
+    def _keep_resident(self, name: str, entry: Entry) -> None:
+        self._resident[name] = entry
+        self._resident.move_to_end(name)
+        while sum(kept.layout.num_bytes for kept in self._resident.values()) > self._resident_bytes:
+            self._resident.popitem(last=False)
+
+    def _open(self, name: str, key: ActivationKey, layout: Layout) -> Entry | None:
+        if not 0 < layout.num_bytes <= self._budget_bytes or layout.num_chunks > MAX_CHUNKS:
+            return None
+        self.root.mkdir(parents=True, exist_ok=True)
+        locks, lock_base = open_locks(self.root / "locks"), _lock_base(name)
+        path = self.root / name[:2] / name
+        _wait_shared(locks, lock_base)  # from here on nobody evicts it
+        try:
+            if not path.exists() and not self._create(path, key, layout):
+                locks.release_shared(lock_base)
+                return None
+            if needs_repair(path, stored_layout(path, layout)):
+                with locks.exclusive(_STRUCTURE_LOCK):
+                    repair(path, stored_layout(path, layout), key=asdict(key))
+            entry = Entry(path, stored_layout(path, layout), locks=locks, lock_base=lock_base)
+            entry.touch()
+            return entry
+        except BaseException:
+            locks.release_shared(lock_base)
+            raise
+
+    def _create(self, path: Path, key: ActivationKey, layout: Layout) -> bool:
+        with open_locks(self.root / "locks").exclusive(_STRUCTURE_LOCK):
+            if path.exists():
+                return True
+            if not self._make_room(layout.num_bytes):
+                advice = f"no room for {layout.num_bytes / 2**20:.0f} MB in the activation cache {self.root}"
+                self._notes.warn("room", f"{advice}; computing without it")
+                return False
+            create_entry(path, layout, key=asdict(key), scratch=self.root)
+            self._notes.count(misses=1)
+            return True
+
+    def _make_room(self, num_bytes: int) -> bool:
+        """Evict until the new entry fits; by the one process that holds the structure lock."""
+        for leftover in [*self.root.glob("evicted-*"), *self.root.glob("new-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
+        self._resident.clear()  # what only waits for the next trial must not be in the way
+        entries = _list_entries(self.root)
+        free = shutil.disk_usage(self.root).free
+        over_budget = sum(entry.num_bytes for entry in entries) + num_bytes - self._budget_bytes
+        excess = max(over_budget, num_bytes + SPARE_DISK_BYTES - free)
+        newest = time.time() - self._protect_seconds
+        for entry in sorted(entries, key=lambda entry: entry.last_used):
+            if excess <= 0 or entry.last_used > newest:
+                break
+            if self._evict(entry.path):
+                excess -= entry.num_bytes
+        return excess <= 0
+
+    def _evict(self, path: Path) -> bool:
+        locks, lock_base = open_locks(self.root / "locks"), _lock_base(path.name)
+        if not locks.try_exclusive(lock_base):
+            return False
+        try:
+            aside = self.root / f"evicted-{os.getpid()}-{secrets.token_hex(4)}"
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+            self._notes.count(evictions=1)
+            return True
+        finally:
+            locks.release_exclusive(lock_base)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    path: Path
+    num_bytes: int
+    last_used: float
+
+
+def _list_entries(root: Path) -> list[_Listed]:
+    entries = []
+    for path in root.glob("??/*"):
+        try:
+            used = (path / "last_used").stat().st_mtime
+            entries.append(_Listed(path, (path / "data.bin").stat().st_size, used))
+        except OSError:  # half an entry: the first to go
+            entries.append(_Listed(path, 0, 0.0))
+    return entries
+
+
+def _entry_name(key: ActivationKey, layout: Layout) -> str:
+    rows = json.dumps([layout.num_rows, layout.row_shape])
+    return hashlib.sha256(f"{key.digest} {rows}".encode()).hexdigest()
+
+
+def _lock_base(name: str) -> int:
+    """The entry's first byte of the lock file, followed by its chunks. Equal prefixes only share locks."""
+    return (1 + int(name[:10], 16)) << 20
+
+
+def _wait_shared(locks: RangeLocks, offset: int, *, timeout_seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not locks.try_shared(offset):
+        if time.monotonic() > deadline:
+            raise TimeoutError("an entry is being evicted and never goes")
+        time.sleep(0.002)

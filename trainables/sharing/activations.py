@@ -1,0 +1,206 @@
+"""The rows of one activation key, as a trial sees them: read where cached, computed where not."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.sharing.activation_entry import Entry, Layout
+
+logger = logging.getLogger(__name__)
+
+Compute = Callable[[int, int], np.ndarray]
+"""Rows start..stop-1."""
+
+ComputeRows = Callable[[np.ndarray], np.ndarray]
+"""Any rows, by index."""
+
+
+@dataclass(kw_only=True)
+class CacheStats:
+    """What this process got out of the cache."""
+
+    hits: int = 0
+    """Fetches of an entry that was there."""
+
+    misses: int = 0
+    """Fetches of an entry that had to be made."""
+
+    refused: int = 0
+    """Fetches without a place in the cache: too large, no space, no disk."""
+
+    chunks_computed: int = 0
+    bytes_written: int = 0
+    bytes_read: int = 0
+    rows_uncached: int = 0
+    """Rows computed without the cache."""
+
+    evictions: int = 0
+    waited_seconds: float = 0.0
+    """Time spent waiting for chunks that others were computing."""
+
+
+class Notes:
+    """The counters and the warnings of one cache, shared by its threads; each warning is given once."""
+
+    def __init__(self) -> None:
+        self.stats = CacheStats()
+        self._mutex = threading.RLock()
+        self._warned: set[str] = set()
+
+    def count(self, **amounts: float) -> None:
+        with self._mutex:
+            for name, amount in amounts.items():
+                setattr(self.stats, name, getattr(self.stats, name) + amount)
+
+    def warn(self, topic: str, message: str) -> None:
+        with self._mutex:
+            if topic not in self._warned:
+                self._warned.add(topic)
+                logger.warning(message)
+
+
+class Activations:
+    """The rows of one key, computed where they are missing."""
+
+    def __init__(
+        self,
+        entry: Entry | None,
+        layout: Layout,
+        *,
+        compute: Compute,
+        compute_rows: ComputeRows | None,
+        notes: Notes,
+        patience_seconds: float,
+    ) -> None:
+        self._entry, self._layout, self._notes = entry, layout, notes
+        self._compute, self._compute_rows = compute, compute_rows
+        self._patience_seconds = patience_seconds
+
+    @property
+    def cached(self) -> bool:
+        """False if rows are computed at every call: the caller may have a better way to do that."""
+        return self._entry is not None and not self._entry.given_up
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self._entry is not None and self._entry.whole
+
+    def __len__(self) -> int:
+        return self._layout.num_rows
+
+    def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """A copy of these rows, in this order; blocks only until their chunks are there.
+
+        Raises:
+            IndexError: an index outside 0..num_rows-1.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self._layout.num_rows:
+            last = self._layout.num_rows - 1
+            raise IndexError(f"rows must be in 0..{last}, got {wanted.min()}..{wanted.max()}")
+        if self._entry is None or not wanted.size:
+            return self._uncached(wanted)
+        if not self._entry.whole:
+            self._settle(self._entry, np.unique(wanted // self._layout.chunk_rows).tolist())
+        return self._gather(self._entry, wanted)
+
+    def array(self) -> np.ndarray:
+        """All rows, read-only; memory-mapped if the cache holds them."""
+        if self._entry is not None:
+            self._settle(self._entry, range(self._layout.num_chunks))
+            if self._entry.whole:
+                self._notes.count(bytes_read=self._layout.num_bytes)
+                return self._entry.rows
+        bounds = [self._layout.bounds(chunk) for chunk in range(self._layout.num_chunks)]
+        values = np.concatenate([self.rows(np.arange(start, stop)) for start, stop in bounds])
+        values.flags.writeable = False
+        return values
+
+    def _gather(self, entry: Entry, wanted: np.ndarray) -> np.ndarray:
+        chunks = wanted // self._layout.chunk_rows
+        ready = np.ones(len(wanted), dtype=bool) if entry.whole else entry.verified[chunks]
+        self._notes.count(bytes_read=int(ready.sum()) * self._layout.row_bytes)
+        if ready.all():
+            return entry.rows[wanted]
+        computed = self._uncached(wanted[~ready])
+        values = np.empty((len(wanted), *self._layout.row_shape), np.result_type(entry.rows, computed))
+        values[ready] = entry.rows[wanted[ready]]
+        values[~ready] = computed
+        return values
+
+    def _settle(self, entry: Entry, needed: Sequence[int]) -> None:
+        """Return when the chunks are ready, or when the cache cannot give them."""
+        nap, moved = 0.001, time.monotonic()
+        pending = [chunk for chunk in needed if not self._provide(entry, chunk)]
+        while pending and not entry.given_up:
+            if not self._help(entry):
+                time.sleep(nap)
+                self._notes.count(waited_seconds=nap)
+                nap = min(nap * 1.5, 0.02)
+            waiting = [chunk for chunk in pending if not self._provide(entry, chunk)]
+            if len(waiting) < len(pending):
+                nap, moved = 0.001, time.monotonic()
+            elif time.monotonic() - moved > self._patience_seconds:
+                self._notes.warn(
+                    "wait", "a process holds a part of the activation cache and does not finish it"
+                )
+                self._patience_seconds = min(self._patience_seconds, 1.0)
+                return
+            pending = waiting
+
+    def _help(self, entry: Entry) -> bool:
+        """Compute some chunk that nobody has claimed: it will be needed soon."""
+        return any(self._provide(entry, chunk) for chunk in entry.missing())
+
+    def _provide(self, entry: Entry, chunk: int) -> bool:
+        """Whether the chunk is ready now, after computing it if nobody else does."""
+        if entry.is_ready(chunk):
+            return True
+        if entry.given_up or not entry.claim(chunk):
+            return False
+        try:
+            if not entry.is_ready(chunk):  # finished by another between the look and the claim
+                start, stop = self._layout.bounds(chunk)
+                self._write(entry, chunk, self._cast(self._compute(start, stop)))
+        finally:
+            entry.release(chunk)
+        return not entry.given_up
+
+    def _write(self, entry: Entry, chunk: int, values: np.ndarray) -> None:
+        if values.dtype != self._layout.dtype:
+            entry.given_up = True
+            self._notes.warn("range", f"activations beyond the range of {self._layout.dtype} are not cached")
+            return
+        try:
+            entry.write(chunk, values)
+            self._notes.count(chunks_computed=1, bytes_written=values.nbytes)
+        except OSError as error:
+            entry.given_up = True
+            self._notes.warn("write", f"cannot write the activation cache ({error}); going on without it")
+
+    def _cast(self, values: np.ndarray) -> np.ndarray:
+        """To the stored precision, or unchanged if a number would become infinite."""
+        try:
+            with np.errstate(over="raise"):
+                return np.asarray(values).astype(self._layout.dtype, copy=False)
+        except FloatingPointError:
+            return np.asarray(values)
+
+    def _uncached(self, wanted: np.ndarray) -> np.ndarray:
+        if not wanted.size:
+            return np.empty((0, *self._layout.row_shape), self._layout.dtype)
+        self._notes.count(rows_uncached=len(wanted))
+        if self._compute_rows is not None:
+            return self._cast(self._compute_rows(wanted))
+        rows, places = np.unique(wanted, return_inverse=True)
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % self._layout.chunk_rows == 0)) + 1
+        runs = np.split(rows, breaks)
+        parts = [self._compute(int(run[0]), int(run[-1]) + 1) for run in runs]
+        return self._cast(np.concatenate(parts))[places]
