@@ -19,16 +19,17 @@ from analysis.studies import StudyInfo, load_study
 Row = dict[str, Any]
 
 UNRANKED = ("failed", "infeasible", "waiting")
-METRICS = (
-    "val_accuracy",
-    "val_loss",
-    "val_top3_accuracy",
-    "val_macro_f1",
-    "val_balanced_accuracy",
-    "train_loss",
+METRICS = ("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy") + (
+    ("train_loss", "train_accuracy", "train_top3_accuracy", "images_per_second", "epoch_seconds")
+    + ("parameters", "trainable_parameters")
 )
-METRICS += ("train_accuracy", "train_top3_accuracy", "images_per_second", "epoch_seconds", "parameters")
-METRICS += ("trainable_parameters",)
+ONLY_WITH = {
+    "frozen_epochs": ("regime", "two_phase"),
+    "second_phase_learning_rate_factor": ("regime", "two_phase"),
+    "momentum": ("optimizer", "sgd rmsprop"),
+}
+"""Hyperparameters without an effect unless another has one of these values."""
+
 HEADERS = {"unfreeze_depth": "depth", "learning_rate": "lr", "batch_size": "batch", "optimizer": "optim"}
 HEADERS |= {
     "weight_decay": "decay",
@@ -144,11 +145,16 @@ def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Se
     lines = [title]
     if len({study.facts.get("data", {}).get("fingerprint") for study in studies}) > 1:
         lines.append(Text("different data: the values of these studies cannot be compared", style="yellow"))
-    same = [name for name in hyperparameter_names(rows) if name not in varying]
+    same = [name for name in hyperparameter_names(rows) if name not in varying and _has_effect(name, rows)]
     fixed = [f"{name} {_format(name, rows[0][name])}" for name in same if rows[0].get(name)]
     if fixed:
         lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is 0 or off", style="dim"))
     return lines
+
+
+def _has_effect(name: str, rows: Sequence[Row]) -> bool:
+    other, values = ONLY_WITH.get(name, ("", ""))
+    return not other or any(row.get(other) in values.split() for row in rows)
 
 
 def _order_names(names: Sequence[str]) -> list[str]:

@@ -49,7 +49,7 @@ _STATES = {
 
 
 def make_engine(study: StudyInfo) -> Engine:
-    """An engine that only reads. A SQLite file beside study.json wins over its recorded path: studies move."""
+    """An engine that only reads. SQLite beside study.json wins over the recorded path: studies move."""
     path = study.directory / "study.db"
     if not study.storage_url.startswith("sqlite"):
         return create_engine(study.storage_url, poolclass=NullPool)
@@ -144,7 +144,7 @@ def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, t
         f"JOIN trials t ON t.trial_id = a.trial_id WHERE {where}"
     )
     attributes = {row.key: json.loads(row.value_json) for row in connection.execute(query, parameters)}
-    return _trial_row(study, head, attributes, {})
+    return _trial_row(study, dict(head), attributes, {})
 
 
 def _read_trials(connection: Connection, study_id: int) -> list[dict[str, Any]]:

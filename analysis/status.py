@@ -17,7 +17,7 @@ SILENT_SECONDS = 600.0
 
 
 def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]:
-    """Plain values: trials by state, how many are wanted, the best, those that run, the newest epoch's age."""
+    """Plain values: trials by state, how many are wanted, the best, what runs, the newest epoch's age."""
     rows = load_trial_rows(study)
     newest = _newest_arrival(study)
     ranked = rank_rows(rows, metric=study.metric, maximize=study.maximize)

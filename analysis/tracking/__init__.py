@@ -1,0 +1,11 @@
+"""The MLflow view of a study, written while it runs and rebuilt by `sync`: the only room that knows MLflow.
+
+One experiment a study, named like it: the experiment page sorted by `best_val_accuracy` is then exactly the
+study's leaderboard, and its charts compare trials that saw the same data. Several studies are compared by
+selecting their experiments.
+"""
+
+from analysis.tracking.model import log_model
+from analysis.tracking.tracker import Tracker, sync
+
+__all__ = ["Tracker", "log_model", "sync"]

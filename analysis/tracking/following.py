@@ -1,0 +1,100 @@
+"""Following a study while it runs: what has been recorded since the last look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.records import connect, read_epochs_since, read_states, read_trial_row
+from analysis.studies import StudyInfo
+
+OVERLAP_SECONDS = 120.0
+"""Looked at again: a transaction may commit later than the arrival it carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch as recorded."""
+
+    epoch: int
+    arrival: float
+    """Unix time [s]."""
+
+    metrics: dict[str, float]
+    is_best: bool
+    """Better than all earlier epochs of its trial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialChange:
+    """A trial that is new, has new epochs, or has ended."""
+
+    row: dict[str, Any]
+    """As in records.TRIAL_COLUMNS, with its hyperparameters."""
+
+    is_ended: bool
+    best: float | None
+    epochs: list[EpochRecord]
+
+
+class StudyFollower:
+    """Reads a study database again and again, each time only what is new."""
+
+    def __init__(self, study: StudyInfo) -> None:
+        self.study = study
+        self._values: dict[int, dict[int, float]] = {}
+        self._confirmed_arrival = 0.0
+        self._read_arrival = 0.0
+
+    def read_changes(self, *, written_epochs: dict[int, int], closed: set[int]) -> list[TrialChange]:
+        """Changes by trial number, given each trial's newest epoch already written, and the ended ones."""
+        with connect(self.study) as (connection, study_id):
+            # States first: an end seen here has all its epochs in the database already.
+            states = read_states(connection, study_id)
+            since = self._confirmed_arrival - OVERLAP_SECONDS
+            records = read_epochs_since(connection, study_id, arrival=since)
+            new = self._sort_by_trial(records, written_epochs)
+            changes = []
+            for trial, state in sorted(states.items()):
+                is_ended = state not in ("RUNNING", "WAITING")
+                is_new = trial not in written_epochs and state != "WAITING"
+                if trial in closed or not (is_new or is_ended or trial in new):
+                    continue
+                row = read_trial_row(connection, study_id, study=self.study, trial=trial)
+                best = self.best_value(trial)
+                changes.append(TrialChange(row=row, is_ended=is_ended, best=best, epochs=new.get(trial, [])))
+        return changes
+
+    def confirm(self) -> None:
+        """Everything read so far is written: do not read it again."""
+        self._confirmed_arrival = self._read_arrival
+
+    def best_value(self, trial: int) -> float | None:
+        """Best value so far of the study's metric."""
+        values = self._values.get(trial, {}).values()
+        if not values:
+            return None
+        return max(values) if self.study.maximize else min(values)
+
+    def _sort_by_trial(
+        self, records: list[tuple[int, int, float, dict[str, float]]], written_epochs: dict[int, int]
+    ) -> dict[int, list[EpochRecord]]:
+        new: dict[int, list[EpochRecord]] = {}
+        for trial, epoch, arrival, metrics in records:
+            self._read_arrival = max(self._read_arrival, arrival)
+            is_best = self._is_best(trial, epoch, metrics.get(self.study.metric))
+            if epoch > written_epochs.get(trial, 0):
+                record = EpochRecord(epoch=epoch, arrival=arrival, metrics=metrics, is_best=is_best)
+                new.setdefault(trial, []).append(record)
+        return new
+
+    def _is_best(self, trial: int, epoch: int, value: float | None) -> bool:
+        if value is None or not math.isfinite(value):
+            return False
+        values = self._values.setdefault(trial, {})
+        values[epoch] = value
+        earlier = [other for number, other in values.items() if number < epoch]
+        if not earlier:
+            return True
+        return value > max(earlier) if self.study.maximize else value < min(earlier)

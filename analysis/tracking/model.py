@@ -1,0 +1,75 @@
+"""Logging an exported classifier as an MLflow model under its study's run, ready to be served."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from analysis.studies import load_study
+from analysis.tracking.server import find_tracking_uri
+from analysis.tracking.tracker import open_view
+
+SERVING_FILE = Path(__file__).parents[1] / "serving.py"
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
+
+
+def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
+    """Log the exported classifier; its model URI. The same trial again adds another model.
+
+    Raises:
+        ValueError: the directory holds no export.
+    """
+    for name in ("classifier.pt2", "export.json"):
+        if not (export_dir / name).is_file():
+            raise ValueError(f"{export_dir} is no exported classifier: {name} is missing")
+    facts = json.loads((export_dir / "export.json").read_text(encoding="utf-8"))
+    study = load_study(study_dir)
+    uri = find_tracking_uri(study, tracking_uri)
+    view = open_view(study, tracking_uri)
+    view.catch_up(is_finished=study.status == "finished")
+
+    import mlflow
+
+    previous = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with mlflow.start_run(run_id=view.parent_id):
+            logged = mlflow.pyfunc.log_model(
+                name="classifier",
+                python_model=str(SERVING_FILE),
+                artifacts={"export": str(export_dir)},
+                signature=_make_signature(),
+                input_example=make_input_example(int(facts["image_size"])),
+                pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+                metadata={
+                    name: facts.get(name) for name in ("classes", "backbone", "study", "trial", "metrics")
+                },
+            )
+    finally:
+        mlflow.set_tracking_uri(previous)
+    view.write_parent_status(is_final=study.status == "finished")  # start_run has moved its end to now
+    return str(logged.model_uri)
+
+
+def make_input_example(image_size: int) -> dict[str, list[dict[str, str]]]:
+    """A request that the server takes: one grey image as base64."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (image_size, image_size), "grey").save(buffer, format="PNG")
+    return {"dataframe_records": [{"image": base64.b64encode(buffer.getvalue()).decode("ascii")}]}
+
+
+def _make_signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Map
+
+    # AnyType: base64 text from JSON and raw bytes from Python both pass.
+    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
+    outputs.append(ColSpec(Map(DataType.double), "probabilities"))
+    return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

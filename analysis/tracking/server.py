@@ -1,0 +1,69 @@
+"""Where MLflow is: its address, whether it answers, and who may write a study's view."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from analysis.studies import StudyInfo
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
+QUIET |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+PROBE_SECONDS = 2.0
+
+
+def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
+    """The given address, else the study's, else SQLite beside the study.
+
+    A recorded SQLite file whose directory is gone does not count: the study was copied from elsewhere.
+    """
+    uri = given or study.facts.get("tracking_uri")
+    is_gone = uri and not given and uri.startswith("sqlite:") and not _sqlite_path(uri).parent.is_dir()
+    return str(uri) if uri and not is_gone else f"sqlite:///{study.directory.parent / 'mlflow.db'}"
+
+
+def check_reachable(tracking_uri: str) -> None:
+    """Knock at an HTTP server, which takes milliseconds where MLflow's own retries take minutes.
+
+    Raises:
+        ConnectionError: nobody answers.
+    """
+    address = urlsplit(tracking_uri)
+    if address.scheme not in ("http", "https") or getproxies().get(address.scheme):
+        return
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(f"nobody answers there ({error})") from error
+
+
+def silence_mlflow() -> None:
+    """Before MLflow is imported: no telemetry, no chatter, short waits. What the user has set stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def only_writer(study_dir: Path) -> Iterator[None]:
+    """Two writers at once would create every run twice. The kernel ends the lock with its process.
+
+    Raises:
+        BlockingIOError: another process or thread writes this study's view.
+    """
+    with (study_dir / ".tracking.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(uri.split(":///", 1)[-1])

@@ -1,0 +1,134 @@
+"""The thread that keeps the MLflow view up to date during a search, and `sync`, which does it once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from analysis.records import connect, read_epochs_since
+from analysis.studies import StudyInfo, load_study
+from analysis.tracking.server import check_reachable, find_tracking_uri, only_writer, silence_mlflow
+from analysis.tracking.view import MlflowView
+
+logger = logging.getLogger("unfreeze")
+
+MAX_PAUSE_SECONDS = 60.0
+
+
+class Tracker:
+    """Follows a study database from a thread of its own. Whatever MLflow does, the search goes on."""
+
+    def __init__(
+        self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 2.0
+    ) -> None:
+        self._study_dir = study_dir
+        self._given_uri = tracking_uri
+        self._poll_seconds = poll_seconds
+        self._finishing = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="mlflow-view", daemon=True)
+        self._failure: str | None = None
+        self._view: MlflowView | None = None
+
+    def start(self) -> None:
+        """Begin to follow. MLflow is imported (3-6 s of CPU) only once an epoch is recorded."""
+        self._thread.start()
+
+    def finish(self, timeout: float = 30.0) -> bool:
+        """Write what is left; false, with a warning, if the view is incomplete after `timeout` seconds."""
+        self._finishing.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        self._abandoned.set()
+        if self._thread.is_alive():
+            self._failure = f"not done after {timeout:.0f} s"
+        if self._failure:
+            logger.warning(
+                "MLflow's view of %s is incomplete: %s; the study itself is whole. To write it: "
+                "python -m analysis sync %s",
+                self._study_dir.name,
+                self._failure,
+                self._study_dir,
+            )
+        return self._failure is None
+
+    def _follow(self) -> None:
+        pause = self._poll_seconds
+        try:
+            with only_writer(self._study_dir):
+                is_last = False
+                while not is_last:
+                    is_last = self._finishing.wait(pause)
+                    worked = self._try_once(is_last=is_last)
+                    pause = self._poll_seconds if worked else min(2 * pause, MAX_PAUSE_SECONDS)
+        except OSError as error:
+            self._failure = f"another process writes it ({error})"
+
+    def _try_once(self, *, is_last: bool) -> bool:
+        try:
+            self._write(is_last=is_last)
+        # MLflow raises its own, SQLAlchemy's and requests' errors, and none of them may reach the search.
+        except Exception as error:
+            if self._failure is None and not is_last:
+                logger.warning("MLflow cannot be written, the search goes on: %s", first_line(error))
+            self._failure = first_line(error)
+            self._view = None  # runs may have been deleted, or a server restarted: find them again
+            return False
+        if self._failure is not None:
+            logger.warning("MLflow is written again")
+        self._failure = None
+        return True
+
+    def _write(self, *, is_last: bool) -> None:
+        study = load_study(self._study_dir)
+        if self._view is None:
+            if not is_last and not _has_epochs(study):
+                return
+            self._view = open_view(study, self._given_uri)
+        self._view.catch_up(is_finished=study.status == "finished", is_abandoned=self._abandoned.is_set)
+
+
+def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
+    """Bring MLflow up to date with the database, and say what was written. A second time changes nothing.
+
+    Raises:
+        ValueError: MLflow cannot be written; one line.
+    """
+    study = load_study(study_dir)
+    uri = find_tracking_uri(study, tracking_uri)
+    started = time.monotonic()
+    try:
+        with only_writer(study_dir):
+            view = open_view(study, tracking_uri)
+            num_trials = view.catch_up(is_finished=study.status == "finished")
+    except BlockingIOError as error:
+        raise ValueError(f"{study.name}: a running search writes this view itself") from error
+    except Exception as error:
+        raise ValueError(f"MLflow at {uri} cannot be written: {first_line(error)}") from error
+    if not num_trials:
+        return f"up to date in {uri}"
+    return f"{num_trials} trials written to {uri} in {time.monotonic() - started:.1f} s"
+
+
+def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
+    """Connect to MLflow and find what it already has of the study."""
+    uri = find_tracking_uri(study, tracking_uri)
+    check_reachable(uri)
+    silence_mlflow()
+    return MlflowView(study, uri)
+
+
+def first_line(error: Exception) -> str:
+    """The exception in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _has_epochs(study: StudyInfo) -> bool:
+    try:
+        with connect(study) as (connection, study_id):
+            return bool(read_epochs_since(connection, study_id, arrival=0.0))
+    except ValueError:  # the search has not written anything yet
+        return False

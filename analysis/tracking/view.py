@@ -1,0 +1,203 @@
+"""The runs of one study in MLflow: found again by tag, created, filled, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.studies import StudyInfo
+from analysis.tracking import runs
+from analysis.tracking.following import StudyFollower, TrialChange
+
+MAX_METRICS = 800
+MAX_PARAMS = 90
+"""Of one log_batch call, which takes 1,000 entries in all, 100 of them parameters."""
+
+
+@dataclass
+class _Run:
+    """What stands in MLflow of one trial."""
+
+    run_id: str
+    epochs: int = 0
+    is_closed: bool = False
+
+
+class MlflowView:
+    """The runs of one study in MLflow: found again by tag, created, filled, closed."""
+
+    def __init__(self, study: StudyInfo, tracking_uri: str) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri)
+        self._study = study
+        self._follower = StudyFollower(study)
+        self._trials: dict[int, _Run] = {}
+        self._ended: dict[int, tuple[dict[str, Any], float | None]] = {}
+        self._num_summed = 0
+        self._experiment_id = self._open_experiment(tracking_uri)
+        self.parent_id = ""
+        self._parent_status = "RUNNING"
+        self._find_runs()
+
+    def catch_up(self, *, is_finished: bool, is_abandoned: Callable[[], bool] = lambda: False) -> int:
+        """Write what the database has and MLflow lacks; the number of trials written."""
+        written = {trial: run.epochs for trial, run in self._trials.items()}
+        closed = {trial for trial, run in self._trials.items() if run.is_closed}
+        known = set(self._ended)
+        changes = self._follower.read_changes(written_epochs=written, closed=closed & known)
+        changes = [change for change in changes if not self._note_end(change, closed)]
+        for change in changes:
+            if is_abandoned():
+                return 0
+            self._write_trial(change)
+        self._write_summary(is_final=is_finished)
+        self._follower.confirm()
+        return len(changes)
+
+    def _note_end(self, change: TrialChange, closed: set[int]) -> bool:
+        """Remember an ended trial for the summary; true if its run was complete before."""
+        trial = change.row["trial"]
+        if change.is_ended:
+            self._ended[trial] = (change.row, change.best)
+        return trial in closed and not change.epochs
+
+    def _open_experiment(self, tracking_uri: str) -> str:
+        experiment = self._client.get_experiment_by_name(self._study.name)
+        if experiment is None:
+            is_local = tracking_uri.startswith("sqlite:")
+            location = (
+                str(self._study.directory.parent / "mlartifacts" / self._study.name) if is_local else None
+            )
+            return str(self._client.create_experiment(self._study.name, artifact_location=location))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _find_runs(self) -> None:
+        """Runs of this study by their tags. What was deleted in the UI is restored."""
+        for run in self._search_all():
+            tags = run.data.tags
+            if tags.get(runs.STUDY_TAG) != self._study.key:
+                continue
+            if run.info.lifecycle_stage == "deleted":
+                self._client.restore_run(run.info.run_id)
+            num_written = int(tags.get(runs.EPOCHS_TAG, 0))
+            if runs.TRIAL_TAG not in tags:
+                self.parent_id, self._num_summed = run.info.run_id, num_written
+                self._parent_status = run.info.status
+                continue
+            is_closed = run.info.status in ("FINISHED", "FAILED", "KILLED")
+            self._trials[int(tags[runs.TRIAL_TAG])] = _Run(run.info.run_id, num_written, is_closed)
+        if not self.parent_id:
+            self.parent_id = self._create_parent()
+            for found in self._trials.values():  # their own parent was removed for good
+                self._client.set_tag(found.run_id, "mlflow.parentRunId", self.parent_id)
+
+    def _search_all(self) -> Iterator[Any]:
+        from mlflow.entities import ViewType
+
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], "", ViewType.ALL, 1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _create_parent(self) -> str:
+        tags = {runs.STUDY_TAG: self._study.key, "space": self._study.space, "data": self._study.data}
+        run = self._client.create_run(
+            self._experiment_id,
+            run_name=self._study.name,
+            tags=tags,
+            start_time=runs.study_start(self._study),
+        )
+        self._log(run.info.run_id, params=runs.study_params(self._study))
+        return str(run.info.run_id)
+
+    def _write_trial(self, change: TrialChange) -> None:
+        row = change.row
+        run = self._trials.get(row["trial"])
+        tags = runs.trial_tags(self._study, row)
+        params: dict[str, str] = {}
+        if run is None:
+            created = self._client.create_run(
+                self._experiment_id,
+                run_name=runs.trial_name(row),
+                tags=tags | {"mlflow.parentRunId": self.parent_id},
+                start_time=runs.to_milliseconds(row["started"]),
+            )
+            run = self._trials[row["trial"]] = _Run(created.info.run_id)
+            tags = {}
+        if run.epochs == 0:
+            params = runs.trial_params(row)
+        newest = change.epochs[-1].epoch if change.epochs else run.epochs
+        tags = (tags if change.is_ended else {}) | {runs.EPOCHS_TAG: str(newest)}
+        self._log(
+            run.run_id, points=runs.trial_points(change, metric=self._study.metric), params=params, tags=tags
+        )
+        run.epochs = newest
+        if change.is_ended:
+            ended = runs.to_milliseconds(row["ended"])
+            self._client.set_terminated(run.run_id, runs.STATUSES[row["state"]], end_time=ended)
+            run.is_closed = True
+
+    def _write_summary(self, *, is_final: bool) -> None:
+        ended = self._ended_in_order()
+        if len(ended) > self._num_summed:
+            points = [point for point in runs.study_points(self._study, ended) if point[3] > self._num_summed]
+            tags = {runs.EPOCHS_TAG: str(len(ended))}
+            best = self._best_trial()
+            if best is not None:
+                tags["best_trial"] = str(best)
+            self._log(self.parent_id, points=points, tags=tags)
+            self._num_summed = len(ended)
+        status = "FINISHED" if is_final else "RUNNING"
+        if self._parent_status != status:
+            self.write_parent_status(is_final=is_final)
+
+    def write_parent_status(self, *, is_final: bool) -> None:
+        """The study's run ends when its last trial ended."""
+        if is_final:
+            ended = self._ended_in_order()
+            end = runs.to_milliseconds(ended[-1][0]["ended"]) if ended else None
+            self._client.set_terminated(self.parent_id, "FINISHED", end_time=end)
+        else:
+            self._client.update_run(self.parent_id, "RUNNING")
+        self._parent_status = "FINISHED" if is_final else "RUNNING"
+
+    def _ended_in_order(self) -> list[tuple[dict[str, Any], float | None]]:
+        return sorted(self._ended.values(), key=lambda item: (item[0]["ended"] or 0.0, item[0]["trial"]))
+
+    def _best_trial(self) -> int | None:
+        sign = 1.0 if self._study.maximize else -1.0
+        ranked = [
+            (sign * value, -trial)
+            for trial, (row, value) in self._ended.items()
+            if value is not None and row["state"] in ("complete", "pruned")
+        ]
+        return -max(ranked)[1] if ranked else None
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        points: Sequence[runs.Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """The tag that says what is written goes last: a crash in between writes the same rows again."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(name, value, moment, step) for name, value, moment, step in points]
+        all_params = [Param(name, value) for name, value in (params or {}).items()]
+        while len(metrics) > MAX_METRICS:
+            self._client.log_batch(run_id, metrics=metrics[:MAX_METRICS])
+            metrics = metrics[MAX_METRICS:]
+        while len(all_params) > MAX_PARAMS:
+            self._client.log_batch(run_id, params=all_params[:MAX_PARAMS])
+            all_params = all_params[MAX_PARAMS:]
+        all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
+        self._client.log_batch(run_id, metrics=metrics, params=all_params, tags=all_tags)
