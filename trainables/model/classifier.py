@@ -76,7 +76,7 @@ class Classifier(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The backbone too: a buffer that the cut reads directly would otherwise stay behind there.
         self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def prefix_features(self, images: Tensor) -> Tensor:

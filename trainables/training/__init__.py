@@ -1,0 +1,1 @@
+"""How a trial trains: regimes, loop, optimizers, schedules, metrics, checkpoints."""

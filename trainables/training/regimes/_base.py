@@ -1,0 +1,81 @@
+"""The contract of a regime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from trainables.config import TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Epochs in which the same parameters train, under a schedule and an optimizer of their own."""
+
+    first_epoch: int
+    """Counted from 1."""
+
+    num_epochs: int
+    depth: int | Literal["all"]
+    """Backbone stages that train, from the top."""
+
+    learning_rate_factor: float = 1.0
+    """This phase's peak learning rate as a share of the trial's."""
+
+    @property
+    def last_epoch(self) -> int:
+        return self.first_epoch + self.num_epochs - 1
+
+
+class BaseRegime:
+    """The head and the top `unfreeze_depth` stages in one phase; an entry writes only what it changes."""
+
+    pretrained: ClassVar[bool] = True
+    """False: the backbone starts from random weights of the trial's own."""
+
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    """Hyperparameters that are no choice under this regime, and their values."""
+
+    def complete(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        """The proposal and what the regime fixes.
+
+        Raises:
+            ValueError: the proposal has another value for one of those.
+        """
+        for name, value in self.fixed.items():
+            if name in proposal and proposal[name] != value:
+                raise ValueError(self._contradiction(name, value, proposal[name]))
+        return {**proposal, **self.fixed}
+
+    def check(self, config: TrialConfig) -> None:
+        """Refuse a configuration that contradicts the regime.
+
+        Raises:
+            ValueError: it does.
+        """
+        for name, value in self.fixed.items():
+            if getattr(config, name) != value:
+                raise ValueError(self._contradiction(name, value, getattr(config, name)))
+
+    def phases(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
+        """Which stages train in which epochs, from the first to the last.
+
+        Raises:
+            ValueError: the configuration contradicts the regime, or unfreezes more stages than there are.
+        """
+        self.check(config)
+        if isinstance(config.unfreeze_depth, int) and config.unfreeze_depth > num_stages:
+            raise ValueError(
+                f"unfreeze_depth {config.unfreeze_depth} is more than the {num_stages} stages of "
+                f'{config.backbone}: use at most {num_stages}, or "all"'
+            )
+        return self.plan(config)
+
+    def plan(self, config: TrialConfig) -> tuple[Phase, ...]:
+        """The phases of a configuration that has been checked."""
+        return (Phase(first_epoch=1, num_epochs=config.epochs, depth=config.unfreeze_depth),)
+
+    def _contradiction(self, name: str, expected: Any, found: Any) -> str:
+        regime = type(self).__module__.rpartition(".")[2]
+        return f"regime {regime} needs {name}={expected!r}, got {found!r}"
