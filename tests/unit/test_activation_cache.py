@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.sharing.activation_cache import ActivationCache, ActivationKey, Activations
+from trainables.sharing.activation_cache import ActivationCache, ActivationKey
+from trainables.sharing.activations import Activations
 
 NUM_ROWS, ROW_SHAPE, CHUNK_ROWS = 100, (4, 3), 8
 NUM_CHUNKS = 13
@@ -138,7 +139,8 @@ def test_an_index_outside_is_refused(tmp_path: Path) -> None:
 def test_keys_that_differ_in_one_field_share_nothing(field: str) -> None:
     value = getattr(KEY, field)
 
-    other = replace(KEY, **{field: value + 1 if isinstance(value, int) else f"{value}x"})
+    changed: dict[str, Any] = {field: value + 1 if isinstance(value, int) else f"{value}x"}
+    other = replace(KEY, **changed)
 
     assert other.digest != KEY.digest
 
@@ -250,9 +252,12 @@ def test_workers_killed_at_random_moments_leave_only_true_numbers(tmp_path: Path
         ]
         for worker in workers:
             worker.start()
-        time.sleep(0.25 + chance.random() * 0.2)
+        num_started = len(Computer(log).starts())
+        while any(worker.is_alive() for worker in workers) and len(Computer(log).starts()) == num_started:
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.08)
         for worker in workers:
-            os.kill(worker.pid, signal.SIGKILL) if worker.is_alive() else None
+            worker.kill()
             worker.join()
 
         activations = fetch(make_cache(tmp_path / "c"))
@@ -384,7 +389,7 @@ def test_without_the_cache_any_rows_are_computed_in_one_call(tmp_path: Path) -> 
 
     def compute_rows(indices: np.ndarray) -> np.ndarray:
         calls.append(len(indices))
-        return true_rows(0, NUM_ROWS)[indices]
+        return np.asarray(true_rows(0, NUM_ROWS)[indices])
 
     activations = make_cache(tmp_path, budget_bytes=0).fetch(
         KEY,
@@ -397,6 +402,19 @@ def test_without_the_cache_any_rows_are_computed_in_one_call(tmp_path: Path) -> 
 
     assert np.array_equal(activations.rows([9, 50, 2]), true_rows(0, NUM_ROWS)[[9, 50, 2]])
     assert calls == [3]
+
+
+def test_rows_that_are_not_stored_are_rounded_alike(tmp_path: Path) -> None:
+    def thirds(start: int, stop: int) -> np.ndarray:
+        return true_rows(start, stop) / 3
+
+    layout: dict[str, Any] = {"num_rows": NUM_ROWS, "row_shape": ROW_SHAPE, "chunk_rows": CHUNK_ROWS}
+    cache = make_cache(tmp_path / "c")
+
+    unstored = cache.fetch(KEY, compute=thirds, store=False, **layout).array()
+
+    assert not (tmp_path / "c").exists()
+    assert np.array_equal(unstored, cache.fetch(KEY, compute=thirds, **layout).array())
 
 
 def test_a_full_disk_ends_caching_with_one_warning(

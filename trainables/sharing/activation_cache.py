@@ -19,6 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -110,14 +111,16 @@ class ActivationCache:
         compute: Compute,
         chunk_rows: int,
         compute_rows: ComputeRows | None = None,
+        store: bool = True,
     ) -> Activations:
         """The rows of `key`; nothing is computed before they are asked for.
 
         `compute(start, stop)` gives consecutive rows; `compute_rows(indices)` any rows, used where the cache
-        cannot help. An entry that exists keeps the chunks it was made with.
+        cannot help. An entry that exists keeps the chunks it was made with. With `store=False` nothing is kept,
+        but rows are rounded as if they were: a trial's numbers do not depend on what is worth caching.
         """
         layout = Layout(num_rows=num_rows, row_shape=tuple(row_shape), dtype=key.dtype, chunk_rows=chunk_rows)
-        entry = self._find(key, layout)
+        entry = self._find(key, layout) if store else None
         return Activations(
             entry,
             entry.layout if entry else layout,
@@ -137,7 +140,7 @@ class ActivationCache:
             self._resident.clear()
 
     def _find(self, key: ActivationKey, layout: Layout) -> Entry | None:
-        name = _entry_name(key, layout)
+        name = _entry_name(key, layout.num_rows, layout.row_shape)
         with self._mutex:
             entry = self._live.get(name)
             try:
@@ -243,8 +246,9 @@ def _list_entries(root: Path) -> list[_Listed]:
     return entries
 
 
-def _entry_name(key: ActivationKey, layout: Layout) -> str:
-    rows = json.dumps([layout.num_rows, layout.row_shape])
+@lru_cache(maxsize=4096)  # hashing is most of a resident fetch
+def _entry_name(key: ActivationKey, num_rows: int, row_shape: tuple[int, ...]) -> str:
+    rows = json.dumps([num_rows, row_shape])
     return hashlib.sha256(f"{key.digest} {rows}".encode()).hexdigest()
 
 

@@ -1,0 +1,233 @@
+"""Whether a cut is worth caching: decided from measured times, so that a search is never slower for it.
+
+For each cut (backbone, depth, image size, device, ...) and this machine we know, in seconds an image,
+
+    compute   the frozen prefix with its view: what a hit saves; the median of the last chunks computed
+    write     checksum, and the write to the cache's disk
+    read      gathering shuffled rows from memory, or from the disk when the entries outgrow the memory, and
+              their way to the device
+
+An entry that is used `uses` times costs `uses * compute` without the cache, and with it
+`compute + write + uses * read`. It is cached if the second is at least `MARGIN` smaller: pooled features of any
+backbone are, wide early maps on a fast GPU are not. Used once, nothing is.
+
+A cut nobody has timed is tried first: `worth_caching` runs `probe`, one chunk (twice where the first run is
+short, since it pays for warming up), and decides then. Later chunks go on correcting the figure through
+`record`, so a verdict taken on a busy machine is not final. Reading and writing are measured once for a machine, on the
+cache's own disk.
+
+Figures stand in one small JSON file for each machine in the cache directory, shared by its processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trainables.sharing.activations import Compute
+from trainables.sharing.disk_speed import DiskSpeed, available_memory_bytes, measure_disk, measure_transfer
+from trainables.sharing.range_locks import open_locks
+
+MARGIN = 0.1
+"""Share of the time that caching must save: the figures are no better than that."""
+
+NUM_SAMPLES = 9
+SHORT_PROBE_SECONDS = 1.0
+SAVE_SECONDS = 2.0
+_FORMAT = 1
+_LOCK = 1  # byte 1 of the cache's lock file; byte 0 is the cache's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What the time to compute an activation depends on."""
+
+    backbone: str
+    depth: int | Literal["all"]
+    image_size: int
+    device: str
+    """"cpu", or the GPU's name."""
+
+    policy: str = "none"
+    threads: int = 1
+    """CPU threads of the process."""
+
+    @property
+    def name(self) -> str:
+        return " ".join(str(value) for value in asdict(self).values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Seconds an image, as far as they are known."""
+
+    compute: float
+    write: float
+    read: float
+
+    def worth_caching(self, uses: float) -> bool:
+        without, with_cache = uses * self.compute, self.compute + self.write + uses * self.read
+        return with_cache < (1 - MARGIN) * without
+
+
+class CostModel:
+    """The measured figures of this machine, in `root` beside the activations."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.path = self.root / f"costs-{socket.gethostname()}.json"
+        self._mutex = threading.RLock()
+        self._unsaved: dict[str, list[float]] = {}
+        self._saved_at = 0.0
+        self._known = self._load()
+
+    def worth_caching(
+        self,
+        cut: Cut,
+        *,
+        row_bytes: int,
+        num_rows: int,
+        uses: float = 2.0,
+        working_set_bytes: int | None = None,
+        probe: Callable[[], int] | None = None,
+    ) -> bool:
+        """Whether entries of this cut save time when each is used `uses` times.
+
+        Args:
+            working_set_bytes: all entries that a trial cycles through (views x rows); default: this one.
+            probe: computes some images and returns how many; run only if the cut was never timed.
+        """
+        if uses <= 1:
+            return False
+        if self.compute_seconds(cut) is None:
+            if probe is None:
+                return False
+            self._time(cut, probe)
+        working_set_bytes = working_set_bytes or row_bytes * num_rows
+        costs = self.costs(cut, row_bytes=row_bytes, working_set_bytes=working_set_bytes)
+        return costs is not None and costs.worth_caching(uses)
+
+    def costs(self, cut: Cut, *, row_bytes: int, working_set_bytes: int) -> Costs | None:
+        """The three figures, or None if the cut was never timed or the disk cannot be used."""
+        compute, speed = self.compute_seconds(cut), self.disk_speed()
+        if compute is None or speed is None:
+            return None
+        fits = working_set_bytes < 0.5 * available_memory_bytes()
+        read = row_bytes / (speed.memory_read if fits else min(speed.memory_read, speed.disk_read))
+        if cut.device != "cpu":
+            read += row_bytes / self.transfer_speed(cut.device)
+        return Costs(compute=compute, write=row_bytes / speed.write, read=read)
+
+    def compute_seconds(self, cut: Cut) -> float | None:
+        """Seconds an image takes to compute; None if never timed here."""
+        with self._mutex:
+            samples = self._known["compute"].get(cut.name)
+            return statistics.median(samples) if samples else None
+
+    def record(self, cut: Cut, *, images: int, seconds: float) -> None:
+        """Note the time one chunk took to compute; written down at most every `SAVE_SECONDS`."""
+        if images <= 0 or not seconds > 0:
+            return
+        with self._mutex:
+            known = self._known["compute"]
+            known[cut.name] = [*known.get(cut.name, []), seconds / images][-NUM_SAMPLES:]
+            self._unsaved.setdefault(cut.name, []).append(seconds / images)
+            if time.monotonic() - self._saved_at > SAVE_SECONDS:
+                self.save()
+
+    def timed(self, cut: Cut, compute: Compute) -> Compute:
+        """`compute`, recording what each call took; numpy out means that no queued GPU work is missed."""
+
+        def compute_and_record(start: int, stop: int) -> np.ndarray:
+            begin = time.perf_counter()
+            rows = compute(start, stop)
+            self.record(cut, images=stop - start, seconds=time.perf_counter() - begin)
+            return rows
+
+        return compute_and_record
+
+    def disk_speed(self) -> DiskSpeed | None:
+        """Bytes a second of the cache's disk and this machine's memory, measured once; None if read-only."""
+        with self._mutex:
+            if self._known["disk"] is None:
+                try:
+                    self._known["disk"] = asdict(measure_disk(self.root))
+                except OSError:
+                    return None
+                self.save()
+            return DiskSpeed(**self._known["disk"])
+
+    def transfer_speed(self, device: str) -> float:
+        """Bytes a second from memory to the GPU, measured once for a device."""
+        with self._mutex:
+            if device not in self._known["transfer"]:
+                self._known["transfer"][device] = measure_transfer()
+                self.save()
+            return float(self._known["transfer"][device])
+
+    def save(self) -> None:
+        """Merge what this process measured into the file; one that cannot be written is no reason to stop."""
+        with self._mutex:
+            self._saved_at = time.monotonic()
+            try:
+                with open_locks(self.root / "locks").exclusive(_LOCK, timeout_seconds=5):
+                    self._merge()
+                    aside = self.path.with_suffix(f".{os.getpid()}.tmp")
+                    aside.write_text(json.dumps(self._known, indent=1), encoding="utf-8")
+                    aside.rename(self.path)
+            except OSError:
+                return
+            self._unsaved.clear()
+
+    def _merge(self) -> None:
+        """Take the others' figures, and add to them what only this process has seen."""
+        mine, self._known = self._known, self._load()
+        for name, samples in self._unsaved.items():
+            merged = [*self._known["compute"].get(name, []), *samples]
+            self._known["compute"][name] = merged[-NUM_SAMPLES:]
+        self._known["transfer"] = {**mine["transfer"], **self._known["transfer"]}
+        self._known["disk"] = self._known["disk"] or mine["disk"]
+
+    def _time(self, cut: Cut, probe: Callable[[], int]) -> None:
+        images, seconds = _clock(probe)
+        if seconds < SHORT_PROBE_SECONDS:
+            images, seconds = _clock(probe)
+        self.record(cut, images=images, seconds=seconds)
+
+    def _load(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {"format": _FORMAT, "disk": None, "transfer": {}, "compute": {}}
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            if known["format"] != _FORMAT or set(known) != set(empty):
+                return empty
+            if known["disk"] is not None:
+                DiskSpeed(**known["disk"])
+            known["compute"] = {
+                name: [float(x) for x in samples] for name, samples in known["compute"].items()
+            }
+            known["transfer"] = {name: float(speed) for name, speed in known["transfer"].items()}
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # absent, or not ours: measure again
+            return empty
+        return dict(known)
+
+
+def _clock(probe: Callable[[], int]) -> tuple[int, float]:
+    begin = time.perf_counter()
+    images = probe()
+    return images, time.perf_counter() - begin
