@@ -58,9 +58,11 @@ class SearchSpace:
     backbones: tuple[str, ...]
     defaults: Defaults
     suggest: Callable[..., dict[str, Any]]
-    """`space(trial, backbones)`: suggests what varies, returns what is fixed."""
+    """`space(trial, backbones=…, max_epochs=…)`: suggests what varies, returns what is fixed."""
 
-    prior_trials: Callable[[DataFacts, Sequence[str]], list[PriorTrial]]
+    prior_trials: Callable[..., list[PriorTrial]]
+    """`prior_trials(facts, backbones=…, max_epochs=…)`."""
+
     image_size_rule: Callable[[DataFacts], int] | None = None
     max_epochs_rule: Callable[[DataFacts], int] | None = None
 
@@ -82,5 +84,5 @@ class SearchSpace:
 
     def propose(self, trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
         """One whole configuration: the suggested values over the fixed ones."""
-        fixed = self.suggest(trial, backbones)
+        fixed = self.suggest(trial, backbones=backbones, max_epochs=max_epochs)
         return {**fixed, **trial.params, "epochs": max_epochs}

@@ -48,7 +48,9 @@ class _RecordingTrial:
         return self.params[name]
 
 
-def describe(space: SearchSpace, *, backbones: Sequence[str]) -> tuple[list[SpaceRow], dict[str, Any]]:
+def describe(
+    space: SearchSpace, *, backbones: Sequence[str], max_epochs: int
+) -> tuple[list[SpaceRow], dict[str, Any]]:
     """The rows of a space, and what it keeps fixed.
 
     Every categorical choice is followed, so hyperparameters that are searched under a condition only are
@@ -60,7 +62,7 @@ def describe(space: SearchSpace, *, backbones: Sequence[str]) -> tuple[list[Spac
     while queue:
         answers = queue.pop(0)
         trial = _RecordingTrial(answers)
-        returned = space.suggest(trial, backbones)
+        returned = space.suggest(trial, backbones=backbones, max_epochs=max_epochs)
         fixed = fixed or returned
         condition = " and ".join(f"{name} = {value}" for name, value in answers.items())
         for name in [name for name in trial.values if name not in rows]:

@@ -29,7 +29,7 @@ def max_epochs(facts: DataFacts) -> int:
     return math.ceil(updates / math.ceil(facts.num_train / 512))
 
 
-def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
+def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
     trial.suggest_categorical("backbone", backbones)
     trial.suggest_categorical("unfreeze_depth", (0, 1, 2, "all"))
     trial.suggest_categorical("batch_size", (32, 64, 128, 512))
@@ -48,7 +48,7 @@ def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
     }
 
 
-def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list[PriorTrial]:
+def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
     hyperrule = {
         "unfreeze_depth": "all",
         "batch_size": 512,

@@ -14,7 +14,7 @@ BACKBONES = ("lite0",)
 DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128, data="digits")
 
 
-def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
+def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
     trial.suggest_categorical("backbone", backbones)
     trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3, 4))
     trial.suggest_categorical("batch_size", (16, 32, 64))
@@ -25,7 +25,7 @@ def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
     return {"regime": "finetune", "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine"}
 
 
-def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list[PriorTrial]:  # noqa: ARG001
+def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
     shared = {"backbone": backbones[0], "dropout": 0.2, "head_width": 0, "policy": "none"}
     probe = {**shared, "unfreeze_depth": 0, "batch_size": 32, "learning_rate": 3e-3}
     tune = {**shared, "unfreeze_depth": 4, "batch_size": 32, "learning_rate": 1.5e-3}

@@ -14,27 +14,30 @@ BACKBONES = ("lite0", "lite1", "lite2")
 DEFAULTS = Defaults(trials=40, max_epochs=20, image_size=224)
 
 
-def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
+def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
     trial.suggest_categorical("backbone", backbones)
-    trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3, "all"))
+    depth = trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3, "all"))
     trial.suggest_categorical("batch_size", (16, 32, 64, 128))
     if trial.suggest_categorical("optimizer", ("adamw", "sgd")) == "sgd":
         trial.suggest_float("momentum", 0.8, 0.99)
     trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
-    trial.suggest_float("backbone_learning_rate_factor", 0.03, 1.0, log=True)
     trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
     trial.suggest_categorical("schedule", ("cosine", "exponential", "plateau"))
     trial.suggest_float("dropout", 0.0, 0.6)
     if trial.suggest_categorical("head_width", (0, 128, 256, 512)) > 0:
         trial.suggest_categorical("head_batch_norm", (False, True))
     trial.suggest_categorical("policy", ("none", "flip", "light", "medium", "strong"))
-    if trial.suggest_categorical("regime", ("finetune", "two_phase")) == "two_phase":
-        trial.suggest_int("frozen_epochs", 1, 5)
+    if depth == 0:
+        return {"regime": "linear_probe", "early_stopping_patience": 5}
+    trial.suggest_float("backbone_learning_rate_factor", 0.03, 1.0, log=True)
+    regimes = ("finetune", "two_phase") if max_epochs > 1 else ("finetune",)
+    if trial.suggest_categorical("regime", regimes) == "two_phase":
+        trial.suggest_int("frozen_epochs", 1, min(5, max_epochs - 1))
         trial.suggest_float("second_phase_learning_rate_factor", 0.01, 1.0, log=True)
     return {"early_stopping_patience": 5}
 
 
-def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list[PriorTrial]:  # noqa: ARG001
+def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
     recipe = {
         "unfreeze_depth": "all",
         "batch_size": 32,
@@ -48,11 +51,16 @@ def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list
         "policy": "light",
         "regime": "finetune",
     }
-    two_phase = {"regime": "two_phase", "frozen_epochs": 3, "second_phase_learning_rate_factor": 0.01}
     source = "whole network, low rate: Kornblith et al. 2019, arXiv:1805.08974"
     howard = "head first, then everything at a very low rate: Howard and Ruder 2018, arXiv:1801.06146"
     first = {**recipe, "backbone": backbones[0]}
-    return [
-        PriorTrial(name="whole network", source=source, config=first),
-        PriorTrial(name="two phases", source=howard, config={**first, **two_phase}),
-    ]
+    priors = [PriorTrial(name="whole network", source=source, config=first)]
+    if max_epochs > 1:
+        config = {
+            **first,
+            "regime": "two_phase",
+            "frozen_epochs": min(3, max_epochs - 1),
+            "second_phase_learning_rate_factor": 0.01,
+        }
+        priors.append(PriorTrial(name="two phases", source=howard, config=config))
+    return priors

@@ -14,7 +14,7 @@ BACKBONES = ("lite0", "lite1", "lite2")
 DEFAULTS = Defaults(trials=48, max_epochs=10, image_size=128)
 
 
-def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
+def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
     trial.suggest_categorical("backbone", backbones)
     trial.suggest_categorical("batch_size", (16, 32, 64, 128, 256))
     trial.suggest_categorical("optimizer", ("adamw", "sgd"))
@@ -29,7 +29,7 @@ def space(trial: Trial, backbones: Sequence[str] = BACKBONES) -> dict[str, Any]:
     return {"regime": "linear_probe", "schedule": "cosine"}
 
 
-def prior_trials(facts: DataFacts, backbones: Sequence[str] = BACKBONES) -> list[PriorTrial]:  # noqa: ARG001
+def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
     recipe = {
         "unfreeze_depth": 0,
         "batch_size": 32,

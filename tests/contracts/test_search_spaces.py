@@ -34,14 +34,14 @@ def test_every_proposal_is_a_valid_trial_config(space: SearchSpace) -> None:
 
 
 def test_the_six_hyperparameters_are_searched(space: SearchSpace) -> None:
-    rows, _ = describe(space, backbones=space.backbones)
+    rows, _ = describe(space, backbones=space.backbones, max_epochs=3)
 
     assert {row.name for row in rows if not row.condition} >= SEARCHED_IN_EACH
 
 
 def test_every_prior_trial_lies_in_the_space_and_states_its_source(space: SearchSpace) -> None:
     study = make_study()
-    priors = space.prior_trials(FACTS, space.backbones)
+    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=3)
     assert priors
 
     for prior in priors:
@@ -52,9 +52,25 @@ def test_every_prior_trial_lies_in_the_space_and_states_its_source(space: Search
         assert prior.source
 
 
+@pytest.mark.parametrize("max_epochs", [1, 2])
+def test_the_space_holds_with_the_smallest_budgets(space: SearchSpace, max_epochs: int) -> None:
+    study = make_study()
+
+    configs = [
+        space.propose(study.ask(), backbones=space.backbones, max_epochs=max_epochs) for _ in range(30)
+    ]
+    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=max_epochs)
+
+    assert all(make_trial_config(config).epochs == max_epochs for config in configs)
+    for prior in priors:
+        study.enqueue_trial(prior.config)
+        config = space.propose(study.ask(), backbones=space.backbones, max_epochs=max_epochs)
+        assert config.get("frozen_epochs", 0) < max_epochs
+
+
 def test_the_table_names_every_suggested_hyperparameter(space: SearchSpace) -> None:
     study = make_study()
-    rows, _ = describe(space, backbones=space.backbones)
+    rows, _ = describe(space, backbones=space.backbones, max_epochs=3)
 
     for _ in range(50):
         trial = study.ask()
