@@ -18,7 +18,7 @@ from trainables.data.splits import split_images
 HEADER = ("id", "path", "label", "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
     """The images a study uses; an image's number is its position here and its row in the image store."""
 

@@ -40,7 +40,7 @@ CHUNK = 32
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageStore:
     """The images of a list of files, in its order."""
 

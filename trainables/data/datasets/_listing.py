@@ -37,7 +37,7 @@ SPLIT_ALIASES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageListing:
     """The images of a source, in a stable order."""
 
