@@ -116,8 +116,8 @@ class ActivationCache:
         """The rows of `key`; nothing is computed before they are asked for.
 
         `compute(start, stop)` gives consecutive rows; `compute_rows(indices)` any rows, used where the cache
-        cannot help. An entry that exists keeps the chunks it was made with. With `store=False` nothing is kept,
-        but rows are rounded as if they were: a trial's numbers do not depend on what is worth caching.
+        cannot help. An entry that exists keeps the chunks it was made with. With `store=False` nothing is
+        kept, but rows are rounded as if they were: a trial's numbers do not depend on what is worth caching.
         """
         layout = Layout(num_rows=num_rows, row_shape=tuple(row_shape), dtype=key.dtype, chunk_rows=chunk_rows)
         entry = self._find(key, layout) if store else None

@@ -8,13 +8,13 @@ For each cut (backbone, depth, image size, device, ...) and this machine we know
               their way to the device
 
 An entry that is used `uses` times costs `uses * compute` without the cache, and with it
-`compute + write + uses * read`. It is cached if the second is at least `MARGIN` smaller: pooled features of any
-backbone are, wide early maps on a fast GPU are not. Used once, nothing is.
+`compute + write + uses * read`. It is cached if the second is at least `MARGIN` smaller: pooled features of
+any backbone are, wide early maps on a fast GPU are not. Used once, nothing is.
 
 A cut nobody has timed is tried first: `worth_caching` runs `probe`, one chunk (twice where the first run is
 short, since it pays for warming up), and decides then. Later chunks go on correcting the figure through
-`record`, so a verdict taken on a busy machine is not final. Reading and writing are measured once for a machine, on the
-cache's own disk.
+`record`, so a verdict taken on a busy machine is not final. Reading and writing are measured once for a
+machine, on the cache's own disk.
 
 Figures stand in one small JSON file for each machine in the cache directory, shared by its processes.
 """

