@@ -7,7 +7,8 @@ to its time). What is frozen stays in evaluation mode and out of the autograd gr
     python -m benchmarks.plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
 
 `trials.json` is a list of {"unfreeze_depth", "learning_rate", "batch_size", "dropout", "policy"[, "epochs"]},
-run in this order. `images.json` is {"train": [[path, label], ...], "val": [...]}. The last line printed is one line of JSON.
+run in this order. `images.json` is {"train": [[path, label], ...], "val": [...]}. The last line printed is one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size
     for epoch in range(config["epochs"]):
         set_training(model)
         for inputs, labels in train_loader:
-            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+            loss: Any = torch.nn.functional.cross_entropy(model(inputs), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -184,7 +185,7 @@ def run_search(
 def summarise(results: Any, *, seconds: float, fit_seconds: float) -> dict[str, Any]:
     rows = [
         {
-            **{name: value for name, value in (result.config or {}).items()},
+            **(result.config or {}),
             "val_accuracy": (result.metrics or {}).get("val_accuracy"),
             "seconds": round((result.metrics or {}).get("time_total_s", 0.0), 2),
             "error": str(result.error) if result.error else None,
