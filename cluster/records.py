@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from cluster.storage import open_storage
 
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
@@ -85,14 +85,16 @@ class Records:
 
     def __init__(self, url: str, *, study: str, direction: str, metric: str, new: bool) -> None:
         self._metric = metric
-        self._storage = self._patiently(lambda: _open_storage(url))
+        self._storage = self._patiently(lambda: open_storage(url))
         self._engine = self._storage.engine
         self.study_id = self._patiently(lambda: self._find_or_create(study, direction, new=new))
         self._trial_ids: dict[int, int] = {}
 
-    def add_trial(self, trial: FrozenTrial, *, attrs: Mapping[str, Any]) -> None:
-        """Write a proposed trial, whole and RUNNING, under the number it already has."""
-        self._patiently(lambda: self._add_trial(trial, attrs))
+    def add_trial(
+        self, trial: FrozenTrial, *, attrs: Mapping[str, Any], ending: Ending | None = None
+    ) -> None:
+        """Write a proposed trial, whole, under the number it already has: RUNNING, or ended at once."""
+        self._patiently(lambda: self._add_trial(trial, attrs, ending))
 
     def record(
         self,
@@ -142,7 +144,7 @@ class Records:
                 ) from None
             return study_id
 
-    def _add_trial(self, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
+    def _add_trial(self, trial: FrozenTrial, attrs: Mapping[str, Any], ending: Ending | None) -> None:
         with self._engine.begin() as connection:
             # A commit whose answer got lost is tried again: the row may be there.
             if self._find_id(connection, trial.number) is not None:
@@ -156,7 +158,9 @@ class Records:
                 connection.execute(sa.insert(_PARAMS), [_param_row(trial_id, trial, n) for n in trial.params])
             _write_attrs(connection, _USER, trial_id, attrs)
             _write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs)
-        self._trial_ids[trial.number] = trial_id
+            self._trial_ids[trial.number] = trial_id
+            if ending is not None:
+                self._write_ending(connection, ending)
 
     def _record(
         self, epochs: list[EpochRecord], endings: list[Ending], attrs: Mapping[int, Mapping[str, Any]]
@@ -251,26 +255,6 @@ class Records:
         )
 
 
-def _open_storage(url: str) -> RDBStorage:
-    # With SQLite a write waits this long for another process's write (MLflow sync, a dashboard).
-    arguments = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
-    storage = RDBStorage(
-        url, engine_kwargs=arguments | {"pool_pre_ping": True}, skip_compatibility_check=False
-    )
-    if storage.engine.dialect.name == "sqlite":
-        sa.event.listen(storage.engine, "connect", _set_pragmas)
-        storage.engine.dispose()  # the connections made so far lack the pragmas
-    return storage
-
-
-def _set_pragmas(connection: Any, _: Any) -> None:
-    """WAL and NORMAL survive a killed process whole; FULL would cost an fsync a transaction."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-
-
 def _param_row(trial_id: int, trial: FrozenTrial, name: str) -> dict[str, Any]:
     distribution = trial.distributions[name]
     value = distribution.to_internal_repr(trial.params[name])
@@ -291,9 +275,3 @@ def _write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attr
 
 def _utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)  # Optuna keeps naive UTC
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite URL; None for another database."""
-    parsed = sa.make_url(url)
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None

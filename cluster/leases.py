@@ -1,0 +1,75 @@
+"""What passes between the search and a worker: leases one way, reports and decisions the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedTrial:
+    """One study trial, handed to a worker for the `attempt`-th time."""
+
+    trial: int
+    attempt: int
+    config: Mapping[str, Any]
+    done_epochs: int
+    """Epochs the database already has."""
+
+    def as_config(self) -> dict[str, Any]:
+        return {
+            "trial": self.trial,
+            "attempt": self.attempt,
+            "config": dict(self.config),
+            "done_epochs": self.done_epochs,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The study trials of one Ray trial."""
+
+    trials: tuple[LeasedTrial, ...]
+
+    def as_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the worker gets as its Tune config."""
+        return {"leases": [trial.as_config() for trial in self.trials], "settings": dict(settings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseError:
+    """Why a lease ended without its trials' outcome."""
+
+    message: str
+    transient: bool
+    """The worker or its node died: the trial itself may be fine, so it is tried again."""
+    reason: str = "bug"
+    """The trial's reason if it is given up: bug | out of memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One epoch of one trial, as the worker saw it."""
+
+    trial: int
+    attempt: int
+    epoch: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    outcome: str | None = None
+    """None while it goes on, else complete | failed."""
+    reason: str | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of a trial after a report."""
+
+    trial: int
+    epoch: int
+    action: str
+    """continue | stop | ignored (the report of an older attempt, or of a trial that had ended)"""
+    outcome: str | None = None
+    """complete | pruned | failed, when the trial ended."""
+    reason: str | None = None
