@@ -51,22 +51,22 @@ class _RecordingTrial:
 def describe(
     space: SearchSpace, *, backbones: Sequence[str], max_epochs: int
 ) -> tuple[list[SpaceRow], dict[str, Any]]:
-    """The rows of a space, and what it keeps fixed.
+    """The rows of a space, and what it keeps fixed in all its branches.
 
     Every categorical choice is followed, so hyperparameters that are searched under a condition only are
     found too.
     """
     rows: dict[str, SpaceRow] = {}
     queue: list[dict[str, Any]] = [{}]
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] | None = None
     while queue:
         answers = queue.pop(0)
         trial = _RecordingTrial(answers)
         returned = space.suggest(trial, backbones=backbones, max_epochs=max_epochs)
-        fixed = fixed or returned
+        fixed = returned if fixed is None else dict(fixed.items() & returned.items())
         condition = " and ".join(f"{name} = {value}" for name, value in answers.items())
         for name in [name for name in trial.values if name not in rows]:
             rows[name] = SpaceRow(name, trial.values[name], condition)
             others = list(trial.choices.get(name, ()))[1:]
             queue += [{**answers, name: choice} for choice in others]
-    return list(rows.values()), fixed
+    return list(rows.values()), fixed or {}

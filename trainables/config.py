@@ -10,6 +10,24 @@ OPTIMIZERS = ("adamw", "sgd", "rmsprop", "adam")
 SCHEDULES = ("cosine", "exponential", "plateau", "constant", "hyperrule")
 ALL = "all"
 
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "backbone_learning_rate_factor",
+    "second_phase_learning_rate_factor",
+)
+_NOT_NEGATIVE = (
+    "weight_decay",
+    "warmup_epochs",
+    "frozen_epochs",
+    "head_width",
+    "mixup_alpha",
+    "gradient_clip",
+    "early_stopping_patience",
+)
+_SHARES = ("dropout", "momentum", "label_smoothing")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
@@ -31,7 +49,7 @@ class TrialConfig:
     """Images an optimizer step averages over, all workers together."""
 
     micro_batch_size: int | None = None
-    """Images sent through the network at once; None = the whole batch. The step still averages over `batch_size`."""
+    """Images sent through the network at once; None = the whole batch. An update averages over the batch."""
 
     learning_rate: float = 1e-3
     """Peak value, reached at the end of warm-up."""
@@ -81,25 +99,25 @@ class TrialConfig:
     """Epochs without a lower validation loss after which the trial completes; 0 = never."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "learning_rate", "backbone_learning_rate_factor")
-        positive += ("second_phase_learning_rate_factor",)
-        for name in positive:
+        for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        not_negative = ("weight_decay", "warmup_epochs", "frozen_epochs", "head_width", "mixup_alpha")
-        not_negative += ("gradient_clip", "early_stopping_patience")
-        for name in not_negative:
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("dropout", "momentum", "label_smoothing"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        if self.unfreeze_depth != ALL and (not isinstance(self.unfreeze_depth, int) or self.unfreeze_depth < 0):
-            raise ValueError(f'unfreeze_depth must be a count of stages or "all", got {self.unfreeze_depth!r}')
+        if self.unfreeze_depth != ALL and (
+            not isinstance(self.unfreeze_depth, int) or self.unfreeze_depth < 0
+        ):
+            raise ValueError(
+                f'unfreeze_depth must be a count of stages or "all", got {self.unfreeze_depth!r}'
+            )
         if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size must be in 1..batch_size, got {self.micro_batch_size}")
 
@@ -113,7 +131,9 @@ def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:
     known = {field.name for field in fields(TrialConfig)}
     unknown = sorted(set(proposal) - known)
     if unknown:
-        raise ValueError(f"no such hyperparameter: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"no such hyperparameter: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     return TrialConfig(**proposal)
 
 
@@ -143,6 +163,9 @@ class StudySettings:
     """Absolute. Image store and activation cache, shared by all studies."""
 
     cache_gigabytes: float
+    num_trials: int
+    """Of the study: how many may share an activation."""
+
     threads: int
     """CPU threads of one trial's process."""
 

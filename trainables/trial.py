@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 if TYPE_CHECKING:
-    from trainables.run import TrialRun
+    from trainables.lease import LeasedRun
 
 
 class Trial(tune.Trainable):
@@ -19,7 +19,7 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.lease_config = config
-        self.runs: list[TrialRun] | None = None
+        self.runs: list[LeasedRun] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next lease; imports, weights and maps stay."""
@@ -27,16 +27,12 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch of every unfinished trial of the lease, as the reports the search records."""
-        from trainables.run import run_guarded, start_runs
+        """One epoch of every unfinished trial of the lease, as the reports that the search records."""
+        from trainables.lease import start_lease
 
         if self.runs is None:
-            self.runs, reports = start_runs(self.lease_config)
-        else:
-            reports = []
-        for run in self.runs:
-            if not run.finished:
-                reports += run_guarded(run)
+            self.runs = start_lease(self.lease_config)
+        reports = [report for run in self.runs if not run.finished for report in run.step()]
         return {"reports": reports, "done": all(run.finished for run in self.runs)}
 
     def cleanup(self) -> None:

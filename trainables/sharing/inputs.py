@@ -1,0 +1,185 @@
+"""What a trial's batches are made of: augmented images, or the cached output of its frozen prefix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables.data.policies import augment, evaluation_view
+from trainables.data.views import Fit
+from trainables.model.classifier import Classifier
+from trainables.sharing.activation_cache import ActivationCache, ActivationKey
+from trainables.sharing.activations import Activations
+from trainables.sharing.cost_model import CostModel, Cut
+from trainables.sharing.image_store import ImageStore
+
+EXTRACTION_BATCH = 32
+"""Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
+
+_row_shapes: dict[tuple[str, str, int], tuple[int, ...]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The training or the validation images of a study."""
+
+    store: ImageStore
+    ids: NDArray[np.int64]
+    """Rows of the image store."""
+
+    labels: Tensor
+    """int64 [N], on the trial's device."""
+
+    digest: str
+    """Hash of the images' contents, in this order."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """How an image becomes a network's input."""
+
+    policy: str
+    image_size: int
+    fit: Fit
+    seed: int
+
+    @property
+    def is_random(self) -> bool:
+        return self.policy != "none"
+
+    def number(self, epoch: int) -> int:
+        """0, the evaluation view, in every epoch where nothing is random."""
+        return epoch if self.is_random else 0
+
+    def images(self, part: Part, positions: NDArray[np.int64], *, epoch: int, device: torch.device) -> Tensor:
+        """float32 [B, 3, size, size] in [0, 1] on the device."""
+        ids = part.ids[positions]
+        stored = torch.from_numpy(part.store.take(ids)).to(device, non_blocking=True)
+        if not self.is_random:
+            return evaluation_view(stored, size=self.image_size, fit=self.fit)
+        return augment(
+            stored,
+            ids=torch.from_numpy(ids),
+            epoch=epoch,
+            policy=self.policy,
+            size=self.image_size,
+            seed=self.seed,
+            fit=self.fit,
+        )
+
+
+class Inputs:
+    """Batches of one part of the data for one classifier at one unfreeze depth."""
+
+    def __init__(
+        self,
+        part: Part,
+        view: ViewSettings,
+        classifier: Classifier,
+        *,
+        trainable: nn.Module,
+        weights: str,
+        backbone: str,
+        cache: ActivationCache | None,
+        costs: CostModel,
+        threads: int,
+        uses: float,
+    ) -> None:
+        """Decides whether the frozen prefix's output is cached.
+
+        Args:
+            trainable: suffix and head: prefix's output -> logits.
+            weights: their identity.
+            cache: None = images go through the whole network every time.
+            uses: how often each activation will probably be read.
+        """
+        self.part, self.view, self.classifier, self.trainable = part, view, classifier, trainable
+        self.weights, self.backbone, self.costs = weights, backbone, costs
+        self.device = part.labels.device
+        self.cut = Cut(
+            backbone=backbone,
+            depth=classifier.depth,
+            image_size=view.image_size,
+            device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
+            policy=view.policy,
+            threads=threads,
+        )
+        self.cache = cache if cache is not None and self._is_worth_caching(uses) else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of what `batches` gives."""
+        features = inputs if self.cache is not None else self.classifier.prefix_features(inputs)
+        logits: Tensor = self.trainable(features)
+        return logits
+
+    def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, labels) of each batch, given as positions in the part."""
+        activations = self._activations(epoch) if self.cache is not None else None
+        for positions in batches:
+            labels = self.part.labels[torch.from_numpy(positions).to(self.device)]
+            if activations is None:
+                yield self.view.images(self.part, positions, epoch=epoch, device=self.device), labels
+            else:
+                rows = torch.from_numpy(activations.rows(positions))
+                yield rows.to(self.device, non_blocking=True), labels
+
+    def _is_worth_caching(self, uses: float) -> bool:
+        if isinstance(self.classifier.prefix[-1], nn.Identity):
+            return False  # nothing is frozen
+        row_bytes = 2 * math.prod(self._row_shape())
+
+        def probe() -> int:
+            positions = np.arange(min(EXTRACTION_BATCH, len(self.part)))
+            self._compute(positions, epoch=1)
+            return len(positions)
+
+        return self.costs.worth_caching(
+            self.cut, row_bytes=row_bytes, num_rows=len(self.part), uses=uses, probe=probe
+        )
+
+    def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float16]:
+        images = self.view.images(self.part, positions, epoch=epoch, device=self.device)
+        activations: NDArray[np.float16] = self.classifier.prefix_features(images).half().cpu().numpy()
+        return activations
+
+    def _activations(self, epoch: int) -> Activations:
+        assert self.cache is not None
+        number = self.view.number(epoch)
+        key = ActivationKey(
+            data=self.part.digest,
+            backbone=self.backbone,
+            weights=self.weights,
+            depth=self.classifier.depth,
+            image_size=self.view.image_size,
+            fit=self.view.fit,
+            policy=self.view.policy,
+            epoch=number,
+            view_seed=self.view.seed if self.view.is_random else 0,
+        )
+        return self.cache.fetch(
+            key,
+            num_rows=len(self.part),
+            row_shape=self._row_shape(),
+            compute=self.costs.timed(
+                self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
+            ),
+            compute_rows=lambda positions: self._compute(positions, epoch=number),
+            chunk_rows=EXTRACTION_BATCH,
+        )
+
+    def _row_shape(self) -> tuple[int, ...]:
+        """Shape of one image's activations, found by sending a blank image through the prefix."""
+        key = (self.weights, str(self.classifier.depth), self.view.image_size)
+        if key not in _row_shapes:
+            blank = torch.zeros(1, 3, self.view.image_size, self.view.image_size, device=self.device)
+            _row_shapes[key] = tuple(self.classifier.prefix_features(blank).shape[1:])
+        return _row_shapes[key]

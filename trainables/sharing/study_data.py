@@ -1,0 +1,65 @@
+"""What the trials of a study share in one process: images, labels, weights, and the activation cache."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from trainables.config import StudySettings
+from trainables.data.manifest import read_manifest
+from trainables.data.views import Fit, storage_size
+from trainables.model.backbones import Backbone
+from trainables.model.weights import WeightsSource, locate_weights, random_weights
+from trainables.sharing.activation_cache import ActivationCache
+from trainables.sharing.cost_model import CostModel
+from trainables.sharing.image_store import open_or_build
+from trainables.sharing.inputs import Part
+
+GIGABYTE = 10**9
+
+
+@lru_cache(maxsize=4)
+def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, Part]:
+    """The training and the validation images. The test part's pixels are never looked at.
+
+    On a node that has no image store yet, the first worker builds it and the others wait.
+    """
+    manifest = read_manifest(Path(settings.study_directory) / "data.csv", settings.classes)
+    store = open_or_build(
+        manifest.paths,
+        storage_size=storage_size(settings.image_size, fit),
+        fit=fit,
+        cache_dir=Path(settings.cache_directory),
+        budget_gb=settings.cache_gigabytes,
+    )
+    digests = store.digests
+    parts = {}
+    for name in ("train", "val"):
+        ids = manifest.indices(name)
+        content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
+        labels = torch.from_numpy(manifest.labels[ids]).to(device)
+        parts[name] = Part(store=store, ids=ids, labels=labels, digest=content.hexdigest())
+    return parts
+
+
+@lru_cache(maxsize=1)
+def open_cache(directory: str, gigabytes: float) -> ActivationCache | None:
+    """The activation cache of this machine; None without a budget."""
+    if gigabytes <= 0:
+        return None
+    root = Path(directory) / "activations"
+    return ActivationCache(root, budget_bytes=int(gigabytes * GIGABYTE))
+
+
+@lru_cache(maxsize=1)
+def open_cost_model(directory: str) -> CostModel:
+    return CostModel(Path(directory) / "activations")
+
+
+@lru_cache(maxsize=32)
+def find_weights(backbone: Backbone, weights: str, *, seed: int, pretrained: bool) -> WeightsSource:
+    """The backbone's weights; untrained ones, drawn from the study's seed, where the regime wants them."""
+    return locate_weights(backbone, weights, seed=seed) if pretrained else random_weights(backbone, seed)
