@@ -22,7 +22,7 @@ def adjust_colours(
 ) -> torch.Tensor:
     """Change saturation, hue, brightness and contrast of [B, 3, H, W], in this order.
 
-    All four are linear in the colours, so they make one matrix and one offset an image; values are clipped once,
+    All four are linear in the colours: one matrix and one offset an image. Values are clipped once,
     at the end, where torchvision clips after each.
 
     Args:

@@ -11,7 +11,7 @@ from torch.nn import functional
 def cut_windows(
     images: torch.Tensor, corners: torch.Tensor, *, size: int, flips: torch.Tensor | None
 ) -> torch.Tensor:
-    """Cut a window of side `size` from every image [B, S, S, 3] at its (top, left) corner, mirrored where told.
+    """Cut a window of side `size` from every image [B, S, S, 3] at its (top, left) corner, mirrored if told.
 
     Outside the image it is continued by reflection.
     """

@@ -1,4 +1,4 @@
-"""Augmentation policies by name, and the views they give: drawn per image, applied per batch on any device."""
+"""Augmentation policies by name and the views they give: drawn per image, applied per batch on any device."""
 
 from __future__ import annotations
 
