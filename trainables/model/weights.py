@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import inspect
 import json
+import pickle
 import sys
 import threading
 import urllib.request
@@ -161,7 +163,7 @@ def _hub_revision(endpoint: str, backbone: Backbone) -> str | None:
         try:
             with urllib.request.urlopen(url, timeout=HUB_TIMEOUT_SECONDS) as response:
                 answer.append(str(json.load(response)["sha"]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, http.client.HTTPException):
             return
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -226,11 +228,14 @@ def _local_path(source: WeightsSource) -> Path:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from timm.models import load_state_dict
 
+    # Bytes that are no weights make torch's reader of its old format fail with any of these.
+    unreadable = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
     try:
         state: dict[str, Tensor] = load_state_dict(str(path), weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (*unreadable, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read as weights: {error}") from error
     return state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +76,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """What `save_state` wrote; None where the file is absent or torn."""
     import torch
 
+    # torch takes anything but an archive for its old format, and then fails in every way there is.
+    if not zipfile.is_zipfile(path):
+        return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError):
+    except (OSError, EOFError, RuntimeError):
         return None
     return state
 
