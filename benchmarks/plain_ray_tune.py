@@ -6,9 +6,9 @@ to its time). What is frozen stays in evaluation mode and out of the autograd gr
 
     python -m benchmarks.plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
 
-`trials.json` is a list of {"unfreeze_depth", "learning_rate", "batch_size", "dropout", "policy"[,
-"epochs"]}, run in this order. `images.json` is {"train": [[path, label], ...], "val": [...]}. The last line printed is one
-line of JSON.
+`trials.json` is a list, run in its order, of objects with `unfreeze_depth`, `learning_rate`, `batch_size`,
+`dropout`, `policy` and, if it differs, `epochs`. `images.json` is
+{"train": [[path, label], ...], "val": [...]}. The last line printed is one line of JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def make_model(num_classes: int, *, unfreeze_depth: int, dropout: float) -> Any:
     named = dict(zip(model.state_dict(), weights.values(), strict=True))  # the same order, other names
     named = {name: value for name, value in named.items() if not name.startswith("classifier")}
     model.load_state_dict(named, strict=False)
-    model.get_classifier().reset_parameters()  # timm's start is so wide that an epoch ends at 0.2 instead of 0.7
+    model.get_classifier().reset_parameters()  # timm's start is so wide that one epoch gives 0.2, not 0.7
 
     model.requires_grad_(False)
     model.get_classifier().requires_grad_(True)
