@@ -91,10 +91,10 @@ def _status(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
 
 
 def _sync(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
-    from analysis import tracking
+    from analysis.tracking import sync
 
     for directory in directories:
-        written = tracking.sync(directory, flags.tracking_uri)
+        written = sync(directory, flags.tracking_uri)
         print(f"{load_study(directory).name}: {written}")
     return 0
 

@@ -19,9 +19,10 @@ from analysis.studies import StudyInfo, load_study
 Row = dict[str, Any]
 
 UNRANKED = ("failed", "infeasible", "waiting")
-METRICS = ("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy") + (
-    ("train_loss", "train_accuracy", "train_top3_accuracy", "images_per_second", "epoch_seconds")
-    + ("parameters", "trainable_parameters")
+METRICS = (
+    *("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy"),
+    *("train_loss", "train_accuracy", "train_top3_accuracy"),
+    *("images_per_second", "epoch_seconds", "parameters", "trainable_parameters"),
 )
 ONLY_WITH = {
     "frozen_epochs": ("regime", "two_phase"),

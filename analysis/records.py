@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
 
@@ -54,7 +54,7 @@ def make_engine(study: StudyInfo) -> Engine:
     if not study.storage_url.startswith("sqlite"):
         return create_engine(study.storage_url, poolclass=NullPool)
     if not path.is_file():
-        path = Path(study.storage_url.removeprefix("sqlite:///"))
+        path = Path(unquote(study.storage_url.removeprefix("sqlite:///")))
     if not path.is_file():
         raise ValueError(f"study {study.name!r} has no database yet: {path} does not exist")
     # A read-only directory cannot get the shared-memory file of the write-ahead log.

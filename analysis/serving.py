@@ -69,9 +69,9 @@ def _make_square(content: bytes, size: int, fit: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Transparency becomes white, 16-bit grey keeps its upper 8 bits."""
+    """Transparency becomes white, 16-bit grey is scaled to 8."""
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         overlay = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
@@ -91,7 +91,8 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         self._view = {name: facts[name] for name in ("image_size", "storage_size", "fit")}
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
+    # MLflow reads type hints here as the schema, and warns of those it does not know.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """One row an image, in the order of the input."""
         images = list(pd.DataFrame(model_input)["image"])
         chunks = [self._predict_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import optuna
@@ -156,8 +157,8 @@ def _study_facts(directory: Path, *, status: str, seed: int) -> dict[str, Any]:
         "max_epochs": 10,
         "weights": "auto",
         "seed": seed,
-        "storage": f"sqlite:///{directory / 'study.db'}",
-        "tracking_uri": f"sqlite:///{directory.parent / 'mlflow.db'}",
+        "storage": f"sqlite:///{quote(str(directory / 'study.db'))}",
+        "tracking_uri": f"sqlite:///{quote(str(directory.parent / 'mlflow.db'))}",
         "space_table": [{"name": "learning_rate", "values": "1e-5 .. 1e-2, log"}],
         "status": status,
         "hardware": "2 CPUs",

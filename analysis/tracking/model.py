@@ -7,11 +7,14 @@ import io
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.studies import load_study
 from analysis.tracking.server import find_tracking_uri
 from analysis.tracking.tracker import open_view
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SERVING_FILE = Path(__file__).parents[1] / "serving.py"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
@@ -55,13 +58,14 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
     return str(logged.model_uri)
 
 
-def make_input_example(image_size: int) -> dict[str, list[dict[str, str]]]:
+def make_input_example(image_size: int) -> pd.DataFrame:
     """A request that the server takes: one grey image as base64."""
+    import pandas as pd
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.new("RGB", (image_size, image_size), "grey").save(buffer, format="PNG")
-    return {"dataframe_records": [{"image": base64.b64encode(buffer.getvalue()).decode("ascii")}]}
+    return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode("ascii")]})
 
 
 def _make_signature() -> Any:

@@ -19,9 +19,6 @@ TRIAL_TAG = "unfreeze.trial"
 EPOCHS_TAG = "unfreeze.epochs"
 """The newest epoch written, on a trial's run; the number of ended trials written, on a study's."""
 
-CONSTANT = ("parameters", "trainable_parameters")
-"""Metrics written when they change only: a point costs about 0.1 ms."""
-
 MAX_TAG = 4000
 
 STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "KILLED", "failed": "FAILED"}
@@ -64,9 +61,8 @@ def trial_tags(study: StudyInfo, row: Mapping[str, Any]) -> dict[str, str]:
 def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
     """Metric histories of the new epochs (step = epoch), and what is known at the end."""
     points: list[Point] = []
-    constant: dict[str, float] = {}
     for record in change.epochs:
-        points += _epoch_points(record, constant, metric=metric)
+        points += _epoch_points(record, metric=metric)
     seconds = change.row.get("seconds")
     if change.is_ended and seconds is not None:
         points.append(("seconds", float(seconds), to_milliseconds(change.row["ended"]), 0))
@@ -115,14 +111,12 @@ def to_milliseconds(seconds: float | None) -> int:
     return int((seconds or 0.0) * 1000)
 
 
-def _epoch_points(record: EpochRecord, constant: dict[str, float], *, metric: str) -> list[Point]:
+def _epoch_points(record: EpochRecord, *, metric: str) -> list[Point]:
     moment = to_milliseconds(record.arrival)
     points = []
     for name, value in record.metrics.items():
-        if name == "epoch" or value is None or (name in CONSTANT and constant.get(name) == value):
+        if name == "epoch" or value is None:
             continue
-        if name in CONSTANT:
-            constant[name] = value
         # MLflow stores infinity as 1.8e308, which ruins every chart's scale.
         points.append((name, value if math.isfinite(value) else math.nan, moment, record.epoch))
     if record.is_best:

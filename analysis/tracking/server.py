@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from analysis.studies import StudyInfo
@@ -26,7 +26,10 @@ def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
     """
     uri = given or study.facts.get("tracking_uri")
     is_gone = uri and not given and uri.startswith("sqlite:") and not _sqlite_path(uri).parent.is_dir()
-    return str(uri) if uri and not is_gone else f"sqlite:///{study.directory.parent / 'mlflow.db'}"
+    if uri and not is_gone:
+        return str(uri)
+    path = str(study.directory.parent / "mlflow.db")
+    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
 
 
 def check_reachable(tracking_uri: str) -> None:
@@ -66,4 +69,4 @@ def only_writer(study_dir: Path) -> Iterator[None]:
 
 
 def _sqlite_path(uri: str) -> Path:
-    return Path(uri.split(":///", 1)[-1])
+    return Path(unquote(uri.split(":///", 1)[-1]))

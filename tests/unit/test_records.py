@@ -1,155 +1,174 @@
-"""The study database: what is written comes back, all of it or nothing, and waits are survived."""
+"""Reading the study database: rows of trials and epochs, finding a study, its status."""
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import threading
-import time
-from collections.abc import Iterator
+import json
+import shutil
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cluster.records import Ending, EpochRecord, Records
+from analysis.records import TRIAL_COLUMNS, load_epochs, load_trial_rows, load_trials
+from analysis.status import load_status, print_status
+from analysis.studies import find_study, load_study
+from tests.study_factory import STARTED, FakeTrial, make_study, record_epochs
 
-
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[Records]:
-    made = open_records(tmp_path)
-    yield made
-    made.close()
+NAN = float("nan")
+INF = float("inf")
 
 
-def open_records(folder: Path) -> Records:
-    url = f"sqlite:///{folder}/study.db"
-    return Records(url, study="s", direction="maximize", metric="val_accuracy", new=False)
+def test_a_row_holds_the_metrics_of_the_best_epoch(tmp_path: Path) -> None:
+    study = load_study(make_study(tmp_path / "s", [FakeTrial(curve=[0.2, 0.8, 0.6])]))
+
+    (row,) = load_trial_rows(study)
+
+    assert (row["best_epoch"], row["epochs"], row["val_accuracy"]) == (2, 3, 0.8)
+    assert row["val_loss"] == pytest.approx(1.3 * 0.2)
 
 
-def frozen(number: int) -> FrozenTrial:
-    trial = create_trial(
-        state=TrialState.RUNNING,
-        params={"depth": "all", "rate": 0.01},
-        distributions={
-            "depth": CategoricalDistribution((0, 1, "all")),
-            "rate": FloatDistribution(1e-5, 1e-1, log=True),
-        },
-        system_attrs={"tpe:relative_params:0": "{}"},
+def test_the_budget_and_the_learning_rate_of_a_row_are_hyperparameters(tmp_path: Path) -> None:
+    trial = FakeTrial(curve=[0.5, 0.6], config={"epochs": 7, "learning_rate": 0.02})
+    study = load_study(make_study(tmp_path / "s", [trial]))
+
+    (row,) = load_trial_rows(study)
+
+    assert (row["max_epochs"], row["epochs"], row["learning_rate"]) == (7, 2, 0.02)
+    assert "epoch" not in row
+
+
+def test_a_metric_that_falls_is_best_where_it_is_lowest(tmp_path: Path) -> None:
+    directory = make_study(
+        tmp_path / "s", [FakeTrial(curve=[0.2, 0.8, 0.6])], metric="val_loss,seconds", direction="minimize"
     )
-    trial.number = number
-    return trial
+
+    (row,) = load_trial_rows(load_study(directory))
+
+    assert row["best_epoch"] == 2
 
 
-def epoch(trial: int, number: int, **changes: object) -> EpochRecord:
-    values: dict[str, object] = {"attempt": 1, "metrics": {"val_accuracy": 0.5}, "arrival": 1.0}
-    return EpochRecord(trial=trial, epoch=number, **(values | {"decision": "continue"} | changes))  # type: ignore[arg-type]
+@pytest.mark.parametrize("broken", [NAN, INF, -INF])
+def test_epochs_without_a_finite_value_are_never_the_best(tmp_path: Path, broken: float) -> None:
+    study = load_study(make_study(tmp_path / "s", [FakeTrial(curve=[broken, 0.4, broken], outcome="failed")]))
+
+    (row,) = load_trial_rows(study)
+
+    assert (row["best_epoch"], row["val_accuracy"], row["epochs"]) == (2, 0.4, 3)
 
 
-def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
-    attrs = {"config": {"depth": "all", "names": ["ä", "b"]}, "attempts": 1}
-    records.add_trial(frozen(0), attrs=attrs)
-    records.record(
-        [epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], attrs={0: {"worker": "w"}}
-    )
-    ending = Ending(trial=0, state=TrialState.COMPLETE, value=0.5, attrs={"outcome": "complete"})
-    records.record([epoch(0, 3, decision="complete")], [ending])
+def test_values_in_scientific_notation_are_read_whole(tmp_path: Path) -> None:
+    study = load_study(make_study(tmp_path / "s", [FakeTrial(curve=[9e-05, 1e-05])]))
 
-    trial = open_records(tmp_path).load()[0]
+    (row,) = load_trial_rows(study)
 
-    assert trial.params == {"depth": "all", "rate": 0.01}
-    assert trial.attrs == attrs | {"worker": "w", "outcome": "complete"}
-    assert trial.system_attrs == {"tpe:relative_params:0": "{}"}
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
-    assert [trial.epochs[n].decision for n in (1, 2, 3)] == ["continue", "continue", "complete"]
+    assert (row["best_epoch"], row["val_accuracy"]) == (1, 9e-05)
 
 
-def test_optuna_reads_the_study_as_its_own(records: Records, tmp_path: Path) -> None:
-    records.add_trial(frozen(0), attrs={})
-    ending = Ending(trial=0, state=TrialState.COMPLETE, value=0.75, attrs={})
-    records.record([epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], [ending])
+def test_every_end_of_a_trial_has_its_own_state(tmp_path: Path) -> None:
+    outcomes = ["complete", "pruned", "failed", "infeasible", None]
+    trials = [
+        FakeTrial(outcome=outcome, curve=[0.5] if outcome != "infeasible" else []) for outcome in outcomes
+    ]
+    study = load_study(make_study(tmp_path / "s", trials))
 
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
+    rows = load_trial_rows(study)
 
-    assert study.best_params == {"depth": "all", "rate": 0.01}
-    assert study.best_value == 0.75
-    assert study.trials[0].intermediate_values[1] == 0.5
-    assert study.trials[0].duration is not None
-
-
-def test_a_replayed_epoch_overwrites_its_row(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={})
-    records.record([epoch(0, 1)])
-
-    records.record([epoch(0, 1, attempt=2, metrics={"val_accuracy": 0.6})])
-
-    rows = records.load()[0].epochs
-    assert [(row.attempt, row.metrics) for row in rows.values()] == [(2, {"val_accuracy": 0.6})]
+    assert [row["state"] for row in rows] == [*outcomes[:4], "running"]
+    assert rows[4]["seconds"] == pytest.approx(1.0)
 
 
-def test_a_report_is_written_whole_or_not_at_all(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={})
+def test_a_study_that_was_copied_elsewhere_reads_its_own_database(tmp_path: Path) -> None:
+    original = make_study(tmp_path / "s", [FakeTrial()])
+    copy = tmp_path / "the # copy%20é"
+    shutil.move(original, copy)
 
-    with pytest.raises(AssertionError, match="trial 7 was never added"):
-        records.record([epoch(0, 1), epoch(7, 1)])
+    rows = load_trial_rows(load_study(copy))
 
-    assert records.load()[0].epochs == {}
-
-
-def test_a_trial_added_twice_is_there_once(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={"attempts": 1})
-    records.add_trial(frozen(0), attrs={"attempts": 1})
-
-    assert len(records.load()) == 1
+    assert len(rows) == 1
 
 
-def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
-    records: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_reading_does_not_write(tmp_path: Path) -> None:
+    directory = make_study(tmp_path / "s", [FakeTrial()])
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+    load_trial_rows(load_study(directory))
+
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_frames_have_one_row_a_trial_and_one_row_an_epoch(tmp_path: Path) -> None:
+    study = load_study(make_study(tmp_path / "s", [FakeTrial(curve=[0.1, NAN]), FakeTrial(curve=[0.3])]))
+
+    trials, epochs = load_trials(study), load_epochs(study)
+
+    assert list(trials["trial"]) == [0, 1]
+    assert list(trials.columns)[: len(TRIAL_COLUMNS)] == list(TRIAL_COLUMNS)
+    assert list(zip(epochs["trial"], epochs["epoch"], strict=True)) == [(0, 1), (0, 2), (1, 1)]
+    assert epochs["val_accuracy"].isna().tolist() == [False, True, False]
+
+
+def test_a_study_without_trials_gives_empty_frames(tmp_path: Path) -> None:
+    study = load_study(make_study(tmp_path / "s", []))
+
+    assert load_trial_rows(study) == []
+    assert list(load_trials(study).columns) == list(TRIAL_COLUMNS)
+    assert len(load_epochs(study)) == 0
+
+
+def test_a_replayed_epoch_counts_once(tmp_path: Path) -> None:
+    directory = make_study(tmp_path / "s", [FakeTrial(curve=[0.1, 0.2], outcome=None)])
+    record_epochs(directory, 0, [0.2, 0.3], first_epoch=2)
+
+    (row,) = load_trial_rows(load_study(directory))
+
+    assert (row["epochs"], row["val_accuracy"]) == (3, 0.3)
+
+
+def test_a_study_is_found_by_name_and_by_directory(tmp_path: Path) -> None:
+    directory = make_study(tmp_path / "flowers", [])
+
+    assert find_study("flowers", runs_dir=tmp_path) == find_study(directory) == directory.resolve()
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_names(tmp_path: Path) -> None:
+    make_study(tmp_path / "flowers", [])
+
+    with pytest.raises(ValueError, match=r"no study 'flower': did you mean flowers\?"):
+        find_study("flower", runs_dir=tmp_path)
+
+
+def test_a_damaged_study_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{")
+
+    with pytest.raises(ValueError, match=r"study\.json cannot be read"):
+        load_study(tmp_path)
+
+
+def test_a_study_whose_database_is_missing_says_so(tmp_path: Path) -> None:
+    directory = make_study(tmp_path / "s", [])
+    (directory / "study.db").unlink()
+
+    with pytest.raises(ValueError, match="has no database yet"):
+        load_trial_rows(load_study(directory))
+    assert not (directory / "study.db").exists()
+
+
+def test_status_counts_trials_and_names_the_best_and_the_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records.add_trial(frozen(0), attrs={})
-    (tmp_path / "study.db").chmod(0o644)
-    broken = threading.Event()
+    trials = [
+        FakeTrial(curve=[0.5]),
+        FakeTrial(curve=[0.7], outcome="pruned"),
+        FakeTrial(curve=[0.6], outcome=None),
+    ]
+    study = load_study(make_study(tmp_path / "s", trials, status="running"))
 
-    def hold_the_table_away() -> None:
-        with sqlite3.connect(tmp_path / "study.db", isolation_level=None) as connection:
-            connection.execute("ALTER TABLE epochs RENAME TO gone")
-            broken.set()
-            time.sleep(0.8)
-            connection.execute("ALTER TABLE gone RENAME TO epochs")
+    status = load_status(study, now=STARTED + 5000.0)
+    print_status(status)
 
-    thread = threading.Thread(target=hold_the_table_away)
-    thread.start()
-    broken.wait()
-    with caplog.at_level(logging.DEBUG, logger="unfreeze"):
-        records.record([epoch(0, 1)])
-    thread.join()
-
-    assert 1 in records.load()[0].epochs
-    assert "waiting, nothing is lost" in caplog.text
-
-
-def test_sqlite_is_set_for_small_safe_writes(records: Records) -> None:
-    with records._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
-
-
-@pytest.mark.slow
-def test_ten_thousand_trials_load_in_seconds(records: Records) -> None:
-    with records._engine.begin() as connection:
-        metrics, numbers = '{"val_accuracy": 0.5}', range(10_000)
-        epochs = [(n, e, 1, 1, metrics, 0.0, "continue") for n in numbers for e in range(1, 31)]
-        for table, columns, rows in (
-            ("trials", "trial_id, number, study_id, state", [(n + 1, n, 1, "COMPLETE") for n in numbers]),
-            ("epochs", "trial, epoch, study_id, attempt, metrics, arrival, decision", epochs),
-        ):
-            marks = ",".join("?" * len(rows[0]))
-            connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
-    began = time.perf_counter()
-
-    loaded = records.load()
-
-    assert len(loaded) == 10_000
-    assert time.perf_counter() - began < 10
+    assert status["trials"] == {"complete": 1, "pruned": 1, "running": 1}
+    assert status["best"] == {"trial": 1, "value": 0.7, "epoch": 1}
+    assert [row["trial"] for row in status["running"]] == [2]
+    printed = capsys.readouterr().out
+    assert "2 of 12 trials ended" in printed
+    assert "run the same command again" in printed
+    assert json.loads(json.dumps(status)) == status

@@ -1,0 +1,325 @@
+"""The MLflow view against a real MLflow on SQLite: complete, idempotent, repaired, and never in the way."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.studies import load_study
+from analysis.tracking import Tracker, sync
+from analysis.tracking.server import find_tracking_uri, only_writer
+from tests.study_factory import FakeTrial, add_trials, end_trial, make_study, record_epochs
+
+mlflow = pytest.importorskip("mlflow")
+NAN = float("nan")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables take 2 s to create: once, then copied."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path, empty_store: Path) -> Path:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def client_of(runs_dir: Path) -> Any:
+    return mlflow.MlflowClient(f"sqlite:///{runs_dir / 'mlflow.db'}")
+
+
+def runs_of(runs_dir: Path, study: str) -> tuple[Any, dict[int, Any]]:
+    """The study's own run, and its trials' by number."""
+    client = client_of(runs_dir)
+    experiment = client.get_experiment_by_name(study)
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in found if "unfreeze.trial" not in run.data.tags]
+    trials = {int(run.data.tags["unfreeze.trial"]): run for run in found if "unfreeze.trial" in run.data.tags}
+    assert len(parents) == 1
+    assert len(trials) == len(found) - 1
+    return parents[0], trials
+
+
+def dump(runs_dir: Path) -> set[str]:
+    return set(sqlite3.connect(runs_dir / "mlflow.db").iterdump())
+
+
+def mixed_trials() -> list[FakeTrial]:
+    diverged = {"reason": "diverged", "traceback": "x" * 20_000 + " the end"}
+    return [
+        FakeTrial(curve=[0.3, 0.6, 0.5], config={"policy": "light"}, attributes={"prior": "bit"}),
+        FakeTrial(curve=[0.5, NAN], outcome="failed", attributes=diverged),
+        FakeTrial(curve=[0.4], outcome="pruned"),
+        FakeTrial(curve=[0.7], outcome=None),
+        FakeTrial(curve=[], outcome="infeasible"),
+    ]
+
+
+def test_every_trial_is_a_nested_run_with_its_parameters_tags_and_status(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+
+    sync(directory)
+
+    parent, trials = runs_of(runs_dir, "s")
+    assert {number: run.info.status for number, run in trials.items()} == {
+        0: "FINISHED", 1: "FAILED", 2: "FINISHED", 3: "RUNNING", 4: "KILLED",
+    }  # fmt: skip
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in trials.values())
+    first = trials[0]
+    assert first.info.run_name == "000 lite0 finetune d1"
+    assert first.data.params["policy"] == "light"
+    assert first.data.params["max_epochs"] == "10"
+    assert (first.data.tags["state"], first.data.tags["prior"], first.data.tags["backbone"]) == (
+        "complete",
+        "bit",
+        "lite0",
+    )
+    assert trials[1].data.tags["reason"] == "diverged"
+    assert trials[1].data.tags["traceback"].endswith(" the end")
+
+
+def test_metric_histories_have_epochs_as_steps_and_the_best_value_last(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+
+    sync(directory)
+
+    _, trials = runs_of(runs_dir, "s")
+    history = client_of(runs_dir).get_metric_history(trials[0].info.run_id, "val_accuracy")
+    assert [(point.step, point.value) for point in history] == [(1, 0.3), (2, 0.6), (3, 0.5)]
+    assert trials[0].data.metrics["best_val_accuracy"] == 0.6
+    assert trials[0].data.metrics["val_accuracy"] == 0.5
+
+
+def test_the_study_run_holds_the_summary(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+
+    sync(directory)
+
+    parent, _ = runs_of(runs_dir, "s")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best_val_accuracy"] == 0.6
+    assert parent.data.metrics["trials_failed"] == 1
+    assert parent.data.tags["best_trial"] == "0"
+    assert parent.data.params["space"] == "finetune"
+    assert parent.data.params["data"] == "/photos/flowers"
+
+
+def test_a_second_sync_changes_nothing(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+    sync(directory)
+    before = dump(runs_dir)
+
+    message = sync(directory)
+
+    assert dump(runs_dir) == before
+    assert "up to date" in message
+
+
+def test_a_sync_that_died_before_its_mark_writes_the_same_rows(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+    sync(directory)
+    before = dump(runs_dir)
+    client = client_of(runs_dir)
+    _, trials = runs_of(runs_dir, "s")
+    client.set_tag(trials[0].info.run_id, "unfreeze.epochs", "0")
+    client.set_tag(trials[1].info.run_id, "unfreeze.epochs", "1")
+
+    sync(directory)
+
+    assert dump(runs_dir) ^ before == set()
+
+
+def test_a_study_that_grows_between_syncs_gets_only_what_is_new(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial(curve=[0.2], outcome=None)], status="running")
+    sync(directory)
+    _, first = runs_of(runs_dir, "s")
+    record_epochs(directory, 0, [0.5, 0.4], first_epoch=2)
+    end_trial(directory, 0, outcome="complete", value=0.5)
+    add_trials(directory, [FakeTrial(curve=[0.9])])
+
+    sync(directory)
+
+    parent, trials = runs_of(runs_dir, "s")
+    assert trials[0].info.run_id == first[0].info.run_id
+    assert (trials[0].info.status, trials[0].data.metrics["best_val_accuracy"]) == ("FINISHED", 0.5)
+    assert parent.info.status == "RUNNING"
+    assert parent.data.metrics["best_val_accuracy"] == 0.9
+    history = client_of(runs_dir).get_metric_history(trials[0].info.run_id, "best_val_accuracy")
+    assert [(point.step, point.value) for point in history] == [(1, 0.2), (2, 0.5)]
+
+
+def test_runs_deleted_in_the_ui_come_back_as_they_were(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials())
+    sync(directory)
+    parent, trials = runs_of(runs_dir, "s")
+    client = client_of(runs_dir)
+    for run_id in (parent.info.run_id, trials[2].info.run_id):
+        client.delete_run(run_id)
+
+    sync(directory)
+
+    again, restored = runs_of(runs_dir, "s")
+    assert again.info.run_id == parent.info.run_id
+    assert restored.keys() == trials.keys()
+
+
+def test_a_deleted_experiment_comes_back(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()])
+    sync(directory)
+    client = client_of(runs_dir)
+    client.delete_experiment(client.get_experiment_by_name("s").experiment_id)
+
+    sync(directory)
+
+    assert len(runs_of(runs_dir, "s")[1]) == 1
+
+
+def test_trials_whose_parent_is_gone_for_good_get_a_new_one(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial(), FakeTrial()])
+    sync(directory)
+    parent, _ = runs_of(runs_dir, "s")
+    connection = sqlite3.connect(runs_dir / "mlflow.db")
+    for table in ("tags", "params", "metrics", "latest_metrics", "runs"):
+        connection.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [parent.info.run_id])
+    connection.commit()
+    connection.close()
+
+    sync(directory)
+
+    again, trials = runs_of(runs_dir, "s")
+    assert again.data.metrics["trials_complete"] == 2
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {again.info.run_id}
+
+
+def test_names_of_any_alphabet_and_quotes_work(runs_dir: Path) -> None:
+    name = "blumen é'\"花 %20 #1"
+    directory = make_study(runs_dir / name, [FakeTrial()])
+    sync(directory)
+
+    message = sync(directory)
+
+    assert "up to date" in message
+    assert len(runs_of(runs_dir, name)[1]) == 1
+
+
+def test_a_new_study_of_an_old_name_gets_its_own_runs(runs_dir: Path) -> None:
+    sync(make_study(runs_dir / "a" / "s", [FakeTrial()]), f"sqlite:///{runs_dir / 'mlflow.db'}")
+    later = make_study(runs_dir / "b" / "s", [FakeTrial()], created="2026-02-02T00:00:00")
+
+    sync(later, f"sqlite:///{runs_dir / 'mlflow.db'}")
+
+    client = client_of(runs_dir)
+    found = client.search_runs([client.get_experiment_by_name("s").experiment_id])
+    assert len(found) == 4
+
+
+def test_the_thread_writes_a_study_as_it_grows(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [], status="running")
+    tracker = Tracker(directory, poll_seconds=0.05)
+    tracker.start()
+    add_trials(directory, [FakeTrial(curve=[0.2], outcome=None)])
+    deadline = time.monotonic() + 20
+    while client_of(runs_dir).get_experiment_by_name("s") is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    record_epochs(directory, 0, [0.6], first_epoch=2)
+    end_trial(directory, 0, outcome="complete", value=0.6)
+
+    is_complete = tracker.finish()
+
+    _, trials = runs_of(runs_dir, "s")
+    assert is_complete
+    assert trials[0].info.status == "FINISHED"
+    assert trials[0].data.metrics["val_accuracy"] == 0.6
+
+
+def test_a_sync_beside_a_running_search_leaves_it_the_view(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()])
+
+    with only_writer(directory), pytest.raises(ValueError, match="running search"):
+        sync(directory)
+
+
+def test_a_dead_server_costs_two_warnings_and_no_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = make_study(tmp_path / "s", [FakeTrial()], status="running")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    tracker = Tracker(directory, uri, poll_seconds=0.05)
+    with caplog.at_level(logging.WARNING):
+        tracker.start()
+        time.sleep(0.5)
+        started = time.monotonic()
+
+        is_complete = tracker.finish(timeout=10)
+
+    assert not is_complete
+    assert time.monotonic() - started < 3
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert "the search goes on" in messages[0]
+    assert f"python -m analysis sync {directory}" in messages[1]
+
+
+def test_a_server_that_accepts_and_says_nothing_does_not_hold_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_study(tmp_path / "s", [FakeTrial()])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracker = Tracker(directory, f"http://127.0.0.1:{silent.getsockname()[1]}", poll_seconds=0.05)
+        tracker.start()
+        started = time.monotonic()
+
+        is_complete = tracker.finish(timeout=1.0)
+
+    assert not is_complete
+    assert time.monotonic() - started < 3
+
+
+def test_a_view_that_failed_is_written_later_by_the_same_thread(
+    runs_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial(), FakeTrial()])
+    calls = []
+
+    def fail_twice(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) <= 2:
+            raise OSError("disk I/O error")
+        return log_batch(*arguments, **keywords)
+
+    log_batch = mlflow.MlflowClient.log_batch
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail_twice)
+    tracker = Tracker(directory, poll_seconds=0.05)
+    with caplog.at_level(logging.WARNING):
+        tracker.start()
+        deadline = time.monotonic() + 20
+        while len(calls) < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        is_complete = tracker.finish()
+
+    assert is_complete
+    assert len(runs_of(runs_dir, "s")[1]) == 2
+    assert "MLflow is written again" in caplog.text
+
+
+def test_a_copied_study_is_written_beside_itself(tmp_path: Path) -> None:
+    directory = make_study(tmp_path / "runs" / "s", [], tracking_uri="sqlite:////gone/away/mlflow.db")
+
+    uri = find_tracking_uri(load_study(directory))
+
+    assert uri == f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"

@@ -1,0 +1,199 @@
+"""The served classifier: preprocessing equal to the search's, and an MLflow model that answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from analysis.serving import ServedClassifier, read_image
+from analysis.tracking import log_model
+from tests.study_factory import CLASSES, FakeTrial, make_study
+
+SIZE, STORAGE = 16, 18
+
+
+class BrightestChannel(torch.nn.Module):
+    """A classifier of red, green and blue."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.mean(dim=(2, 3)) * 20).softmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def export_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("export")
+    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(BrightestChannel(), (torch.rand(2, 3, SIZE, SIZE),), dynamic_shapes=shapes)
+    torch.export.save(program, directory / "classifier.pt2")
+    facts = {"classes": CLASSES, "image_size": SIZE, "storage_size": STORAGE, "fit": "crop"}
+    facts |= {"backbone": "lite0", "study": "s", "trial": 0, "metrics": {"val_accuracy": 0.5}}
+    (directory / "export.json").write_text(json.dumps(facts), encoding="utf-8")
+    return directory
+
+
+def encode_image(
+    color: str, *, format: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB"
+) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).convert(mode).save(buffer, format=format)
+    return buffer.getvalue()
+
+
+def textured_jpeg(*, orientation: int = 1, size: tuple[int, int] = (90, 60)) -> bytes:
+    width, height = size
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([across * 2, down * 4, (across + down) % 256], axis=2).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_served_image_is_the_evaluation_view_of_the_search(fit: Any, orientation: int) -> None:
+    from trainables.data.policies import evaluation_view
+    from trainables.sharing.image_decoding import decode_image
+
+    content = textured_jpeg(orientation=orientation)
+    stored, _, _ = decode_image(content, STORAGE, fit)
+    searched = evaluation_view(torch.from_numpy(stored[None].copy()), size=SIZE, fit=fit)[0].numpy()
+
+    served = read_image(content, image_size=SIZE, storage_size=STORAGE, fit=fit)
+
+    assert np.abs(served - searched).max() <= 1.01 / 255
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_every_image_mode_becomes_three_channels(mode: str) -> None:
+    content = encode_image("white", mode=mode, format="TIFF" if mode == "CMYK" else "PNG")
+
+    pixels = read_image(content, image_size=SIZE, storage_size=STORAGE, fit="crop")
+
+    assert pixels.shape == (3, SIZE, SIZE)
+    assert pixels.dtype == np.float32
+    assert pixels.min() > 0.98
+
+
+def test_transparent_pixels_become_white() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(buffer, format="PNG")
+
+    pixels = read_image(buffer.getvalue(), image_size=SIZE, storage_size=STORAGE, fit="crop")
+
+    assert pixels.min() == 1.0
+
+
+@pytest.mark.parametrize("value", ["not base64!", b"no image", base64.b64encode(b"text").decode(), b"", None])
+def test_what_is_no_image_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(ValueError, match="bytes of an image file"):
+        read_image(value, image_size=SIZE, storage_size=STORAGE, fit="crop")
+
+
+def test_predictions_name_the_class_for_bytes_and_base64_alike(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+    blue = base64.b64encode(encode_image("blue")).decode()
+
+    answer = model.predict(None, pd.DataFrame({"image": [encode_image("red"), blue]}))
+
+    assert list(answer["label"]) == [CLASSES[0], CLASSES[2]]
+    assert set(answer["probabilities"][0]) == set(CLASSES)
+    assert answer["probability"][0] == pytest.approx(answer["probabilities"][0][CLASSES[0]])
+
+
+def test_more_images_than_a_batch_come_back_in_order(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+    colors = ["red", "green", "blue"] * 23
+
+    answer = model.predict(None, pd.DataFrame({"image": [encode_image(color) for color in colors]}))
+
+    assert list(answer["label"]) == list(CLASSES) * 23
+
+
+def test_no_images_give_no_predictions(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+
+    answer = model.predict(None, pd.DataFrame({"image": []}))
+
+    assert len(answer) == 0
+
+
+def test_a_directory_without_an_export_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"classifier\.pt2 is missing"):
+        log_model(tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_logged_model_answers_the_command_line_and_the_server(tmp_path: Path, export_dir: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    model_uri = log_model(make_study(tmp_path / "flowers", [FakeTrial()]), export_dir, uri)
+    request = {
+        "dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(encode_image("blue")).decode()]]}
+    }
+    (tmp_path / "input.json").write_text(json.dumps(request))
+    # `mlflow models serve` looks for uvicorn on the PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "PATH": path}
+    mlflow = [sys.executable, "-m", "mlflow", "models"]
+    where = ["-m", model_uri, "--env-manager", "local"]
+
+    predicted = subprocess.run(
+        [*mlflow, "predict", *where, "-i", "input.json", "-t", "json", "-o", "output.json"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    served = _serve_once([*mlflow, "serve", *where], request, environment, tmp_path)
+
+    assert predicted.returncode == 0
+    output = json.loads((tmp_path / "output.json").read_text())["predictions"]
+    assert output[0]["label"] == served["predictions"][0]["label"] == CLASSES[2]
+    assert served["predictions"][0]["probabilities"].keys() == set(CLASSES)
+
+
+def _serve_once(command: list[str], request: Any, environment: dict[str, str], cwd: Path) -> Any:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([*command, "-p", str(port)], env=environment, cwd=cwd)
+    post = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        data=json.dumps(request).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        for _ in range(120):
+            try:
+                with opener.open(post, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.URLError as error:
+                assert not isinstance(error, urllib.error.HTTPError), error.read()
+                assert server.poll() is None
+                time.sleep(0.5)
+        raise TimeoutError("the server never answered")
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
