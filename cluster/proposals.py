@@ -52,7 +52,6 @@ class Proposals:
         history: Iterable[TrialRecord],
         metric: str,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._make_sampler = make_sampler
         self._seed = seed

@@ -39,7 +39,7 @@ class Resources:
 
 
 def check_resources(config: StudyConfig, *, cpus: float, gpus: float) -> Resources:
-    """How many trials run at once on so many CPUs and GPUs.
+    """How many trials run at once on so many CPUs and GPUs; infinite before a cluster is joined.
 
     Raises:
         ValueError: not even one trial fits.
@@ -59,10 +59,11 @@ def check_resources(config: StudyConfig, *, cpus: float, gpus: float) -> Resourc
         raise ValueError(
             f"a trial needs {needed_cpus:g} CPUs{detail}, but there are {cpus:g}: {_lower('cpus', workers)}"
         )
-    fitting = math.floor(cpus / needed_cpus + 1e-9)
+    fitting = cpus / needed_cpus
     if needed_gpus:
         fitting = min(fitting, _fit_on_gpus(per_gpu, workers, gpus))
-    slots = min(fitting, config.concurrent or fitting, config.trials or fitting)
+    limits = [limit for limit in (fitting, config.concurrent, config.trials) if limit]
+    slots = 1 if math.isinf(min(limits)) else math.floor(min(limits) + 1e-9)
     return Resources(
         cpus_per_trial=config.cpus_per_trial, gpus_per_trial=per_gpu, workers_per_trial=workers, slots=slots
     )
@@ -89,9 +90,9 @@ def _lower(kind: str, workers: int) -> str:
     return f"lower --{kind}-per-trial" + (" or --workers-per-trial" if workers > 1 else "")
 
 
-def _fit_on_gpus(per_gpu: float, workers: int, gpus: float) -> int:
+def _fit_on_gpus(per_gpu: float, workers: int, gpus: float) -> float:
     """A fraction does not cross GPUs: 0.4 fits twice on each, not 2.5 times."""
-    places = math.floor(1 / per_gpu + 1e-9) * math.floor(gpus) if per_gpu < 1 else math.floor(gpus / per_gpu)
+    places = math.floor(1 / per_gpu + 1e-9) * gpus if per_gpu < 1 else gpus // per_gpu
     return places // workers
 
 

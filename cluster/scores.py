@@ -30,5 +30,5 @@ class Scores:
 
     def best(self, *, without: Container[int] = ()) -> tuple[int, float] | None:
         """Number and metric of the best trial; of equals the earliest."""
-        known = [(score, -trial) for trial, score in self._best.items() if trial not in without]
+        known = [(score, -trial) for trial, score in list(self._best.items()) if trial not in without]
         return (-max(known)[1], max(known)[0] * self._sign) if known else None

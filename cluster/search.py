@@ -156,13 +156,14 @@ class Search:
     def counts(self) -> dict[str, int]:
         """Trials by outcome; `running` are the unfinished ones."""
         counts = dict.fromkeys(("complete", "pruned", "failed", "infeasible", "running"), 0)
-        for trial in self.trials.values():
+        for trial in list(self.trials.values()):  # a copy: the progress display asks from its own thread
             counts[trial.outcome or "running"] += 1
         return counts
 
     def best(self) -> tuple[int, float] | None:
         """Number and metric of the best trial so far, by its best epoch; failed ones do not count."""
-        return self.scores.best(without={n for n, trial in self.trials.items() if trial.outcome == "failed"})
+        trials = list(self.trials.values())
+        return self.scores.best(without={trial.number for trial in trials if trial.outcome == "failed"})
 
     def _resume(self) -> Lease | None:
         if not self._unfinished:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 
 def open_storage(url: str) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     # With SQLite a write waits this long for another process's write (MLflow sync, a dashboard).
     arguments = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
     storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})

@@ -1,0 +1,148 @@
+"""What the user sees while a search runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cluster.leases import Decision, Lease, LeaseError, Report
+from cluster.search import Search
+
+PLAIN_SECONDS = 30.0
+"""Without a terminal: a sign of life at most so often."""
+
+
+@dataclass(kw_only=True)
+class _Row:
+    """A running trial."""
+
+    config: dict[str, Any]
+    epoch: int
+    value: float | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+class Progress:
+    """Shows a search; use it as a context manager around `run_search`."""
+
+    def __init__(self, search: Search, *, console: Console | None = None) -> None:
+        self._search = search
+        self._console = console or Console(highlight=False)
+        self._rows: dict[int, _Row] = {}
+        self._began = self._spoke = time.monotonic()
+        self._ended = 0
+        self._epochs = 0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.clear()
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, line: str) -> None:
+        """Say something above the table."""
+        self._console.print(line, markup=False)
+
+    def lease_started(self, lease: Lease) -> None:
+        for leased in lease.trials:
+            self._rows[leased.trial] = _Row(config=dict(leased.config), epoch=leased.done_epochs)
+
+    def reported(self, report: Report, decision: Decision) -> None:
+        if decision.action == "ignored":
+            return
+        self._epochs += 1
+        row = self._rows.get(report.trial)
+        if row is not None:
+            row.epoch = report.epoch
+            row.value = report.metrics.get(self._search.scores.metric, row.value)
+        if decision.outcome is not None:
+            self._say_ended(decision)
+        elif self._live is None and time.monotonic() - self._spoke > PLAIN_SECONDS:
+            self._spoke = time.monotonic()
+            self.note(self._headline())
+
+    def lease_ended(self, lease: Lease, decisions: Sequence[Decision], error: LeaseError | None) -> None:
+        for decision in decisions:
+            self._say_ended(decision)
+        for leased in lease.trials:
+            gone = self._rows.pop(leased.trial, None)
+            again = error is not None and self._search.trials[leased.trial].outcome is None
+            if again and gone is not None:
+                self.note(
+                    f"trial {leased.trial}: its worker died after epoch {gone.epoch}; it is tried again"
+                )
+
+    def _say_ended(self, decision: Decision) -> None:
+        self._ended += 1
+        row = self._rows.get(decision.trial)
+        if self._live is None or decision.outcome == "failed":
+            self.note(self._ended_line(decision, row))
+
+    def _ended_line(self, decision: Decision, row: _Row | None) -> str:
+        counts = self._search.counts()
+        done = sum(counts.values()) - counts["running"]
+        value = self._search.scores.best_value(decision.trial)
+        parts = [f"trial {decision.trial} {decision.outcome} ({done}/{self._search.num_trials})"]
+        if decision.reason:
+            text = f": {decision.reason}"
+            parts[0] += text
+        if value is not None and decision.outcome != "failed":
+            parts.append(f"{self._search.scores.metric} {value:.4f} after epoch {decision.epoch}")
+        if row is not None:
+            parts.append(_describe(row.config))
+        self._spoke = time.monotonic()
+        return "  ".join(part for part in parts if part)
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("trial", "epoch", self._search.scores.metric, "configuration", "time"):
+            table.add_column(heading, justify="left" if heading == "configuration" else "right", no_wrap=True)
+        # A copy: the table is drawn by Live's own thread.
+        for number, row in sorted(self._rows.copy().items()):
+            epoch = f"{row.epoch}/{row.config.get('epochs', '?')}"
+            value = "" if row.value is None else f"{row.value:.4f}"
+            spent = _duration(time.monotonic() - row.since)
+            table.add_row(str(number), epoch, value, _describe(row.config), spent)
+        return Group(Text(self._headline(), style="bold"), table)
+
+    def _headline(self) -> str:
+        counts = self._search.counts()
+        done = sum(counts.values()) - counts["running"]
+        parts = [f"{done}/{self._search.num_trials} trials"]
+        parts += [f"{counts[name]} {name}" for name in ("pruned", "failed", "infeasible") if counts[name]]
+        best = self._search.best()
+        if best is not None:
+            parts.append(f"best {best[1]:.4f} (trial {best[0]})")
+        spent = time.monotonic() - self._began
+        parts += [f"{self._epochs} epochs", _duration(spent)]
+        if self._ended and done < self._search.num_trials:
+            parts.append(f"about {_duration(spent / self._ended * (self._search.num_trials - done))} left")
+        return "  ".join(parts)
+
+
+def _describe(config: dict[str, Any]) -> str:
+    depth = config.get("unfreeze_depth")
+    parts = [config.get("backbone"), config.get("regime"), None if depth is None else f"depth {depth}"]
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,121 @@
+"""Runs a search on Ray Tune until it is finished, interrupted, out of time, or cannot go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.error import TuneError
+
+from cluster.interrupts import Interrupts
+from cluster.progress import Progress
+from cluster.resources import Resources
+from cluster.search import Search
+from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper, StartCallback
+
+HowEnded = Literal["finished", "interrupted", "time budget", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnding:
+    """How a run ended; unless it is "finished", the same command goes on with the study."""
+
+    how: HowEnded
+    reason: str | None = None
+
+
+def run_search(
+    search: Search,
+    *,
+    trainable: Any,
+    settings: Mapping[str, Any],
+    resources: Resources,
+    storage_dir: Path,
+    progress: Progress,
+    time_budget_seconds: float | None = None,
+    is_lost: Callable[[], bool] = lambda: False,
+) -> RunEnding:
+    """Run the search on the Ray that this process is connected to.
+
+    `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
+    they are; Tune's own files lie in `storage_dir` meanwhile. `is_lost` tells that another driver took the
+    study over.
+    """
+    deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
+    out_of_time = False
+
+    def check() -> None:
+        nonlocal out_of_time
+        if is_lost():
+            search.stop("another driver has taken this study over")
+        elif time.monotonic() > deadline and not search.stopping:
+            out_of_time = True
+            search.stop()
+
+    def stop_cleanly() -> None:
+        search.stop()
+        progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
+
+    bridge = Bridge(search, settings=settings, slots=resources.slots, progress=progress, should_stop=check)
+    with Interrupts(stop_cleanly) as interrupts:
+        try:
+            _fit(bridge, trainable, resources=resources, storage_dir=storage_dir)
+        except KeyboardInterrupt:
+            return RunEnding(how="interrupted")
+        except (TuneError, RayError) as error:
+            if not interrupts.received:
+                return RunEnding(how="failed", reason=str(error).strip())
+        finally:
+            shutil.rmtree(storage_dir, ignore_errors=True)
+    if search.failure is not None:
+        return RunEnding(how="failed", reason=search.failure)
+    if search.finished:
+        return RunEnding(how="finished")
+    if interrupts.received:
+        return RunEnding(how="interrupted")
+    if out_of_time:
+        return RunEnding(how="time budget")
+    return RunEnding(how="failed", reason="Ray Tune ended before the search did")
+
+
+def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path) -> None:
+    # As many as there are slots: with fewer, warm actors are thrown away; with more, new ones are started
+    # for trials that a warm actor then takes, and the end waits for them.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
+    os.environ |= _TUNE_SETTINGS
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it, the progress display says
+    tune.run(
+        trainable,
+        name="tune",
+        storage_path=str(storage_dir),
+        resources_per_trial=tune.PlacementGroupFactory([resources.of_tune_trial]),
+        num_samples=-1,
+        search_alg=SearcherAdapter(bridge),
+        scheduler=SchedulerAdapter(bridge),
+        callbacks=[StartCallback(bridge)],
+        stop=SearchStopper(bridge),
+        reuse_actors=True,
+        raise_on_failed_trial=False,
+        verbose=0,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
+
+
+_TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner at verbosity 0 too
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # never: the study database is the truth
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "1000000000",
+}

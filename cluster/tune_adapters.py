@@ -1,0 +1,192 @@
+"""The search as Ray Tune wants it: a Searcher, a scheduler, a callback and a stopper around one Search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.cloudpickle as cloudpickle
+from ray.exceptions import OutOfMemoryError, RayTaskError
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.leases import Lease, LeaseError, Report
+from cluster.progress import Progress
+from cluster.search import DONE, Search
+
+
+class Bridge:
+    """What the four adapters share: which Ray trial holds which lease.
+
+    Tune tells the scheduler of a result first, and tells the searcher only if the trial goes on: so values
+    and decisions are recorded together in the scheduler's adapter.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        *,
+        settings: Mapping[str, Any],
+        slots: int,
+        progress: Progress,
+        should_stop: Callable[[], None],
+    ) -> None:
+        self.search, self.settings, self.slots, self.progress = search, settings, slots, progress
+        self.should_stop = should_stop
+        """Called often: stops the search when the time is up or the study was lost to another driver."""
+        self.leases: dict[str, Lease] = {}
+        self.running: set[str] = set()
+        """Ray trials whose worker is up."""
+        self._last_iteration: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its parts for restore, which is not used: the study database is the truth
+
+    def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
+        if len(self.leases) >= self.slots and not self.search.stopping:
+            return None
+        lease = self.search.next_lease()
+        if lease is DONE:
+            return str(Searcher.FINISHED)
+        if lease is None:
+            return None
+        assert isinstance(lease, Lease)
+        self.leases[tune_id] = lease
+        return lease.as_config(self.settings)
+
+    def started(self, tune_id: str) -> None:
+        self.running.add(tune_id)
+        self.search.lease_started(self.leases[tune_id])
+        self.progress.lease_started(self.leases[tune_id])
+
+    def receive(self, tune_id: str, result: Mapping[str, Any]) -> None:
+        """Record a result once: Tune shows the last one again when the trial completes."""
+        iteration = result.get("training_iteration", 0)
+        if iteration == self._last_iteration.get(tune_id):
+            return
+        self._last_iteration[tune_id] = iteration
+        worker = f"{result.get('hostname')}:{result.get('pid')}"
+        reports = [_make_report(report) for report in result.get("reports", ())]
+        decisions = self.search.receive(reports, worker=worker)
+        for report, decision in zip(reports, decisions, strict=True):
+            self.progress.reported(report, decision)
+
+    def has_ended(self, tune_id: str) -> bool:
+        """No trial of the lease goes on, or nothing shall go on."""
+        trials = (self.search.trials[leased.trial] for leased in self.leases[tune_id].trials)
+        return self.search.stopping or all(trial.outcome is not None for trial in trials)
+
+    def ended(self, tune_id: str, error: LeaseError | None = None) -> None:
+        self.running.discard(tune_id)
+        self._last_iteration.pop(tune_id, None)
+        lease = self.leases.pop(tune_id, None)
+        if lease is not None:
+            decisions = self.search.lease_ended(lease, error)
+            self.progress.lease_ended(lease, decisions, error)
+
+
+class SearcherAdapter(Searcher):
+    """Hands out leases."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__(metric=None, mode=None)
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self._bridge.suggest(trial_id)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: the scheduler's adapter has seen it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study database is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as `save`."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing, as `save`."""
+
+
+class SchedulerAdapter(FIFOScheduler):
+    """Records each result with its decision before Tune acts on it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        self._bridge.receive(trial.trial_id, result)
+        ended = self._bridge.has_ended(trial.trial_id)
+        return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        # A result that says `done` comes here only.
+        self._bridge.receive(trial.trial_id, result)
+        self._bridge.ended(trial.trial_id)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._bridge.ended(trial.trial_id, _describe_error(trial))
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._bridge.ended(trial.trial_id)
+
+
+class StartCallback(Callback):
+    """Tells when a lease's worker is up."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._bridge.started(trial.trial_id)
+
+
+class SearchStopper(Stopper):
+    """Ends the experiment once a stopped search has the last epoch of everything that was running."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        self._bridge.should_stop()
+        return self._bridge.search.stopping and not self._bridge.running
+
+
+def _make_report(report: Mapping[str, Any]) -> Report:
+    return Report(
+        trial=report["trial"],
+        attempt=report["attempt"],
+        epoch=report["epoch"],
+        metrics=report["metrics"] or {},
+        outcome=report.get("outcome"),
+        reason=report.get("reason"),
+        traceback=report.get("traceback"),
+    )
+
+
+def _describe_error(trial: TuneTrial) -> LeaseError:
+    """An exception of the trainable's own code would come again; anything else is a lost worker."""
+    raised: BaseException | None = None
+    if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
+        with Path(trial.pickled_error_file).open("rb") as file:
+            raised = cloudpickle.load(file)
+    if isinstance(raised, RayTaskError):
+        return LeaseError(message=str(raised), transient=False)
+    text = str(raised) if raised else _error_text(trial)
+    # Ray kills the hungriest worker of a node that runs out of memory, and says so in the message only.
+    starved = isinstance(raised, OutOfMemoryError) or "running low on memory" in text
+    return LeaseError(message=text, transient=True, reason="out of memory" if starved else "bug")
+
+
+def _error_text(trial: TuneTrial) -> str:
+    path = Path(trial.error_file) if trial.error_file else None
+    return path.read_text() if path and path.exists() else "the worker died"

@@ -1,0 +1,91 @@
+"""A driver around ToyTrial, run as a process of its own, so that it can be killed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from cluster.progress import Progress
+from cluster.resources import check_resources
+from cluster.run import RunEnding, run_search
+from cluster.schedulers import load_scheduler
+from cluster.search import Search
+from cluster.searchers import load_searcher
+from cluster.session import open_session
+from cluster.study import StudyConfig
+from cluster.study_directory import Study, open_study
+
+
+def space(trial: optuna.Trial) -> dict[str, Any]:
+    trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
+    trial.suggest_categorical("regime", ("finetune", "linear_probe"))
+    return {"backbone": "toy"}
+
+
+def make_config(runs_dir: Path, **flags: Any) -> StudyConfig:
+    return StudyConfig(space="toy", data="toy", study="toy", runs_dir=runs_dir, **flags)
+
+
+def run_toy_study(
+    config: StudyConfig, *, settings: dict[str, Any], time_budget: float | None = None
+) -> tuple[RunEnding, Search]:
+    """The whole of a search, on the Ray that is there."""
+    from tests.integration.toy_trainable import ToyTrial
+
+    facts = {"space_table": [], "data": {"fingerprint": "toy"}, "image_size": 1, "max_epochs": 9}
+    study = open_study(config, facts=facts)
+    try:
+        search = make_search(study, config)
+        with Progress(search) as progress:
+            ending = run_search(
+                search,
+                trainable=ToyTrial,
+                settings=settings,
+                resources=check_resources(config, cpus=2, gpus=0),
+                storage_dir=study.directory / ".ray",
+                progress=progress,
+                time_budget_seconds=time_budget,
+            )
+    finally:
+        study.close()
+    return ending, search
+
+
+def make_search(study: Study, config: StudyConfig) -> Search:
+    return Search(
+        study.records,
+        space=space,
+        make_sampler=load_searcher(config.searcher),
+        scheduler=load_scheduler(config.scheduler),
+        num_trials=config.trials or 8,
+        seed=config.seed,
+        metric=config.metric,
+        max_epochs=config.max_epochs or 9,
+        num_startup=4,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs-dir", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--settings", type=json.loads, default={})
+    flags = parser.parse_args()
+    config = make_config(flags.runs_dir, trials=flags.trials, concurrent=flags.concurrent)
+    began = time.perf_counter()
+    with open_session(cpus=2, gpus=0, cache_dir=config.cache_dir):
+        started = time.perf_counter()
+        ending, search = run_toy_study(config, settings=flags.settings)
+        ended = time.perf_counter()
+    times = {"start": started - began, "run": ended - started, "close": time.perf_counter() - ended}
+    print(json.dumps({"how": ending.how, "reason": ending.reason, "counts": search.counts()} | times))
+
+
+if __name__ == "__main__":
+    main()
