@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,18 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: str) -> None:
 
     with pytest.raises(ValueError, match="is damaged"):
         read_manifest(tmp_path / "data.csv", ("cat", "dog"))
+
+
+def test_copies_of_an_image_under_two_labels_or_in_two_parts_are_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listing = replace(make_listing(), splits=("train", "val") * 5 + ("val", "train") * 5)
+    digests = [DIGESTS[0], DIGESTS[0], *DIGESTS[2:12], DIGESTS[2], *DIGESTS[13:]]
+
+    with caplog.at_level(logging.WARNING):
+        make_manifest(listing, digests, seed=0)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "images that occur under two labels: 1, first /data/ü, 0.jpg and /data/ü, 1.jpg",
+        "images that occur in two of the parts train, val and test: 2",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from trainables.data.datasets._listing import ImageListing
 from trainables.data.splits import split_images
+
+log = logging.getLogger(__name__)
 
 HEADER = ("id", "path", "label", "split")
 
@@ -67,6 +70,7 @@ def make_manifest(
             f"{listing.source}: no readable image of {', '.join(listing.classes[i] for i in lost)}"
         )
     splits = split_images(labels, [listing.splits[i] for i in kept], seed=seed, classes=listing.classes)
+    _report_copies(listing, kept, [digests[row] for row in kept], splits)
     content = hashlib.sha256("\0".join(listing.classes).encode())
     for row, label, split in zip(kept, labels, splits, strict=True):
         content.update(f"\n{digests[row]} {label} {split}".encode())
@@ -99,3 +103,21 @@ def read_manifest(path: Path, classes: Sequence[str], *, fingerprint: str = "") 
         classes=tuple(classes),
         fingerprint=fingerprint,
     )
+
+
+def _report_copies(
+    listing: ImageListing, rows: Sequence[int], digests: Sequence[str], splits: NDArray[np.str_]
+) -> None:
+    """Say so where a file occurs twice with two labels, or in two parts: both make scores less reliable."""
+    first: dict[str, int] = {}
+    relabelled: list[str] = []
+    num_shared = 0
+    for position, (row, digest) in enumerate(zip(rows, digests, strict=True)):
+        earlier = first.setdefault(digest, position)
+        num_shared += bool(splits[earlier] != splits[position])
+        if listing.labels[rows[earlier]] != listing.labels[row]:
+            relabelled.append(f"{listing.paths[rows[earlier]]} and {listing.paths[row]}")
+    if relabelled:
+        log.warning("images that occur under two labels: %d, first %s", len(relabelled), relabelled[0])
+    if num_shared:
+        log.warning("images that occur in two of the parts train, val and test: %d", num_shared)

@@ -197,7 +197,7 @@ class _Build:
             return facts
 
         facts: list[ImageFact] = []
-        pool = ThreadPoolExecutor(self.workers or len(os.sched_getaffinity(0)))
+        pool = ThreadPoolExecutor(self.workers or _usable_cpus())
         try:
             for found in pool.map(decode, range(0, len(self.paths), CHUNK)):
                 facts.extend(found)
@@ -248,6 +248,12 @@ class _Build:
             if _remove_unused(oldest):
                 used -= bytes_freed
         return True
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: what this process is allowed, not what the machine has
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
