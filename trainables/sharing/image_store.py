@@ -162,7 +162,7 @@ class _Build:
                 raise
             raise OSError(
                 error.errno,
-                f"the disk filled up while the image store was written ({layout.total_bytes / 1e9:.2f} GB in"
+                f"the disk filled up while the image store was written ({layout.total_bytes / 1e9:.2g} GB in"
                 f" {self.folder}); free some space, choose another cache folder, or give it a smaller budget",
             ) from error
         self.index.record(self.paths, stamps, store.facts)
@@ -224,7 +224,7 @@ class _Build:
     def decode_at_use(self, facts: Sequence[ImageFact], layout: Layout) -> ImageStore:
         budget = "" if self.budget_gb is None else f" with a budget of {self.budget_gb:g} GB"
         log.warning(
-            "no room for %.2f GB of decoded images in %s%s: every use decodes them again, which is slower",
+            "no room for %.2g GB of decoded images in %s%s: every use decodes them again, which is slower",
             layout.total_bytes / 1e9,
             self.folder,
             budget,
