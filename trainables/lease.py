@@ -37,22 +37,23 @@ class LeasedRun:
         self._saved_at = time.monotonic()
 
     def step(self) -> list[Report]:
-        """The reports of the next epoch; after a restart, first those that the database lacks.
-
-        This is the trial's boundary: an error becomes its outcome and the warm worker lives on.
-        """
+        """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on."""
         try:
-            reports = [] if self.run else self._start()
-            assert self.run is not None
-            if not self.run.finished:
-                reports.append(self.run.run_epoch())
-                self._save(self.run)
-        except Superseded:  # a newer attempt has the trial: whatever this one says is ignored
-            reports, self.finished = [], True
-            return reports
+            return self.advance()
+        except Superseded:  # a newer attempt has the trial, and whatever this one says is ignored
+            self.finished = True
+            return []
         except Exception as error:
             self.finished = True
             return [self._failed(error)]
+
+    def advance(self) -> list[Report]:
+        """The reports of the next epoch; after a restart, first those that the database lacks."""
+        reports = [] if self.run else self._start()
+        assert self.run is not None
+        if not self.run.finished:
+            reports.append(self.run.run_epoch())
+            self._save(self.run)
         self.finished = self.run.finished
         return reports
 

@@ -36,6 +36,9 @@ class Part:
     labels: Tensor
     """int64 [N], on the trial's device."""
 
+    view_ids: NDArray[np.int64]
+    """What each image's views are drawn from: its content, so that every study sees the same ones."""
+
     digest: str
     """Hash of the images' contents, in this order."""
 
@@ -62,13 +65,12 @@ class ViewSettings:
 
     def images(self, part: Part, positions: NDArray[np.int64], *, epoch: int, device: torch.device) -> Tensor:
         """float32 [B, 3, size, size] in [0, 1] on the device."""
-        ids = part.ids[positions]
-        stored = torch.from_numpy(part.store.take(ids)).to(device, non_blocking=True)
+        stored = torch.from_numpy(part.store.take(part.ids[positions])).to(device, non_blocking=True)
         if not self.is_random:
             return evaluation_view(stored, size=self.image_size, fit=self.fit)
         return augment(
             stored,
-            ids=torch.from_numpy(ids),
+            ids=torch.from_numpy(part.view_ids[positions]),
             epoch=epoch,
             policy=self.policy,
             size=self.image_size,
@@ -113,11 +115,16 @@ class Inputs:
             policy=view.policy,
             threads=threads,
         )
+        self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self.cache = cache if cache is not None and self._is_worth_caching(uses) else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of what `batches` gives."""
-        features = inputs if self.cache is not None else self.classifier.prefix_features(inputs)
+        features = inputs
+        if self.cache is None:
+            features = self.classifier.prefix_features(inputs)
+            # Rounded as in the cache: what a trial computes must not depend on whether it was worth caching.
+            features = features.half() if self.has_prefix else features
         logits: Tensor = self.trainable(features)
         return logits
 
@@ -133,8 +140,8 @@ class Inputs:
                 yield rows.to(self.device, non_blocking=True), labels
 
     def _is_worth_caching(self, uses: float) -> bool:
-        if isinstance(self.classifier.prefix[-1], nn.Identity):
-            return False  # nothing is frozen
+        if not self.has_prefix:
+            return False
         row_bytes = 2 * math.prod(self._row_shape())
 
         def probe() -> int:
@@ -146,9 +153,10 @@ class Inputs:
             self.cut, row_bytes=row_bytes, num_rows=len(self.part), uses=uses, probe=probe
         )
 
-    def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float16]:
+    def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
+        """In single precision: the cache rounds it, and refuses an entry that would overflow."""
         images = self.view.images(self.part, positions, epoch=epoch, device=self.device)
-        activations: NDArray[np.float16] = self.classifier.prefix_features(images).half().cpu().numpy()
+        activations: NDArray[np.float32] = self.classifier.prefix_features(images).cpu().numpy()
         return activations
 
     def _activations(self, epoch: int) -> Activations:

@@ -6,6 +6,7 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from trainables.config import StudySettings
@@ -41,7 +42,8 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
         ids = manifest.indices(name)
         content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
         labels = torch.from_numpy(manifest.labels[ids]).to(device)
-        parts[name] = Part(store=store, ids=ids, labels=labels, digest=content.hexdigest())
+        view_ids = np.array([int(digests[number][:15], 16) for number in ids], dtype=np.int64)
+        parts[name] = Part(store=store, ids=ids, labels=labels, view_ids=view_ids, digest=content.hexdigest())
     return parts
 
 

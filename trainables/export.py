@@ -1,0 +1,102 @@
+"""Writes a finished trial's classifier as files that run without this project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import StudySettings, make_trial_config
+from trainables.data.views import storage_size
+from trainables.model.backbones import find_backbone
+from trainables.model.classifier import Classifier, make_classifier
+from trainables.sharing.study_data import find_weights
+from trainables.training.checkpoints import load_state
+from trainables.training.regimes import load_regime
+
+PROGRAM = "classifier.pt2"
+CARD = "export.json"
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the exported program and the classifier it came from."""
+
+
+class _Probabilities(nn.Module):
+    """The whole classifier as one function: images in [0, 1], [N, 3, S, S] -> probabilities [N, classes]."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.normalise, self.backbone, self.head = classifier.normalise, classifier.backbone, classifier.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.backbone(self.normalise(images)))
+        return logits.softmax(dim=1)
+
+
+def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudySettings) -> Classifier:
+    """The classifier of a finished trial, as its best epoch left it, in eval mode on the CPU.
+
+    Raises:
+        ValueError: the trial's weights are gone or do not fit.
+    """
+    trial = make_trial_config(config)
+    state = load_state(directory / "model.pt")
+    if state is None:
+        raise ValueError(f"{directory / 'model.pt'} is missing or damaged: run the study again")
+    backbone = find_backbone(trial.backbone)
+    pretrained = load_regime(trial.regime).pretrained
+    classifier = make_classifier(
+        backbone,
+        weights=find_weights(backbone, settings.weights, seed=settings.seed, pretrained=pretrained),
+        depth=state["depth"],
+        num_classes=len(settings.classes),
+        image_size=settings.image_size,
+        head_width=trial.head_width,
+        head_batch_norm=trial.head_batch_norm,
+        dropout=trial.dropout,
+    )
+    classifier.load_trained_state(state["trained"])
+    return classifier.eval()
+
+
+def export_classifier(
+    directory: Path,
+    config: Mapping[str, Any],
+    settings: StudySettings,
+    *,
+    target: Path,
+    about: Mapping[str, Any],
+) -> None:
+    """Write classifier.pt2 and export.json to `target`; `about` goes into the card as it is.
+
+    The program takes float32 images [N, 3, size, size] in [0, 1], N free; it gives probabilities [N, classes].
+
+    Raises:
+        ValueError: the trial's weights are gone, or the program computes something else than the classifier.
+    """
+    classifier = load_classifier(directory, config, settings)
+    module = _Probabilities(classifier).eval()
+    size = settings.image_size
+    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        program = torch.export.export(
+            module, (example,), dynamic_shapes={"images": {0: torch.export.Dim("images", min=1, max=4096)}}
+        )
+        difference = float((program.module()(example[:1]) - module(example[:1])).abs().max())
+    if difference > TOLERANCE:
+        raise ValueError(f"the exported program differs from the classifier by {difference:.1e}")
+    target.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, target / PROGRAM)
+    fit = find_backbone(str(config["backbone"])).fit
+    card = {
+        "classes": list(settings.classes),
+        "image_size": size,
+        "fit": fit,
+        "storage_size": storage_size(size, fit),
+        "backbone": config["backbone"],
+        **about,
+    }
+    (target / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
