@@ -25,8 +25,8 @@ class StudyConfig:
     space: str
     """Search space: a file of search_spaces."""
 
-    data: str | None = None
-    """Labelled images: a folder, a CSV file (path,label[,split]) or a data set's name [the space's own]."""
+    data: str = "digits"
+    """Labelled images: a folder, a CSV file (path,label[,split]) or a data set's name."""
 
     study: str | None = None
     """Name of the study; running it again continues it [<space>-<data>]."""
@@ -107,11 +107,11 @@ class StudyConfig:
         self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
         self._set("cache_dir", _cache_dir(self.cache_dir))
         self._set("backbones", tuple(self.backbones))
-        if self.data is not None and Path(self.data).expanduser().exists():
+        if Path(self.data).expanduser().exists():
             self._set("data", str(Path(self.data).expanduser().absolute()))
         if self.weights not in WEIGHTS:
             self._set("weights", _weights_path(self.weights))
-        if self.study is None and self.data is not None:
+        if self.study is None:
             self._set("study", f"{self.space}-{_data_name(self.data)}")
         if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
             raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")

@@ -33,8 +33,6 @@ class Defaults:
     image_size: int | None = None
     """Side of the square the network sees, in pixels; None = the space's file has `image_size(facts)`."""
 
-    data: str | None = None
-
 
 @dataclass(frozen=True, kw_only=True)
 class PriorTrial:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("lite0",)
-DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128, data="digits")
+DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128)
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def export_classifier(
 ) -> None:
     """Write classifier.pt2 and export.json to `target`; `about` goes into the card as it is.
 
-    The program takes float32 images [N, 3, size, size] in [0, 1], N free; it gives probabilities [N, classes].
+    The program takes float32 images [N, 3, size, size] in [0, 1], N free, and gives probabilities [N, C].
 
     Raises:
         ValueError: the trial's weights are gone, or the program computes something else than the classifier.

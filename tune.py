@@ -1,0 +1,360 @@
+"""The command: find the best way to fine-tune an image classifier on labelled images.
+
+Flags become a plan, the plan a study, the study a search. Running the same line again continues the study.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from analysis.leaderboard import print_leaderboard
+from analysis.tracking import Tracker, log_model
+from cluster.flags import parse_flags
+from cluster.progress import Progress as SearchProgress
+from cluster.resources import Resources, check_resources, count_cpus, count_gpus
+from cluster.run import RunEnding, run_search
+from cluster.schedulers import load_scheduler
+from cluster.search import Search
+from cluster.searchers import load_searcher
+from cluster.session import open_session
+from cluster.study import StudyConfig
+from cluster.study_directory import Study, open_study
+from search_spaces import DataFacts, PriorTrial, SearchSpace, describe, load_space
+from trainables.config import StudySettings, make_trial_config
+from trainables.data.datasets import ImageListing, find_images
+from trainables.data.manifest import Manifest, make_manifest
+from trainables.data.sizes import median_pixels
+from trainables.data.splits import split_images
+from trainables.data.views import storage_size
+from trainables.model.backbones import Backbone, find_backbone
+from trainables.model.weights import locate_weights
+from trainables.sharing.image_store import ImageFact, open_or_build
+from trainables.training.checkpoints import delete_checkpoints
+
+NAMED_BAD_IMAGES = 5
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is decided before Ray starts."""
+
+    config: StudyConfig
+    space: SearchSpace
+    backbones: tuple[Backbone, ...]
+    listing: ImageListing
+    resources: Resources
+    facts: DataFacts
+    image_size: int
+    max_epochs: int
+    num_trials: int
+    priors: list[PriorTrial]
+
+    @property
+    def backbone_names(self) -> tuple[str, ...]:
+        return tuple(backbone.name for backbone in self.backbones)
+
+    def propose(self, trial: Any) -> dict[str, Any]:
+        """One configuration of the space, checked."""
+        config = self.space.propose(trial, backbones=self.backbone_names, max_epochs=self.max_epochs)
+        return asdict(make_trial_config(config))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 the study ended badly, 2 the flags are wrong, 130 interrupted."""
+    config = parse_flags(argv)
+    try:
+        plan = make_plan(config)
+        if config.dry_run:
+            print_plan(plan)
+            return 0
+        manifest = prepare_images(plan)
+        return run_study(plan, manifest)
+    except (ValueError, OSError) as error:
+        print(f"tune.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command to continue", file=sys.stderr)
+        return 130
+
+
+def make_plan(config: StudyConfig) -> Plan:
+    """Check everything that can be checked without reading images or starting anything.
+
+    Raises:
+        ValueError: in one line, what is wrong and what to pass instead.
+    """
+    space = load_space(config.space)
+    backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
+    resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None
+    assert config.cache_dir is not None
+    listing = find_images(config.data, cache_dir=config.cache_dir)
+    for backbone in backbones:
+        locate_weights(backbone, config.weights, seed=config.seed)
+    splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
+    facts = DataFacts(
+        num_train=int((splits == "train").sum()),
+        num_classes=len(listing.classes),
+        median_pixels=median_pixels(listing.paths),
+    )
+    max_epochs = config.max_epochs or space.max_epochs(facts)
+    return Plan(
+        config=config,
+        space=space,
+        backbones=backbones,
+        listing=listing,
+        resources=resources or check_resources(config, cpus=float("inf"), gpus=float("inf")),
+        facts=facts,
+        image_size=config.image_size or space.image_size(facts),
+        max_epochs=max_epochs,
+        num_trials=config.trials or space.defaults.trials,
+        priors=space.prior_trials(
+            facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
+        ),
+    )
+
+
+def print_plan(plan: Plan) -> None:
+    """Say what would run: the space as a table, the prior trials, the data, the resources."""
+    rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
+    table = Table(title=f"search space {plan.space.name}: {plan.space.summary}", title_justify="left")
+    for heading in ("hyperparameter", "values", "searched if"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.values, row.condition or "always")
+    for name, value in fixed.items():
+        table.add_row(name, str(value), "fixed")
+    console.print(table)
+    for prior in plan.priors:
+        values = ", ".join(f"{name} {value}" for name, value in prior.config.items())
+        console.print(f"prior trial [bold]{prior.name}[/bold] ({prior.source}): {values}")
+    splits = split_images(
+        plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
+    )
+    parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
+    needs = plan.resources
+    console.print(
+        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
+        f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
+        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {needs.slots} at once, each with "
+        f"{needs.workers_per_trial} x ({needs.cpus_per_trial:g} CPU, {needs.gpus_per_trial:g} GPU)\n"
+        f"study: {plan.config.directory}\n"
+        "dry run: nothing was started or written"
+    )
+
+
+def prepare_images(plan: Plan) -> Manifest:
+    """Decode every image once, leave out the bad ones, and split the rest.
+
+    Raises:
+        ValueError: images cannot be read and --bad-images is refuse, or what is left cannot be split.
+    """
+    facts: Sequence[ImageFact] = ()
+    for fit in dict.fromkeys(backbone.fit for backbone in plan.backbones):
+        size = storage_size(plan.image_size, fit)
+        with make_progress_bar("decoding images") as bar:
+            task = bar.add_task("decoding images", total=len(plan.listing.paths), visible=False)
+            store = open_or_build(
+                plan.listing.paths,
+                storage_size=size,
+                fit=fit,
+                cache_dir=Path(plan.config.cache_dir or ""),
+                budget_gb=plan.config.cache_gb,
+                progress=partial(show_progress, bar, task),
+            )
+        facts = store.facts
+    report_bad_images(plan, facts)
+    keep = store.readable
+    return make_manifest(plan.listing, [fact.digest for fact in facts], seed=plan.config.seed, keep=keep)
+
+
+def show_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total, visible=True)
+
+
+def report_bad_images(plan: Plan, facts: Sequence[ImageFact]) -> None:
+    """Name and count the images that cannot be read.
+
+    Raises:
+        ValueError: there are some and --bad-images is refuse.
+    """
+    bad = [(path, fact) for path, fact in zip(plan.listing.paths, facts, strict=True) if not fact.ok]
+    if not bad:
+        return
+    named = "; ".join(f"{path} ({fact.reason})" for path, fact in bad[:NAMED_BAD_IMAGES])
+    more = f"; and {len(bad) - NAMED_BAD_IMAGES} more" if len(bad) > NAMED_BAD_IMAGES else ""
+    line = f"{len(bad)} of {len(facts)} images cannot be read: {named}{more}"
+    if plan.config.bad_images == "refuse":
+        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
+    print(f"skipping {line}", file=sys.stderr)
+
+
+def make_progress_bar(title: str) -> Progress:
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def run_study(plan: Plan, manifest: Manifest) -> int:
+    """Create or continue the study, search, print the leaderboard, and log the best classifier."""
+    study = open_study(plan.config, facts=study_facts(plan, manifest))
+    try:
+        manifest.write_csv(study.directory / "data.csv")
+        search = make_search(plan, study)
+        if search.finished:
+            console.print(f"study {plan.config.name} is finished; --trials extends it", markup=False)
+            print_leaderboard(study.directory)
+            return 0
+        tracker = Tracker(study.directory)
+        tracker.start()
+        ending = search_with_ray(plan, study, search)
+        study.update(status="finished" if ending.how == "finished" else "stopped")
+        remove_useless_files(study, search)
+        print_leaderboard(study.directory)
+        return conclude(plan, study, search, ending, tracker)
+    finally:
+        study.close()
+
+
+def study_facts(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+    """What study.json says beside the flags; the study is continued only with the same."""
+    rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
+    table = [asdict(row) for row in rows]
+    counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
+    return {
+        "space_table": table,
+        "space_fixed": fixed,
+        "direction": "minimize" if plan.config.metric.endswith("_loss") else "maximize",
+        "image_size": plan.image_size,
+        "max_epochs": plan.max_epochs,
+        "data": {
+            "source": plan.config.data,
+            "fingerprint": manifest.fingerprint,
+            "classes": list(manifest.classes),
+            **counts,
+        },
+    }
+
+
+def make_search(plan: Plan, study: Study) -> Search:
+    return Search(
+        study.records,
+        space=plan.propose,
+        priors=[(prior.name, prior.config) for prior in plan.priors],
+        make_sampler=load_searcher(plan.config.searcher),
+        scheduler=load_scheduler(plan.config.scheduler),
+        num_trials=plan.num_trials,
+        seed=plan.config.seed,
+        metric=plan.config.metric,
+        direction=study.info["direction"],
+        max_epochs=plan.max_epochs,
+    )
+
+
+def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
+    """Run what is left of the search on this machine's Ray, or on the cluster at --address."""
+    config = plan.config
+    from trainables.distributed import distributed_trial
+    from trainables.trial import Trial
+
+    session = open_session(
+        address=config.address,
+        cpus=count_cpus(),
+        gpus=count_gpus(),
+        threads=plan.resources.threads,
+        cache_dir=config.cache_dir,
+    )
+    with session as cluster:
+        resources = check_resources(config, cpus=cluster.cpus, gpus=cluster.gpus)
+        with SearchProgress(search, console=console) as progress:
+            return run_search(
+                search,
+                trainable=distributed_trial if config.workers_per_trial > 1 else Trial,
+                settings=asdict(make_settings(plan, study, resources)),
+                resources=resources,
+                storage_dir=study.directory / ".ray",
+                progress=progress,
+                time_budget_seconds=config.time_budget_seconds,
+            )
+
+
+def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
+    config = plan.config
+    return StudySettings(
+        study_directory=str(study.directory),
+        classes=tuple(study.info["data"]["classes"]),
+        weights=config.weights,
+        image_size=plan.image_size,
+        seed=config.seed,
+        metric=config.metric,
+        maximize=study.info["direction"] == "maximize",
+        cache_directory=str(config.cache_dir),
+        cache_gigabytes=config.cache_gb,
+        num_trials=plan.num_trials,
+        threads=resources.threads,
+        use_gpu=resources.gpus_per_trial > 0,
+        workers=resources.workers_per_trial,
+        cpus_per_worker=resources.cpus_per_trial,
+        gpus_per_worker=resources.gpus_per_trial,
+    )
+
+
+def remove_useless_files(study: Study, search: Search) -> None:
+    """Of trials that have ended, keep the predictions; of the best one, its weights too."""
+    best = search.best()
+    for number, trial in search.trials.items():
+        if trial.outcome is None:
+            continue
+        delete_checkpoints(study.trial_directory(number))
+        if best is None or number != best[0]:
+            (study.trial_directory(number) / "model.pt").unlink(missing_ok=True)
+
+
+def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, tracker: Tracker) -> int:
+    """Say how the search ended and where its result is; log the best classifier once all trials are done."""
+    best = search.best()
+    tracker.finish()
+    if ending.how == "failed":
+        print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)
+        return 1
+    if ending.how != "finished":
+        print(f"stopped ({ending.how}); run the same command to continue", file=sys.stderr)
+        return 130 if ending.how == "interrupted" else 0
+    if best is not None:
+        log_best(plan, study, search, best)
+    return 0
+
+
+def log_best(plan: Plan, study: Study, search: Search, best: tuple[int, float]) -> None:
+    """Export the best trial's classifier and log it to MLflow; without MLflow the export still stands."""
+    from trainables.export import export_classifier
+
+    number, value = best
+    target = study.directory / "model"
+    resources = check_resources(plan.config, cpus=float("inf"), gpus=float("inf"))
+    with console.status(f"exporting the classifier of trial {number}"):
+        export_classifier(
+            study.trial_directory(number),
+            search.trials[number].config,
+            make_settings(plan, study, resources),
+            target=target,
+            about={"study": plan.config.name, "trial": number, "metrics": {plan.config.metric: value}},
+        )
+    try:
+        uri = log_model(study.directory, target)
+    except Exception as error:  # whatever MLflow raises: the search's result stands
+        print(f"the best classifier is in {target}, but not in MLflow: {error}", file=sys.stderr)
+        return
+    console.print(f"best classifier: trial {number}, {target}\nMLflow model: {uri}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
