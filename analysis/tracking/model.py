@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
     previous = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        with mlflow.start_run(run_id=view.parent_id):
+        with warnings.catch_warnings(), mlflow.start_run(run_id=view.parent_id):
+            warnings.filterwarnings("ignore", message=".*type hints", category=UserWarning)
             logged = mlflow.pyfunc.log_model(
                 name="classifier",
                 python_model=str(SERVING_FILE),

@@ -6,8 +6,9 @@ import fcntl
 import logging
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
@@ -54,6 +55,16 @@ def silence_mlflow() -> None:
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def use_write_ahead_log(tracking_uri: str) -> None:
+    """For SQLite, before MLflow opens it: its UI can then read while we write. The file keeps the mode."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return
+    # A UI in the middle of a read refuses the change; it is tried again at the next start.
+    path = _sqlite_path(tracking_uri)
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=2)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 @contextmanager

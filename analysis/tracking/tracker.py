@@ -9,7 +9,13 @@ from pathlib import Path
 
 from analysis.records import connect, read_epochs_since
 from analysis.studies import StudyInfo, load_study
-from analysis.tracking.server import check_reachable, find_tracking_uri, only_writer, silence_mlflow
+from analysis.tracking.server import (
+    check_reachable,
+    find_tracking_uri,
+    only_writer,
+    silence_mlflow,
+    use_write_ahead_log,
+)
 from analysis.tracking.view import MlflowView
 
 logger = logging.getLogger("unfreeze")
@@ -21,7 +27,7 @@ class Tracker:
     """Follows a study database from a thread of its own. Whatever MLflow does, the search goes on."""
 
     def __init__(
-        self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 2.0
+        self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 3.0
     ) -> None:
         self._study_dir = study_dir
         self._given_uri = tracking_uri
@@ -117,6 +123,7 @@ def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
     uri = find_tracking_uri(study, tracking_uri)
     check_reachable(uri)
     silence_mlflow()
+    use_write_ahead_log(uri)
     return MlflowView(study, uri)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,15 @@ def test_wrong_flags_end_with_code_2(tmp_path: Path, flags: list[str]) -> None:
         main(["leaderboard", "s", "--runs-dir", str(tmp_path), *flags])
 
     assert stopped.value.code == 2
+
+
+def test_the_leaderboard_loads_no_heavy_library() -> None:
+    heavy = ("torch", "mlflow", "pandas", "optuna", "ray", "numpy")
+    script = "import sys, analysis.__main__, analysis.leaderboard; "
+    script += f"print([name for name in {heavy} if name in sys.modules])"
+
+    printed = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert printed.strip() == "[]"
