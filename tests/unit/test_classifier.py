@@ -130,6 +130,24 @@ def test_parameters_are_counted_once() -> None:
     assert sum(p.numel() for p in make(1).parameters()) == 11_176_512 + head
 
 
+def test_the_next_trial_of_a_process_starts_from_the_untouched_weights() -> None:
+    expected = make(depth="all").eval()(images())
+
+    train_one_step(make(depth="all"))
+
+    assert torch.equal(make(depth="all").eval()(images()), expected)
+
+
+def test_features_are_the_same_bits_in_either_memory_layout() -> None:
+    classifier = make(depth=2)
+
+    features = classifier.prefix_features(images())
+    other = classifier.prefix_features(images().contiguous(memory_format=torch.channels_last))
+
+    assert torch.equal(features, other)
+    assert torch.equal(classifier.eval().forward_features(features.contiguous()), classifier(images()))
+
+
 def test_moving_a_classifier_moves_all_its_parts() -> None:
     classifier = make(depth=2).to(torch.float64)
 
