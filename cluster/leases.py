@@ -73,3 +73,5 @@ class Decision:
     outcome: str | None = None
     """complete | pruned | failed, when the trial ended."""
     reason: str | None = None
+    detail: str | None = None
+    """Last line of a failed trial's traceback."""

@@ -98,16 +98,14 @@ class Progress:
         counts = self._search.counts()
         done = sum(counts.values()) - counts["running"]
         value = self._search.scores.best_value(decision.trial)
-        parts = [f"trial {decision.trial} {decision.outcome} ({done}/{self._search.num_trials})"]
-        if decision.reason:
-            text = f": {decision.reason}"
-            parts[0] += text
+        why = "".join(f": {text}" for text in (decision.reason, decision.detail) if text)
+        parts = [f"trial {decision.trial} {decision.outcome}{why} ({done}/{self._search.num_trials})"]
         if value is not None and decision.outcome != "failed":
             parts.append(f"{self._search.scores.metric} {value:.4f} after epoch {decision.epoch}")
         if row is not None:
             parts.append(_describe(row.config))
         self._spoke = time.monotonic()
-        return "  ".join(part for part in parts if part)
+        return "  ".join(parts)
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")

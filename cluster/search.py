@@ -122,7 +122,7 @@ class Search:
             rows += self._note_epoch(trial, report, outcome)
             if outcome is not None:
                 endings.append(self._end(trial, outcome, reason=reason, traceback=text))
-            decisions.append(_decision(trial, report.epoch, reason))
+            decisions.append(_decision(trial, report.epoch, reason, text))
         if rows or endings or attrs:
             self._records.record(rows, endings, attrs)
         for row in rows:
@@ -231,7 +231,7 @@ class Search:
         trial.end_attempt(now=self._now())
         self._streak = self._streak + 1 if outcome == "failed" and reason in ("bug", "data") else 0
         if self._streak >= FAILURE_STREAK:
-            last = (traceback or "").strip().rpartition("\n")[2]
+            last = _last_line(traceback) or ""
             self.stop(f"the last {self._streak} trials failed, so would the next: {reason}: {last}")
         attrs: dict[str, Any] = {"outcome": outcome, "reason": reason, "traceback": traceback}
         attrs |= {"worker": trial.worker, "attempts": trial.attempt, "seconds": round(trial.seconds, 3)}
@@ -261,13 +261,23 @@ class Search:
         ending = self._end(trial, "failed", reason=error.reason, traceback=error.message)
         self._records.record(endings=[ending])
         self._tell([ending])
-        return [_decision(trial, trial.num_epochs, error.reason)]
+        return [_decision(trial, trial.num_epochs, error.reason, error.message)]
 
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._proposals.tell(ending.trial, ending.state, ending.value)
 
 
-def _decision(trial: TrialStatus, epoch: int, reason: str | None) -> Decision:
-    action = "continue" if trial.outcome is None else "stop"
-    return Decision(trial=trial.number, epoch=epoch, action=action, outcome=trial.outcome, reason=reason)
+def _decision(trial: TrialStatus, epoch: int, reason: str | None, traceback: str | None) -> Decision:
+    return Decision(
+        trial=trial.number,
+        epoch=epoch,
+        action="continue" if trial.outcome is None else "stop",
+        outcome=trial.outcome,
+        reason=reason,
+        detail=_last_line(traceback),
+    )
+
+
+def _last_line(text: str | None) -> str | None:
+    return text.strip().rpartition("\n")[2] if text else None

@@ -1,0 +1,170 @@
+"""A whole search on a real Ray: its end, its accidents, and being killed and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.session import Session
+from tests.integration.toy_driver import make_config, run_toy_study
+from tests.integration.toy_trainable import toy_accuracy
+
+REPOSITORY = Path(__file__).parents[2]
+DRIVER = Path(__file__).with_name("toy_driver.py")
+
+
+def query(runs_dir: Path, sql: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(f"file:{runs_dir}/toy/study.db?mode=ro", uri=True) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def states(runs_dir: Path) -> Counter[str]:
+    return Counter(state for (state,) in query(runs_dir, "SELECT state FROM trials"))
+
+
+def attributes(runs_dir: Path, key: str) -> dict[int, Any]:
+    sql = f"SELECT number, value_json FROM trial_user_attributes NATURAL JOIN trials WHERE key = '{key}'"
+    return {number: json.loads(value) for number, value in query(runs_dir, sql)}
+
+
+def epochs_of(runs_dir: Path, trial: int) -> list[int]:
+    sql = f"SELECT epoch FROM epochs WHERE trial = {trial} ORDER BY epoch"
+    return [epoch for (epoch,) in query(runs_dir, sql)]
+
+
+def start_driver(runs_dir: Path, **settings: Any) -> subprocess.Popen[str]:
+    """A driver with a process group of its own, as a shell gives it: Ctrl-C goes to all of the group."""
+    command = [sys.executable, str(DRIVER), "--runs-dir", str(runs_dir), "--settings", json.dumps(settings)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "UNFREEZE_CACHE": str(runs_dir / "cache")}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, process_group=0
+    )
+
+
+def wait_for(table: str, num: int, *, runs_dir: Path, driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and driver.poll() is None:
+        try:
+            if query(runs_dir, f"SELECT count(*) FROM {table}")[0][0] >= num:
+                return
+        except sqlite3.OperationalError:
+            pass  # not there yet
+        time.sleep(0.05)
+    raise AssertionError(f"no {num} {table}: {driver.communicate()[0]}")
+
+
+def test_a_whole_search_ends_finished_and_leaves_no_files_of_tune(
+    ray_session: Session, tmp_path: Path
+) -> None:
+    ending, search = run_toy_study(make_config(tmp_path, trials=8), settings={})
+
+    assert ray_session.cpus == 2
+    assert ending.how == "finished"
+    assert search.counts()["running"] == 0
+    assert states(tmp_path).total() == 8
+    assert not (tmp_path / "toy" / ".ray").exists()
+    for number, config in attributes(tmp_path, "config").items():
+        last = epochs_of(tmp_path, number)[-1]
+        value = query(tmp_path, f"SELECT value FROM trial_values WHERE trial_id = {number + 1}")[0][0]
+        assert value == pytest.approx(toy_accuracy(config["learning_rate"], last))
+    assert set(attributes(tmp_path, "worker")) == set(range(8))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -> None:
+    ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"dies": 1})
+
+    assert ending.how == "finished"
+    assert attributes(tmp_path, "attempts") == {0: 1, 1: 2, 2: 1}
+    assert states(tmp_path)["FAIL"] == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_exception_in_the_trainable_fails_its_trial_only(tmp_path: Path) -> None:
+    ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"raises": 1})
+
+    assert ending.how == "finished"
+    assert states(tmp_path)["FAIL"] == 1
+    assert attributes(tmp_path, "reason") == {1: "bug"}
+    assert "no such layer" in attributes(tmp_path, "traceback")[1]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_time_budget_ends_the_run_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    config = make_config(tmp_path, trials=4, scheduler="none", max_epochs=9)
+    first, _ = run_toy_study(config, settings={"seconds": 0.1}, time_budget=0.5)
+    unfinished = states(tmp_path)["RUNNING"]
+
+    second, _ = run_toy_study(config, settings={})
+
+    assert first.how == "time budget"
+    assert unfinished > 0
+    assert second.how == "finished"
+    assert states(tmp_path) == {"COMPLETE": 4}
+    assert all(epochs_of(tmp_path, number) == list(range(1, 10)) for number in range(4))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_continued_and_ends_like_one_that_never_was(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    driver = start_driver(tmp_path, seconds=0.15, log=str(log))
+    wait_for("epochs", 5, runs_dir=tmp_path, driver=driver)
+    driver.kill()
+    driver.wait()
+    done_before = set(query(tmp_path, "SELECT trial, epoch FROM epochs"))
+
+    output = start_driver(tmp_path, log=str(log)).communicate(timeout=120)[0]
+
+    result = json.loads(output.strip().rpartition("\n")[2])
+    assert result["how"] == "finished"
+    assert states(tmp_path).total() == 8
+    assert states(tmp_path)["RUNNING"] == 0
+    assert done_before <= set(query(tmp_path, "SELECT trial, epoch FROM epochs"))
+    for number in range(8):
+        assert epochs_of(tmp_path, number) == list(range(1, len(epochs_of(tmp_path, number)) + 1))
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_running_epochs_and_the_same_command_continues(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path, seconds=0.3)
+    wait_for("epochs", 3, runs_dir=tmp_path, driver=driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    output = driver.communicate(timeout=60)[0]
+    interrupted = json.loads(output.strip().rpartition("\n")[2])
+    attempts_before = attributes(tmp_path, "attempts")
+
+    again = start_driver(tmp_path).communicate(timeout=120)[0]
+
+    assert interrupted["how"] == "interrupted"
+    assert "stopping after the running epochs" in output
+    assert "Traceback" not in output
+    assert interrupted["counts"]["failed"] == 0
+    assert json.loads(again.strip().rpartition("\n")[2])["how"] == "finished"
+    assert set(attempts_before.values()) == {1}
+    assert states(tmp_path)["FAIL"] == 0
+
+
+@pytest.mark.slow
+def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path, seconds=30)
+    wait_for("trials", 2, runs_dir=tmp_path, driver=driver)
+    time.sleep(3)
+    driver.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    began = time.monotonic()
+    driver.send_signal(signal.SIGINT)
+
+    output = driver.communicate(timeout=60)[0]
+
+    assert json.loads(output.strip().rpartition("\n")[2])["how"] == "interrupted"
+    assert time.monotonic() - began < 20

@@ -1,0 +1,100 @@
+"""The progress display: plain lines, a live table, and interrupts."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+from rich.console import Console
+
+from cluster.interrupts import Interrupts
+from cluster.leases import Lease, Report
+from cluster.progress import Progress
+from cluster.records import Records
+from cluster.schedulers import load_scheduler
+from cluster.search import Search
+from cluster.searchers import load_searcher
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    def space(trial: optuna.Trial) -> dict[str, object]:
+        trial.suggest_float("learning_rate", 0.1, 1)
+        return {"backbone": "lite0", "regime": "finetune", "unfreeze_depth": 2}
+
+    records = Records(
+        f"sqlite:///{tmp_path}/study.db", study="s", direction="maximize", metric="val_accuracy", new=True
+    )
+    return Search(
+        records,
+        space=space,
+        make_sampler=load_searcher("random"),
+        scheduler=load_scheduler("none"),
+        num_trials=2,
+        seed=0,
+        metric="val_accuracy",
+        max_epochs=2,
+    )
+
+
+def run_one_trial(search: Search, progress: Progress, *, outcome: str) -> None:
+    lease = search.next_lease()
+    assert isinstance(lease, Lease)
+    number = lease.trials[0].trial
+    progress.lease_started(lease)
+    for epoch, told in ((1, None), (2, outcome)):
+        report = Report(
+            trial=number,
+            attempt=1,
+            epoch=epoch,
+            metrics={"val_accuracy": 0.4 * epoch},
+            outcome=told,
+            traceback="Traceback\nKeyError: 1" if told == "failed" else None,
+        )
+        progress.reported(report, search.receive([report])[0])
+    progress.lease_ended(lease, search.lease_ended(lease), None)
+
+
+def test_without_a_terminal_each_ended_trial_is_one_line(search: Search) -> None:
+    output = io.StringIO()
+
+    with Progress(search, console=Console(file=output, width=120)) as progress:
+        run_one_trial(search, progress, outcome="complete")
+        run_one_trial(search, progress, outcome="failed")
+
+    assert output.getvalue().splitlines() == [
+        "trial 0 complete (1/2)  val_accuracy 0.8000 after epoch 2  lite0 finetune depth 2",
+        "trial 1 failed: bug: KeyError: 1 (2/2)  lite0 finetune depth 2",
+    ]
+
+
+def test_in_a_terminal_running_trials_stand_in_a_table_under_the_best_so_far(search: Search) -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=120, force_terminal=True, color_system=None)
+
+    with Progress(search, console=console) as progress:
+        run_one_trial(search, progress, outcome="complete")
+        lease = search.next_lease()
+        assert isinstance(lease, Lease)
+        progress.lease_started(lease)
+        console.print(progress._render())
+
+    assert "1/2 trials" in output.getvalue()
+    assert "best 0.8000 (trial 0)" in output.getvalue()
+    assert "lite0 finetune depth 2" in output.getvalue()
+
+
+def test_the_first_interrupt_asks_and_the_second_stops() -> None:
+    asked = []
+
+    with pytest.raises(KeyboardInterrupt), Interrupts(lambda: asked.append(1)) as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.received
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert asked == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
