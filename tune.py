@@ -8,16 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker, log_model
+from cluster.disk import remove_useless_files
 from cluster.flags import parse_flags
 from cluster.progress import Progress as SearchProgress
 from cluster.resources import Resources, check_resources, count_cpus, count_gpus
@@ -28,19 +27,16 @@ from cluster.searchers import load_searcher
 from cluster.session import open_session
 from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
-from search_spaces import DataFacts, PriorTrial, SearchSpace, describe, load_space
+from search_spaces import DataFacts, PriorTrial, SearchSpace, describe, load_space, make_table
 from trainables.config import StudySettings, make_trial_config
 from trainables.data.datasets import ImageListing, find_images
-from trainables.data.manifest import Manifest, make_manifest
+from trainables.data.manifest import Manifest
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
-from trainables.data.views import storage_size
 from trainables.model.backbones import Backbone, find_backbone
 from trainables.model.weights import locate_weights
-from trainables.sharing.image_store import ImageFact, open_or_build
-from trainables.training.checkpoints import delete_checkpoints
+from trainables.sharing.preparation import prepare_images
 
-NAMED_BAD_IMAGES = 5
 console = Console(highlight=False)
 
 
@@ -77,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             print_plan(plan)
             return 0
-        manifest = prepare_images(plan)
-        return run_study(plan, manifest)
+        return run_study(plan, read_images(plan))
     except (ValueError, OSError) as error:
         print(f"tune.py: {error}", file=sys.stderr)
         return 2
@@ -125,15 +120,7 @@ def make_plan(config: StudyConfig) -> Plan:
 
 def print_plan(plan: Plan) -> None:
     """Say what would run: the space as a table, the prior trials, the data, the resources."""
-    rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
-    table = Table(title=f"search space {plan.space.name}: {plan.space.summary}", title_justify="left")
-    for heading in ("hyperparameter", "values", "searched if"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(row.name, row.values, row.condition or "always")
-    for name, value in fixed.items():
-        table.add_row(name, str(value), "fixed")
-    console.print(table)
+    console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
     for prior in plan.priors:
         values = ", ".join(f"{name} {value}" for name, value in prior.config.items())
         console.print(f"prior trial [bold]{prior.name}[/bold] ({prior.source}): {values}")
@@ -152,55 +139,25 @@ def print_plan(plan: Plan) -> None:
     )
 
 
-def prepare_images(plan: Plan) -> Manifest:
-    """Decode every image once, leave out the bad ones, and split the rest.
-
-    Raises:
-        ValueError: images cannot be read and --bad-images is refuse, or what is left cannot be split.
-    """
-    facts: Sequence[ImageFact] = ()
-    for fit in dict.fromkeys(backbone.fit for backbone in plan.backbones):
-        size = storage_size(plan.image_size, fit)
-        with make_progress_bar("decoding images") as bar:
-            task = bar.add_task("decoding images", total=len(plan.listing.paths), visible=False)
-            store = open_or_build(
-                plan.listing.paths,
-                storage_size=size,
-                fit=fit,
-                cache_dir=Path(plan.config.cache_dir or ""),
-                budget_gb=plan.config.cache_gb,
-                progress=partial(show_progress, bar, task),
-            )
-        facts = store.facts
-    report_bad_images(plan, facts)
-    keep = store.readable
-    return make_manifest(plan.listing, [fact.digest for fact in facts], seed=plan.config.seed, keep=keep)
-
-
-def show_progress(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total, visible=True)
-
-
-def report_bad_images(plan: Plan, facts: Sequence[ImageFact]) -> None:
-    """Name and count the images that cannot be read.
-
-    Raises:
-        ValueError: there are some and --bad-images is refuse.
-    """
-    bad = [(path, fact) for path, fact in zip(plan.listing.paths, facts, strict=True) if not fact.ok]
-    if not bad:
-        return
-    named = "; ".join(f"{path} ({fact.reason})" for path, fact in bad[:NAMED_BAD_IMAGES])
-    more = f"; and {len(bad) - NAMED_BAD_IMAGES} more" if len(bad) > NAMED_BAD_IMAGES else ""
-    line = f"{len(bad)} of {len(facts)} images cannot be read: {named}{more}"
-    if plan.config.bad_images == "refuse":
-        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    print(f"skipping {line}", file=sys.stderr)
-
-
-def make_progress_bar(title: str) -> Progress:
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+def read_images(plan: Plan) -> Manifest:
+    """Decode every image once, with a progress bar, and say which ones are left out."""
+    config = plan.config
+    columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("decoding images", total=len(plan.listing.paths), visible=False)
+        manifest, left_out = prepare_images(
+            plan.listing,
+            fits=[backbone.fit for backbone in plan.backbones],
+            image_size=plan.image_size,
+            cache_dir=Path(config.cache_dir or ""),
+            budget_gb=config.cache_gb,
+            seed=config.seed,
+            refuse_bad=config.bad_images == "refuse",
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
+    if left_out:
+        print(f"skipping {left_out}", file=sys.stderr)
+    return manifest
 
 
 def run_study(plan: Plan, manifest: Manifest) -> int:
@@ -307,20 +264,9 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
     )
 
 
-def remove_useless_files(study: Study, search: Search) -> None:
-    """Of trials that have ended, keep the predictions; of the best one, its weights too."""
-    best = search.best()
-    for number, trial in search.trials.items():
-        if trial.outcome is None:
-            continue
-        delete_checkpoints(study.trial_directory(number))
-        if best is None or number != best[0]:
-            (study.trial_directory(number) / "model.pt").unlink(missing_ok=True)
-
-
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, tracker: Tracker) -> int:
     """Say how the search ended and where its result is; log the best classifier once all trials are done."""
-    best = search.best()
+    best = search.best_complete()
     tracker.finish()
     if ending.how == "failed":
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)

@@ -165,6 +165,11 @@ class Search:
         trials = list(self.trials.values())
         return self.scores.best(without={trial.number for trial in trials if trial.outcome == "failed"})
 
+    def best_complete(self) -> tuple[int, float] | None:
+        """Number and metric of the best trial that ran to its end: only those leave their weights."""
+        trials = list(self.trials.values())
+        return self.scores.best(without={trial.number for trial in trials if trial.outcome != "complete"})
+
     def _resume(self) -> Lease | None:
         if not self._unfinished:
             return None

@@ -2,7 +2,7 @@
 
 from search_spaces._catalogue import load_space, names
 from search_spaces._contract import DataFacts, Defaults, PriorTrial, SearchSpace
-from search_spaces._describe import SpaceRow, describe
+from search_spaces._describe import SpaceRow, describe, make_table
 
 __all__ = [
     "DataFacts",
@@ -12,5 +12,6 @@ __all__ = [
     "SpaceRow",
     "describe",
     "load_space",
+    "make_table",
     "names",
 ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.table import Table
+
 from search_spaces._contract import SearchSpace
 
 
@@ -70,3 +72,16 @@ def describe(
             others = list(trial.choices.get(name, ()))[1:]
             queue += [{**answers, name: choice} for choice in others]
     return list(rows.values()), fixed or {}
+
+
+def make_table(space: SearchSpace, *, backbones: Sequence[str], max_epochs: int) -> Table:
+    """The space as a person reads it."""
+    rows, fixed = describe(space, backbones=backbones, max_epochs=max_epochs)
+    table = Table(title=f"search space {space.name}: {space.summary}", title_justify="left")
+    for heading in ("hyperparameter", "values", "searched if"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.values, row.condition or "always")
+    for name, value in fixed.items():
+        table.add_row(name, str(value), "fixed")
+    return table
