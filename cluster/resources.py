@@ -10,7 +10,8 @@ from pathlib import Path
 from cluster.study import StudyConfig
 
 TRAIN_DRIVER_CPUS = 0.1
-"""Share of a core for the process that leads a trial of several workers; Ray Tune refuses 0."""
+"""Share of a core for the process that leads a trial of several workers; Ray Tune refuses 0. The workers give it up
+together (trainables/distributed.py), since it only waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def check_resources(config: StudyConfig, *, cpus: float, gpus: float) -> Resourc
     """
     per_gpu = config.gpus_per_trial if config.gpus_per_trial is not None else float(gpus > 0)
     workers = config.workers_per_trial
-    needed_cpus = workers * config.cpus_per_trial + (TRAIN_DRIVER_CPUS if workers > 1 else 0)
+    needed_cpus = workers * config.cpus_per_trial
     needed_gpus = workers * per_gpu
     each = f" ({workers} workers x {{}})" if workers > 1 else ""
     if needed_gpus > gpus:
@@ -55,7 +56,7 @@ def check_resources(config: StudyConfig, *, cpus: float, gpus: float) -> Resourc
             f"a trial needs {needed_gpus:g} GPUs{detail}, but there are {gpus:g}: {_lower('gpus', workers)}"
         )
     if needed_cpus > cpus:
-        detail = each.format(f"{config.cpus_per_trial:g}, and {TRAIN_DRIVER_CPUS} to lead them")
+        detail = each.format(f"{config.cpus_per_trial:g}")
         raise ValueError(
             f"a trial needs {needed_cpus:g} CPUs{detail}, but there are {cpus:g}: {_lower('cpus', workers)}"
         )

@@ -19,7 +19,7 @@ from cluster.interrupts import Interrupts
 from cluster.progress import Progress
 from cluster.resources import Resources
 from cluster.search import Search
-from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper, StartCallback
+from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 
 HowEnded = Literal["finished", "interrupted", "time budget", "failed"]
 
@@ -101,7 +101,6 @@ def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: P
         num_samples=-1,
         search_alg=SearcherAdapter(bridge),
         scheduler=SchedulerAdapter(bridge),
-        callbacks=[StartCallback(bridge)],
         stop=SearchStopper(bridge),
         reuse_actors=True,
         raise_on_failed_trial=False,

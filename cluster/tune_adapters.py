@@ -1,4 +1,4 @@
-"""The search as Ray Tune wants it: a Searcher, a scheduler, a callback and a stopper around one Search."""
+"""The search as Ray Tune wants it: a Searcher, a scheduler and a stopper around one Search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import ray.cloudpickle as cloudpickle
 from ray.exceptions import OutOfMemoryError, RayTaskError
-from ray.tune import Callback, Stopper
+from ray.tune import Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -19,7 +19,7 @@ from cluster.search import DONE, Search
 
 
 class Bridge:
-    """What the four adapters share: which Ray trial holds which lease.
+    """What the three adapters share: which Ray trial holds which lease.
 
     Tune tells the scheduler of a result first, and tells the searcher only if the trial goes on: so values
     and decisions are recorded together in the scheduler's adapter.
@@ -58,6 +58,8 @@ class Bridge:
         return lease.as_config(self.settings)
 
     def started(self, tune_id: str) -> None:
+        if tune_id in self.running or tune_id not in self.leases:
+            return
         self.running.add(tune_id)
         self.search.lease_started(self.leases[tune_id])
         self.progress.lease_started(self.leases[tune_id])
@@ -120,6 +122,18 @@ class SchedulerAdapter(FIFOScheduler):
         super().__init__()
         self._bridge = bridge
 
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """The first pending trial; and, since Tune asks at every step, a look at which workers are up.
+
+        A Callback would be told of that, but with any callback Tune imports MLflow to count users (1.1 s).
+        """
+        live = {trial.trial_id: trial for trial in tune_controller.get_live_trials()}
+        for tune_id, trial in live.items():
+            if trial.status == TuneTrial.RUNNING:
+                self._bridge.started(tune_id)
+        in_order = (live[tune_id] for tune_id in list(self._bridge.leases) if tune_id in live)
+        return next((trial for trial in in_order if trial.status == TuneTrial.PENDING), None)
+
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         self._bridge.receive(trial.trial_id, result)
         ended = self._bridge.has_ended(trial.trial_id)
@@ -135,16 +149,6 @@ class SchedulerAdapter(FIFOScheduler):
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
         self._bridge.ended(trial.trial_id)
-
-
-class StartCallback(Callback):
-    """Tells when a lease's worker is up."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
-
-    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._bridge.started(trial.trial_id)
 
 
 class SearchStopper(Stopper):
