@@ -31,6 +31,7 @@ def config(**flags: Any) -> StudyConfig:
         ({"concurrent": 1}, 8, 0, 1),
         ({"trials": 3}, 8, 0, 3),
         ({"workers_per_trial": 2}, 5, 0, 2),
+        ({"workers_per_trial": 2}, 2, 0, 1),
         ({"workers_per_trial": 4}, 16, 4, 1),
         ({"concurrent": 5}, math.inf, math.inf, 5),
         ({}, math.inf, math.inf, 1),
@@ -47,7 +48,7 @@ def test_as_many_trials_run_at_once_as_fit(
     [
         ({"gpus_per_trial": 1}, "a trial needs 1 GPUs, but there are 0: lower --gpus-per-trial"),
         ({"cpus_per_trial": 3}, "a trial needs 3 CPUs, but there are 2: lower --cpus-per-trial"),
-        ({"workers_per_trial": 2}, r"a trial needs 2.1 CPUs \(2 workers x 1, and 0.1 to lead them\)"),
+        ({"workers_per_trial": 3}, r"a trial needs 3 CPUs \(3 workers x 1\), but there are 2"),
     ],
 )
 def test_what_fits_nowhere_is_refused_in_one_line(flags: dict[str, Any], message: str) -> None:
