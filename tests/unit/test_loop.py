@@ -180,3 +180,47 @@ def test_evaluation_keeps_probabilities_and_labels_in_order() -> None:
 def test_a_validation_loss_that_is_no_number_is_divergence() -> None:
     with pytest.raises(Diverged, match="validation"):
         evaluate(lambda inputs: inputs[:, :CLASSES] * float("nan"), [make_data()], num_classes=CLASSES)
+
+
+def test_shares_of_one_class_train_like_the_class_itself() -> None:
+    classes, shares = make_network(), make_network()
+    inputs, targets = make_data()
+    whole = nn.functional.one_hot(targets, CLASSES).float()
+
+    expected = train(classes, batch_size=24, label_smoothing=0.1)
+    groups = make_parameter_groups(head=dict(shares.named_parameters()), backbone={}, learning_rate=0.5)
+    result = train_epoch(
+        shares,
+        [(inputs, whole)],
+        optimizer=make_optimizer("sgd", groups),
+        schedule=make_schedule("constant", total_steps=100),
+        first_step=0,
+        num_classes=CLASSES,
+        generator=torch.Generator().manual_seed(0),
+        label_smoothing=0.1,
+    )
+
+    torch.testing.assert_close(weights_of(shares), weights_of(classes))
+    torch.testing.assert_close(result.sums.totals, expected.sums.totals)
+
+
+def test_a_class_weighs_in_the_loss_what_its_weight_says() -> None:
+    network = make_network()
+    inputs, targets = make_data()
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    losses = nn.functional.cross_entropy(network(inputs), targets, reduction="none")
+    expected = (losses * weights[targets]).mean().item()
+
+    metrics = train(network, batch_size=24, class_weights=weights).sums.compute("train")
+
+    assert metrics["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_micro_batches_of_a_weighted_update_train_like_the_whole_batch() -> None:
+    whole, parts = make_network(), make_network()
+    weights = torch.tensor([0.5, 1.0, 4.0])
+
+    train(whole, batch_size=24, class_weights=weights)
+    train(parts, batch_size=24, class_weights=weights, micro_batch_size=7)
+
+    torch.testing.assert_close(weights_of(parts), weights_of(whole))

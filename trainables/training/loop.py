@@ -67,6 +67,7 @@ def train_epoch(
     micro_batch_size: int | None = None,
     mixup_alpha: float = 0.0,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
     gradient_clip: float = 0.0,
     device: str = "cpu",
     reduce: Reduce | None = None,
@@ -75,9 +76,11 @@ def train_epoch(
 
     Args:
         forward: inputs -> logits; the inputs are whatever it takes, images or a frozen prefix's features.
+        batches: of inputs and classes, or of inputs and each class's share of every image, [B, classes].
         first_step: updates made so far in the schedule's phase.
         generator: of the CPU; all randomness of the epoch (MixUp, dropout) follows from it.
         micro_batch_size: images sent through at once; the update still averages over the whole batch.
+        class_weights: what an image of each class counts in the loss; the sum is divided by the images.
         reduce: sums a tensor over the workers.
 
     Raises:
@@ -88,14 +91,16 @@ def train_epoch(
     mixer = np.random.default_rng(_draw_seed(generator))
     step, images, multiplier = first_step, 0, schedule.multiplier(first_step)
     last_loss: Tensor | None = None
+    criterion = nn.CrossEntropyLoss(class_weights, reduction="sum", label_smoothing=label_smoothing)
     with _seeded(_draw_seed(generator), device):
         for inputs, targets in batches:
             if multiplier is None:
                 break
             set_learning_rate(optimizer, multiplier)
             optimizer.zero_grad(set_to_none=True)
-            batch = _mix(_move(inputs, device), _move(targets, device), alpha=mixup_alpha, random=mixer)
-            loss = _accumulate(forward, batch, sums, size=micro_batch_size, smoothing=label_smoothing)
+            batch = _Batch(_move(inputs, device), _move(targets, device))
+            batch = _mix(batch, alpha=mixup_alpha, random=mixer, num_classes=num_classes)
+            loss = _accumulate(forward, batch, sums, size=micro_batch_size, loss=criterion)
             # The previous update's loss is read once this one's work is queued: the device never idles.
             _check_finite(last_loss, step - 1)
             last_loss = loss
@@ -149,12 +154,11 @@ def evaluate(
 
 
 class _Batch(NamedTuple):
-    """The images of an update; with MixUp, each has a second class that counts for the rest of its share."""
+    """The images of an update."""
 
     inputs: Tensor
     targets: Tensor
-    partners: Tensor | None = None
-    share: float = 1.0
+    """Classes, int64 [B], or each class's share of every image, float [B, classes]."""
 
 
 def _move(tensor: Tensor, device: str) -> Tensor:
@@ -163,13 +167,16 @@ def _move(tensor: Tensor, device: str) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def _mix(inputs: Tensor, targets: Tensor, *, alpha: float, random: np.random.Generator) -> _Batch:
+def _mix(batch: _Batch, *, alpha: float, random: np.random.Generator, num_classes: int) -> _Batch:
     """MixUp with one share for the whole update and partners by permutation."""
     if alpha <= 0:
-        return _Batch(inputs, targets)
+        return batch
+    inputs, targets = batch
     share = float(random.beta(alpha, alpha))
     order = torch.from_numpy(random.permutation(len(targets))).to(inputs.device)
-    return _Batch(torch.lerp(inputs[order], inputs, share), targets, targets[order], share)
+    if targets.dim() == 1:
+        targets = functional.one_hot(targets, num_classes).float()
+    return _Batch(torch.lerp(inputs[order], inputs, share), torch.lerp(targets[order], targets, share))
 
 
 def _logits(forward: Forward, inputs: Tensor) -> Tensor:
@@ -180,24 +187,23 @@ def _logits(forward: Forward, inputs: Tensor) -> Tensor:
 
 
 def _accumulate(
-    forward: Forward, batch: _Batch, sums: MetricSums, *, size: int | None, smoothing: float
+    forward: Forward,
+    batch: _Batch,
+    sums: MetricSums,
+    *,
+    size: int | None,
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Gradients of the mean loss over the batch, in parts of `size` images; returns the mean loss."""
     count = len(batch.targets)
     total = torch.zeros((), device=batch.inputs.device)
     for start in range(0, count, size or count):
         part = slice(start, start + (size or count))
-        targets = batch.targets[part]
         logits = _logits(forward, batch.inputs[part])
-        loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
-        if batch.partners is not None:
-            partners = batch.partners[part]
-            other = functional.cross_entropy(logits, partners, reduction="sum", label_smoothing=smoothing)
-            loss = batch.share * loss + (1 - batch.share) * other
-            sums.update(logits.detach(), partners, loss.detach(), weight=1 - batch.share)
-        sums.update(logits.detach(), targets, loss.detach(), weight=batch.share)
-        (loss / count).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
+        loss_sum = loss(logits, batch.targets[part])
+        sums.update(logits.detach(), batch.targets[part], loss_sum.detach())
+        (loss_sum / count).backward()  # type: ignore[no-untyped-call]
+        total += loss_sum.detach()
     return total / count
 
 

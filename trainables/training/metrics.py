@@ -54,19 +54,19 @@ class MetricSums:
             confusion=torch.zeros(size, dtype=torch.float64, device=device) if confusion else None,
         )
 
-    def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, *, weight: float = 1.0) -> None:
+    def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor) -> None:
         """Add a batch.
 
         Args:
-            weight: share of each image that these targets stand for: below 1 where MixUp gave it two.
+            targets: classes, or each class's share of every image, which then is right by that share.
         """
         import torch
 
         top = logits.topk(min(3, logits.shape[1]), dim=1).indices
-        hits = top == targets[:, None]
+        hits = top == targets[:, None] if targets.dim() == 1 else targets.gather(1, top)
         batch = [loss_sum.double(), hits[:, 0].sum().double(), hits.sum().double()]
         images = torch.full_like(batch[0], len(targets))
-        self.totals += torch.stack([*batch, images]) * weight
+        self.totals += torch.stack([*batch, images])
         if self.confusion is not None:
             classes = self.confusion.shape[0]
             cells = torch.bincount(targets * classes + top[:, 0], minlength=classes * classes)
