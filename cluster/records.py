@@ -23,6 +23,9 @@ from cluster.storage import open_storage
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
 PATIENCE_SECONDS = 600.0
+"""So long a running study waits for its database."""
+OPENING_SECONDS = 10.0
+"""At the start a wrong address is likelier than a moment's outage."""
 
 EPOCHS = sa.Table(
     "epochs",
@@ -85,7 +88,10 @@ class Records:
 
     def __init__(self, url: str, *, study: str, direction: str, metric: str, new: bool) -> None:
         self._metric = metric
-        self._storage = self._patiently(lambda: open_storage(url))
+        try:
+            self._storage = self._patiently(lambda: open_storage(url), limit_seconds=OPENING_SECONDS)
+        except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
+            raise ValueError(f"the study database {_public(url)} cannot be opened: {_cause(error)}") from None
         self._engine = self._storage.engine
         self.study_id = self._patiently(lambda: self._find_or_create(study, direction, new=new))
         self._trial_ids: dict[int, int] = {}
@@ -117,17 +123,16 @@ class Records:
         self._storage.remove_session()
         self._engine.dispose()
 
-    def _patiently(self, work: Callable[[], T]) -> T:
+    def _patiently(self, work: Callable[[], T], *, limit_seconds: float = PATIENCE_SECONDS) -> T:
         began, pause = time.monotonic(), 0.05
         while True:
             try:
                 return work()
             except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
-                if time.monotonic() - began > PATIENCE_SECONDS:
+                if time.monotonic() - began > limit_seconds:
                     raise
-                cause = str(getattr(error, "orig", None) or error.__cause__ or error).strip()
                 log = logger.warning if pause > 0.5 else logger.debug
-                log("the study database does not answer (%s): waiting, nothing is lost", cause)
+                log("the study database does not answer (%s): waiting, nothing is lost", _cause(error))
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)
 
@@ -275,3 +280,12 @@ def _write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attr
 
 def _utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)  # Optuna keeps naive UTC
+
+
+def _cause(error: Exception) -> str:
+    text = str(getattr(error, "orig", None) or error.__cause__ or error).strip()
+    return text.partition("\n")[0]
+
+
+def _public(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True)

@@ -10,10 +10,25 @@ from optuna.storages import RDBStorage
 
 
 def open_storage(url: str) -> RDBStorage:
+    """Connect, and create Optuna's tables where they are missing.
+
+    Raises:
+        ValueError: no such kind of database, or its driver is not installed.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # With SQLite a write waits this long for another process's write (MLflow sync, a dashboard).
     arguments = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
-    storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})
+    try:
+        storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})
+    except ImportError:
+        scheme = url.partition(":")[0]
+        raise ValueError(
+            f"--storage {scheme}: its driver is not installed (for postgresql: pip install 'psycopg[binary]')"
+        ) from None
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ValueError) as error:
+        raise ValueError(
+            f"--storage must be a URL like sqlite:///study.db or postgresql://user@host/db: {error}"
+        ) from None
     if storage.engine.dialect.name == "sqlite":
         sa.event.listen(storage.engine, "connect", _set_pragmas)
         storage.engine.dispose()  # the connections made so far lack the pragmas
