@@ -9,6 +9,16 @@ import pytest
 from cluster.session import Session, open_session
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="also run what takes too long for every push")
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the unbounded versions of the tests run; a test skips, or takes a larger part, by it."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Ray with two CPUs, once for all tests: it takes several seconds to start."""
