@@ -10,8 +10,8 @@ from pathlib import Path
 from cluster.study import StudyConfig
 
 TRAIN_DRIVER_CPUS = 0.1
-"""Share of a core for the process that leads a trial of several workers; Ray Tune refuses 0. The workers give it
-up together (trainables/distributed.py), since it only waits for them."""
+"""Share of a core for the process that leads a trial of several workers; Ray Tune refuses 0. The workers give
+it up together (trainables/distributed.py), since it only waits for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
