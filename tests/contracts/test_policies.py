@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from trainables.data.policies import augment, evaluation_view, names
+from trainables.data.augmentation import augment, evaluation_view
+from trainables.data.policies import POLICIES, find_policy, names, policy_identity
 from trainables.data.views import Fit
 
 STORED, SIZE = 37, 32
@@ -84,6 +86,40 @@ def test_an_image_of_one_colour_keeps_it_where_colours_are_left_alone(policy: st
 
     view = augment(grey, ids=torch.arange(4), epoch=0, policy=policy, size=SIZE, seed=0)
 
-    if policy not in ("medium", "strong", "colour"):
-        torch.testing.assert_close(view, torch.full_like(view, 128 / 255), rtol=0, atol=1e-5)
+    chosen = find_policy(policy)
+    if not (chosen.recolours or chosen.automatic):
+        tolerance = 0.003 if chosen.erasing else 1e-5
+        torch.testing.assert_close(view, torch.full_like(view, 128 / 255), rtol=0, atol=tolerance)
     torch.testing.assert_close(view[:, 0], view[:, 1], rtol=0, atol=1e-5)  # grey stays grey
+
+
+@pytest.mark.parametrize("policy", RANDOM)
+def test_a_policy_draws_for_each_image_on_its_own(policy: str) -> None:
+    images = make_images(1).expand(24, STORED, STORED, 3)
+
+    views = augment(images, ids=torch.arange(24), epoch=1, policy=policy, size=SIZE, seed=0)
+
+    assert len(torch.unique(views.flatten(1), dim=0)) > 1
+
+
+@pytest.mark.parametrize("policy", RANDOM)
+def test_copies_drawn_together_are_those_drawn_one_by_one(policy: str) -> None:
+    images, ids = make_images(), torch.arange(100, 112)
+    copies = np.array([0, 1, 2] * 4)
+
+    together = augment(images, ids=ids, epoch=1, policy=policy, size=SIZE, seed=0, copy=copies)
+
+    for copy in range(3):
+        alone = make_views(policy, copy=copy)
+        torch.testing.assert_close(together[copy::3], alone[copy::3], rtol=0, atol=1e-6)
+
+
+def test_a_policy_that_means_something_else_is_another_one_to_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = policy_identity("light")
+
+    monkeypatch.setitem(POLICIES, "light", find_policy("strong"))
+
+    assert policy_identity("light") != before
+    assert len({policy_identity(name) for name in names()}) == len(names())

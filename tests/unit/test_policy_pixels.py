@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trainables.data.augmentation import augment, evaluation_view
 from trainables.data.geometry import resample
-from trainables.data.policies import augment, evaluation_view
+from trainables.data.policies import find_policy
 
 IDS = torch.arange(64)
 
@@ -107,15 +108,76 @@ def test_a_rotation_keeps_the_middle_in_the_middle() -> None:
     assert view.isfinite().all()
 
 
-def test_erasing_greys_a_square_in_about_a_quarter_of_the_images() -> None:
-    images = torch.zeros(64, 32, 32, 3, dtype=torch.uint8)
+def test_erasing_greys_a_rectangle_in_about_a_quarter_of_the_images() -> None:
+    images = torch.zeros(64, 40, 40, 3, dtype=torch.uint8)
 
-    view = view_of(images, "strong", 28)
+    grey = view_of(images, "strong", 36)[:, 0] == 0.5
 
-    share = (view[:, 0] == 0.5).float().mean((1, 2))
+    share = grey.float().mean((1, 2))
     assert 6 <= (share > 0).sum() <= 28
-    assert share.max() < 0.25
-    assert share[share > 0].min() > 0.01
+    assert share.max() < 0.38 and share[share > 0].min() > 0.01
+    rows, columns = grey.any(2).sum(1), grey.any(1).sum(1)
+    assert torch.equal(rows * columns, grey.sum((1, 2)))  # all of it, and nothing beside it
+    aspects = rows[share > 0] / columns[share > 0]
+    assert aspects.max() > 1.3 and aspects.min() < 1 / 1.3
+
+
+def test_flips_turn_about_a_quarter_of_the_images_each_way() -> None:
+    images = make_gradient(20)
+    plain = evaluation_view(images, size=16)
+
+    view = view_of(images, "flips", 16)
+
+    ways = [plain, plain.flip(3), plain.flip(2), plain.flip((2, 3))]
+    counts = [sum(torch.equal(one, other) for one, other in zip(view, way, strict=True)) for way in ways]
+    assert sum(counts) == 64
+    assert all(5 <= count <= 30 for count in counts)
+
+
+def test_zoom_changes_the_scale_by_up_to_a_fifth() -> None:
+    images = make_gradient(60)
+
+    view = view_of(images, "zoom", 40)
+
+    steps = ((view[:, 0, 25, 20] - view[:, 0, 15, 20]) * 255 / 10).abs()  # source rows for each row
+    assert steps.min() > 1 / 1.2 - 0.05 and steps.max() < 1 / 0.8 + 0.05
+    assert steps.max() - steps.min() > 0.25
+
+
+def test_contrast_moves_values_away_from_or_towards_the_images_own_mean() -> None:
+    images = torch.full((64, 20, 20, 3), 100, dtype=torch.uint8)
+    images[:, :, :10] = 140
+
+    view = view_of(images, "contrast", 20)
+
+    spread = (view[:, 0, 0, 0] - view[:, 0, 0, -1]).abs() * 255
+    assert spread.min() > 40 * 0.7 - 1 and spread.max() < 40 * 1.3 + 1
+    assert spread.max() - spread.min() > 15
+    torch.testing.assert_close(view.mean((1, 2, 3)) * 255, torch.full((64,), 120.0))
+
+
+def test_a_random_resized_crop_shows_between_a_twelfth_and_all_of_the_image() -> None:
+    images = make_gradient(60)
+
+    view = view_of(images, "random_resized_crop", 40)
+
+    heights = (view[:, 0, -1, 0] - view[:, 0, 0, 0]).abs() * 255 * 40 / 39 / 60
+    widths = (view[:, 1, 0, -1] - view[:, 1, 0, 0]).abs() * 255 * 40 / 39 / 60
+    areas, aspects = heights * widths, widths / heights
+    assert areas.min() > 0.07 and areas.max() < 1.05
+    assert areas.min() < 0.2 and areas.max() > 0.8
+    assert aspects.min() > 0.74 and aspects.max() < 1.36
+
+
+def test_the_published_settings_are_what_their_policies_say() -> None:
+    plants, flowers, scenes = (find_policy(name) for name in ("plants_b9", "flowers_e7", "scenes_d9"))
+    imagenette = find_policy("imagenette")
+
+    assert plants.flip and plants.flip_vertical and 0 < plants.shift <= 0.1
+    assert flowers.flip and round(224 * flowers.shift) == 45
+    assert (flowers.zoom, flowers.contrast) == (0.2, 0.3)
+    assert (scenes.flip, scenes.shift, scenes.zoom) == (True, 0.1, 0.1)
+    assert imagenette.flip and imagenette.random_crop and imagenette.erasing
 
 
 @pytest.mark.parametrize("policy", ["lihgt", "none ", ""])

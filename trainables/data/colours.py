@@ -1,4 +1,4 @@
-"""Colour changes of the views: one colour matrix an image, and greyed-out squares."""
+"""Colour changes of the views: one colour matrix an image, and greyed-out rectangles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import math
 import torch
 
 LUMA = (0.299, 0.587, 0.114)
-SMALLEST_SQUARE, LARGEST_SQUARE = 0.15, 0.45
-"""Side of an erased square, as a share of the view's: 2 to 20 % of its area."""
+SMALLEST_ERASED, LARGEST_ERASED = 0.02, 0.33
+"""Area of an erased rectangle, as a share of the view's."""
+
+ERASED_ASPECT = 3.3
+"""Largest ratio of an erased rectangle's sides. Both as published: https://arxiv.org/abs/1708.04896."""
+
+GREY = 0.5
+"""What is erased or lies outside the picture: nearly the mean of photographs."""
 
 
 def adjust_colours(
@@ -39,20 +45,27 @@ def adjust_colours(
     return pixels.clamp_(0, 1).view_as(view)
 
 
-def erase_square(view: torch.Tensor, draws: torch.Tensor, *, probability: float) -> torch.Tensor:
-    """Grey out a square of [B, 3, H, W] in some images.
+def erase_rectangle(view: torch.Tensor, draws: torch.Tensor, *, probability: float) -> torch.Tensor:
+    """Grey out a rectangle of [B, 3, H, W] in some images.
 
     Args:
-        draws: [B, 4] in [0, 1): whether, how large, and where (vertically, horizontally).
+        draws: [B, 5] in [0, 1): whether, which area, where (vertically, horizontally), and which shape.
     """
-    size = view.shape[-1]
-    side = SMALLEST_SQUARE + (LARGEST_SQUARE - SMALLEST_SQUARE) * draws[:, 1]
-    side = torch.where(draws[:, 0] < probability, side, 0.0)
-    centres = (torch.arange(size, device=view.device) + 0.5) / size
-    starts = draws[:, 2:] * (1 - side[:, None])
-    inside = (centres >= starts[:, :, None]) & (centres < (starts + side[:, None])[:, :, None])
-    erased = inside[:, 0, :, None] & inside[:, 1, None, :]
-    return view.masked_fill_(erased[:, None], 0.5)
+    area = SMALLEST_ERASED + (LARGEST_ERASED - SMALLEST_ERASED) * draws[:, 1]
+    stretch = torch.exp(0.5 * math.log(ERASED_ASPECT) * (2 * draws[:, 4] - 1))
+    sides = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], dim=1).clamp(max=1)
+    sides = torch.where(draws[:, :1] < probability, sides, 0.0)
+    corners = draws[:, 2:4] * (1 - sides)
+    erased = rectangle_mask(view.shape[-1], corners, sides)
+    return view.masked_fill_(erased[:, None], GREY)
+
+
+def rectangle_mask(size: int, corners: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
+    """[B, size, size]: pixels whose centre is inside, given shares of the side, vertical first."""
+    centres = (torch.arange(size, device=corners.device) + 0.5) / size
+    starts, stops = corners[:, :, None], (corners + sides)[:, :, None]
+    inside = (centres >= starts) & (centres < stops)
+    return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
 def _turn_hue(angle: torch.Tensor) -> torch.Tensor:

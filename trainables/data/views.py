@@ -15,18 +15,23 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def draw_uniform(
-    seed: int, policy: str, epoch: int, ids: NDArray[Any], num: int, *, copy: int = 0
+    seed: int, policy: str, epoch: int, ids: NDArray[Any], num: int, *, copy: int | NDArray[Any] = 0
 ) -> NDArray[np.float64]:
     """Draw `num` values in [0, 1) for every image: the same ones in whatever batch or order the image comes.
 
     splitmix64 (https://prng.di.unimi.it/splitmix64.c), keyed by seed, policy, epoch, copy; counted by image.
+    The copy is one for all images, or one for each.
     """
-    name = f"{seed}/{policy}/{epoch}/{copy}".encode()
-    key = np.uint64(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
+    copies, which = np.unique(copy, return_inverse=True)
+    key = np.array([_make_key(f"{seed}/{policy}/{epoch}/{number}") for number in copies])[which]
     counters = np.arange(1, num + 1, dtype=np.uint64) * _GOLDEN
     start = _mix(_mix(np.asarray(ids).astype(np.uint64) + _GOLDEN) ^ key)
     bits = _mix(start[:, None] + counters[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _make_key(name: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
 
 
 def storage_size(size: int, fit: Fit) -> int:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.data.policies import augment, evaluation_view
+from trainables.data.augmentation import augment, evaluation_view
 from trainables.data.views import Fit
 from trainables.model.classifier import Classifier
 from trainables.sharing.activation_cache import ActivationCache, ActivationKey

@@ -1,0 +1,204 @@
+"""RandAugment and TrivialAugment: operations drawn per image, each applied to the images that drew it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainables.data.colours import GREY, LUMA
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+"""A view [B, 3, H, W] and each image's signed strength [B] to the view."""
+
+NUM_LEVELS = 31
+"""Strengths are counted 0 to 30, as published."""
+
+_MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+_SIGNED = (*_MOVES, "brightness", "saturation", "contrast", "sharpness")
+OPERATIONS = ("identity", *_SIGNED, "posterize", "solarize", "autocontrast", "equalize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How many operations an image gets, and how strong they are."""
+
+    num_operations: int
+    level: int | None
+    """None: every level equally often."""
+
+    largest: dict[str, float]
+    """Strength at the highest level: shares of the side, degrees, relative changes, or bits left out."""
+
+
+def _largest(shear: float, translate: float, degrees: float, change: float, bits: int) -> dict[str, float]:
+    changes = dict.fromkeys(("brightness", "saturation", "contrast", "sharpness"), change)
+    moves = {"shear_x": shear, "shear_y": shear, "translate_x": translate, "translate_y": translate}
+    return {"rotate": degrees, "posterize": bits, "solarize": 1.0} | moves | changes
+
+
+RECIPES = {
+    # https://arxiv.org/abs/1909.13719 with torchvision's defaults: N = 2, M = 9.
+    "randaugment": Recipe(num_operations=2, level=9, largest=_largest(0.3, 150 / 331, 30, 0.9, 4)),
+    # https://arxiv.org/abs/2103.10158, wide: 32 px of 224 are a seventh.
+    "trivialaugment": Recipe(num_operations=1, level=None, largest=_largest(0.99, 1 / 7, 135, 0.99, 6)),
+}
+
+
+def apply_operations(view: Tensor, draws: Tensor, recipe: Literal["randaugment", "trivialaugment"]) -> Tensor:
+    """Change [B, 3, H, W] in [0, 1] in place.
+
+    Args:
+        draws: [B, 6] in [0, 1), on the CPU: operation, level and sign of up to two operations.
+    """
+    chosen = RECIPES[recipe]
+    for number in range(chosen.num_operations):
+        operations, levels, signs = draws[:, 3 * number : 3 * number + 3].unbind(1)
+        numbers = (operations * len(OPERATIONS)).long()
+        levels = (levels * NUM_LEVELS).floor()
+        if chosen.level is not None:
+            levels = torch.full_like(levels, chosen.level)
+        for group in _groups():
+            _apply_group(view, group, numbers, levels / (NUM_LEVELS - 1), signs < 0.5, chosen.largest)
+    return view
+
+
+def _groups() -> tuple[tuple[str, ...], ...]:
+    """Operations applied together: all that only move pixels, and each of the others."""
+    return (_MOVES, *((name,) for name in OPERATIONS if name != "identity" and name not in _MOVES))
+
+
+def _apply_group(
+    view: Tensor,
+    group: tuple[str, ...],
+    numbers: Tensor,
+    levels: Tensor,
+    negative: Tensor,
+    largest: dict[str, float],
+) -> None:
+    """Apply the operations of a group to the images that drew one of them."""
+    first = OPERATIONS.index(group[0])
+    rows = torch.nonzero((numbers >= first) & (numbers < first + len(group))).squeeze(1)
+    if not len(rows):
+        return
+    reach = torch.tensor([largest.get(name, 0.0) for name in group])
+    strengths = levels[rows] * reach[numbers[rows] - first]
+    if group[0] in _SIGNED:
+        strengths = torch.where(negative[rows], -strengths, strengths)
+    where = rows.to(view.device)
+    if group == _MOVES:
+        pairs = zip(numbers[rows] - first, strengths.tolist(), strict=True)
+        matrices = torch.tensor([matrix_of(group[number], strength) for number, strength in pairs])
+        view[where] = move(view[where], matrices.to(view.device))
+    else:
+        view[where] = _OPERATIONS[group[0]](view[where], strengths.to(view.device))
+
+
+def move(view: Tensor, matrices: Tensor) -> Tensor:
+    """Show at every position what lies where the [B, 2, 3] matrices send it, in shares of the side from the
+    top left corner; grey outside."""
+    size = view.shape[-1]
+    centres = (torch.arange(size, device=view.device) + 0.5) / size
+    across, down = centres[None, None, :], centres[None, :, None]
+    cells = matrices[:, :, :, None, None]
+    sources = cells[:, :, 0] * across[:, None] + cells[:, :, 1] * down[:, None] + cells[:, :, 2]
+    grid = (2 * sources - 1).permute(0, 2, 3, 1)
+    moved = functional.grid_sample(
+        view - GREY, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return moved.add_(GREY)
+
+
+def matrix_of(name: str, strength: float) -> list[list[float]]:
+    """Where the operation takes each pixel of its result from. Shears keep the top left corner in place."""
+    cosine, sine = math.cos(math.radians(strength)), math.sin(math.radians(strength))
+    matrices: dict[str, list[list[float]]] = {
+        "shear_x": [[1, strength, 0], [0, 1, 0]],
+        "shear_y": [[1, 0, 0], [strength, 1, 0]],
+        "translate_x": [[1, 0, strength], [0, 1, 0]],
+        "translate_y": [[1, 0, 0], [0, 1, strength]],
+        "rotate": [[cosine, -sine, (1 - cosine + sine) / 2], [sine, cosine, (1 - cosine - sine) / 2]],
+    }
+    return matrices[name]
+
+
+def _blend(base: Tensor, view: Tensor, change: Tensor) -> Tensor:
+    """`base` at a change of -1, the view at 0, and beyond it above."""
+    return torch.lerp(base, view, 1 + change[:, None, None, None]).clamp_(0, 1)
+
+
+def brighten(view: Tensor, change: Tensor) -> Tensor:
+    return _blend(torch.zeros_like(view), view, change)
+
+
+def saturate(view: Tensor, change: Tensor) -> Tensor:
+    return _blend(_grey(view).expand_as(view), view, change)
+
+
+def contrast(view: Tensor, change: Tensor) -> Tensor:
+    return _blend(_grey(view).mean((2, 3), keepdim=True).expand_as(view), view, change)
+
+
+def sharpen(view: Tensor, change: Tensor) -> Tensor:
+    """Away from, or towards, a slightly blurred view; the outermost pixels stay."""
+    kernel = torch.ones(3, 1, 3, 3, device=view.device)
+    kernel[:, :, 1, 1] = 5
+    blurred = view.clone()
+    blurred[:, :, 1:-1, 1:-1] = functional.conv2d(view, kernel / 13, groups=3)
+    return _blend(blurred, view, change)
+
+
+def posterize(view: Tensor, left_out: Tensor) -> Tensor:
+    """Keep only the highest bits of every value."""
+    steps = (2 ** left_out.round())[:, None, None, None]
+    return ((_to_levels(view) / steps).floor() * steps).div_(255)
+
+
+def solarize(view: Tensor, strength: Tensor) -> Tensor:
+    """Turn bright values into their negative: none at strength 0, all at 1."""
+    return torch.where(view >= (1 - strength)[:, None, None, None], 1 - view, view)
+
+
+def autocontrast(view: Tensor, _: Tensor) -> Tensor:
+    """Stretch each colour of each image to the whole range."""
+    lowest, highest = view.amin((2, 3), keepdim=True), view.amax((2, 3), keepdim=True)
+    width = highest - lowest
+    return torch.where(width > 0, (view - lowest) / width.clamp(min=1e-6), view).clamp_(0, 1)
+
+
+def equalize(view: Tensor, _: Tensor) -> Tensor:
+    """Spread each colour's levels so that all are about equally frequent, as Pillow does."""
+    levels = _to_levels(view).long().flatten(2).flatten(0, 1)
+    counts = torch.zeros(len(levels), 256, device=view.device, dtype=torch.long)
+    counts.scatter_add_(1, levels, torch.ones_like(levels))
+    highest = levels.amax(1, keepdim=True)
+    step = (levels.shape[1] - counts.gather(1, highest)) // 255
+    before = counts.cumsum(1) - counts
+    table = ((before + step // 2) // step.clamp(min=1)).clamp_(max=255)
+    table = torch.where(step > 0, table, torch.arange(256, device=view.device))
+    return table.gather(1, levels).view(view.shape).to(view.dtype).div_(255)
+
+
+def _grey(view: Tensor) -> Tensor:
+    return (view * torch.tensor(LUMA, device=view.device)[:, None, None]).sum(1, keepdim=True)
+
+
+def _to_levels(view: Tensor) -> Tensor:
+    return (view * 255).round_()
+
+
+_OPERATIONS: dict[str, Operation] = {
+    "brightness": brighten,
+    "saturation": saturate,
+    "contrast": contrast,
+    "sharpness": sharpen,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+}
