@@ -240,6 +240,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
                 storage_dir=study.directory / ".ray",
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
+                is_lost=lambda: study.lock.lost,
             )
 
 

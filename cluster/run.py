@@ -102,7 +102,9 @@ def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: P
         search_alg=SearcherAdapter(bridge),
         scheduler=SchedulerAdapter(bridge),
         stop=SearchStopper(bridge),
-        reuse_actors=True,
+        # A function that is stopped goes on in its thread, and what it started holds on to its resources:
+        # only the end of its process ends a Ray Train run.
+        reuse_actors=isinstance(trainable, type),
         raise_on_failed_trial=False,
         verbose=0,
         trial_dirname_creator=lambda trial: trial.trial_id,

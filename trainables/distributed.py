@@ -38,7 +38,7 @@ def distributed_trial(config: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
-        tune.report({"reports": [failure_report(lease, error)], "done": True})
+        tune.report({"reports": [failure_report(lease, error)]})
 
 
 def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
@@ -85,4 +85,4 @@ def train_on_worker(config: dict[str, Any]) -> None:
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), reduce=reduce, wrap=wrap)
     (run,) = start_lease(config, team=team)
     while not run.finished:
-        train.report({"reports": run.advance(), "done": run.finished})
+        train.report({"reports": run.advance()})
