@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -15,18 +16,35 @@ _POSITIVE = (
     "batch_size",
     "learning_rate",
     "backbone_learning_rate_factor",
+    "layer_decay",
     "second_phase_learning_rate_factor",
+    "gradual_epochs",
+    "num_neighbours",
+    "mix_alpha",
 )
 _NOT_NEGATIVE = (
     "weight_decay",
+    "head_l2",
     "warmup_epochs",
     "frozen_epochs",
-    "head_width",
+    "steps_per_epoch",
+    "validation_steps",
     "mixup_alpha",
     "gradient_clip",
     "early_stopping_patience",
 )
-_SHARES = ("dropout", "momentum", "label_smoothing")
+_SHARES = ("dropout", "momentum", "label_smoothing", "ema_decay")
+_CHOICES = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "head_pooling": ("average", "flatten"),
+    "class_weights": ("none", "balanced", "effective"),
+    "sampler": ("shuffle", "balanced"),
+    "mix": ("none", "mixup", "cutmix"),
+    "distance": ("cosine", "euclidean"),
+}
+_NAMED_DEPTH = re.compile(r"all|layers:[1-9]\d*|from:.+")
+_WIDTHS = re.compile(r"[1-9]\d*(-[1-9]\d*)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +57,11 @@ class TrialConfig:
     regime: str = "finetune"
     """Which parameters train, and when: a file of trainables/training/regimes."""
 
-    unfreeze_depth: int | Literal["all"] = 1
-    """Backbone stages that train, counted from the top: 0 = head only, "all" = the whole network."""
+    unfreeze_depth: int | str = 1
+    """Backbone stages that train, counted from the top: 0 = head only, "all" = the whole network.
+
+    Or "layers:60", the last 60 layers with parameters, or "from:blocks.4", that module and all above it.
+    """
 
     epochs: int = 10
     """Most epochs this trial runs: its full budget."""
@@ -56,6 +77,9 @@ class TrialConfig:
 
     backbone_learning_rate_factor: float = 1.0
     """The backbone's learning rate as a share of the head's."""
+
+    layer_decay: float = 1.0
+    """Learning-rate factor from each stage to the one below it, the head being the top."""
 
     optimizer: str = "adamw"
     momentum: float = 0.9
@@ -75,12 +99,29 @@ class TrialConfig:
     second_phase_learning_rate_factor: float = 0.1
     """two_phase only: the second phase's peak learning rate as a share of the first's."""
 
-    head_width: int = 0
-    """Units of the head's hidden layer; 0 = a linear head."""
+    gradual_epochs: int = 1
+    """gradual only: epochs between unfreezing one stage and the next."""
+
+    num_neighbours: int = 5
+    """knn only."""
+
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    """knn only: what makes two images neighbours."""
+
+    head_pooling: Literal["average", "flatten"] = "average"
+    """How the backbone's last maps become features: its own pooling, or every value of every map."""
+
+    head_width: int | str = 0
+    """Units of the head's hidden layer; 0 = a linear head; "512-128" = two hidden layers."""
 
     head_batch_norm: bool = False
+    """Batch norm of the features that enter the head."""
+
+    head_l2: float = 0.0
+    """L2 penalty, this times the sum of squares, on the weights of the head's dense layers."""
+
     dropout: float = 0.0
-    """Share of features dropped before the last linear layer."""
+    """Share of features dropped behind every hidden layer, or before the only layer."""
 
     zero_init_head: bool = False
     """Start the last linear layer at zero, as BiT does."""
@@ -90,6 +131,42 @@ class TrialConfig:
 
     mixup_alpha: float = 0.0
     """MixUp's Beta parameter; one lambda an update, as HyperRule has it. 0 = off."""
+
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mixed views: partner, share and soft label belong to the image, so that trials see the same ones."""
+
+    mix_alpha: float = 1.0
+    """Beta parameter of a mixed view's share."""
+
+    mix_share: float = 1.0
+    """Share of the images that are mixed."""
+
+    cutmix_min: float = 0.0
+    """Smallest side of CutMix' patch, as a share of the image's."""
+
+    cutmix_max: float = 1.0
+    """Largest side of CutMix' patch, as a share of the image's."""
+
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """What an image counts in the loss: the same, by its class' rarity, or by the effective number."""
+
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Every image once an epoch, or every class equally often."""
+
+    minority_policy: str = ""
+    """Smaller classes are over-sampled to the largest one, copies augmented by this policy first."""
+
+    zero_inputs: bool = False
+    """Blank images: the baseline that any pipeline must beat."""
+
+    steps_per_epoch: int = 0
+    """Most updates in an epoch; 0 = all images."""
+
+    validation_steps: int = 0
+    """Most batches of validation images, the same ones in every epoch; 0 = all images."""
+
+    ema_decay: float = 0.0
+    """Validate and keep a moving average of the weights, with this decay an update; 0 = the weights."""
 
     label_smoothing: float = 0.0
     gradient_clip: float = 0.0
@@ -108,18 +185,36 @@ class TrialConfig:
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
-        if self.unfreeze_depth != ALL and (
-            not isinstance(self.unfreeze_depth, int) or self.unfreeze_depth < 0
-        ):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        depth = self.unfreeze_depth
+        if not (depth >= 0 if isinstance(depth, int) else _NAMED_DEPTH.fullmatch(depth)):
             raise ValueError(
-                f'unfreeze_depth must be a count of stages or "all", got {self.unfreeze_depth!r}'
+                f'unfreeze_depth must be a count of stages, "all", "layers:N" or "from:MODULE", got {depth!r}'
+            )
+        hidden_widths(self.head_width)
+        if not 0 <= self.mix_share <= 1:
+            raise ValueError(f"mix_share must be in [0, 1], got {self.mix_share}")
+        if not 0 <= self.cutmix_min <= self.cutmix_max <= 1:
+            raise ValueError(
+                f"0 <= cutmix_min <= cutmix_max <= 1 must hold, got {self.cutmix_min} and {self.cutmix_max}"
             )
         if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size must be in 1..batch_size, got {self.micro_batch_size}")
+
+
+def hidden_widths(head_width: int | str) -> tuple[int, ...]:
+    """The units of each hidden layer of a head, the first one first.
+
+    Raises:
+        ValueError: neither a count nor counts joined by hyphens.
+    """
+    if head_width == 0:
+        return ()
+    if not _WIDTHS.fullmatch(str(head_width)):
+        raise ValueError(f'head_width must be 0, a width, or widths like "512-128", got {head_width!r}')
+    return tuple(int(width) for width in str(head_width).split("-"))
 
 
 def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:

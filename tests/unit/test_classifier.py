@@ -11,7 +11,7 @@ from torch.nn import functional
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier, make_classifier
 from trainables.model.heads import make_head
-from trainables.model.stages import Depth, cut, num_stages
+from trainables.model.stages import Depth, cut, num_stages, trainable_names
 from trainables.model.weights import random_weights
 
 ROW = find_backbone("resnet18")
@@ -177,7 +177,6 @@ def test_a_zero_head_gives_every_class_the_same_chance() -> None:
     probabilities = head(torch.randn(5, 8)).softmax(1)
 
     assert torch.equal(probabilities, torch.full((5, 4), 0.25))
-    assert list(dict(head.named_children())) == ["hidden", "norm", "activation", "dropout", "output"]
 
 
 def test_a_depth_beyond_the_backbone_is_refused_with_both_numbers() -> None:
@@ -198,11 +197,64 @@ def test_stochastic_depth_acts_in_train_mode_only_behind_the_cut() -> None:
     assert torch.equal(*evaluated)
 
 
-def test_a_model_whose_stages_overlap_is_refused_with_a_way_out() -> None:
+def test_a_model_whose_stages_overlap_freezes_below_a_lower_cut() -> None:
     backbone = timm.create_model("cait_xxs24_224", num_classes=0)
 
-    with pytest.raises(ValueError, match="another depth"):
-        cut(backbone, 1)
+    prefix, suffix = cut(backbone, 1)
 
+    expected = trainable_names(backbone, 1)
+    assert expected < set(dict(suffix.named_parameters()))
+    assert not expected & set(dict(prefix.named_parameters()))
     assert cut(backbone, "all")[1] is backbone
     assert cut(backbone, num_stages(backbone))[1] is backbone
+
+
+@pytest.mark.parametrize("depth", ["layers:3", "from:layer4.1", "layers:9"])
+def test_a_depth_inside_a_stage_trains_exactly_what_it_names(depth: str) -> None:
+    classifier = make(depth).eval()
+    with torch.no_grad():  # the last norm of a block starts at zero and would hide the gradients behind it
+        for name, parameter in classifier.backbone.named_parameters():
+            parameter.add_(0.1 if "bn" in name else 0)
+    features = classifier.backbone(classifier.normalise(images()))
+    before = {name: tensor.clone() for name, tensor in classifier.backbone.state_dict().items()}
+    expected = trainable_names(classifier.backbone, depth)
+
+    torch.testing.assert_close(classifier.suffix(classifier.prefix_features(images())), features)
+    train_one_step(classifier)
+
+    parameters = dict(classifier.backbone.named_parameters())
+    after = classifier.backbone.state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(before[name], tensor)}
+    assert {name for name, value in parameters.items() if value.requires_grad} == expected
+    assert changed & set(parameters) == expected
+    assert {name.rpartition(".")[0] for name in changed} == {name.rpartition(".")[0] for name in expected}
+    assert {name.removeprefix("backbone.") for name in classifier.trained_state() if "backbone" in name} == {
+        name for name in after if name.rpartition(".")[0] in {name.rpartition(".")[0] for name in expected}
+    }
+
+
+def test_the_last_layers_are_counted_from_the_top() -> None:
+    backbone = make().backbone
+
+    names = trainable_names(backbone, "layers:3")
+
+    assert {name.rpartition(".")[0] for name in names} == {
+        "layer4.1.bn1", "layer4.1.conv2", "layer4.1.bn2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("depth", "message"), [("layers:999", "40 layers"), ("from:layer9", "near are")])
+def test_a_depth_that_the_backbone_does_not_have_is_refused_by_name(depth: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(depth)
+
+
+def test_features_that_come_as_maps_are_flattened_and_normalised_before_the_hidden_layers() -> None:
+    head = make_head(8, 4, width="6-5", batch_norm=True, dropout=0.5)
+
+    logits = head(torch.randn(3, 2, 2, 2))
+
+    assert logits.shape == (3, 4)
+    hidden = [f"{kind}{number}" for number in (1, 2) for kind in ("hidden", "activation", "dropout")]
+    assert list(dict(head.named_children())) == ["flatten", "norm", *hidden, "output"]
+    assert [layer.out_features for layer in head if isinstance(layer, nn.Linear)] == [6, 5, 4]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.model.backbones import Backbone, make_backbone, normalisation, num_features
 from trainables.model.heads import make_head
-from trainables.model.stages import Depth, cut, num_stages
+from trainables.model.stages import Depth, cut, num_stages, trainable_names
 from trainables.model.weights import WeightsSource, load_weights
 
 
@@ -64,17 +64,22 @@ class Classifier(nn.Module):
             ValueError: the backbone has fewer stages, or cannot be cut there.
         """
         prefix, suffix = cut(self.backbone, depth)
+        trainable = trainable_names(self.backbone, depth)
         self.depth: Depth = depth
         self.prefix = nn.Sequential(self.normalise, prefix)
         self.suffix = suffix
         self.backbone.requires_grad_(False)
-        self.suffix.requires_grad_(True)
+        for name, parameter in suffix.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        self._frozen = frozenset(_frozen_modules(suffix))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set suffix and head to train or eval mode; the prefix stays in eval mode."""
+        """Set head and suffix to train or eval mode; the prefix, and what is frozen in the suffix, stay."""
         super().train(mode)
         self.prefix.eval()  # frozen batch norm must not drift with the new data
+        for name in self._frozen:
+            self.suffix.get_submodule(name).eval()
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -98,19 +103,24 @@ class Classifier(nn.Module):
         return self.forward_features(self.prefix_features(images))
 
     def trainable_backbone_parameters(self) -> dict[str, nn.Parameter]:
-        """The suffix's parameters, by their name in the backbone."""
-        return dict(self.suffix.named_parameters())
+        """What trains of the backbone, by its name there."""
+        return {name: value for name, value in self.suffix.named_parameters() if value.requires_grad}
 
     def num_parameters(self) -> tuple[int, int]:
         """All parameters, and those that train."""
         head = sum(parameter.numel() for parameter in self.head.parameters())
         backbone = sum(parameter.numel() for parameter in self.backbone.parameters())
-        suffix = sum(parameter.numel() for parameter in self.suffix.parameters())
-        return head + backbone, head + suffix
+        trainable = sum(parameter.numel() for parameter in self.trainable_backbone_parameters().values())
+        return head + backbone, head + trainable
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Suffix and head by name in the backbone, so that it also loads at another depth; not copies."""
-        state = {f"backbone.{name}": tensor for name, tensor in self.suffix.state_dict().items()}
+        """What trains, by name in the backbone, so that it also loads at another depth; not copies."""
+        frozen = {name for name, value in self.suffix.named_parameters() if not value.requires_grad}
+        state = {
+            f"backbone.{name}": tensor
+            for name, tensor in self.suffix.state_dict().items()
+            if name not in frozen and name.rpartition(".")[0] not in self._frozen
+        }
         return state | {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
@@ -135,6 +145,15 @@ class Classifier(nn.Module):
                 own[name].copy_(tensor)
 
 
+def _frozen_modules(suffix: nn.Module) -> list[str]:
+    """Modules with parameters none of which trains."""
+    return [
+        name
+        for name, module in suffix.named_modules()
+        if name and (trains := {value.requires_grad for value in module.parameters()}) and not any(trains)
+    ]
+
+
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
@@ -154,7 +173,7 @@ def make_classifier(
     depth: Depth,
     num_classes: int,
     image_size: int,
-    head_width: int = 0,
+    head_width: int | str = 0,
     head_batch_norm: bool = False,
     dropout: float = 0.0,
     zero_init_head: bool = False,

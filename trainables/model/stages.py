@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, fx, nn
 
-Depth = int | Literal["all"]
+Depth = int | str
+"""As `TrialConfig.unfreeze_depth` has it."""
 
 
 def parameter_stages(module: nn.Module) -> dict[str, int]:
@@ -37,64 +40,97 @@ def num_stages(module: nn.Module) -> int:
     return 1 + max(parameter_stages(module).values(), default=0)
 
 
-def num_trainable_stages(module: nn.Module, depth: Depth) -> int:
-    """The depth as a count of stages.
+def trainable_names(module: nn.Module, depth: Depth) -> frozenset[str]:
+    """The parameters that train at this depth.
 
     Raises:
-        ValueError: the backbone has fewer stages than that.
+        ValueError: the backbone has fewer stages or layers than that, or no such module.
     """
-    count = num_stages(module)
+    names = [name for name, _ in module.named_parameters()]
     if depth == "all":
-        return count
-    if depth > count:
-        raise ValueError(f'unfreeze_depth {depth} is more than the {count} stages of the backbone: use "all"')
-    return depth
+        return frozenset(names)
+    if isinstance(depth, int):
+        stages, count = parameter_stages(module), num_stages(module)
+        if depth > count:
+            raise ValueError(
+                f'unfreeze_depth {depth} is more than the {count} stages of the backbone: use "all"'
+            )
+        return frozenset(name for name, stage in stages.items() if stage >= count - depth)
+    kind, _, value = depth.partition(":")
+    return _last_layers(names, int(value)) if kind == "layers" else _from_module(module, names, value)
+
+
+def _last_layers(names: Sequence[str], count: int) -> frozenset[str]:
+    """Parameters of the last modules that have any of their own, in the order they were built."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    if count > len(layers):
+        raise ValueError(f'unfreeze_depth layers:{count} is more than the {len(layers)} layers: use "all"')
+    kept = set(layers[len(layers) - count :])
+    return frozenset(name for name in names if name.rpartition(".")[0] in kept)
+
+
+def _from_module(module: nn.Module, names: Sequence[str], start: str) -> frozenset[str]:
+    """Parameters of a module and of all that were built after it."""
+    inside = [number for number, name in enumerate(names) if name.startswith(f"{start}.")]
+    if not inside:
+        choices = [name for name, _ in module.named_modules() if name.count(".") < 2 and name]
+        near = difflib.get_close_matches(start, choices, n=3, cutoff=0.0)
+        raise ValueError(f"unfreeze_depth from:{start}: no such module; near are {', '.join(near)}")
+    return frozenset(names[inside[0] :])
 
 
 def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
-    """Part a backbone: suffix(prefix(images)) = backbone(images), the suffix being the top `depth` stages.
+    """Part a backbone: suffix(prefix(images)) = backbone(images), with all that trains in the suffix.
 
     Both share the backbone's submodules and parameters, under the same names; nothing is copied. Layers
     without parameters between the two go to the prefix, since pooling makes its output smaller; behind the
     last stage they go to the suffix, or to the prefix at depth 0.
 
+    The cut needs a point where one tensor carries everything. Between stages there is one; where the border
+    runs through branches, or a backbone cannot be traced, the suffix begins lower (at worst with the images)
+    and holds frozen parameters too.
+
     Raises:
-        ValueError: the depth is too great, or the backbone cannot be cut there.
+        ValueError: the depth is more than there is.
     """
-    top = num_trainable_stages(module, depth)
-    stages = parameter_stages(module)
-    first_trainable = num_stages(module) - top
-    if top == 0:
+    trainable = trainable_names(module, depth)
+    names = {name for name, _ in module.named_parameters()}
+    if not trainable:
         return module, nn.Identity()
-    if first_trainable == 0:
+    if trainable == names:
         return nn.Identity(), module
-    graph = _trace(module, stages)
+    try:
+        graph = _trace(module, trainable)
+    except _UNTRACEABLE:
+        return nn.Identity(), module
     nodes = list(graph.nodes)
-    point = _find_cut(graph, _node_stages(graph, stages), first_trainable)
-    if point is None:
-        raise ValueError(
-            f"{type(module).__name__} has no point to cut at unfreeze_depth {depth}: use another depth"
-        )
+    point = _find_cut(graph, _trainable_nodes(graph, trainable))
+    if point.op == "placeholder":
+        return nn.Identity(), module
     return _subgraph(module, nodes, None, point), _subgraph(module, nodes, point, None)
 
 
-class _StageTracer(fx.Tracer):
-    """Records a call of a module that lies within one stage as one node.
+_UNTRACEABLE = (ValueError, TypeError, RuntimeError, AttributeError, IndexError)
+"""What tracing raises where a backbone branches on a value it computed."""
+
+
+class _BorderTracer(fx.Tracer):
+    """Records a call of a module that trains wholly, or not at all, as one node.
 
     Its inside stays ordinary Python, so train mode, stochastic depth and shape arithmetic work as in the
     original (a full trace would freeze `self.training` into the graph), and tracing takes 10 to 40 ms.
     """
 
-    def __init__(self, stages: dict[str, int]) -> None:
+    def __init__(self, trainable: frozenset[str]) -> None:
         super().__init__()
-        self.stages = stages
+        self.trainable = trainable
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         inside = module_qualified_name.removeprefix("backbone").removeprefix(".")
         if not inside:
             return False
-        found = {stage for name, stage in self.stages.items() if name.startswith(f"{inside}.")}
-        return len(found) <= 1 or super().is_leaf_module(m, module_qualified_name)
+        trains = {f"{inside}.{name}" in self.trainable for name, _ in m.named_parameters()}
+        return len(trains) <= 1 or super().is_leaf_module(m, module_qualified_name)
 
 
 class _ImagesOnly(nn.Module):
@@ -108,36 +144,22 @@ class _ImagesOnly(nn.Module):
         return self.backbone(images)
 
 
-def _trace(module: nn.Module, stages: dict[str, int]) -> fx.Graph:
-    try:
-        graph = _StageTracer(stages).trace(_ImagesOnly(module))
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-        AttributeError,
-        IndexError,
-    ) as error:  # a value it branches on
-        raise ValueError(
-            f'{type(module).__name__} cannot be cut: unfreeze_depth must be 0 or "all" ({error})'
-        ) from error
+def _trace(module: nn.Module, trainable: frozenset[str]) -> fx.Graph:
+    graph = _BorderTracer(trainable).trace(_ImagesOnly(module))
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = node.target.removeprefix("backbone.")
     return graph
 
 
-def _node_stages(graph: fx.Graph, stages: dict[str, int]) -> dict[fx.Node, int]:
-    """The stage of every node that uses parameters; a parameter read directly counts where it is used."""
-    found: dict[fx.Node, int] = {}
+def _trainable_nodes(graph: fx.Graph, trainable: frozenset[str]) -> list[fx.Node]:
+    """Nodes that use trainable parameters; a parameter read directly counts where it is used."""
+    found: list[fx.Node] = []
     for node in graph.nodes:
-        if node.op == "call_module":
-            inside = [stage for name, stage in stages.items() if name.startswith(f"{node.target}.")]
-            if inside:
-                found[node] = inside[0]
-        elif node.op == "get_attr" and node.target in stages:
-            for user in _real_users(node):
-                found[user] = max(found.get(user, 0), stages[node.target])
+        if node.op == "call_module" and any(name.startswith(f"{node.target}.") for name in trainable):
+            found.append(node)
+        elif node.op == "get_attr" and node.target in trainable:
+            found += _real_users(node)
     return found
 
 
@@ -158,15 +180,11 @@ def _is_constant(node: fx.Node) -> bool:
     return bool(node.all_input_nodes) and all(_is_constant(source) for source in node.all_input_nodes)
 
 
-def _find_cut(graph: fx.Graph, node_stages: dict[fx.Node, int], first_trainable: int) -> fx.Node | None:
-    """The last node whose value alone leads from the frozen stages to the trainable ones."""
+def _find_cut(graph: fx.Graph, trainable: list[fx.Node]) -> fx.Node:
+    """The last node ahead of everything trainable whose value alone carries on; at worst the images."""
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
-    frozen = [position[node] for node, stage in node_stages.items() if stage < first_trainable]
-    trainable = [position[node] for node, stage in node_stages.items() if stage >= first_trainable]
-    if not frozen or not trainable or max(frozen) >= min(trainable):
-        return None
-    for point in range(min(trainable) - 1, max(frozen) - 1, -1):
+    for point in range(min(position[node] for node in trainable) - 1, 0, -1):
         alive = {
             node
             for node in nodes[: point + 1]
@@ -174,7 +192,7 @@ def _find_cut(graph: fx.Graph, node_stages: dict[fx.Node, int], first_trainable:
         }
         if len(alive) == 1:
             return alive.pop()
-    return None
+    return nodes[0]
 
 
 def _subgraph(

@@ -21,7 +21,6 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 from weakref import WeakValueDictionary
 
 from trainables.sharing.activation_entry import (
@@ -54,7 +53,7 @@ class ActivationKey:
     weights: str
     """Identity of the weights, as `WeightsSource.identity` says it."""
 
-    depth: int | Literal["all"]
+    depth: int | str
     """Stages above the cut, the ones that train: 0 = pooled features."""
 
     image_size: int

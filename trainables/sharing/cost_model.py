@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Cut:
     """What the time to compute an activation depends on."""
 
     backbone: str
-    depth: int | Literal["all"]
+    depth: int | str
     image_size: int
     device: str
     """"cpu", or the GPU's name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from trainables.config import TrialConfig
 
@@ -17,7 +17,7 @@ class Phase:
     """Counted from 1."""
 
     num_epochs: int
-    depth: int | Literal["all"]
+    depth: int | str
     """Backbone stages that train, from the top."""
 
     learning_rate_factor: float = 1.0
