@@ -228,6 +228,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
         gpus=count_gpus(),
         threads=plan.resources.threads,
         cache_dir=config.cache_dir,
+        with_state_server=config.workers_per_trial > 1,
     )
     with session as cluster:
         resources = check_resources(config, cpus=cluster.cpus, gpus=cluster.gpus)

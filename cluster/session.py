@@ -36,10 +36,14 @@ def open_session(
     gpus: int | None = None,
     threads: int = 1,
     cache_dir: Path | None = None,
+    with_state_server: bool = False,
 ) -> Iterator[Session]:
     """Start Ray on this machine, or join the cluster at `address`; leave a Ray that is already there alone.
 
-    `threads` are for each worker's arithmetic: more than its CPU cores make all workers slower.
+    Args:
+        threads: of each worker's arithmetic; more than its CPU cores make all workers slower.
+        with_state_server: start Ray's dashboard too (2 s). Ray Train asks it whether a run's leader is dead;
+            unanswered, the workers of a pruned trial hold their CPUs for ever.
 
     Raises:
         ValueError: nobody answers at `address`.
@@ -49,7 +53,7 @@ def open_session(
         return
     environment = _worker_environment(threads)
     if address is None:
-        _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir)
+        _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
     else:
         _join(address, environment)
     try:
@@ -59,7 +63,12 @@ def open_session(
 
 
 def _start(
-    environment: dict[str, str], *, cpus: int | None, gpus: int | None, cache_dir: Path | None
+    environment: dict[str, str],
+    *,
+    cpus: int | None,
+    gpus: int | None,
+    cache_dir: Path | None,
+    dashboard: bool,
 ) -> None:
     # Workers inherit the environment. A runtime_env would do the same at the price of cold worker processes.
     os.environ |= environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -74,7 +83,7 @@ def _start(
     ray.init(
         num_cpus=cpus,
         num_gpus=gpus,
-        include_dashboard=False,
+        include_dashboard=dashboard,
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
