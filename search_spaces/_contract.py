@@ -43,6 +43,11 @@ class PriorTrial:
     """Paper or repository the values come from."""
 
     config: dict[str, Any]
+    systems: tuple[str, ...] = ()
+    """Published systems that this is, by the ids of `search_spaces/_systems.py`."""
+
+    epochs: int | None = None
+    """Published budget, as a fact; the study's own budget holds, and phases keep their shares of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

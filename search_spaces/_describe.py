@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 
 from search_spaces._contract import SearchSpace
+
+Answers = dict[str, Any]
+"""A branch of a space: what was answered to those questions that were not given their first choice."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class SpaceRow:
     name: str
     values: str
     condition: str
-    """Empty where it is always searched."""
+    """`name = value` where it is searched under that only, `unless name = value`, or empty: always."""
 
 
 class _RecordingTrial:
@@ -59,19 +62,42 @@ def describe(
     found too.
     """
     rows: dict[str, SpaceRow] = {}
-    queue: list[dict[str, Any]] = [{}]
+    present: dict[str, list[Answers]] = {}
+    absent: dict[str, list[Answers]] = {}
+    queue: list[Answers] = [{}]
     fixed: dict[str, Any] | None = None
     while queue:
         answers = queue.pop(0)
         trial = _RecordingTrial(answers)
         returned = space.suggest(trial, backbones=backbones, max_epochs=max_epochs)
         fixed = returned if fixed is None else dict(fixed.items() & returned.items())
-        condition = " and ".join(f"{name} = {value}" for name, value in answers.items())
         for name in [name for name in trial.values if name not in rows]:
-            rows[name] = SpaceRow(name, trial.values[name], condition)
+            rows[name] = SpaceRow(name, trial.values[name], "")
             others = list(trial.choices.get(name, ()))[1:]
             queue += [{**answers, name: choice} for choice in others]
-    return list(rows.values()), fixed or {}
+        for name in rows:
+            (present if name in trial.values else absent).setdefault(name, []).append(answers)
+    conditions = {name: _condition(present[name], absent.get(name, [])) for name in rows}
+    return [replace(row, condition=conditions[name]) for name, row in rows.items()], fixed or {}
+
+
+def _condition(present: Sequence[Answers], absent: Sequence[Answers]) -> str:
+    """When a hyperparameter is searched, given the branches that ask for it and those that do not."""
+    if not absent:
+        return ""
+    if {} in present:
+        return f"unless {_join(absent)}"
+    return _join(present)
+
+
+def _join(branches: Sequence[Answers]) -> str:
+    """Branches as one phrase; those with the fewest answers say it all."""
+    fewest = min(len(answers) for answers in branches)
+    choices: dict[str, list[str]] = {}
+    for *others, (name, choice) in [list(answers.items()) for answers in branches if len(answers) == fewest]:
+        text = "".join(f"{other} = {value} and " for other, value in others) + name
+        choices.setdefault(text, []).append(str(choice))
+    return " or ".join(f"{name} = {' | '.join(values)}" for name, values in choices.items())
 
 
 def make_table(space: SearchSpace, *, backbones: Sequence[str], max_epochs: int) -> Table:

@@ -60,4 +60,5 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
     }
     source = "google-research/big_transfer, bit_hyperrule.py"
     config = {**hyperrule, "backbone": backbones[0]}
-    return [PriorTrial(name=f"BiT-HyperRule, {backbones[0]}", source=source, config=config)]
+    systems = ("A11",) if backbones[0].startswith("bit_") else ()
+    return [PriorTrial(name=f"BiT-HyperRule, {backbones[0]}", systems=systems, source=source, config=config)]

@@ -1,0 +1,61 @@
+"""Published configurations as prior trials: what they share, and what fits into a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from search_spaces._contract import PriorTrial
+
+ADAM = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "constant"}
+"""Adam at its customary rate, which holds wherever a report names no other."""
+
+SOFTMAX = {"head_width": 0, "dropout": 0.0}
+"""Global average pooling and one dense softmax."""
+
+
+def probe(**changes: Any) -> dict[str, Any]:
+    """A new head on the frozen backbone: Adam, batch 32, nothing augmented."""
+    shared = {"regime": "linear_probe", "batch_size": 32, "policy": "none", "early_stopping_patience": 0}
+    return {**ADAM, **SOFTMAX, **shared, **changes}
+
+
+def unfrozen(**changes: Any) -> dict[str, Any]:
+    """The whole pretrained network, at a rate that leaves it its knowledge."""
+    return probe(**{"regime": "finetune", "unfreeze_depth": "all", "learning_rate": 1e-4, **changes})
+
+
+def from_scratch(**changes: Any) -> dict[str, Any]:
+    return probe(**{"regime": "scratch", **changes})
+
+
+def two_phases(*, share: float, max_epochs: int, **changes: Any) -> dict[str, Any]:
+    """The head alone for a share of the epochs, then everything at a hundredth of the rate: 1e-5."""
+    phases = {
+        "regime": "two_phase",
+        "unfreeze_depth": "all",
+        "frozen_epochs": max(1, min(round(share * max_epochs), max_epochs - 1)),
+        "second_phase_learning_rate_factor": 0.01,
+    }
+    return probe(**{**phases, **changes})
+
+
+def fit_study(priors: Iterable[PriorTrial], *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+    """The priors that a study can run.
+
+    Two phases need two epochs. A prior on a backbone that the user has replaced moves to the user's first
+    one, as long as it names no module of its own; it then is no published system any more.
+    """
+    fitting: list[PriorTrial] = []
+    for prior in priors:
+        if prior.config.get("regime") in ("two_phase", "gradual") and max_epochs < 2:
+            continue
+        if prior.config["backbone"] not in backbones:
+            if ":" in str(prior.config.get("unfreeze_depth", "")):
+                continue
+            config = {**prior.config, "backbone": backbones[0]}
+            prior = replace(prior, config=config, name=f"{prior.name}, on {backbones[0]}", systems=())
+        if all(prior.config != known.config for known in fitting):
+            fitting.append(prior)
+    return fitting

@@ -1,0 +1,59 @@
+"""The published systems that this project can express, run and beat: five reports on image classification."""
+
+from __future__ import annotations
+
+FLOWERS102 = "report A: 102 flowers, 10 training images a class"
+PLANTS = "report B: eight plant species, 3,542 images of 96 x 96, imbalanced"
+IMAGENETTE = "report C: Imagenette, 10 classes, 9,469 training images"
+SCENES = "report D: 15 scenes, 360 training images a class"
+FLOWERS5 = "report E: five flowers, 3,670 images"
+
+SYSTEMS = {
+    "A1": "ResNet50 features, 5 nearest neighbours",
+    "A2": "ResNet50, new softmax on the frozen backbone",
+    "A3": "ResNet50, new softmax on the frozen backbone, augmented",
+    "A4": "ResNet50, unfrozen, augmented",
+    "A5": "ResNet50 from scratch",
+    "A6": "ResNeXt101, new softmax on the frozen backbone",
+    "A7": "ResNeXt101, new softmax on the frozen backbone, augmented",
+    "A8": "ResNeXt101, unfrozen, augmented",
+    "A9": "ResNeXt101 from scratch",
+    "A10": "EfficientNet-B3, trained from the 5th of its 7 blocks upward",
+    "A11": "Big Transfer with BiT-HyperRule",
+    "B1": "linear softmax on the pixels",
+    "B2": "the same on zeros: what can be known without looking",
+    "B3": "VGG16 in two phases",
+    "B4": "ResNet50 in two phases, the second at 1e-5",
+    "B5": "six-convolution CNN from scratch",
+    "B6": "VGG16 without its last pooling",
+    "B7": "batch sizes 4, 8, 16, 32 and 64",
+    "B8": "a ResNet whose depth, version and pooling are searched",
+    "B9": "flips in both directions and small shifts, in both phases",
+    "B10": "class weights",
+    "B11": "minority classes over-sampled with an augmentation of their own",
+    "B12": "CutMix: share of mixed images, limits of the patch",
+    "C1": "modified MobileNetV2: Mish, blocks that make several passes",
+    "C2": "C1 with dropout",
+    "C3": "C1 with blurred max pooling",
+    "C4": "ResNet34, ResNet50, ResNet50-D and GoogLeNet from scratch",
+    "C5": "ResNet50 with dropout",
+    "C6": "Adam against SGD",
+    "C7": "constant, exponential and cosine schedule",
+    "D1": "ResNet101, dense 256 with batch norm on the frozen backbone",
+    "D2": "ResNet101, then all layers unfrozen",
+    "D3": "Inception-ResNet-v2, dense 256 with batch norm on the frozen backbone",
+    "D4": "Inception-ResNet-v2, then the last 60 layers unfrozen",
+    "D5": "ResNet101V2 and VGG16 with the same head",
+    "D6": "head study: width, batch norm, number of dense layers, dropout",
+    "D7": "SGD with several momenta, Adam, RMSprop",
+    "D8": "rate cut on plateaus, early stopping, capped steps an epoch",
+    "D9": "shifts and zoom of 10 %, horizontal flip",
+    "E1": "hand-crafted CNN of four groups",
+    "E2": "MobileNetV2, dense 1024",
+    "E3": "AlexNet, last two dense layers replaced",
+    "E4": "Inception-v3, dense 100 and 50 with dropout",
+    "E5": "VGG16, dense 100 and 50 with dropout",
+    "E6": "ResNet50, dense 100 and 50 with dropout",
+    "E7": "ResNet50, augmented, dense 512 and 128 with L2",
+}
+"""Id and what was built. Tables, plots and methods over several trials are not here: they are no trials."""
