@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.config import StudySettings, TrialConfig, make_trial_config
+from trainables.data.mixing import Mix
 from trainables.data.views import draw_uniform
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head
 from trainables.model.stages import num_stages
 from trainables.sharing.backbone_pool import borrow_backbone
-from trainables.sharing.inputs import Inputs, ViewSettings
+from trainables.sharing.inputs import Inputs
+from trainables.sharing.parts import ViewSettings, oversampled
 from trainables.sharing.study_data import find_weights, load_parts, open_cache, open_cost_model
+from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase, load_regime
@@ -95,6 +98,11 @@ class TrialRun:
             self.backbone, settings.weights, seed=settings.seed, pretrained=self.regime.pretrained
         )
         self.parts = load_parts(settings, self.backbone.fit, self.device)
+        if config.minority_policy:
+            self.parts = {**self.parts, "train": oversampled(self.parts["train"])}
+        self.train_labels = self.parts["train"].labels.cpu().numpy()
+        weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
+        self.class_weights = None if weights is None else weights.to(self.device)
         module = borrow_backbone(
             self.backbone,
             weights=self.weights,
@@ -144,12 +152,7 @@ class TrialRun:
 
     def _make_inputs(self, part: str) -> Inputs:
         is_train = part == "train"
-        view = ViewSettings(
-            policy=self.config.policy if is_train else "none",
-            image_size=self.settings.image_size,
-            fit=self.backbone.fit,
-            seed=self.settings.seed,
-        )
+        view = self._make_view(is_train=is_train)
         mixed = is_train and self.config.mixup_alpha > 0  # mixed images have no activations of their own
         cache = open_cache(self.settings.cache_directory, self.settings.cache_gigabytes)
         return Inputs(
@@ -164,6 +167,26 @@ class TrialRun:
             threads=self.settings.threads,
             uses=self._expected_uses(view),
         )
+
+    def _make_view(self, *, is_train: bool) -> ViewSettings:
+        config = self.config
+        plain = ViewSettings(
+            policy="none",
+            image_size=self.settings.image_size,
+            fit=self.backbone.fit,
+            seed=self.settings.seed,
+            is_blank=config.zero_inputs,
+        )
+        if not is_train:
+            return plain
+        mix = Mix(
+            kind=config.mix,
+            alpha=config.mix_alpha,
+            mixed_share=config.mix_share,
+            smallest_side=config.cutmix_min,
+            largest_side=config.cutmix_max,
+        )
+        return replace(plain, policy=config.policy, minority_policy=config.minority_policy, mix=mix)
 
     def _expected_uses(self, view: ViewSettings) -> float:
         """How often a view is read: by every epoch where it is the same one, and by an eighth of the trials.
@@ -204,7 +227,7 @@ class TrialRun:
 
     def _train(self) -> TrainResult:
         generator = torch.Generator().manual_seed(self._draw_seed("epoch", self.epoch))
-        order = torch.randperm(len(self.parts["train"]), generator=generator).numpy()
+        order = draw_order(self.train_labels, self.config.sampler, generator)
         self.classifier.train()
         config = self.config
         return train_epoch(
@@ -218,6 +241,7 @@ class TrialRun:
             micro_batch_size=config.micro_batch_size,
             mixup_alpha=config.mixup_alpha,
             label_smoothing=config.label_smoothing,
+            class_weights=self.class_weights,
             gradient_clip=config.gradient_clip,
             device=str(self.device),
             reduce=self.team.reduce,

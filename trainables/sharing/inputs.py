@@ -4,79 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.data.augmentation import augment, evaluation_view
-from trainables.data.views import Fit
 from trainables.model.classifier import Classifier
 from trainables.sharing.activation_cache import ActivationCache, ActivationKey
 from trainables.sharing.activations import Activations
 from trainables.sharing.cost_model import CostModel, Cut
-from trainables.sharing.image_store import ImageStore
+from trainables.sharing.parts import Part, ViewSettings
 
 EXTRACTION_BATCH = 32
 """Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
 
 _row_shapes: dict[tuple[str, str, int], tuple[int, ...]] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """The training or the validation images of a study."""
-
-    store: ImageStore
-    ids: NDArray[np.int64]
-    """Rows of the image store."""
-
-    labels: Tensor
-    """int64 [N], on the trial's device."""
-
-    view_ids: NDArray[np.int64]
-    """What each image's views are drawn from: its content, so that every study sees the same ones."""
-
-    digest: str
-    """Hash of the images' contents, in this order."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewSettings:
-    """How an image becomes a network's input."""
-
-    policy: str
-    image_size: int
-    fit: Fit
-    seed: int
-
-    @property
-    def is_random(self) -> bool:
-        return self.policy != "none"
-
-    def number(self, epoch: int) -> int:
-        """0, the evaluation view, in every epoch where nothing is random."""
-        return epoch if self.is_random else 0
-
-    def images(self, part: Part, positions: NDArray[np.int64], *, epoch: int, device: torch.device) -> Tensor:
-        """float32 [B, 3, size, size] in [0, 1] on the device."""
-        stored = torch.from_numpy(part.store.take(part.ids[positions])).to(device, non_blocking=True)
-        if not self.is_random:
-            return evaluation_view(stored, size=self.image_size, fit=self.fit)
-        return augment(
-            stored,
-            ids=torch.from_numpy(part.view_ids[positions]),
-            epoch=epoch,
-            policy=self.policy,
-            size=self.image_size,
-            seed=self.seed,
-            fit=self.fit,
-        )
 
 
 class Inputs:
@@ -112,7 +55,7 @@ class Inputs:
             depth=classifier.depth,
             image_size=view.image_size,
             device="cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
-            policy=view.policy,
+            policy=view.identity,
             threads=threads,
         )
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
@@ -129,15 +72,16 @@ class Inputs:
         return logits
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, labels) of each batch, given as positions in the part."""
-        activations = self._activations(epoch) if self.cache is not None else None
+        """(inputs, targets) of each batch, given as positions in the part."""
+        number = self.view.number(epoch)
+        activations = self._activations(number) if self.cache is not None else None
         for positions in batches:
-            labels = self.part.labels[torch.from_numpy(positions).to(self.device)]
+            targets = self.view.targets(self.part, positions, epoch=number)
             if activations is None:
-                yield self.view.images(self.part, positions, epoch=epoch, device=self.device), labels
+                yield self.view.images(self.part, positions, epoch=number, device=self.device), targets
             else:
                 rows = torch.from_numpy(activations.rows(positions))
-                yield rows.to(self.device, non_blocking=True), labels
+                yield rows.to(self.device, non_blocking=True), targets
 
     def _is_worth_caching(self, uses: float) -> bool:
         if not self.has_prefix:
@@ -159,9 +103,8 @@ class Inputs:
         activations: NDArray[np.float32] = self.classifier.prefix_features(images).cpu().numpy()
         return activations
 
-    def _activations(self, epoch: int) -> Activations:
+    def _activations(self, number: int) -> Activations:
         assert self.cache is not None
-        number = self.view.number(epoch)
         key = ActivationKey(
             data=self.part.digest,
             backbone=self.backbone,
@@ -169,7 +112,7 @@ class Inputs:
             depth=self.classifier.depth,
             image_size=self.view.image_size,
             fit=self.view.fit,
-            policy=self.view.policy,
+            policy=self.view.identity,
             epoch=number,
             view_seed=self.view.seed if self.view.is_random else 0,
         )

@@ -17,7 +17,7 @@ from trainables.model.weights import WeightsSource, locate_weights, random_weigh
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
 from trainables.sharing.image_store import open_or_build
-from trainables.sharing.inputs import Part
+from trainables.sharing.parts import Part
 
 GIGABYTE = 10**9
 
@@ -43,7 +43,15 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
         content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
         labels = torch.from_numpy(manifest.labels[ids]).to(device)
         view_ids = np.array([int(digests[number][:15], 16) for number in ids], dtype=np.int64)
-        parts[name] = Part(store=store, ids=ids, labels=labels, view_ids=view_ids, digest=content.hexdigest())
+        parts[name] = Part(
+            store=store,
+            ids=ids,
+            labels=labels,
+            num_classes=len(settings.classes),
+            view_ids=view_ids,
+            copies=np.zeros_like(view_ids),
+            digest=content.hexdigest(),
+        )
     return parts
 
 

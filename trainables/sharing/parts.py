@@ -1,0 +1,172 @@
+"""The training or the validation images of a study, and the views of them that trials share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.data.augmentation import augment, to_bytes
+from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, mix_views
+from trainables.data.policies import policy_identity
+from trainables.data.views import Fit
+from trainables.sharing.image_store import ImageStore
+from trainables.training.imbalance import oversample
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Images with labels, in a fixed order."""
+
+    store: ImageStore
+    ids: NDArray[np.int64]
+    """Rows of the image store."""
+
+    labels: Tensor
+    """int64 [N], on the trial's device."""
+
+    num_classes: int
+    view_ids: NDArray[np.int64]
+    """What each image's views are drawn from: its content, so that every study sees the same ones."""
+
+    copies: NDArray[np.int64]
+    """0 = the image itself; over-sampled images appear again as 1, 2, …, with views of their own."""
+
+    digest: str
+    """Hash of the images' contents, in this order."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def by_content(self) -> Positions:
+        """All positions, in an order that depends on the images' contents alone."""
+        return np.lexsort((self.copies, self.view_ids))
+
+
+def oversampled(part: Part) -> Part:
+    """The part with copies of its smaller classes' images, so that all classes are equally large."""
+    rows, copies = oversample(part.labels.cpu().numpy())
+    content = hashlib.sha256(part.digest.encode() + rows.tobytes() + copies.tobytes())
+    return Part(
+        store=part.store,
+        ids=part.ids[rows],
+        labels=part.labels[torch.from_numpy(rows).to(part.labels.device)],
+        num_classes=part.num_classes,
+        view_ids=part.view_ids[rows],
+        copies=copies,
+        digest=content.hexdigest(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """How an image becomes a network's input, and its label the loss's target."""
+
+    policy: str
+    image_size: int
+    fit: Fit
+    seed: int
+    minority_policy: str = ""
+    """Of over-sampled copies, before the policy of all."""
+
+    mix: Mix = NO_MIX
+    is_blank: bool = False
+    """All pixels are zero, whatever the image."""
+
+    @property
+    def is_random(self) -> bool:
+        policies = {self.policy, self.minority_policy} - {"", "none"}
+        return not self.is_blank and (bool(policies) or self.mix.is_on)
+
+    @property
+    def identity(self) -> str:
+        """All that a view depends on beside the image, the size, the fit, the seed and the epoch."""
+        if self.is_blank:
+            return "blank"
+        first = policy_identity(self.minority_policy) if self.minority_policy else ""
+        return "+".join(filter(None, (first, policy_identity(self.policy), self.mix.identity)))
+
+    def number(self, epoch: int) -> int:
+        """0, the evaluation view, in every epoch where nothing is random."""
+        return epoch if self.is_random else 0
+
+    def images(self, part: Part, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
+        """float32 [B, 3, size, size] in [0, 1] on the device."""
+        if self.is_blank:
+            return torch.zeros(len(positions), 3, self.image_size, self.image_size, device=device)
+        if not self.mix.is_on:
+            return self._augmented(part, positions, epoch=epoch, device=device)
+        draws, partners = self._draw_mix(part, positions, epoch=epoch)
+        wanted, where = np.unique(np.concatenate([positions, partners]), return_inverse=True)
+        views = self._augmented(part, wanted, epoch=epoch, device=device)[torch.from_numpy(where).to(device)]
+        return mix_views(views[: len(positions)], views[len(positions) :], draws)
+
+    def targets(self, part: Part, positions: Positions, *, epoch: int) -> Tensor:
+        """Classes, int64 [B]; with mixed views each class's share of every image, float [B, classes]."""
+        labels = _labels(part, positions)
+        if not self.mix.is_on:
+            return labels
+        draws, partners = self._draw_mix(part, positions, epoch=epoch)
+        return mix_labels(labels, _labels(part, partners), draws, num_classes=part.num_classes)
+
+    def _draw_mix(self, part: Part, positions: Positions, *, epoch: int) -> tuple[MixDraws, Positions]:
+        """The draws, and each image's partner: itself where it is not mixed."""
+        draws = draw_mix(
+            self.mix,
+            seed=self.seed,
+            epoch=epoch,
+            ids=part.view_ids[positions],
+            copy=part.copies[positions],
+            size=self.image_size,
+        )
+        drawn = part.by_content[(draws.partners * len(part)).astype(np.int64)]
+        return draws, np.where(draws.is_mixed, drawn, positions)
+
+    def _augmented(self, part: Part, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
+        """Every image's view on its own."""
+        stored = torch.from_numpy(part.store.take(part.ids[positions])).to(device, non_blocking=True)
+        copied = part.copies[positions] > 0
+        if self.minority_policy and copied.any():
+            stored = self._augment_copies(stored, part, positions, copied, epoch=epoch)
+        return augment(
+            stored,
+            ids=torch.from_numpy(part.view_ids[positions]),
+            epoch=epoch,
+            policy=self.policy,
+            size=self.image_size,
+            seed=self.seed,
+            fit=self.fit,
+            copy=part.copies[positions],
+        )
+
+    def _augment_copies(
+        self, stored: Tensor, part: Part, positions: Positions, copied: NDArray[np.bool_], *, epoch: int
+    ) -> Tensor:
+        """Stored images in which the copies went through the minority policy, whole and in their own size."""
+        rows = torch.from_numpy(np.flatnonzero(copied)).to(stored.device)
+        views = augment(
+            stored[rows],
+            ids=torch.from_numpy(part.view_ids[positions][copied]),
+            epoch=epoch,
+            policy=self.minority_policy,
+            size=stored.shape[1],
+            seed=self.seed,
+            fit="squash",
+            copy=part.copies[positions][copied],
+            purpose="minority/",
+        )
+        changed = stored.clone()
+        changed[rows] = to_bytes(views)
+        return changed
+
+
+def _labels(part: Part, positions: Positions) -> Tensor:
+    return part.labels[torch.from_numpy(positions).to(part.labels.device)]

@@ -1,0 +1,77 @@
+"""Answers to classes of unequal size: weights in the loss, balanced epochs, over-sampled small classes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+EFFECTIVE_BETA = 0.999
+"""Of the effective number of images, one of the published values: https://arxiv.org/abs/1901.05555."""
+
+Labels = NDArray[np.int64]
+
+
+def class_weights(
+    labels: Labels, num_classes: int, how: Literal["none", "balanced", "effective"]
+) -> torch.Tensor | None:
+    """What an image of each class counts in the loss; None where all count the same.
+
+    balanced: by the inverse of its class's images. effective: by the inverse of their effective number,
+    which grows ever slower than the images do. Averaged over the images both are 1, so that a learning rate
+    means the same with and without. A class without an image weighs nothing.
+    """
+    if how == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
+    numbers = counts if how == "balanced" else (1 - EFFECTIVE_BETA**counts) / (1 - EFFECTIVE_BETA)
+    weights = np.divide(1, numbers, out=np.zeros(num_classes), where=counts > 0)
+    return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def draw_order(labels: Labels, sampler: Literal["shuffle", "balanced"], generator: torch.Generator) -> Labels:
+    """The positions of an epoch, in random order."""
+    if sampler == "balanced":
+        return balanced_order(labels, generator)
+    order: Labels = torch.randperm(len(labels), generator=generator).numpy()
+    return order
+
+
+def balanced_order(labels: Labels, generator: torch.Generator) -> Labels:
+    """Positions for an epoch of as many images as there are, every class equally often, in random order.
+
+    A small class repeats its images only once all were used, a large one leaves some out.
+    """
+    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    # Which classes get one image more than the others, where the images cannot be shared out evenly.
+    lucky = torch.randperm(len(by_class), generator=generator).tolist()
+    even, rest = divmod(len(labels), len(by_class))
+    chosen = [
+        _repeat_shuffled(members, even + (rank < rest), generator)
+        for members, rank in zip(by_class, lucky, strict=True)
+    ]
+    order: Labels = np.concatenate(chosen)
+    return order[torch.randperm(len(order), generator=generator).numpy()]
+
+
+def oversample(labels: Labels) -> tuple[Labels, Labels]:
+    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
+
+    All originals come first, in their order; copies follow, each class's images in turn.
+    """
+    counts = np.bincount(labels)
+    rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
+    for label in np.flatnonzero(counts):
+        members, extra = np.flatnonzero(labels == label), int(counts.max() - counts[label])
+        rows.append(np.resize(members, extra))
+        copies.append(1 + np.arange(extra) // len(members))
+    return np.concatenate(rows), np.concatenate(copies)
+
+
+def _repeat_shuffled(members: Labels, num: int, generator: torch.Generator) -> Labels:
+    rounds = -(-num // len(members))
+    shuffled = [members[torch.randperm(len(members), generator=generator).numpy()] for _ in range(rounds)]
+    repeated: Labels = np.concatenate(shuffled)[:num] if shuffled else members[:0]
+    return repeated
