@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PACKAGED = ("lite0", "lite1", "lite2")
 PUBLISHED = ("resnet50", "resnet101", "resnext101", "efficientnet_b3", "bit_r50x1", "vgg16", "mobilenet_v2")
 INCEPTION = ("inception_v3", "inception_resnet_v2", "googlenet", "alexnet")
-MODERN = ("convnext_tiny", "efficientnet_v2_s", "mobilenet_v3", "vit_small", "swin_tiny")
+MODERN = ("convnext_tiny", "efficientnet_v2_s", "mobilenet_v3", "mobilenet_v4", "vit_small", "swin_tiny")
 BACKBONES = (*PACKAGED, *PUBLISHED, *INCEPTION, *MODERN)
 DEFAULTS = Defaults(trials=96, max_epochs=20, image_size=224)
 

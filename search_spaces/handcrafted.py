@@ -31,7 +31,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
 
 
 def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    # L2 of 0.001 on a weight adds 0.002 of it to its gradient, which is Adam's decay (here of the dense layers too).
+    # L2 of 0.001 on a weight adds 0.002 of it to its gradient, which is Adam's decay.
     dense = {"head_width": 64, "head_batch_norm": False, "head_l2": 0.0, "dropout": 0.1}
     flowers = {**dense, "weight_decay": 2e-3, "early_stopping_patience": 5}
     pixels = {"backbone": "linear_pixels"}
