@@ -1,0 +1,74 @@
+"""Learning curves of all trials, and the budget at which they can be compared fairly."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+
+from analysis.records import connect
+from analysis.studies import StudyInfo
+
+NUMBER = r'":\s*(-?[0-9][0-9.eE+-]*)'
+
+
+@dataclass
+class Curve:
+    """The epochs of one trial, in order."""
+
+    epochs: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    """Of the study's metric; NaN where an epoch has none."""
+
+    arrivals: list[float] = field(default_factory=list)
+    """Unix time [s]."""
+
+    seconds: list[float] = field(default_factory=list)
+    stopped: bool = False
+    """The scheduler stopped it after its last epoch."""
+
+    def value_at(self, epoch: int) -> float | None:
+        """None where the trial has not reached the epoch, or the value there is not finite."""
+        if epoch not in self.epochs:
+            return None
+        value = self.values[self.epochs.index(epoch)]
+        return value if math.isfinite(value) else None
+
+
+def load_curves(study: StudyInfo) -> dict[int, Curve]:
+    """By trial number. Two numbers are cut out of each row: parsing all the JSON takes several times as long."""
+    metric = re.compile(f'"{re.escape(study.metric)}{NUMBER}')
+    duration = re.compile(f'"epoch_seconds{NUMBER}')
+    query = text(
+        "SELECT trial, epoch, arrival, decision, metrics FROM epochs WHERE study_id = :id "
+        "ORDER BY trial, epoch"
+    )
+    curves: dict[int, Curve] = {}
+    with connect(study) as (connection, study_id):
+        for trial, epoch, arrival, decision, metrics in connection.execute(query, {"id": study_id}):
+            curve = curves.setdefault(trial, Curve())
+            found, spent = metric.search(metrics), duration.search(metrics)
+            curve.epochs.append(epoch)
+            curve.values.append(float(found[1]) if found else math.nan)
+            curve.arrivals.append(arrival)
+            curve.seconds.append(float(spent[1]) if spent else 0.0)
+            curve.stopped = decision == "stop"
+    return curves
+
+
+def find_rungs(curves: Mapping[int, Curve]) -> list[int]:
+    """Epochs after which the scheduler stopped trials."""
+    return sorted({curve.epochs[-1] for curve in curves.values() if curve.stopped})
+
+
+def find_common_epoch(curves: Mapping[int, Curve], *, share: float = 0.5) -> int:
+    """The latest epoch that at least this share of the trials reached; 0 without trials.
+
+    Values there are comparable: early stopping gives good trials more epochs, so that best values mix what a
+    hyperparameter does with how long its trial ran.
+    """
+    lengths = sorted((curve.epochs[-1] for curve in curves.values() if curve.epochs), reverse=True)
+    return lengths[math.ceil(share * len(lengths)) - 1] if lengths else 0

@@ -1,0 +1,88 @@
+"""The best of each backbone or regime, as published comparisons show it; over several seeds, the mean and spread."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.leaderboard import UNRANKED, hyperparameter_names, load_leaderboard
+from analysis.studies import StudyInfo
+
+Row = dict[str, Any]
+
+CONFIG = "config"
+"""Groups trials by all their hyperparameters together."""
+
+SHOWN = (
+    *("val_loss", "val_accuracy", "val_top3_accuracy", "train_loss", "train_accuracy", "train_top3_accuracy"),
+    *("seconds", "parameters", "trainable_parameters"),
+)
+FAMILY_FACTS = ("space", "space_table", "image_size", "max_epochs", "weights", "metric")
+
+
+def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
+    """One row a group, best first: the best trial of each seed, averaged over the seeds.
+
+    Studies that differ in nothing but the seed are seeds of one; all others stay apart. `<metric>_sd` is the
+    standard deviation over the seeds, None with one seed.
+
+    Raises:
+        ValueError: `by` is no hyperparameter of these studies.
+    """
+    rows = load_leaderboard(studies)
+    names = hyperparameter_names(rows)
+    if rows and by != CONFIG and by not in names:
+        raise ValueError(
+            f"--by {by}: choose backbone, regime, {CONFIG}, or one of {', '.join(sorted(names))}"
+        )
+    families = {study.name: _family(study) for study in studies}
+    members: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        value = {name: row[name] for name in names} if by == CONFIG else row.get(by)
+        key = families[row["study"]], json.dumps(value, sort_keys=True, default=str)
+        members.setdefault(key, []).append(row)
+    metric, maximize = studies[0].metric, studies[0].maximize
+    groups = [_summarise(group, by=by, metric=metric) for group in members.values()]
+    sign = -1.0 if maximize else 1.0
+    return sorted(groups, key=lambda row: (row[metric] is None, sign * (row[metric] or 0.0)))
+
+
+def group_columns(rows: Sequence[Row]) -> list[str]:
+    """Columns of a table: the spread stands within its metric's cell, and what is the same for all is left out."""
+    several_seeds = any(row["num_seeds"] > 1 for row in rows)
+    several_studies = len({row["study"] for row in rows}) > 1
+    columns = [name for name in rows[0] if not name.endswith("_sd")] if rows else []
+    hidden = set() if several_seeds else {"num_seeds"}
+    hidden |= {"trial"} if several_seeds else set()
+    hidden |= set() if several_studies else {"study"}
+    return [name for name in columns if name not in hidden]
+
+
+def _family(study: StudyInfo) -> str:
+    facts = [study.facts.get(name) for name in FAMILY_FACTS]
+    facts.append((study.facts.get("data") or {}).get("fingerprint"))
+    return json.dumps(facts, sort_keys=True)
+
+
+def _summarise(group: Sequence[Row], *, by: str, metric: str) -> Row:
+    """Rows come ranked, so that the first of each study is its best."""
+    bests: dict[str, Row] = {}
+    for row in group:
+        if row["state"] not in UNRANKED and row.get(metric) is not None:
+            bests.setdefault(row["study"], row)
+    chosen = list(bests.values())
+    first: Mapping[str, Any] = chosen[0] if chosen else group[0]
+    summary: Row = {
+        "study": ", ".join(dict.fromkeys(row["study"] for row in group)),
+        by: f"trial {first['trial']}" if by == CONFIG else first.get(by),
+        "num_trials": len(group),
+        "num_seeds": len(chosen),
+        "trial": first["trial"] if chosen else None,
+    }
+    for name in dict.fromkeys((metric, *SHOWN)):
+        values = [row[name] for row in chosen if row.get(name) is not None]
+        summary[name] = statistics.fmean(values) if values else None
+        summary[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    return summary
