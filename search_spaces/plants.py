@@ -32,22 +32,23 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
 
 def suggest_balance(trial: Trial) -> None:
     """What is done for classes with few images."""
-    trial.suggest_categorical("class_weights", ("none", "balanced", "effective"))
-    if trial.suggest_categorical("sampler", ("shuffle", "balanced")) == "shuffle":
-        trial.suggest_categorical("minority_policy", ("", "medium", "strong"))
+    if trial.suggest_categorical("sampler", ("shuffle", "balanced")) == "balanced":
+        return
+    if trial.suggest_categorical("minority_policy", ("", "medium", "strong")) == "":
+        trial.suggest_categorical("class_weights", ("none", "balanced", "effective"))
 
 
 def suggest_mixing(trial: Trial) -> None:
-    """Images made of two; a mixed label is the share of each."""
+    """Images made of two, in a few settings: with any other, each trial would compute views of its own."""
     mix = trial.suggest_categorical("mix", ("none", "mixup", "cutmix"))
     if mix == "none":
         return
-    trial.suggest_float("mix_share", 0.1, 1.0)
+    trial.suggest_categorical("mix_share", (0.25, 0.5, 1.0))
     if mix == "mixup":
-        trial.suggest_float("mix_alpha", 0.1, 1.0)
+        trial.suggest_categorical("mix_alpha", (0.2, 1.0))
         return
-    trial.suggest_float("cutmix_min", 0.0, 0.4)
-    trial.suggest_float("cutmix_max", 0.5, 1.0)
+    trial.suggest_categorical("cutmix_min", (0.0, 0.1))
+    trial.suggest_categorical("cutmix_max", (0.5, 1.0))
 
 
 def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:

@@ -194,14 +194,22 @@ class TrialConfig:
                 f'unfreeze_depth must be a count of stages, "all", "layers:N" or "from:MODULE", got {depth!r}'
             )
         hidden_widths(self.head_width)
+        self._check_mixing_and_balance()
+        if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
+            raise ValueError(f"micro_batch_size must be in 1..batch_size, got {self.micro_batch_size}")
+
+    def _check_mixing_and_balance(self) -> None:
         if not 0 <= self.mix_share <= 1:
             raise ValueError(f"mix_share must be in [0, 1], got {self.mix_share}")
         if not 0 <= self.cutmix_min <= self.cutmix_max <= 1:
             raise ValueError(
                 f"0 <= cutmix_min <= cutmix_max <= 1 must hold, got {self.cutmix_min} and {self.cutmix_max}"
             )
-        if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
-            raise ValueError(f"micro_batch_size must be in 1..batch_size, got {self.micro_batch_size}")
+        if self.mix != "none" and self.mixup_alpha > 0:
+            raise ValueError(f"mix={self.mix!r} and mixup_alpha={self.mixup_alpha} mix twice: choose one")
+        answers = (self.class_weights != "none", self.sampler == "balanced", bool(self.minority_policy))
+        if sum(answers) > 1:
+            raise ValueError("class_weights, sampler and minority_policy each make classes equal: choose one")
 
 
 def hidden_widths(head_width: int | str) -> tuple[int, ...]:
