@@ -36,6 +36,7 @@ from trainables.data.splits import split_images
 from trainables.model.backbones import Backbone, find_backbone
 from trainables.model.weights import locate_weights
 from trainables.sharing.preparation import prepare_images
+from trainables.training.metrics import check_metric
 
 console = Console(highlight=False)
 
@@ -88,6 +89,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ValueError: in one line, what is wrong and what to pass instead.
     """
+    check_metric(config.metric)
     space = load_space(config.space)
     backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
     resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None

@@ -27,6 +27,9 @@ METRIC_NAMES: dict[str, str] = {
 }
 """Everything a trial reports each epoch, with its unit and meaning."""
 
+SEARCH_METRICS = tuple(name for name in METRIC_NAMES if name.startswith("val_"))
+"""What a search may optimize: losses are minimized, everything else is maximized."""
+
 Reduce = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all workers of a trial."""
 
@@ -92,6 +95,15 @@ class MetricSums:
             f1, recall = class_means(self.confusion)
             metrics |= {f"{part}_macro_f1": f1, f"{part}_balanced_accuracy": recall}
         return metrics
+
+
+def check_metric(name: str) -> None:
+    """
+    Raises:
+        ValueError: a search cannot optimize it.
+    """
+    if name not in SEARCH_METRICS:
+        raise ValueError(f"--metric must be one of {', '.join(SEARCH_METRICS)}, got {name!r}")
 
 
 def class_means(confusion: Tensor) -> tuple[float, float]:
