@@ -65,7 +65,7 @@ def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """One worker's share of the trial; every worker reports, rank 0's content counts."""
+    """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
     import torch
     from torch import Tensor, distributed
     from torch.nn.parallel import DistributedDataParallel
@@ -83,6 +83,6 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
     context = train.get_context()
     team = Team(rank=context.get_world_rank(), size=context.get_world_size(), reduce=reduce, wrap=wrap)
-    (run,) = start_lease(config, team=team)
-    while not run.finished:
-        train.report({"reports": run.advance()})
+    for run in start_lease(config, team=team):
+        while not run.finished:
+            train.report({"reports": run.advance()})
