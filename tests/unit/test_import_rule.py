@@ -8,7 +8,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("search_spaces", "trainables", "cluster", "analysis")
-ROOMS = ("config", "data", "model", "training", "sharing", "run", "lease", "export", "trial", "distributed")
+ROOMS = (
+    "config",
+    "data",
+    "model",
+    "training",
+    "sharing",
+    "run",
+    "lease",
+    "export",
+    "preview",
+    "trial",
+    "distributed",
+)
 """Rooms of trainables, in the order data flows: a room imports only from rooms before it."""
 
 EDGES = {

@@ -51,6 +51,11 @@ class Part:
         return np.lexsort((self.copies, self.view_ids))
 
 
+def view_id(digest: str) -> int:
+    """What an image's views are drawn from, given the hash of its file."""
+    return int(digest[:15], 16)
+
+
 def oversampled(part: Part) -> Part:
     """The part with copies of its smaller classes' images, so that all classes are equally large."""
     rows, copies = oversample(part.labels.cpu().numpy())

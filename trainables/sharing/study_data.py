@@ -17,7 +17,7 @@ from trainables.model.weights import WeightsSource, locate_weights, random_weigh
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
 from trainables.sharing.image_store import open_or_build
-from trainables.sharing.parts import Part
+from trainables.sharing.parts import Part, view_id
 
 GIGABYTE = 10**9
 
@@ -42,7 +42,7 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
         ids = manifest.indices(name)
         content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
         labels = torch.from_numpy(manifest.labels[ids]).to(device)
-        view_ids = np.array([int(digests[number][:15], 16) for number in ids], dtype=np.int64)
+        view_ids = np.array([view_id(digests[number]) for number in ids], dtype=np.int64)
         parts[name] = Part(
             store=store,
             ids=ids,

@@ -98,7 +98,8 @@ class MetricSums:
 
 
 def check_metric(name: str) -> None:
-    """
+    """Before a search.
+
     Raises:
         ValueError: a search cannot optimize it.
     """
