@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainables.model import weights
-from trainables.model.backbones import BACKBONES, find_backbone, make_backbone
+from trainables.model import downloads, weights
+from trainables.model.backbones import BACKBONES, find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head
+from trainables.model.networks import make_backbone
 from trainables.model.weights import WeightsSource, load_weights, locate_weights, random_weights
 
 ROW = find_backbone("resnet18")
@@ -166,7 +167,7 @@ def test_without_weights_or_network_the_message_says_in_one_line_what_to_pass() 
 
 
 def test_a_hub_that_does_not_answer_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "HUB_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.1)
 
     def never_answer(*_: object, **__: object) -> None:
         time.sleep(0.5)
@@ -210,10 +211,55 @@ def test_an_unknown_backbone_is_refused_with_what_comes_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean resnet50"):
         find_backbone("rsnet50")
     with pytest.raises(ValueError, match="no backbone"):
-        find_backbone("resnet34.no_such_tag")
+        find_backbone("resnet26.no_such_tag")
 
 
 def test_any_timm_model_is_a_backbone() -> None:
-    backbone = find_backbone("resnet34")
+    backbone = find_backbone("resnet26")
 
-    assert (backbone.timm_name, backbone.image_size) == ("resnet34.a1_in1k", 224)
+    assert (backbone.timm_name, backbone.image_size) == ("resnet26.bt_in1k", 224)
+
+
+@pytest.mark.parametrize("name", ["handcrafted", "hyper_resnet:v2:50:max"])
+def test_a_network_of_our_own_gets_random_weights_whatever_is_asked_for(name: str) -> None:
+    row = find_backbone(name)
+
+    source = locate_weights(row, "auto", seed=4)
+
+    assert source == random_weights(row, 4)
+
+
+def test_downloaded_weights_are_found_where_torch_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    row = find_backbone("alexnet")
+    module = make_backbone(row, seed=1)
+    others = {"classifier.4.weight": torch.zeros(2, 2), "classifier.6.bias": torch.zeros(2)}
+    path = tmp_path / "hub" / "checkpoints" / row.weights_url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    torch.save(module.state_dict() | others, path)
+
+    source = locate_weights(row, "auto")
+    found = make_backbone(row, seed=2)
+    load_weights(found, source)
+
+    assert source.kind == "url"
+    assert same(found.state_dict(), module.state_dict())
+
+
+def test_parts_that_a_row_leaves_out_are_left_out_of_its_file_too(tmp_path: Path) -> None:
+    row = find_backbone("vgg16_no_last_pool")
+    state = make_backbone(row, image_size=32, seed=1).state_dict()
+    save_file(state | {"pre_logits.fc1.weight": torch.zeros(2, 2)}, tmp_path / "vgg16.safetensors")
+
+    module = make_backbone(row, image_size=32, seed=2)
+    load_weights(module, locate_weights(row, tmp_path))
+
+    assert same(module.state_dict(), state)
+
+
+@pytest.mark.parametrize("name", ["hyper_resnet:v3:50:max", "hyper_resnet:v2", "lite0:v2"])
+def test_options_that_a_row_does_not_have_are_refused_with_those_it_has(name: str) -> None:
+    with pytest.raises(ValueError, match="there is"):
+        find_backbone(name)

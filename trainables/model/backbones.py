@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from torch import nn
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A pretrained network, with neither its classifier nor its weights."""
+    """A network without its classifier and its weights."""
 
     name: str
     """What users type."""
 
-    timm_name: str
-    """Architecture and pretrained tag."""
+    timm_name: str = ""
+    """Architecture and pretrained tag; empty where timm does not have it."""
+
+    own: str = ""
+    """The file of trainables/model/own that builds it."""
+
+    options: tuple[str, ...] = ()
+    """What that file is told."""
+
+    choices: tuple[tuple[str, ...], ...] = ()
+    """What may stand behind each colon of the name; the first of each is the default."""
+
+    without: tuple[str, ...] = ()
+    """Modules of the pretrained network that are left out."""
 
     package: str | None = None
     """Python package that ships the weights."""
 
+    weights_url: str = ""
+    """Where the weights are, if not on timm's hub."""
+
     image_size: int = 224
     """Pixels a side of the images it was trained on."""
 
+    patch: int = 1
+    """The side of an image must be a multiple of this."""
+
     fit: Literal["crop", "squash"] = "crop"
     """How a photo becomes square: its middle cropped, or squashed as BiT has it."""
+
+    @property
+    def key(self) -> str:
+        """What the output depends on beside weights and image; a part of cache keys."""
+        own = ":".join((f"own/{self.own}", *self.options)) if self.own else self.timm_name
+        return " without ".join((own, *self.without))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether there are weights anywhere."""
+        return bool(self.timm_name or self.weights_url)
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -51,18 +75,35 @@ BACKBONES: dict[str, Backbone] = {
             image_size=260,
         ),
         Backbone(name="resnet18", timm_name="resnet18.a1_in1k"),
+        Backbone(name="resnet34", timm_name="resnet34.a1_in1k"),
         Backbone(name="resnet50", timm_name="resnet50.a1_in1k"),
+        Backbone(name="resnet50d", timm_name="resnet50d.ra2_in1k"),
         Backbone(name="resnet101", timm_name="resnet101.a1h_in1k"),
+        Backbone(name="resnet101v2", timm_name="resnetv2_101.a1h_in1k"),
         Backbone(name="resnext101", timm_name="resnext101_32x8d.tv_in1k"),
         Backbone(name="efficientnet_b0", timm_name="efficientnet_b0.ra_in1k"),
         Backbone(name="efficientnet_b3", timm_name="efficientnet_b3.ra2_in1k", image_size=288),
         Backbone(name="efficientnet_v2_s", timm_name="tf_efficientnetv2_s.in21k_ft_in1k", image_size=300),
         Backbone(name="mobilenet_v2", timm_name="mobilenetv2_100.ra_in1k"),
         Backbone(name="mobilenet_v3", timm_name="mobilenetv3_large_100.ra_in1k"),
+        Backbone(name="mobilenet_v4", timm_name="mobilenetv4_conv_medium.e500_r256_in1k", image_size=256),
         Backbone(name="convnext_tiny", timm_name="convnext_tiny.fb_in22k_ft_in1k"),
         Backbone(name="vit_small", timm_name="vit_small_patch16_224.augreg_in21k_ft_in1k"),
+        Backbone(name="dinov2_small", timm_name="vit_small_patch14_dinov2.lvd142m", image_size=518, patch=14),
         Backbone(name="swin_tiny", timm_name="swin_tiny_patch4_window7_224.ms_in1k"),
-        Backbone(name="vgg16", timm_name="vgg16.tv_in1k"),
+        # Convolutions alone, as all reports use it: the dense layers are most of its parameters.
+        Backbone(name="vgg16", timm_name="vgg16.tv_in1k", without=("pre_logits",)),
+        Backbone(name="vgg16_no_last_pool", timm_name="vgg16.tv_in1k", without=("pre_logits", "features.30")),
+        Backbone(
+            name="alexnet",
+            own="alexnet",
+            weights_url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        ),
+        Backbone(
+            name="googlenet",
+            own="googlenet",
+            weights_url="https://download.pytorch.org/models/googlenet-1378be20.pth",
+        ),
         Backbone(name="inception_v3", timm_name="inception_v3.tf_in1k", image_size=299),
         Backbone(name="inception_resnet_v2", timm_name="inception_resnet_v2.tf_in1k", image_size=299),
         Backbone(name="densenet121", timm_name="densenet121.ra_in1k"),
@@ -77,6 +118,19 @@ BACKBONES: dict[str, Backbone] = {
             )
             for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
         ),
+        # Networks of our own have no pretrained weights.
+        Backbone(name="linear_pixels", own="linear_pixels", image_size=96),
+        Backbone(name="six_conv", own="six_conv", image_size=96),
+        Backbone(name="handcrafted", own="handcrafted"),
+        Backbone(name="mobilenet_v2_mish", own="mobilenet_mish"),
+        Backbone(name="mobilenet_v2_mish_dropout", own="mobilenet_mish", options=("dropout",)),
+        Backbone(name="mobilenet_v2_mish_blur", own="mobilenet_mish", options=("blur",)),
+        Backbone(
+            name="hyper_resnet",
+            own="hyper_resnet",
+            options=("v1", "26", "average"),
+            choices=(("v1", "v2", "next"), ("26", "50", "101", "152"), ("average", "max")),
+        ),
     )
 }
 
@@ -89,13 +143,18 @@ def names() -> list[str]:
 def find_backbone(name: str) -> Backbone:
     """A row of the table, or any other timm model by its own name.
 
+    A row with choices takes them behind colons: hyper_resnet:v2:50:max.
+
     Raises:
         ValueError: neither; the message names what comes nearest.
     """
+    base, *options = name.split(":")
+    if options and base in BACKBONES:
+        return _with_options(BACKBONES[base], name, tuple(options))
     if name in BACKBONES:
         return BACKBONES[name]
     for row in BACKBONES.values():
-        if row.timm_name == name:
+        if row.timm_name and row.timm_name == name:
             return row
     import timm
 
@@ -112,6 +171,17 @@ def find_backbone(name: str) -> Backbone:
     )
 
 
+def _with_options(row: Backbone, name: str, options: tuple[str, ...]) -> Backbone:
+    fits = len(options) == len(row.choices) and all(
+        option in allowed for option, allowed in zip(options, row.choices, strict=True)
+    )
+    if not fits:
+        pattern = ":".join("|".join(allowed) for allowed in row.choices)
+        known = f"{row.name}:{pattern}" if pattern else f"{row.name}, without options"
+        raise ValueError(f"no backbone {name!r}; there is {known}")
+    return replace(row, name=name, options=options)
+
+
 def _nearest(name: str) -> str:
     import timm
 
@@ -122,40 +192,7 @@ def _nearest(name: str) -> str:
     return f"{hint}the table has {', '.join(rows)}, and any timm model name works"
 
 
-def make_backbone(backbone: Backbone, *, image_size: int | None = None, seed: int = 0) -> nn.Module:
-    """The network without its classifier, [B, 3, H, W] -> [B, features], with weights drawn from the seed.
-
-    The image size matters to networks with position embeddings or attention windows; the others take any.
-    """
-    import timm
-    import torch
-
-    fixed_size = image_size is not None and _has_fixed_size(backbone.timm_name)
-    options: dict[str, Any] = {"img_size": image_size} if fixed_size else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        module: nn.Module = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, **options)
-    module.built_for = image_size  # type: ignore[assignment]
-    return module
-
-
-@cache
-def _has_fixed_size(timm_name: str) -> bool:
-    """Whether the network is built for one image size (position embeddings, attention windows)."""
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        model = timm.create_model(timm_name, pretrained=False, num_classes=0)
-    return "img_size" in inspect.signature(type(model).__init__).parameters
-
-
 def num_features(module: Any) -> int:
-    """Width of the backbone's output."""
-    return int(getattr(module, "head_hidden_size", None) or module.num_features)
-
-
-def normalisation(module: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of the images, in [0, 1], that it was trained on."""
-    config = module.pretrained_cfg
-    return tuple(config["mean"]), tuple(config["std"])
+    """Width of the backbone's output, flattened."""
+    known = getattr(module, "output_width", None) or getattr(module, "head_hidden_size", None)
+    return int(known or module.num_features)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.util
 import inspect
 import json
 import pickle
 import sys
-import threading
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from trainables.model.backbones import BACKBONES, Backbone, find_backbone, make_backbone
+from trainables.model.backbones import BACKBONES, Backbone, find_backbone
+from trainables.model.downloads import ask, downloaded_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 AUTO = "auto"
 RANDOM = "random"
-HUB_TIMEOUT_SECONDS = 5.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # What timm's model files call the function that renames and resamples a published checkpoint.
@@ -34,12 +31,12 @@ _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 class WeightsSource:
     """Where the weights come from: plain values that travel to the workers."""
 
-    kind: Literal["package", "file", "hub", "random"]
+    kind: Literal["package", "file", "hub", "url", "random"]
     backbone: str
-    """timm name."""
+    """A row of the table, or a timm name."""
 
     location: str
-    """A package, a path, a hub repository; empty for random weights."""
+    """A package, a path, a hub repository, a URL; empty for random weights."""
 
     revision: str = ""
     """Hub only: the commit."""
@@ -53,14 +50,12 @@ class WeightsSource:
 
 def random_weights(backbone: Backbone, seed: int) -> WeightsSource:
     """Untrained weights, drawn from the seed."""
-    identity = f"random:{backbone.timm_name}:{seed}"
-    return WeightsSource(
-        kind="random", backbone=backbone.timm_name, location="", seed=seed, identity=identity
-    )
+    identity = f"random:{backbone.key}:{seed}"
+    return WeightsSource(kind="random", backbone=backbone.name, location="", seed=seed, identity=identity)
 
 
 def locate_weights(backbone: Backbone, weights: str | Path, *, seed: int = 0) -> WeightsSource:
-    """Find the weights without loading them.
+    """Find the weights without loading them; a network of our own has none and gets random ones.
 
     Args:
         weights: "auto" (packaged, else in the hub's local cache, else on the hub), "random", a file, or a
@@ -69,10 +64,12 @@ def locate_weights(backbone: Backbone, weights: str | Path, *, seed: int = 0) ->
     Raises:
         ValueError: there are none; the message says what to pass instead.
     """
-    if weights == RANDOM:
+    if weights == RANDOM or not backbone.pretrained:
         return random_weights(backbone, seed)
     if weights != AUTO:
         return _file_source(backbone, _find_file(backbone, Path(weights).expanduser().absolute()))
+    if backbone.weights_url:
+        return _url_source(backbone)
     return _packaged(backbone) or _cached(backbone) or _on_hub(backbone)
 
 
@@ -82,8 +79,8 @@ def _digest(path: Path) -> str:
 
 
 def _file_source(backbone: Backbone, path: Path) -> WeightsSource:
-    identity = f"file:{backbone.timm_name}:{_digest(path)}"
-    return WeightsSource(kind="file", backbone=backbone.timm_name, location=str(path), identity=identity)
+    identity = f"file:{backbone.key}:{_digest(path)}"
+    return WeightsSource(kind="file", backbone=backbone.name, location=str(path), identity=identity)
 
 
 def _find_file(backbone: Backbone, path: Path) -> Path:
@@ -91,7 +88,8 @@ def _find_file(backbone: Backbone, path: Path) -> Path:
         return path
     if not path.is_dir():
         raise ValueError(f'no weights at {path}: pass a file, a folder, "auto" or "random"')
-    stems = (backbone.name, backbone.timm_name, backbone.timm_name.split(".")[0])
+    timm_name = backbone.timm_name or backbone.own
+    stems = (backbone.name, timm_name, timm_name.split(".")[0])
     for candidate in (path / f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES):
         if candidate.is_file():
             return candidate
@@ -111,16 +109,14 @@ def _packaged(backbone: Backbone) -> WeightsSource | None:
     if path is None or backbone.package is None:
         return None
     identity = f"package:{backbone.timm_name}:{_digest(path)}"
-    return WeightsSource(
-        kind="package", backbone=backbone.timm_name, location=backbone.package, identity=identity
-    )
+    return WeightsSource(kind="package", backbone=backbone.name, location=backbone.package, identity=identity)
 
 
 def _hub_source(backbone: Backbone, revision: str) -> WeightsSource:
     repository = f"timm/{backbone.timm_name}"
     return WeightsSource(
         kind="hub",
-        backbone=backbone.timm_name,
+        backbone=backbone.name,
         location=repository,
         revision=revision,
         identity=f"hub:{repository}@{revision}",
@@ -143,33 +139,33 @@ def _on_hub(backbone: Backbone) -> WeightsSource:
     revision = None if constants.HF_HUB_OFFLINE else _hub_revision(constants.ENDPOINT, backbone)
     if revision is not None:
         return _hub_source(backbone, revision)
+    raise _no_weights(backbone, constants.ENDPOINT)
+
+
+def _no_weights(backbone: Backbone, place: str) -> ValueError:
     packaged = ", ".join(row.name for row in BACKBONES.values() if row.package)
-    raise ValueError(
-        f"no weights of {backbone.name} on this machine, and {constants.ENDPOINT} does not offer them: pass "
+    return ValueError(
+        f"no weights of {backbone.name} on this machine, and {place} does not offer them: pass "
         f"--backbones with one whose weights are installed ({packaged}), --weights random, or --weights PATH "
         f"(a file, or a folder with {backbone.name}.pth or {backbone.name}.safetensors)"
     )
 
 
 def _hub_revision(endpoint: str, backbone: Backbone) -> str | None:
-    """The newest commit, or None where the hub does not answer in time.
+    """The newest commit, or None where the hub does not answer in time."""
+    content = ask(f"{endpoint}/api/models/timm/{backbone.timm_name}")
+    try:
+        return str(json.loads(content)["sha"]) if content else None
+    except (ValueError, KeyError):
+        return None
 
-    In a thread, since a silent name server heeds no timeout. urllib honours the proxy variables.
-    """
-    answer: list[str] = []
 
-    def ask() -> None:
-        url = f"{endpoint}/api/models/timm/{backbone.timm_name}"
-        try:
-            with urllib.request.urlopen(url, timeout=HUB_TIMEOUT_SECONDS) as response:
-                answer.append(str(json.load(response)["sha"]))
-        except (OSError, ValueError, KeyError, http.client.HTTPException):
-            return
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_SECONDS)
-    return answer[0] if answer else None
+def _url_source(backbone: Backbone) -> WeightsSource:
+    url = backbone.weights_url
+    if not downloaded_file(url).is_file() and ask(url, method="HEAD") is None:
+        raise _no_weights(backbone, url)
+    identity = f"url:{backbone.key}:{url.rpartition('/')[2]}"  # the name holds the file's hash
+    return WeightsSource(kind="url", backbone=backbone.name, location=url, identity=identity)
 
 
 def load_weights(module: nn.Module, source: WeightsSource) -> None:
@@ -179,13 +175,19 @@ def load_weights(module: nn.Module, source: WeightsSource) -> None:
         ValueError: tensors are missing, left over or of another shape; the message names them.
     """
     if source.kind == "random":
-        size: Any = getattr(module, "built_for", None)
-        fresh = make_backbone(find_backbone(source.backbone), image_size=size, seed=source.seed)
+        from trainables.model.networks import make_backbone
+
+        size, pooling = cast("Any", module.built_for)
+        row = find_backbone(source.backbone)
+        fresh = make_backbone(row, image_size=size, pooling=pooling, seed=source.seed)
         module.load_state_dict(fresh.state_dict())
         return
     path = _local_path(source)
     state = _read_state(path)
-    state = _by_position(module, state) if source.kind == "package" else _by_name(module, state)
+    if source.kind == "package":
+        state = _by_position(module, state)
+    else:
+        state = _by_name(module, state, without=find_backbone(source.backbone).without)
     problems = _misfits(module, state)
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -218,6 +220,13 @@ def _local_path(source: WeightsSource) -> Path:
         if path is None:
             raise ValueError(f"the package {source.location} is not installed on this node")
         return path
+    if source.kind == "url":
+        from torch.hub import load_state_dict_from_url
+
+        path = downloaded_file(source.location)
+        if not path.is_file():
+            load_state_dict_from_url(source.location, str(path.parent), progress=False, check_hash=True)
+        return path
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -248,7 +257,7 @@ def _by_position(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tenso
     return dict(zip(names, state.values(), strict=False))
 
 
-def _by_name(module: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _by_name(module: Any, state: dict[str, Tensor], *, without: tuple[str, ...]) -> dict[str, Tensor]:
     source_file = sys.modules[type(module).__module__]
     adapt = next((getattr(source_file, name) for name in _FILTER_NAMES if hasattr(source_file, name)), None)
     if adapt is not None:
@@ -256,5 +265,5 @@ def _by_name(module: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         state = adapt(state, module) if takes_model else adapt(state)
     classifier = module.pretrained_cfg.get("classifier") or ()
     classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    dropped = tuple(f"{name}." for name in classifiers) + _AUXILIARY
+    dropped = tuple(f"{name}." for name in (*classifiers, *without)) + _AUXILIARY
     return {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}

@@ -8,23 +8,30 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from trainables.model.backbones import Backbone, make_backbone
+from trainables.model.backbones import Backbone
+from trainables.model.networks import Pooling, make_backbone
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
 
 KEPT = 4
 """Backbones in memory at once; the one used longest ago goes first."""
 
-_loaded: OrderedDict[tuple[str, int], nn.Module] = OrderedDict()
+_loaded: OrderedDict[tuple[str, int, Pooling], nn.Module] = OrderedDict()
 
 
 def borrow_backbone(
-    backbone: Backbone, *, weights: WeightsSource, depth: Depth, image_size: int, device: torch.device
+    backbone: Backbone,
+    *,
+    weights: WeightsSource,
+    depth: Depth,
+    image_size: int,
+    device: torch.device,
+    pooling: Pooling = "average",
 ) -> nn.Module:
     """A backbone with its weights on the device: the shared one where nothing of it trains, else a copy."""
-    key = (f"{weights.identity} {device}", image_size)
+    key = (f"{backbone.key} {weights.identity} {device}", image_size, pooling)
     if key not in _loaded:
-        module = make_backbone(backbone, image_size=image_size)
+        module = make_backbone(backbone, image_size=image_size, pooling=pooling)
         load_weights(module, weights)
         _loaded[key] = module.eval().requires_grad_(False).to(device)
     _loaded.move_to_end(key)

@@ -1,0 +1,91 @@
+"""Builds the network of a backbone: from timm, or from a file of our own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from trainables.model.backbones import Backbone
+
+Pooling = Literal["average", "flatten"]
+
+
+def make_backbone(
+    backbone: Backbone, *, image_size: int | None = None, pooling: Pooling = "average", seed: int = 0
+) -> nn.Module:
+    """The network without its classifier, [B, 3, H, W] -> features, with weights drawn from the seed.
+
+    The image size matters to networks with position embeddings or attention windows, and to features that
+    are flattened; default: the one the network was trained on.
+
+    Args:
+        pooling: average = the network's own, which gives [B, features]; flatten = none, so that maps come
+            out, for the head to flatten.
+
+    Raises:
+        ValueError: an image size that the network cannot take.
+    """
+    side = image_size or backbone.image_size
+    if side % backbone.patch:
+        near = max(side // backbone.patch, 1) * backbone.patch
+        raise ValueError(
+            f"{backbone.name} takes images whose side is a multiple of {backbone.patch} pixels, got {side}: "
+            f"use --image-size {near} or {near + backbone.patch}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = _make_own(backbone, side) if backbone.own else _make_timm(backbone, image_size)
+    for name in backbone.without:
+        module.set_submodule(name, nn.Identity())
+    if pooling == "flatten":
+        module.reset_classifier(0, "")  # type: ignore[operator]
+    if pooling == "flatten" or backbone.own or backbone.without:
+        module.output_width = _output_width(module, side)  # type: ignore[assignment]
+    module.built_for = (image_size, pooling)  # type: ignore[assignment]
+    return module
+
+
+def _make_own(backbone: Backbone, image_size: int) -> nn.Module:
+    maker = importlib.import_module(f"trainables.model.own.{backbone.own}")
+    module: nn.Module = maker.make(*backbone.options, image_size=image_size)
+    return module
+
+
+def _make_timm(backbone: Backbone, image_size: int | None) -> nn.Module:
+    import timm
+
+    fixed_size = image_size is not None and _has_fixed_size(backbone.timm_name)
+    options: dict[str, Any] = {"img_size": image_size} if fixed_size else {}
+    module: nn.Module = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, **options)
+    return module
+
+
+@cache
+def _has_fixed_size(timm_name: str) -> bool:
+    """Whether the network is built for one image size (position embeddings, attention windows)."""
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(timm_name, pretrained=False, num_classes=0)
+    return "img_size" in inspect.signature(type(model).__init__).parameters
+
+
+def _output_width(module: nn.Module, image_size: int) -> int:
+    """Found by sending a blank image through."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    mode = module.training
+    with torch.no_grad():
+        features = module.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
+    module.train(mode)
+    return int(features[0].numel())
+
+
+def normalisation(module: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of the images, in [0, 1], that it was trained on."""
+    config = module.pretrained_cfg
+    return tuple(config["mean"]), tuple(config["std"])

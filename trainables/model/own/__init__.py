@@ -1,0 +1,1 @@
+"""Networks that are built here, one file each: `make(*options, image_size)` gives a backbone."""
