@@ -120,18 +120,23 @@ def make_plan(config: StudyConfig) -> Plan:
     )
 
 
+def say(text: str) -> None:
+    """Print as it is: file names may hold brackets, and a terminal wraps by itself."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def print_plan(plan: Plan) -> None:
     """Say what would run: the space as a table, the prior trials, the data, the resources."""
     console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
     for prior in plan.priors:
         values = ", ".join(f"{name} {value}" for name, value in prior.config.items())
-        console.print(f"prior trial [bold]{prior.name}[/bold] ({prior.source}): {values}")
+        say(f"prior trial {prior.name} ({prior.source}): {values}")
     splits = split_images(
         plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
     )
     parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
     needs = plan.resources
-    console.print(
+    say(
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {needs.slots} at once, each with "
@@ -169,7 +174,7 @@ def run_study(plan: Plan, manifest: Manifest) -> int:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study)
         if search.finished:
-            console.print(f"study {plan.config.name} is finished; --trials extends it", markup=False)
+            say(f"study {plan.config.name} is finished; --trials extends it")
             print_leaderboard(study.directory)
             return 0
         tracker = Tracker(study.directory)
@@ -303,7 +308,7 @@ def log_best(plan: Plan, study: Study, search: Search, best: tuple[int, float]) 
     except Exception as error:  # whatever MLflow raises: the search's result stands
         print(f"the best classifier is in {target}, but not in MLflow: {error}", file=sys.stderr)
         return
-    console.print(f"best classifier: trial {number}, {target}\nMLflow model: {uri}", markup=False)
+    say(f"best classifier: trial {number}, {target}\nMLflow model: {uri}")
 
 
 if __name__ == "__main__":
