@@ -146,10 +146,11 @@ def contrast(view: Tensor, change: Tensor) -> Tensor:
 
 def sharpen(view: Tensor, change: Tensor) -> Tensor:
     """Away from, or towards, a slightly blurred view; the outermost pixels stay."""
-    kernel = torch.ones(3, 1, 3, 3, device=view.device)
-    kernel[:, :, 1, 1] = 5
+    # The kernel is 1 everywhere and 5 in the middle; sums of slices take a fifth of a convolution's time.
+    rows = view[:, :, :-2] + view[:, :, 1:-1] + view[:, :, 2:]
+    around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     blurred = view.clone()
-    blurred[:, :, 1:-1, 1:-1] = functional.conv2d(view, kernel / 13, groups=3)
+    blurred[:, :, 1:-1, 1:-1] = torch.add(around, view[:, :, 1:-1, 1:-1], alpha=4) / 13
     return _blend(blurred, view, change)
 
 
