@@ -197,3 +197,31 @@ def test_all_operations_are_drawn_about_equally_often(recipe: str, monkeypatch: 
     expected = 1000 * RECIPES[recipe].num_operations
     assert len(counts) == 13
     assert all(abs(number - expected) < 5 * expected**0.5 for number in counts.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "reference"), [("randaugment", "RandAugment"), ("trivialaugment", "TrivialAugmentWide")]
+)
+def test_the_strengths_are_torchvisions(recipe: str, reference: str) -> None:
+    from torchvision.transforms import v2
+
+    published = getattr(v2, reference)._AUGMENTATION_SPACE
+    ours = {name.replace("_", ""): name for name in OPERATIONS} | {"color": "saturation"}
+    chosen = RECIPES[recipe]
+
+    assert len(published) == len(OPERATIONS)
+    for title, (strengths, signed) in published.items():
+        name, last = ours[title.lower()], strengths(automatic.NUM_LEVELS, 224, 224)
+        if last is None:
+            assert name not in chosen.largest
+            continue
+        highest = float(last[-1])
+        expected = {
+            "translate_x": highest / 224,
+            "translate_y": highest / 224,
+            "posterize": 8 - highest,
+            "solarize": 1 - highest,
+        }.get(name, highest)
+        assert chosen.largest[name] == pytest.approx(expected)
+        assert (name in automatic._SIGNED) == signed

@@ -146,7 +146,7 @@ def contrast(view: Tensor, change: Tensor) -> Tensor:
 
 def sharpen(view: Tensor, change: Tensor) -> Tensor:
     """Away from, or towards, a slightly blurred view; the outermost pixels stay."""
-    # The kernel is 1 everywhere and 5 in the middle; sums of slices take less than half of a convolution's time.
+    # A kernel of ones with 5 in the middle; sums of slices take less than half of a convolution's time.
     rows = view[:, :, :-2] + view[:, :, 1:-1] + view[:, :, 2:]
     around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     blurred = view.clone()
