@@ -39,7 +39,7 @@ class Curve:
 
 
 def load_curves(study: StudyInfo) -> dict[int, Curve]:
-    """By trial number. Two numbers are cut out of each row: parsing all the JSON takes several times as long."""
+    """By trial number. Two numbers are cut out of each row: parsing its JSON takes far longer."""
     metric = re.compile(f'"{re.escape(study.metric)}{NUMBER}')
     duration = re.compile(f'"epoch_seconds{NUMBER}')
     query = text(

@@ -1,4 +1,4 @@
-"""The best of each backbone or regime, as published comparisons show it; over several seeds, the mean and spread."""
+"""The best of each backbone or regime, as published comparisons show it; over seeds, mean and spread."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns of a table: the spread stands within its metric's cell, and what is the same for all is left out."""
+    """Columns of a table: the spread stands in its metric's cell; what is the same for all is left out."""
     several_seeds = any(row["num_seeds"] > 1 for row in rows)
     several_studies = len({row["study"] for row in rows}) > 1
     columns = [name for name in rows[0] if not name.endswith("_sd")] if rows else []

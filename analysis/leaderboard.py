@@ -98,7 +98,7 @@ def print_table(
     if rows:
         shown = rows[:top]
         columns, left_out = _fit_columns(
-            shown, _order_names(varying), metric=studies[0].metric, width=console.width
+            shown, order_names(varying), metric=studies[0].metric, width=console.width
         )
         console.print(_make_table(shown, columns))
         notes = [f"{len(rows) - len(shown)} more trials: --top {len(rows)}"] if len(shown) < len(rows) else []
@@ -158,7 +158,7 @@ def _has_effect(name: str, rows: Sequence[Row]) -> bool:
     return not other or any(row.get(other) in values.split() for row in rows)
 
 
-def _order_names(names: Sequence[str]) -> list[str]:
+def order_names(names: Sequence[str]) -> list[str]:
     return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 

@@ -1,0 +1,55 @@
+"""The report of a study: one self-contained HTML file, with the answer first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from analysis.report.page import Section, render_page
+from analysis.studies import load_study
+
+FILE_NAME = "report.html"
+
+
+def write_report(study_dir: Path, target: Path | None = None) -> Path:
+    """Write the report, by default as report.html into the study; its path.
+
+    Raises:
+        ValueError: there is no such study, or it has no database.
+    """
+    study = load_study(study_dir)
+    path = target or study.directory / FILE_NAME
+    page = render_page(f"{study.name}: report", _make_sections(study_dir))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _make_sections(study_dir: Path) -> list[Section]:
+    # Here, because plotly, Optuna and Pillow take a second to import, and the leaderboard needs none of them.
+    from analysis.report.answer import answer_section
+    from analysis.report.board import board_section
+    from analysis.report.class_sections import calibration_section, classes_section, failures_section
+    from analysis.report.cost_sections import cost_section, workers_section
+    from analysis.report.findings import find_out
+    from analysis.report.image_sections import image_sections
+    from analysis.report.provenance import provenance_section
+    from analysis.report.search_sections import search_sections
+
+    study = load_study(study_dir)
+    findings = find_out(study)
+    mistakes, data = image_sections(findings)
+    return [
+        answer_section(findings),
+        board_section(findings.rows, metric=study.metric),
+        *search_sections(findings),
+        cost_section(findings),
+        workers_section(findings),
+        classes_section(findings),
+        mistakes,
+        calibration_section(findings),
+        data,
+        failures_section(findings),
+        provenance_section(study),
+    ]

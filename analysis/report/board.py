@@ -1,0 +1,120 @@
+"""The leaderboard as an HTML table that sorts and filters in the browser, ten thousand trials included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analysis.columns import METRIC_COLUMNS
+from analysis.leaderboard import (
+    HEADERS,
+    METRICS,
+    UNRANKED,
+    find_varying,
+    hyperparameter_names,
+    load_leaderboard,
+    order_names,
+)
+from analysis.records import TRIAL_COLUMNS
+from analysis.report.page import Section, data_script, escape, make_section, paragraph, render_page
+from analysis.studies import StudyInfo
+from analysis.verdict import describe_verdict, judge_finalists
+
+Row = Mapping[str, Any]
+
+SHOWN_METRICS = ("val_accuracy", "val_top3_accuracy", "val_loss", "train_accuracy")
+TAIL = ("epochs", "best_epoch", "seconds", "trainable_parameters", "state")
+
+
+def render_board_page(studies: Sequence[StudyInfo]) -> str:
+    """The leaderboard of one or more studies as a page of its own."""
+    rows = load_leaderboard(studies)
+    title = ", ".join(study.name for study in studies)
+    directories = {study.name: study.directory for study in studies}
+    section = board_section(
+        rows, metric=studies[0].metric, verdict=verdict_sentence(rows, studies[0], directories)
+    )
+    return render_page(f"{title}: leaderboard", [section])
+
+
+def verdict_sentence(rows: Sequence[Row], study: StudyInfo, directories: Mapping[str, Path]) -> str:
+    """Is the first really better than the second? Empty where their predictions cannot tell."""
+    judged = judge_finalists(rows, directories, metric=study.metric, maximize=study.maximize)
+    if judged is None:
+        return ""
+    best, rival, verdict = judged
+    several = len(directories) > 1
+    names = [f"trial {row['trial']}" + (f" of {row['study']}" if several else "") for row in (best, rival)]
+    sentence = describe_verdict(verdict, first=names[0], second=names[1])
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def board_section(rows: Sequence[Row], *, metric: str, verdict: str = "") -> Section:
+    """Columns that are the same for all trials stand once, below."""
+    if not rows:
+        return make_section("leaderboard", "Leaderboard", paragraph("No trial has started yet."))
+    varying = order_names(find_varying([dict(row) for row in rows]))
+    names = [name for name in _column_order(rows, metric, varying) if name in rows[0]]
+    extra = [name for name in METRICS if name in rows[0] and name not in names]
+    columns = [_column(name, rows, extra=False) for name in names]
+    columns += [_column(name, rows, extra=True) for name in extra]
+    cells = [[_cell(row, name) for name in (*names, *extra)] for row in rows]
+    hint = f"filter: words, or state:complete {metric}>0.5"
+    return make_section(
+        "leaderboard",
+        "Leaderboard",
+        paragraph(verdict) if verdict else "",
+        '<div class="board"><div class="tools">'
+        f'<input type="search" placeholder="{escape(hint)}" aria-label="filter trials">'
+        '<button class="all">all columns</button><span class="count" role="status"></span></div>'
+        '<div class="wide"><table><thead><tr></tr></thead><tbody></tbody></table></div>'
+        '<div class="tools"><button class="more" hidden>more</button></div>'
+        f"{data_script({'columns': columns, 'rows': cells}, kind='rows')}</div>",
+        paragraph(
+            "Values are those of each trial's best epoch. A pruned trial was stopped early, so its value "
+            "is what it had reached by then. Click a heading to sort.",
+            kind="note",
+        ),
+        paragraph(_same_for_all(rows, varying), kind="note"),
+    )
+
+
+def _column_order(rows: Sequence[Row], metric: str, varying: Sequence[str]) -> list[str]:
+    several = len({row["study"] for row in rows}) > 1
+    head = [*(["study"] if several else []), "trial", metric, *varying]
+    middle = [name for name in SHOWN_METRICS if name != metric]
+    return list(dict.fromkeys((*head, *middle, *TAIL)))
+
+
+def _column(name: str, rows: Sequence[Row], *, extra: bool) -> dict[str, Any]:
+    values = [row.get(name) for row in rows[:200] if row.get(name) is not None]
+    is_number = bool(values) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in values
+    )
+    about = TRIAL_COLUMNS.get(name) or METRIC_COLUMNS.get(name) or "hyperparameter"
+    digits = 4 if name in METRICS and "parameters" not in name else 1 if name == "seconds" else None
+    return {
+        "name": name,
+        "label": HEADERS.get(name, name.replace("_", " ")),
+        "about": about,
+        "number": is_number,
+        "digits": digits,
+        "extra": extra,
+    }
+
+
+def _cell(row: Row, name: str) -> Any:
+    value = row.get(name)
+    if name == "state":
+        note = row.get("reason") or ("prior" if row.get("prior") else None)
+        return f"{value}: {note}" if note else value
+    if name in METRICS and row["state"] in UNRANKED and value is not None:
+        return float(f"{value:.6g}")
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _same_for_all(rows: Sequence[Row], varying: Sequence[str]) -> str:
+    names = [name for name in hyperparameter_names([dict(rows[0])]) if name not in varying]
+    same = [f"{name} {rows[0][name]}" for name in names if rows[0].get(name) not in (None, 0, 0.0, False, "")]
+    return f"The same for all trials: {', '.join(same)}; the rest is 0 or off." if same else ""

@@ -1,0 +1,221 @@
+"""Where the best trial is wrong: confusion, per-class scores, calibration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from analysis.predictions import Predictions, calibration, class_scores
+from analysis.report.findings import Findings
+from analysis.report.page import Section, details, figure, make_section, paragraph, table
+from analysis.report.wording import plural
+
+LABELLED_CELLS = 15
+SHOWN_CLASSES = 25
+NUM_CONFUSIONS = 10
+
+MISSING = (
+    "The best trial has left no predictions (trials/<n>/predictions.npz), so this part cannot be shown. "
+    "Trials that end with a result leave them; a copied study needs its trials folder."
+)
+
+
+def classes_section(findings: Findings) -> Section:
+    predictions = findings.predictions
+    if predictions is None or findings.best is None:
+        return make_section("classes", "Classes", paragraph(MISSING))
+    confusion = predictions.confusion
+    names = [findings.class_name(label) for label in range(len(confusion))]
+    best = findings.best
+    note = f"Trial {best['trial']}, epoch {best['best_epoch']}, {len(predictions):,} validation images."
+    return make_section(
+        "classes",
+        "Classes",
+        paragraph(note, kind="note"),
+        _never_predicted(names, confusion),
+        figure(
+            _confusion_figure(names, confusion),
+            _name_confusions(names, confusion),
+            title="Confusion matrix",
+            height=_matrix_height(len(names)),
+        ),
+        "<h3>Precision, recall and F1 by class</h3>",
+        _score_table(names, confusion),
+        paragraph(
+            "Precision: share of the answers with this class that are right. Recall: share of this class "
+            "that is found. Support: its validation images. Lowest F1 first.",
+            kind="note",
+        ),
+    )
+
+
+def _never_predicted(names: list[str], confusion: Any) -> str:
+    missed = [
+        name
+        for name, hits, own in zip(names, confusion.sum(axis=0), confusion.sum(axis=1), strict=True)
+        if hits == 0 and own > 0
+    ]
+    absent = [name for name, own in zip(names, confusion.sum(axis=1), strict=True) if own == 0]
+    parts = []
+    if missed:
+        parts.append(
+            f"Never predicted: {_list_names(missed)}. Their precision is undefined and their recall 0."
+        )
+    if absent:
+        parts.append(f"Without a validation image: {_list_names(absent)}. Nothing can be said about them.")
+    return "".join(paragraph(part, kind="warning") for part in parts)
+
+
+def _list_names(names: list[str]) -> str:
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{', '.join(names[:12])}{more}"
+
+
+def _matrix_height(num_classes: int) -> int:
+    return min(760, 160 + 40 * num_classes)
+
+
+def _confusion_figure(names: list[str], confusion: Any) -> dict[str, Any]:
+    """Colours are shares of the true class, so that rare classes show; numbers are images."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "z": np.round(share, 3).tolist(),
+        "x": names,
+        "y": names,
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": [
+            [0, "rgba(31,111,235,0.03)"],
+            [0.02, "rgba(31,111,235,0.2)"],
+            [1, "rgba(31,111,235,0.95)"],
+        ],
+        "colorbar": {"title": {"text": "share of<br>the true class"}},
+        "hovertemplate": "%{y} taken for %{x}: %{z:.1%}<extra></extra>",
+    }
+    if len(names) <= LABELLED_CELLS:
+        trace |= {"text": confusion.tolist(), "texttemplate": "%{text}"}
+    axis = {"type": "category", "automargin": True, "showgrid": False}
+    layout = {
+        "xaxis": axis | {"title": {"text": "predicted class"}},
+        "yaxis": axis | {"title": {"text": "true class"}, "autorange": "reversed"},
+        "margin": {"t": 20, "r": 20},
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _name_confusions(names: list[str], confusion: Any) -> str:
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    if not wrong.any():
+        return "Every validation image is classified right."
+    order = np.argsort(wrong, axis=None)[::-1][:NUM_CONFUSIONS]
+    pairs = [
+        f"{names[cell // len(names)]} taken for {names[cell % len(names)]} ({wrong.flat[cell]})"
+        for cell in order.tolist()
+        if wrong.flat[cell] > 0
+    ]
+    return f"{plural(int(wrong.sum()), 'image')} wrong. The commonest confusions: {', '.join(pairs[:5])}."
+
+
+def _score_table(names: list[str], confusion: Any) -> str:
+    precision, recall, f1 = class_scores(confusion)
+    support = confusion.sum(axis=1)
+    order = sorted(
+        range(len(names)), key=lambda label: (support[label] == 0, np.nan_to_num(f1[label], nan=0.0))
+    )
+    rows = [
+        (names[i], _percent(precision[i]), _percent(recall[i]), _percent(f1[i]), f"{support[i]:,}")
+        for i in order
+    ]
+    head = ("class", "precision", "recall", "F1", "support [images]")
+    if len(rows) <= SHOWN_CLASSES + 5:
+        return table(head, rows)
+    rest = details(f"the other {len(rows) - SHOWN_CLASSES} classes", table(head, rows[SHOWN_CLASSES:]))
+    return table(head, rows[:SHOWN_CLASSES]) + rest
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:.1f}%"
+
+
+def calibration_section(findings: Findings) -> Section:
+    predictions = findings.predictions
+    if predictions is None:
+        return make_section("calibration", "Calibration", paragraph(MISSING))
+    bins, error = calibration(predictions)
+    spec = _calibration_figure(bins)
+    return make_section(
+        "calibration",
+        "Calibration",
+        figure(spec, _judge_calibration(predictions, error), title="Calibration"),
+    )
+
+
+def _calibration_figure(bins: list[dict[str, float]]) -> dict[str, Any]:
+    x = [one["confidence"] for one in bins]
+    points = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "best trial",
+        "x": x,
+        "y": [one["accuracy"] for one in bins],
+        "text": [f"{one['images']:,.0f} images" for one in bins],
+        "marker": {"size": [6 + 2 * one["images"] ** 0.5 / 2 for one in bins]},
+    }
+    ideal = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "name": "ideal"}
+    ideal |= {"line": {"dash": "dot", "color": "#8a94a3"}}
+    layout = {
+        "xaxis": {"title": {"text": "probability the classifier gives its answer"}, "range": [0, 1.02]},
+        "yaxis": {"title": {"text": "share of these answers that are right"}, "range": [0, 1.02]},
+        "margin": {"t": 20, "r": 20},
+    }
+    return {"data": [ideal, points], "layout": layout}
+
+
+def _judge_calibration(predictions: Predictions, error: float) -> str:
+    confidence = float(predictions.probabilities.max(axis=1).mean())
+    accuracy = float(predictions.right.mean())
+    gap = confidence - accuracy
+    if abs(gap) < 0.02:
+        verdict = "on average its probabilities can be taken at their word"
+    elif gap > 0:
+        verdict = (
+            "it is over-confident: divide its logits by a temperature above 1 before trusting probabilities"
+        )
+    else:
+        verdict = "it is under-confident: it is right more often than it says"
+    return (
+        f"Mean probability {100 * confidence:.1f}%, accuracy {100 * accuracy:.1f}%: {verdict}. Expected "
+        f"calibration error {100 * error:.1f} points over ten bins (larger points hold more images)."
+    )
+
+
+def failures_section(findings: Findings) -> Section:
+    failed = [row for row in findings.rows if row["state"] == "failed"]
+    infeasible = sum(row["state"] == "infeasible" for row in findings.rows)
+    if not failed:
+        text = "No trial failed." if findings.rows else "No trial has started yet."
+        text += f" {plural(infeasible, 'trial')} broke a limit and did not run." if infeasible else ""
+        return make_section("failures", "Failures", paragraph(text))
+    reasons = Counter(row["reason"] or "unknown" for row in failed)
+    parts = [
+        paragraph(f"{plural(len(failed), 'trial')} of {len(findings.rows):,} failed. The rest went on."),
+        table(("reason", "trials", "first ones"), [_reason_row(name, failed) for name in reasons]),
+    ]
+    for name in reasons:
+        first = next(row for row in failed if (row["reason"] or "unknown") == name)
+        if first["traceback"]:
+            from analysis.report.page import escape
+
+            text = escape(str(first["traceback"])[-6000:])
+            parts.append(details(f"traceback of trial {first['trial']} ({name})", f"<pre>{text}</pre>"))
+    return make_section("failures", "Failures", *parts)
+
+
+def _reason_row(reason: str, failed: list[dict[str, Any]]) -> tuple[str, int, str]:
+    trials = sorted(row["trial"] for row in failed if (row["reason"] or "unknown") == reason)
+    more = " …" if len(trials) > 8 else ""
+    return reason, len(trials), f"{', '.join(map(str, trials[:8]))}{more}"

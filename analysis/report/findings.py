@@ -1,0 +1,87 @@
+"""What the report is about, computed once: the best trial, its rival, their predictions, what mattered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.curves import Curve, find_common_epoch, load_curves
+from analysis.importance import Importance, measure_importance
+from analysis.leaderboard import find_varying, load_leaderboard
+from analysis.predictions import Predictions, load_predictions
+from analysis.studies import StudyInfo
+from analysis.verdict import Verdict, confidence_interval, find_finalists, judge
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Of one study."""
+
+    study: StudyInfo
+    rows: list[Row]
+    """Ranked, best first."""
+
+    curves: Mapping[int, Curve]
+    best: Row | None
+    rival: Row | None
+    predictions: Predictions | None
+    """Of the best trial."""
+
+    interval: tuple[float, float, float] | None
+    """The best trial's metric, taken from its predictions, and its 95% interval."""
+
+    verdict: Verdict | None
+    common_epoch: int
+    """The budget at which trials are compared with each other: at least half of them reached it."""
+
+    common_values: Mapping[int, float]
+    """Trial number -> metric after that epoch."""
+
+    importance: list[Importance]
+    searched: list[str]
+    """Hyperparameters that vary, the most important first."""
+
+    @property
+    def classes(self) -> list[str]:
+        return [str(name) for name in (self.study.facts.get("data") or {}).get("classes") or []]
+
+    def class_name(self, label: int) -> str:
+        return self.classes[label] if label < len(self.classes) else f"class {label}"
+
+
+def find_out(study: StudyInfo) -> Findings:
+    """Read the study and compute what all sections share."""
+    rows = load_leaderboard([study])
+    curves = load_curves(study) if rows else {}
+    best, rival = find_finalists(rows)
+    predictions = load_predictions(study.directory, best["trial"]) if best else None
+    others = load_predictions(study.directory, rival["trial"]) if rival else None
+    epoch = find_common_epoch(curves)
+    values = {trial: curve.value_at(epoch) for trial, curve in curves.items()}
+    common = {trial: value for trial, value in values.items() if value is not None}
+    configs = {row["trial"]: row for row in rows if row["trial"] in common}
+    varying = find_varying(rows)
+    importance = measure_importance(
+        [configs[trial] for trial in configs], [common[trial] for trial in configs], varying
+    )
+    ordered = [one.name for one in importance]
+    verdict = None
+    if predictions is not None and others is not None:
+        verdict = judge(predictions, others, metric=study.metric, maximize=study.maximize)
+    return Findings(
+        study=study,
+        rows=rows,
+        curves=curves,
+        best=best,
+        rival=rival,
+        predictions=predictions,
+        interval=confidence_interval(predictions, metric=study.metric) if predictions is not None else None,
+        verdict=verdict,
+        common_epoch=epoch,
+        common_values=common,
+        importance=importance,
+        searched=ordered + [name for name in varying if name not in ordered],
+    )

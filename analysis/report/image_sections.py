@@ -1,0 +1,264 @@
+"""The images: those most confidently wrong with their look-alikes in training, and the data set's page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.images import ImageTable, Looks, find_near_duplicates, load_image_table, look_at, make_thumbnail
+from analysis.predictions import Array
+from analysis.report.class_sections import MISSING
+from analysis.report.findings import Findings
+from analysis.report.page import Section, bullets, details, escape, figure, make_section, paragraph, table
+from analysis.report.wording import plural, share
+
+NUM_WRONG = 12
+NUM_TWINS = 2
+MAX_OPENED = 6000
+"""Images opened for near-duplicates and sizes, at about 2 ms each."""
+
+SHEET_IMAGES = 40
+SHOWN_CLASSES = 30
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+
+logger = logging.getLogger("unfreeze")
+
+
+def image_sections(findings: Findings) -> list[Section]:
+    """Mistakes and data, which share one look at the images."""
+    images = load_image_table(findings.study.directory)
+    looks = look_at(images, choose_images(images))
+    twins = find_near_duplicates(looks)
+    return [mistakes_section(findings, images, twins), data_section(findings, images, looks, twins)]
+
+
+def choose_images(images: ImageTable) -> list[int]:
+    """Validation and training images; never the test part, which only the final model may see."""
+    val, train = images.of("val"), images.of("train")
+    generator = np.random.default_rng(0)
+    val = np.sort(generator.permutation(val)[: MAX_OPENED // 3])
+    train = np.sort(generator.permutation(train)[: MAX_OPENED - len(val)])
+    return [*val.tolist(), *train.tolist()]
+
+
+def mistakes_section(findings: Findings, images: ImageTable, twins: Sequence[tuple[int, int]]) -> Section:
+    predictions, title = findings.predictions, "Most confidently wrong"
+    if predictions is None:
+        return make_section("mistakes", title, paragraph(MISSING))
+    wrong = np.flatnonzero(~predictions.right)
+    if len(wrong) == 0:
+        return make_section("mistakes", title, paragraph("Every validation image is classified right."))
+    confidence = predictions.probabilities[wrong].max(axis=1)
+    chosen = wrong[np.argsort(-confidence, kind="stable")][:NUM_WRONG]
+    cards = [_wrong_card(findings, images, twins, int(row)) for row in chosen]
+    return make_section(
+        "mistakes",
+        title,
+        paragraph(
+            f"The {len(cards)} of {plural(len(wrong), 'wrong answer')} with the highest probability. "
+            "Look for wrong "
+            "labels, several objects in one image, and classes that look alike. Small images below are "
+            "near-duplicates in training, with their labels."
+        ),
+        f'<div class="gallery">{"".join(cards)}</div>',
+    )
+
+
+def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[int, int]], row: int) -> str:
+    predictions = findings.predictions
+    assert predictions is not None
+    number, label = int(predictions.ids[row]), int(predictions.labels[row])
+    order = np.argsort(-predictions.probabilities[row])[:3]
+    if label not in order:
+        order = np.append(order, label)
+    lines = "".join(
+        f'<div class="{"right" if one == label else "wrong" if place == 0 else ""}">'
+        f"{escape(findings.class_name(int(one)))} {100 * predictions.probabilities[row, one]:.1f}%</div>"
+        for place, one in enumerate(order)
+    )
+    near = [b if a == number else a for a, b in twins if number in (a, b)]
+    near = [one for one in near if images.splits[one] == "train"][:NUM_TWINS]
+    small = "".join(
+        f"<div>{_image(images, one, side=64)}{escape(findings.class_name(int(images.labels[one])))}</div>"
+        for one in near
+    )
+    below = f'<div class="twins">{small}</div>' if near else ""
+    name = escape(images.paths[number].name) if number < len(images) else f"image {number}"
+    return (
+        f'<div class="card">{_image(images, number)}<b>labelled {escape(findings.class_name(label))}</b>'
+        f"{lines}<small>{name}</small>{below}</div>"
+    )
+
+
+def _image(images: ImageTable, number: int, *, side: int = 160) -> str:
+    source = make_thumbnail(images.paths[number], side=side) if number < len(images) else None
+    if source is None:
+        return "<div>(image not found)</div>"
+    return f'<img src="{source}" alt="{escape(images.paths[number].name)}" loading="lazy">'
+
+
+def data_section(
+    findings: Findings, images: ImageTable, looks: Looks, twins: Sequence[tuple[int, int]]
+) -> Section:
+    if not len(images):
+        return make_section("data", "Data", paragraph("The study has no data.csv yet."))
+    return make_section(
+        "data",
+        "Data",
+        paragraph(_describe_data(findings, images)),
+        _class_balance(findings, images),
+        "<h3>Sizes, broken files and duplicates</h3>",
+        bullets(_check_files(findings, images, looks, twins)),
+        _sizes_figure(looks),
+        "<h3>Sample of the training images</h3>",
+        _sample_sheet(findings, images),
+    )
+
+
+def _describe_data(findings: Findings, images: ImageTable) -> str:
+    data = findings.study.facts.get("data") or {}
+    parts = ", ".join(f"{(images.splits == part).sum():,} {part}" for part in ("train", "val", "test"))
+    return (
+        f"{data.get('source', 'unknown source')}: {len(images):,} images in {len(findings.classes)} "
+        f"classes ({parts}). "
+        "The test part was not read by the search, nor is it opened here."
+    )
+
+
+def _class_balance(findings: Findings, images: ImageTable) -> str:
+    parts = ("train", "val", "test")
+    size = max(len(findings.classes), int(images.labels.max()) + 1)
+    counts = {part: np.bincount(images.labels[images.splits == part], minlength=size) for part in parts}
+    names = [findings.class_name(label) for label in range(size)]
+    total = sum(counts.values())
+    least, most = int(total.argmin()), int(total.argmax())
+    ratio = total[most] / max(total[least], 1)
+    balance = "balanced" if ratio < 1.5 else "somewhat unbalanced" if ratio < 4 else "unbalanced"
+    conclusion = (
+        f"The classes are {balance}: {names[most]} has {total[most]:,} images, {names[least]} "
+        f"{total[least]:,}, "
+        f"a ratio of {ratio:.1f}."
+    )
+    if ratio >= 1.5:
+        conclusion += " Rank by --metric val_balanced_accuracy or val_macro_f1 if rare classes count as much."
+    data = [{"type": "bar", "name": part, "x": names, "y": counts[part].tolist()} for part in parts]
+    axis = {"type": "category", "title": {"text": "class"}}
+    layout = {"barmode": "stack", "xaxis": axis, "yaxis": {"title": {"text": "images [count]"}}}
+    layout["margin"] = {"t": 20, "r": 20}
+    rows = [
+        (names[i], *(f"{counts[part][i]:,}" for part in parts), share(total[i], total.sum()))
+        for i in range(size)
+    ]
+    body = table(("class", *(f"{part} [images]" for part in parts), "share"), rows)
+    shown = body if size <= SHOWN_CLASSES else details(f"table of the {size} classes", body)
+    return figure({"data": data, "layout": layout}, conclusion, title="Images by class", height=340) + shown
+
+
+def _check_files(
+    findings: Findings, images: ImageTable, looks: Looks, twins: Sequence[tuple[int, int]]
+) -> list[str]:
+    lines = []
+    opened = len(looks.ids) + len(looks.unreadable)
+    if len(looks.sizes):
+        width, height = looks.sizes.T
+        lines.append(
+            f"Sizes: {width.min()} x {height.min()} to {width.max()} x {height.max()} px, median "
+            f"{np.median(width):.0f} x {np.median(height):.0f}; the network sees "
+            f"{findings.study.facts.get('image_size')} x {findings.study.facts.get('image_size')}."
+        )
+    if looks.unreadable:
+        first = images.paths[looks.unreadable[0]]
+        lines.append(f"{plural(len(looks.unreadable), 'image')} cannot be opened now, the first: {first}.")
+    lines += _left_out(findings, images)
+    pairs = np.array(twins, dtype=np.int64).reshape(-1, 2)
+    if len(looks.ids):
+        lines += _describe_twins(findings, images, pairs, opened)
+    return lines
+
+
+def _left_out(findings: Findings, images: ImageTable) -> list[str]:
+    """What the search said about bad files; else the files in the folder that it does not use."""
+    data = findings.study.facts.get("data") or {}
+    if data.get("left_out"):
+        return [f"Left out: {data['left_out']}."]
+    source = Path(str(data.get("source", "")))
+    if not source.is_dir():
+        return []
+    used = {path.resolve() for path in images.paths}
+    unused = sorted(
+        path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.resolve() not in used
+    )
+    if not unused:
+        return ["Every image file of the folder is used; none is broken."]
+    names = ", ".join(path.name for path in unused[:5])
+    return [f"{plural(len(unused), 'image file')} of the folder not used (broken, or repeated): {names}"]
+
+
+def _describe_twins(findings: Findings, images: ImageTable, pairs: Array, opened: int) -> list[str]:
+    among = f"among {opened:,} training and validation images"
+    if not len(pairs):
+        return [f"No near-duplicates {among}."]
+    first, second = images.splits[pairs[:, 0]], images.splits[pairs[:, 1]]
+    lines = [f"{plural(len(pairs), 'pair')} of near-duplicates {among}."]
+    across = int((first != second).sum())
+    if across:
+        leaked = {int(a if images.splits[a] == "val" else b) for a, b in pairs[first != second].tolist()}
+        part = share(len(leaked), max(int((images.splits == "val").sum()), 1))
+        lines.append(
+            f"{plural(len(leaked), 'validation image')} ({part}) have a near-duplicate in training, "
+            "which makes "
+            "validation figures a little too good."
+        )
+    torn = pairs[images.labels[pairs[:, 0]] != images.labels[pairs[:, 1]]]
+    if len(torn):
+        examples = "; ".join(
+            f"{images.paths[a].name} is {findings.class_name(int(images.labels[a]))}, "
+            f"{images.paths[b].name} is {findings.class_name(int(images.labels[b]))}"
+            for a, b in torn[:5].tolist()
+        )
+        lines.append(f"{plural(len(torn), 'pair')} with two different labels: {examples}.")
+    return lines
+
+
+def _sizes_figure(looks: Looks) -> str:
+    if not len(looks.sizes):
+        return ""
+    sizes, counts = np.unique(looks.sizes, axis=0, return_counts=True)
+    if len(sizes) < 2:
+        return ""
+    points: dict[str, Any] = {"type": "scatter", "mode": "markers"}
+    points |= {"x": sizes[:, 0].tolist(), "y": sizes[:, 1].tolist()}
+    points["text"] = [f"{count:,} images" for count in counts.tolist()]
+    points["marker"] = {"size": np.clip(4 + np.sqrt(counts), 4, 30).round(1).tolist(), "opacity": 0.6}
+    layout = {
+        "xaxis": {"title": {"text": "width [px]"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "height [px]"}, "rangemode": "tozero"},
+        "margin": {"t": 20, "r": 20},
+    }
+    text = (
+        "Larger points hold more images. What is smaller than the network's input is enlarged, and blurred."
+    )
+    return figure({"data": [points], "layout": layout}, text, title="Image sizes", height=340)
+
+
+def _sample_sheet(findings: Findings, images: ImageTable) -> str:
+    """The same number of each class, drawn with a fixed seed; with many classes one each of the first "
+    "ones."""
+    generator = np.random.default_rng(0)
+    train = images.of("train")
+    classes = np.unique(images.labels[train])[:SHEET_IMAGES]
+    each = max(1, min(8, SHEET_IMAGES // max(len(classes), 1)))
+    chosen = [
+        number
+        for label in classes
+        for number in generator.permutation(train[images.labels[train] == label])[:each].tolist()
+    ]
+    cards = "".join(
+        f'<div class="card">{_image(images, one, side=96)}{escape(findings.class_name(int(images.labels[one])))}</div>'
+        for one in chosen
+    )
+    return f'<div class="gallery small">{cards}</div>'

@@ -1,0 +1,72 @@
+"""Where the figures come from: command, versions, seeds, weights and data hashes, hardware."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.report.page import Section, details, escape, make_section, paragraph, table
+from analysis.studies import StudyInfo
+
+FACTS = {
+    "study": "study",
+    "created": "created",
+    "status": "status",
+    "space": "search space",
+    "metric": "metric",
+    "direction": "direction",
+    "seed": "seed",
+    "image_size": "image size [px]",
+    "max_epochs": "most epochs of a trial",
+    "weights": "weights",
+    "git_revision": "git revision",
+    "storage": "study database",
+    "tracking_uri": "MLflow",
+}
+
+
+def provenance_section(study: StudyInfo) -> Section:
+    facts = study.facts
+    rows = [(label, _show(facts[name])) for name, label in FACTS.items() if facts.get(name) is not None]
+    data = facts.get("data") or {}
+    rows += [("data", data.get("source", "")), ("data fingerprint", data.get("fingerprint", ""))]
+    rows += [("hardware", _show(facts.get("hardware")))]
+    export = study.directory / "model"
+    if (export / "export.json").is_file():
+        rows.append(("exported classifier", _describe_export(export)))
+    versions = [(name, version) for name, version in (facts.get("versions") or {}).items()]
+    space = [(row["name"], row["values"], row.get("condition", "")) for row in facts.get("space_table") or []]
+    flags = {
+        name: value for name, value in (facts.get("flags") or {}).items() if value not in (None, [], False)
+    }
+    return make_section(
+        "provenance",
+        "Provenance",
+        table(("what", "value"), rows, numeric_from=9),
+        details("search space", table(("hyperparameter", "values", "only if"), space, numeric_from=9)),
+        details("versions", table(("package", "version"), versions, numeric_from=9)),
+        details("flags", f"<pre>{escape(json.dumps(flags, indent=1, ensure_ascii=False))}</pre>"),
+        paragraph(
+            "Running the same command with the same versions and data continues, or repeats, this study.",
+            kind="note",
+        ),
+    )
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{one} {name}" for name, one in value.items())
+    return str(value)
+
+
+def _describe_export(export: Path) -> str:
+    """With the hash that tells whether a deployed file is this one."""
+    path = export / "classifier.pt2"
+    if not path.is_file():
+        return str(export)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path}, sha256 {digest[:16]}…"

@@ -1,0 +1,244 @@
+"""How the search went and what mattered: history, rank, importance, coordinates, slices, learning curves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from analysis.curves import find_rungs
+from analysis.report import optuna_figures
+from analysis.report.findings import Findings
+from analysis.report.optuna_figures import MAX_TRIALS, Spec, draw, draw_importance
+from analysis.report.page import Section, figure, make_section, paragraph, table
+from analysis.report.wording import plural, show_value
+
+MAX_CURVES = 120
+MIN_TRIALS = 4
+NUM_BEST = 100
+
+
+def search_sections(findings: Findings) -> list[Section]:
+    """Empty sections say why they are empty."""
+    chosen = choose_trials(findings, findings.common_values)
+    parameters = optuna_figures.load_parameters(findings.study, chosen) if chosen else {}
+    values = {trial: findings.common_values[trial] for trial in chosen}
+    names = optuna_figures.searched_names(parameters, findings.searched)
+    if len(values) < MIN_TRIALS or not names or len(set(values.values())) < 2:
+        why = (
+            f"{plural(len(values), 'trial')} with a result cannot show what mattered: it takes {MIN_TRIALS}."
+        )
+        empty = make_section("importance", "What mattered", paragraph(why))
+        return [history_section(findings), empty, curves_section(findings)]
+    study = optuna_figures.make_study(parameters, values, maximize=findings.study.maximize)
+    scope = _scope(findings, len(chosen))
+    target = f"{findings.study.metric} after epoch {findings.common_epoch}"
+    return [
+        history_section(findings),
+        importance_section(findings, study, names, scope),
+        coordinates_section(study, names, target, scope),
+        slices_section(study, names, target, scope),
+        curves_section(findings),
+    ]
+
+
+def choose_trials(findings: Findings, candidates: Iterable[int], *, most: int = MAX_TRIALS) -> set[int]:
+    """All, or where there are too many the best hundred and a fixed random draw of the rest."""
+    known = set(candidates)
+    ranked = [row["trial"] for row in findings.rows if row["trial"] in known]
+    if len(ranked) <= most:
+        return set(ranked)
+    kept = ranked[: min(NUM_BEST, most // 2)]
+    rest = ranked[len(kept) :]
+    return set(kept) | set(random.Random(0).sample(rest, most - len(kept)))
+
+
+def _scope(findings: Findings, num_shown: int) -> str:
+    number = len(findings.common_values)
+    drawn = f"; {num_shown:,} of them are drawn: the best and a random choice" if num_shown < number else ""
+    epoch = findings.common_epoch
+    reached = f"the {number:,} trials that reached it"
+    return f"Values after epoch {epoch}, for {reached}: the same budget for all{drawn}."
+
+
+def history_section(findings: Findings) -> Section:
+    metric, sign = findings.study.metric, 1 if findings.study.maximize else -1
+    ended = [
+        row for row in findings.rows if row["state"] in ("complete", "pruned") and row.get(metric) is not None
+    ]
+    if not ended:
+        return make_section("history", "History", paragraph("No trial has ended with a result."))
+    by_number = sorted(ended, key=lambda row: row["trial"])
+    line: list[tuple[int, float]] = []
+    for row in by_number:
+        if not line or sign * row[metric] > sign * line[-1][1]:
+            line.append((row["trial"], row[metric]))
+    shown = choose_trials(findings, [row["trial"] for row in ended], most=2 * MAX_TRIALS)
+    values = {row["trial"]: row[metric] for row in ended if row["trial"] in shown}
+    states = {row["trial"]: row["state"] for row in ended}
+    spec = _history_figure(findings, values, states, line)
+    last = line[-1][0]
+    after = max(row["trial"] for row in ended) - last
+    conclusion = (
+        f"The best value so far came with trial {last}; {plural(after, 'later trial')} did not beat it."
+    )
+    if after and after >= len(ended) / 2:
+        conclusion += " The search has levelled off: more of the same will bring little."
+    return make_section("history", "History", figure(spec, conclusion, title="Value of every trial in order"))
+
+
+def _history_figure(
+    findings: Findings, values: Mapping[int, float], states: Mapping[int, str], line: list[tuple[int, float]]
+) -> Spec:
+    """Optuna's history has complete trials only; pruned ones are added, since most trials are."""
+    complete = {trial: value for trial, value in values.items() if states[trial] == "complete"}
+    complete |= {trial: value for trial, value in line if states[trial] == "complete"}
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {"xaxis": {"title": {"text": "trial"}}}
+    layout["yaxis"] = {"title": {"text": f"{findings.study.metric}, best epoch"}}
+    if complete:
+        study = optuna_figures.make_study({}, complete, maximize=findings.study.maximize)
+        spec = draw("optimization_history", study, target_name=findings.study.metric)
+        numbers = sorted(complete)
+        for trace in spec["data"]:  # an in-memory study numbers its trials anew
+            trace["x"] = numbers
+        data, layout = spec["data"], spec["layout"] | layout
+    pruned = sorted(trial for trial in values if states[trial] == "pruned")
+    marker = {"symbol": "x", "color": "#8a94a3", "size": 6}
+    points = {"x": pruned, "y": [values[trial] for trial in pruned], "mode": "markers", "marker": marker}
+    if pruned:
+        data.append({"type": "scatter", "name": "stopped early", **points})
+    return {"data": data, "layout": layout}
+
+
+def importance_section(findings: Findings, study: Any, names: list[str], scope: str) -> Section:
+    spec, method = draw_importance(study, names)
+    rows = [(one.name, f"{100 * one.explained:.0f}%", f"{one.p_value:.3f}") for one in findings.importance]
+    certain = [one.name for one in findings.importance if one.p_value < 0.05]
+    conclusion = (
+        f"Beyond chance: {', '.join(certain)}."
+        if certain
+        else "None of them is beyond chance with these trials."
+    )
+    return make_section(
+        "importance",
+        "What mattered",
+        paragraph(f"{conclusion} {scope}"),
+        figure(
+            spec,
+            f"{method} fits a model to the trials and splits the spread it explains; it gives every "
+            "hyperparameter a share, also where there is only noise. The table tests against chance.",
+            title="Importance of hyperparameters",
+        ),
+        table(("hyperparameter", "explains alone", "p"), rows) if rows else "",
+        paragraph(
+            "Explains alone: share of the variance of the trials' ranks between the hyperparameter's values. "
+            "p: how often the strongest of all would look this strong if values were dealt out at random.",
+            kind="note",
+        ),
+    )
+
+
+def coordinates_section(study: Any, names: list[str], target: str, scope: str) -> Section:
+    spec = draw("parallel_coordinate", study, params=names[:7], target_name=target)
+    rank = draw("rank", study, params=names[:2], target_name=target)
+    return make_section(
+        "coordinates",
+        "Parallel coordinates and rank",
+        paragraph(scope, kind="note"),
+        figure(
+            spec,
+            "One line a trial; drag along an axis to keep only lines through that range. Where the lines of "
+            "the best values gather, the setting matters.",
+            title="Parallel coordinates",
+        ),
+        figure(
+            rank, "Colour is the rank of the trial: clusters of one colour show good regions.", title="Rank"
+        ),
+    )
+
+
+def slices_section(study: Any, names: list[str], target: str, scope: str) -> Section:
+    parts = [paragraph(scope, kind="note")]
+    for start in range(0, min(len(names), 6), 3):
+        spec = draw("slice", study, params=names[start : start + 3], target_name=target)
+        text = "Each point is a trial, darker ones came later. A slope or a hump says where to search on."
+        parts.append(figure(spec, text, title=f"Slices of {', '.join(names[start : start + 3])}"))
+    if len(names) > 1:
+        contour = draw("contour", study, params=names[:2], target_name=target)
+        text = f"How {names[0]} and {names[1]} act together, interpolated between the trials (dots)."
+        parts.append(figure(contour, text, title="Contour of the two most important", height=480))
+    return make_section("slices", "Slices and contours", *parts)
+
+
+def curves_section(findings: Findings) -> Section:
+    with_curve = [trial for trial, curve in findings.curves.items() if len(curve.epochs) > 0]
+    if not with_curve:
+        return make_section("curves", "Learning curves", paragraph("No epoch has been recorded yet."))
+    shown = choose_trials(findings, with_curve, most=MAX_CURVES)
+    best = findings.best["trial"] if findings.best else None
+    data = [_curve_line(findings, trial, is_best=trial == best) for trial in sorted(shown)]
+    data.sort(key=lambda line: line["name"].startswith("best"))
+    rungs = find_rungs(findings.curves)
+    metric = findings.study.metric
+    layout = {
+        "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": metric}},
+        "showlegend": False,
+        "hovermode": "closest",
+        "shapes": [_rung_line(rung) for rung in rungs],
+        "margin": {"t": 30, "r": 20},
+    }
+    stopped = sum(curve.stopped for curve in findings.curves.values())
+    last = max(curve.epochs[-1] for curve in findings.curves.values() if curve.epochs)
+    run = sum(len(curve.epochs) for curve in findings.curves.values())
+    conclusion = f"{plural(len(with_curve), 'trial')} ran {plural(run, 'epoch')}"
+    conclusion += (
+        f", the best in colour{'' if len(shown) == len(with_curve) else f'; {len(shown)} are drawn'}."
+    )
+    if rungs:
+        conclusion += (
+            f" Dotted lines are rungs: {plural(stopped, 'trial')} stopped there, which saved up to "
+            f"{100 * (1 - run / (len(with_curve) * last)):.0f}% of the epochs."
+        )
+    return make_section(
+        "curves",
+        "Learning curves",
+        figure({"data": data, "layout": layout}, conclusion, title="Learning curves"),
+        _fit_note(findings),
+    )
+
+
+def _curve_line(findings: Findings, trial: int, *, is_best: bool) -> dict[str, Any]:
+    curve = findings.curves[trial]
+    line = {"color": "#d9480f", "width": 3} if is_best else {"color": "rgba(110,140,190,0.45)", "width": 1.2}
+    return {
+        "type": "scatter",
+        "x": curve.epochs,
+        "y": curve.values,
+        "name": f"{'best: ' if is_best else ''}trial {trial}",
+        "mode": "lines+markers" if len(curve.epochs) < 2 or is_best else "lines",
+        "line": line,
+        "marker": {"size": 5, "color": line["color"]},
+    }
+
+
+def _rung_line(rung: int) -> dict[str, Any]:
+    line = {"dash": "dot", "width": 1, "color": "#8a94a3"}
+    return {"type": "line", "x0": rung, "x1": rung, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def _fit_note(findings: Findings) -> str:
+    best = findings.best
+    if best is None or best.get("train_accuracy") is None or best.get("val_accuracy") is None:
+        return ""
+    train, val = best["train_accuracy"], best["val_accuracy"]
+    note = (
+        f"At its best epoch ({best['best_epoch']}) the best trial has "
+        f"{show_value('train_accuracy', train)} on the "
+        f"training images (while its weights changed, with augmentation and dropout) and "
+        f"{show_value('val_accuracy', val)} on the validation images"
+    )
+    if train - val > 0.1:
+        return paragraph(f"{note}: it memorises; try more augmentation, dropout or a smaller unfreeze depth.")
+    return paragraph(f"{note}.", kind="note")
