@@ -22,7 +22,7 @@ def list_systems(max_epochs: int | None = None) -> list[dict[str, Any]]:
     """
     order = {system: position for position, system in enumerate(SYSTEMS)}
     rows = [row for name in names() for row in _rows(name, max_epochs)]
-    return sorted(rows, key=lambda row: order[row["id"]])
+    return sorted(rows, key=lambda row: (order[row["id"]], row["space"] == "all"))
 
 
 def _rows(name: str, max_epochs: int | None) -> list[dict[str, Any]]:
