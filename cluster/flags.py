@@ -28,10 +28,15 @@ class _Parser(argparse.ArgumentParser):
 def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> StudyConfig:
     """Turn the command line into a checked StudyConfig; a wrong flag ends the program with exit code 2."""
     parser = make_parser(prog)
-    values, unknown = parser.parse_known_args(argv)
-    for flag in unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        parser.error(f"unknown argument {flag}{nearest(flag.split('=')[0], known)} (--help lists them all)")
+    given = sys.argv[1:] if argv is None else list(argv)
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in given:  # before argparse complains that --space is missing because it was misspelt
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in known:
+            parser.error(f"unknown argument {flag}{nearest(flag, known)} (--help lists them all)")
+    values, unknown = parser.parse_known_args(given)
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]} (--help lists them all)")
     try:
         return StudyConfig(**vars(values))
     except ValueError as error:
