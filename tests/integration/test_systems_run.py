@@ -275,7 +275,8 @@ def check_labels_are_mixed(run: TrialRun, epochs: list[Watched]) -> None:
 
 
 def check_repeated_passes(run: TrialRun, epochs: list[Watched]) -> None:
-    passes = [module.passes for module in run.classifier.backbone.modules() if hasattr(module, "passes")]
+    modules = run.classifier.backbone.modules()
+    passes = [vars(module)["passes"] for module in modules if "passes" in vars(module)]
     assert passes and min(passes) >= 2
 
 
