@@ -23,10 +23,11 @@ from cluster.resources import Resources, check_resources, count_cpus, count_gpus
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
-from cluster.searchers import load_searcher
+from cluster.searchers import check_searcher, load_searcher
 from cluster.session import open_session
 from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
+from cluster.warm_start import find_warm_starts
 from search_spaces import DataFacts, PriorTrial, SearchSpace, describe, load_space, make_table
 from trainables.config import StudySettings, make_trial_config
 from trainables.data.datasets import ImageListing, find_images
@@ -89,7 +90,8 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ValueError: in one line, what is wrong and what to pass instead.
     """
-    check_metric(config.metric)
+    for name in config.metrics:
+        check_metric(name)
     space = load_space(config.space)
     backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
     resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None
@@ -104,7 +106,7 @@ def make_plan(config: StudyConfig) -> Plan:
         median_pixels=median_pixels(listing.paths),
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
-    return Plan(
+    plan = Plan(
         config=config,
         space=space,
         backbones=backbones,
@@ -118,6 +120,8 @@ def make_plan(config: StudyConfig) -> Plan:
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
     )
+    check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
+    return plan
 
 
 def say(text: str) -> None:
@@ -193,33 +197,43 @@ def study_facts(plan: Plan, manifest: Manifest) -> dict[str, Any]:
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
     table = [asdict(row) for row in rows]
     counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
+    data = {
+        "source": plan.config.data,
+        "fingerprint": manifest.fingerprint,
+        "classes": list(manifest.classes),
+        **counts,
+    }
     return {
         "space_table": table,
         "space_fixed": fixed,
-        "direction": "minimize" if plan.config.metric.endswith("_loss") else "maximize",
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
-        "data": {
-            "source": plan.config.data,
-            "fingerprint": manifest.fingerprint,
-            "classes": list(manifest.classes),
-            **counts,
-        },
+        "data": data,
+        "warm_start": find_warm_starts(
+            plan.config.warm_start,
+            runs_dir=plan.config.runs_dir,
+            data=data,
+            space=plan.propose,
+            num_trials=plan.num_trials,
+        ),
     }
 
 
 def make_search(plan: Plan, study: Study) -> Search:
+    published = [(prior.name, prior.config) for prior in plan.priors]
+    assert plan.config.scheduler is not None
     return Search(
         study.records,
         space=plan.propose,
-        priors=[(prior.name, prior.config) for prior in plan.priors],
+        priors=published + [(prior["name"], prior["params"]) for prior in study.info["warm_start"]],
         make_sampler=load_searcher(plan.config.searcher),
         scheduler=load_scheduler(plan.config.scheduler),
         num_trials=plan.num_trials,
         seed=plan.config.seed,
-        metric=plan.config.metric,
-        direction=study.info["direction"],
+        metrics=plan.config.metrics,
+        directions=plan.config.directions,
         max_epochs=plan.max_epochs,
+        patience=plan.config.patience,
     )
 
 
@@ -260,7 +274,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         weights=config.weights,
         image_size=plan.image_size,
         seed=config.seed,
-        metric=config.metric,
+        metric=config.metrics[0],
         maximize=study.info["direction"] == "maximize",
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
@@ -301,7 +315,7 @@ def log_best(plan: Plan, study: Study, search: Search, best: tuple[int, float]) 
             search.trials[number].config,
             make_settings(plan, study, resources),
             target=target,
-            about={"study": plan.config.name, "trial": number, "metrics": {plan.config.metric: value}},
+            about={"study": plan.config.name, "trial": number, "metrics": {plan.config.metrics[0]: value}},
         )
     try:
         uri = log_model(study.directory, target)

@@ -16,6 +16,8 @@ class LeasedTrial:
     config: Mapping[str, Any]
     done_epochs: int
     """Epochs the database already has."""
+    checkpoint_epochs: tuple[int, ...] = ()
+    """Where the scheduler may pause it: the worker leaves a checkpoint there."""
 
     def as_config(self) -> dict[str, Any]:
         return {
@@ -23,6 +25,7 @@ class LeasedTrial:
             "attempt": self.attempt,
             "config": dict(self.config),
             "done_epochs": self.done_epochs,
+            "checkpoint_epochs": list(self.checkpoint_epochs),
         }
 
 
@@ -57,9 +60,11 @@ class Report:
     epoch: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     outcome: str | None = None
-    """None while it goes on, else complete | failed."""
+    """None while it goes on, else complete | failed | infeasible."""
     reason: str | None = None
     traceback: str | None = None
+    excess: float = 0.0
+    """Of an infeasible trial: how far beyond the limit, as a share of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +74,9 @@ class Decision:
     trial: int
     epoch: int
     action: str
-    """continue | stop | ignored (the report of an older attempt, or of a trial that had ended)"""
+    """continue | pause | stop | ignored (the report of an older attempt, or of a trial that had ended)"""
     outcome: str | None = None
-    """complete | pruned | failed, when the trial ended."""
+    """complete | pruned | failed | infeasible, when the trial ended."""
     reason: str | None = None
     detail: str | None = None
     """Last line of a failed trial's traceback."""

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -55,7 +55,7 @@ class EpochRecord:
     metrics: Mapping[str, float]
     arrival: float
     decision: str
-    """continue | stop | complete | failed"""
+    """continue | pause | stop | complete | failed"""
 
 
 @dataclass(kw_only=True)
@@ -68,17 +68,17 @@ class TrialRecord:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
-    value: float | None = None
+    values: list[float] = field(default_factory=list)
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a trial: its Optuna state, its value (the best epoch's metric) and its last attributes."""
+    """The end of a trial: its Optuna state, its values (the best epoch's metrics) and its last attributes."""
 
     trial: int
     state: TrialState
-    value: float | None
+    values: tuple[float, ...] | None
     attrs: Mapping[str, Any]
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,14 +86,14 @@ class Ending:
 class Records:
     """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
 
-    def __init__(self, url: str, *, study: str, direction: str, metric: str, new: bool) -> None:
+    def __init__(self, url: str, *, study: str, directions: Sequence[str], metric: str, new: bool) -> None:
         self._metric = metric
         try:
             self._storage = self._patiently(lambda: open_storage(url), limit_seconds=OPENING_SECONDS)
         except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
             raise ValueError(f"the study database {_public(url)} cannot be opened: {_cause(error)}") from None
         self._engine = self._storage.engine
-        self.study_id = self._patiently(lambda: self._find_or_create(study, direction, new=new))
+        self.study_id = self._patiently(lambda: self._find_or_create(study, directions, new=new))
         self._trial_ids: dict[int, int] = {}
 
     def add_trial(
@@ -136,10 +136,10 @@ class Records:
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)
 
-    def _find_or_create(self, study: str, direction: str, *, new: bool) -> int:
+    def _find_or_create(self, study: str, directions: Sequence[str], *, new: bool) -> int:
         EPOCHS.create(self._engine, checkfirst=True)
         try:
-            return self._storage.create_new_study([StudyDirection[direction.upper()]], study)
+            return self._storage.create_new_study([StudyDirection[d.upper()] for d in directions], study)
         except DuplicatedStudyError:
             study_id = self._storage.get_study_id_from_name(study)
             if new:
@@ -199,9 +199,9 @@ class Records:
         done = {"state": ending.state, "datetime_complete": _utc_now()}
         connection.execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(done))
         connection.execute(sa.delete(_VALUES).where(_VALUES.c.trial_id == trial_id))
-        if ending.value is not None:
-            value, kind = models.TrialValueModel.value_to_stored_repr(ending.value)
-            row = {"trial_id": trial_id, "objective": 0, "value": value, "value_type": kind}
+        for objective, number in enumerate(ending.values or ()):
+            value, kind = models.TrialValueModel.value_to_stored_repr(number)
+            row = {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
             connection.execute(sa.insert(_VALUES).values(row))
         _write_attrs(connection, _USER, trial_id, ending.attrs)
         _write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
@@ -230,7 +230,7 @@ class Records:
                 for trial_id, key, value in self._rows(connection, table, "key", "value_json"):
                     getattr(trials[trial_id], name)[key] = json.loads(value)
             for trial_id, value, kind in self._rows(connection, _VALUES, "value", "value_type"):
-                trials[trial_id].value = models.TrialValueModel.stored_repr_to_value(value, kind)
+                trials[trial_id].values.append(models.TrialValueModel.stored_repr_to_value(value, kind))
             self._load_epochs(connection, {trial.number: trial for trial in trials.values()})
         return sorted(trials.values(), key=lambda trial: trial.number)
 

@@ -21,12 +21,15 @@ from cluster.resources import Resources
 from cluster.search import Search
 from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 
-HowEnded = Literal["finished", "interrupted", "time budget", "failed"]
+HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnding:
-    """How a run ended; unless it is "finished", the same command goes on with the study."""
+    """How a run ended; unless it is "finished", the same command goes on with the study.
+
+    "no gain": --patience is used up; a larger one goes on.
+    """
 
     how: HowEnded
     reason: str | None = None
@@ -79,6 +82,8 @@ def run_search(
         return RunEnding(how="failed", reason=search.failure)
     if search.finished:
         return RunEnding(how="finished")
+    if search.out_of_gain:
+        return RunEnding(how="no gain")
     if interrupts.received:
         return RunEnding(how="interrupted")
     if out_of_time:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import enum
-import math
 import time
-import traceback as tracebacks
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from optuna.trial import TrialState
-
+from cluster.endings import make_ending, verdict_of_error
 from cluster.leases import Decision, Lease, LeaseError, Report
-from cluster.proposals import Infeasible, Proposals, Space
-from cluster.records import Ending, EpochRecord, Records
-from cluster.schedulers import Decide
+from cluster.proposals import Proposals, Space
+from cluster.records import Ending, EpochRecord, Records, TrialRecord
+from cluster.schedulers import Scheduler
 from cluster.scores import Scores
 from cluster.searchers import MakeSampler
+from cluster.stopping import FailureStreak, GainWatch
 from cluster.trial_status import TrialStatus, rebuild_status
+from cluster.verdicts import Verdict, judge, last_line, make_decision
 
 MAX_CRASHES = 3
-"""How often a trial is tried again after its worker died."""
-FAILURE_STREAK = 5
-"""So many trials in a row that failed for a bug or the data stop the study: the next would fail too."""
-_STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "infeasible": TrialState.PRUNED,  # Optuna has no such state; a constraint tells the two apart
-}
-_DECISIONS = {None: "continue", "complete": "complete", "pruned": "stop", "failed": "failed"}
+"""How often a trial is tried again after its worker died, if it came no further in between."""
 
 
 class Done(enum.Enum):
@@ -50,54 +40,61 @@ class Search:
         space: Space,
         priors: Sequence[tuple[str, Mapping[str, Any]]] = (),
         make_sampler: MakeSampler,
-        scheduler: Decide,
+        scheduler: Scheduler,
         num_trials: int,
         seed: int,
-        metric: str,
-        direction: str = "maximize",
+        metrics: Sequence[str],
+        directions: Sequence[str] = ("maximize",),
         max_epochs: int,
         num_startup: int = 10,
+        patience: int | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take up the study where its records end.
 
         `space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
-        Infeasible. `priors` are (name, configuration) of published recipes, tried first.
+        Infeasible. `priors` are (name, configuration) of published recipes, tried first. The first metric is
+        what schedulers and the ranking go by.
         """
         self.num_trials, self.max_epochs = num_trials, max_epochs
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
         self.stopping = False
         """No lease is handed out any more; unfinished trials stay for the next run."""
-        self.scores = Scores(metric, direction=direction)
-        self._records, self._decide, self._seed, self._now = records, scheduler, seed, now
+        self.scores = Scores(metrics, directions=directions)
+        self._records, self._scheduler, self._seed, self._now = records, scheduler, seed, now
         self._open: dict[int, Lease] = {}
-        self._streak = 0
+        self._streak = FailureStreak()
         history = records.load()
         self.trials = {record.number: rebuild_status(record) for record in history}
-        for record in history:
-            for epoch, row in record.epochs.items():
-                self.scores.note(record.number, epoch, self.scores.value(row.metrics))
-        self._unfinished = deque(number for number, trial in self.trials.items() if trial.outcome is None)
+        self._watch = GainWatch(patience, self._replay(history))
+        self._unfinished = deque(number for number, trial in self.trials.items() if trial.is_active)
         used = {record.attrs.get("prior") for record in history}
         self._priors = deque((name, config) for name, config in priors if name not in used)
         self._proposals = Proposals(
             space,
             make_sampler=make_sampler,
             seed=seed,
-            direction=direction,
+            directions=directions,
             num_startup=num_startup,
             history=history,
-            metric=metric,
+            metric=self.scores.metric,
         )
+        self.stopping = self.out_of_gain
 
     def next_lease(self) -> Lease | Done | None:
         """The next trial to run; None while only running ones could bring more, DONE after the last."""
-        lease = None if self.stopping else self._resume() or self._propose()
+        lease = None if self.stopping else self._resume() or self._promote() or self._propose()
+        if lease is None and not self.stopping:
+            lease = self._promote(is_last=True)
         if lease is not None:
             self._open |= {leased.trial: lease for leased in lease.trials}
             return lease
-        return None if self._open and not self.stopping else DONE
+        if self._open and not self.stopping:
+            return None
+        if not self.stopping:
+            self._prune_paused()
+        return DONE
 
     def lease_started(self, lease: Lease) -> None:
         """Its worker is up: the waiting for it does not count as the trial's time."""
@@ -112,17 +109,19 @@ class Search:
         attrs: dict[int, dict[str, Any]] = {}
         for report in reports:
             trial = self.trials.get(report.trial)
-            if trial is None or trial.outcome is not None or report.attempt != trial.attempt:
+            if trial is None or not trial.is_active or report.attempt != trial.attempt:
                 decisions.append(Decision(trial=report.trial, epoch=report.epoch, action="ignored"))
                 continue
             if worker is not None and trial.worker != worker:
                 trial.worker = worker
-                attrs[trial.number] = {"worker": worker}
-            outcome, reason, text = self._judge(trial, report)
-            rows += self._note_epoch(trial, report, outcome)
-            if outcome is not None:
-                endings.append(self._end(trial, outcome, reason=reason, traceback=text))
-            decisions.append(_decision(trial, report.epoch, reason, text))
+                attrs.setdefault(trial.number, {})["worker"] = worker
+            verdict = self._judge(report, trial)
+            rows += self._note_epoch(trial, report, verdict)
+            if verdict.outcome is not None:
+                endings.append(self._end(trial, verdict))
+            elif verdict.paused:
+                attrs.setdefault(trial.number, {}).update(self._pause(trial))
+            decisions.append(make_decision(trial, report.epoch, verdict))
         if rows or endings or attrs:
             self._records.record(rows, endings, attrs)
         for row in rows:
@@ -138,7 +137,7 @@ class Search:
                 continue
             del self._open[leased.trial]
             trial = self.trials[leased.trial]
-            if trial.outcome is None:
+            if trial.is_active:
                 decisions += self._give_up_or_retry(trial, error)
         return decisions
 
@@ -153,6 +152,11 @@ class Search:
         ended = all(trial.outcome is not None for trial in self.trials.values())
         return ended and len(self.trials) >= self.num_trials
 
+    @property
+    def out_of_gain(self) -> bool:
+        """So many trials have ended without a new best value that the study stops."""
+        return self._watch.is_over
+
     def counts(self) -> dict[str, int]:
         """Trials by outcome; `running` are the unfinished ones."""
         counts = dict.fromkeys(("complete", "pruned", "failed", "infeasible", "running"), 0)
@@ -163,20 +167,46 @@ class Search:
     def best(self) -> tuple[int, float] | None:
         """Number and metric of the best trial so far, by its best epoch; failed ones do not count."""
         trials = list(self.trials.values())
-        return self.scores.best(without={trial.number for trial in trials if trial.outcome == "failed"})
+        out = {trial.number for trial in trials if trial.outcome in ("failed", "infeasible")}
+        return self.scores.best(without=out)
 
     def best_complete(self) -> tuple[int, float] | None:
         """Number and metric of the best trial that ran to its end: only those leave their weights."""
         trials = list(self.trials.values())
         return self.scores.best(without={trial.number for trial in trials if trial.outcome != "complete"})
 
+    def _replay(self, history: Iterable[TrialRecord]) -> list[tuple[float, bool, bool]]:
+        """Take the recorded epochs in, in the order they came; when each, did it gain, did its trial end."""
+        rows = sorted((row for record in history for row in record.epochs.values()), key=_arrival)
+        seen = []
+        for row in rows:
+            trial = self.trials[row.trial]
+            gained = row.decision != "failed" and self.scores.note(row.trial, row.epoch, row.metrics)
+            seen.append((row.arrival, gained, trial.outcome is not None and row.epoch == trial.num_epochs))
+        return seen
+
     def _resume(self) -> Lease | None:
-        if not self._unfinished:
+        return self._hand_out(self.trials[self._unfinished.popleft()]) if self._unfinished else None
+
+    def _promote(self, *, is_last: bool = False) -> Lease | None:
+        paused = {n: trial.num_epochs for n, trial in self.trials.items() if trial.paused}
+        if not paused:
             return None
-        trial = self.trials[self._unfinished.popleft()]
-        lease = Lease(trials=(trial.lease(now=self._now()),))
+        running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
+        chosen = self._scheduler.promote(
+            paused=paused, running=running, curves=self.scores.curves, is_last=is_last
+        )
+        return None if chosen is None else self._hand_out(self.trials[chosen])
+
+    def _hand_out(self, trial: TrialStatus) -> Lease:
+        """A trial that has been handed out before, once more."""
+        lease = self._lease(trial)
         self._records.record(attrs={trial.number: trial.attempt_attrs()})
         return lease
+
+    def _lease(self, trial: TrialStatus) -> Lease:
+        rungs = self._scheduler.rungs(int(trial.config["epochs"]))
+        return Lease(trials=(trial.lease(now=self._now(), checkpoint_epochs=rungs),))
 
     def _propose(self) -> Lease | None:
         while self._proposals.num_trials < self.num_trials and not self.stopping:
@@ -185,73 +215,57 @@ class Search:
             config = {"epochs": self.max_epochs} | proposal.config
             trial = TrialStatus(number=proposal.trial.number, config=config)
             self.trials[trial.number] = trial
-            lease = Lease(trials=(trial.lease(now=self._now()),))
+            lease = self._lease(trial)
             attrs = {"config": config} | trial.attempt_attrs() | ({"prior": name} if name else {})
-            ending = None if proposal.error is None else self._end_proposal(trial, proposal.error)
+            ending = None if proposal.error is None else self._end(trial, verdict_of_error(proposal.error))
             self._records.add_trial(proposal.trial, attrs=attrs, ending=ending)
             if ending is None:
                 return lease
             self._tell([ending])
         return None
 
-    def _judge(self, trial: TrialStatus, report: Report) -> tuple[str | None, str | None, str | None]:
-        """Outcome (None: it goes on), reason and traceback."""
-        if report.outcome == "failed":
-            return "failed", report.reason or "bug", report.traceback
-        if self.scores.metric not in report.metrics:
-            return "failed", "bug", f"no {self.scores.metric} in the report of epoch {report.epoch}"
-        value = self.scores.value(report.metrics)
-        if not math.isfinite(value):
-            return "failed", "diverged", None
-        self.scores.note(trial.number, report.epoch, value)
-        if report.outcome == "complete":
-            return "complete", None, None
-        if trial.decisions.get(report.epoch) == "continue":
-            return None, None, None  # a replayed epoch: later results must not change what was decided
-        action = self._decide(
-            trial=trial.number,
-            epoch=report.epoch,
-            curves=self.scores.curves,
-            max_epochs=int(trial.config["epochs"]),
-            seed=self._seed,
-        )
-        return ("pruned" if action == "stop" else None), None, None
+    def _prune_paused(self) -> None:
+        """Nobody comes any more whom they could be compared with."""
+        paused = [trial for trial in self.trials.values() if trial.paused]
+        endings = [self._end(trial, Verdict(outcome="pruned")) for trial in paused]
+        if endings:
+            self._records.record(endings=endings)
+            self._tell(endings)
 
-    def _note_epoch(self, trial: TrialStatus, report: Report, outcome: str | None) -> list[EpochRecord]:
+    def _judge(self, report: Report, trial: TrialStatus) -> Verdict:
+        best = self.scores.best()
+        verdict = judge(report, trial, scores=self.scores, scheduler=self._scheduler, seed=self._seed)
+        if report.metrics:
+            self._watch.note(gained=self.scores.best() != best, ended=verdict.outcome is not None)
+            self.stopping = self.stopping or self.out_of_gain
+        return verdict
+
+    def _note_epoch(self, trial: TrialStatus, report: Report, verdict: Verdict) -> list[EpochRecord]:
         if not report.metrics:
             return []  # it failed before the epoch's end
-        trial.decisions[report.epoch] = _DECISIONS[outcome]
+        trial.note_epoch(report.epoch, verdict.recorded_as)
         row = EpochRecord(
             trial=trial.number,
             epoch=report.epoch,
             attempt=report.attempt,
             metrics={name: float(value) for name, value in report.metrics.items()},
             arrival=self._now(),
-            decision=_DECISIONS[outcome],
+            decision=verdict.recorded_as,
         )
         return [row]
 
-    def _end(self, trial: TrialStatus, outcome: str, *, reason: str | None, traceback: str | None) -> Ending:
-        trial.outcome = outcome
+    def _pause(self, trial: TrialStatus) -> dict[str, Any]:
+        trial.paused = True
         trial.end_attempt(now=self._now())
-        self._streak = self._streak + 1 if outcome == "failed" and reason in ("bug", "data") else 0
-        if self._streak >= FAILURE_STREAK:
-            last = _last_line(traceback) or ""
-            self.stop(f"the last {self._streak} trials failed, so would the next: {reason}: {last}")
-        attrs: dict[str, Any] = {"outcome": outcome, "reason": reason, "traceback": traceback}
-        attrs |= {"worker": trial.worker, "attempts": trial.attempt, "seconds": round(trial.seconds, 3)}
-        return Ending(
-            trial=trial.number,
-            state=_STATES[outcome],
-            value=None if outcome == "failed" else self.scores.best_value(trial.number),
-            attrs={name: value for name, value in attrs.items() if value is not None},
-        )
+        return trial.attempt_attrs()
 
-    def _end_proposal(self, trial: TrialStatus, error: Exception) -> Ending:
-        if isinstance(error, Infeasible):
-            return self._end(trial, "infeasible", reason=str(error), traceback=None)
-        text = "".join(tracebacks.format_exception(error))
-        return self._end(trial, "failed", reason="bug", traceback=text)
+    def _end(self, trial: TrialStatus, verdict: Verdict) -> Ending:
+        if not trial.paused:
+            trial.end_attempt(now=self._now())
+        failure = self._streak.note(verdict.outcome or "", verdict.reason, last_line(verdict.traceback))
+        if failure is not None:
+            self.stop(failure)
+        return make_ending(trial, verdict, values=self.scores.best_values(trial.number), now=self._now())
 
     def _give_up_or_retry(self, trial: TrialStatus, error: LeaseError | None) -> list[Decision]:
         transient = error is not None and error.transient
@@ -260,29 +274,21 @@ class Search:
         if transient and trial.crashes < MAX_CRASHES:
             trial.crashes += 1
             trial.end_attempt(now=self._now())
+            # At once: a driver that dies before the next attempt must not forget it.
+            self._records.record(attrs={trial.number: {"crashes": trial.crashes}})
             self._unfinished.appendleft(trial.number)
             return []
         error = error or LeaseError(message="the worker ended the trial without an outcome", transient=False)
-        ending = self._end(trial, "failed", reason=error.reason, traceback=error.message)
+        verdict = Verdict(outcome="failed", reason=error.reason, traceback=error.message)
+        ending = self._end(trial, verdict)
         self._records.record(endings=[ending])
         self._tell([ending])
-        return [_decision(trial, trial.num_epochs, error.reason, error.message)]
+        return [make_decision(trial, trial.num_epochs, verdict)]
 
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
-            self._proposals.tell(ending.trial, ending.state, ending.value)
+            self._proposals.tell(ending)
 
 
-def _decision(trial: TrialStatus, epoch: int, reason: str | None, traceback: str | None) -> Decision:
-    return Decision(
-        trial=trial.number,
-        epoch=epoch,
-        action="continue" if trial.outcome is None else "stop",
-        outcome=trial.outcome,
-        reason=reason,
-        detail=_last_line(traceback),
-    )
-
-
-def _last_line(text: str | None) -> str | None:
-    return text.strip().rpartition("\n")[2] if text else None
+def _arrival(row: EpochRecord) -> float:
+    return row.arrival

@@ -53,13 +53,25 @@ class StudyConfig:
     """Side of the training images in pixels [the backbones' own]."""
 
     metric: str = "val_accuracy"
-    """What the search optimizes."""
+    """What the search optimizes; several, comma-separated, give the best trade-offs between them."""
 
     searcher: str = "tpe"
     """Who proposes configurations: a file of cluster/searchers."""
 
-    scheduler: str = "asha"
-    """Who stops bad trials early: a file of cluster/schedulers."""
+    scheduler: str | None = None
+    """Who stops bad trials early: a file of cluster/schedulers [asha; with several metrics none]."""
+
+    patience: int | None = None
+    """Stop when so many trials in a row have ended without a new best value [never]."""
+
+    warm_start: tuple[str, ...] = ()
+    """Try the best configurations of these earlier studies first: names in --runs-dir, or directories."""
+
+    max_params: int | None = None
+    """Most parameters a classifier may have; larger ones count as infeasible [no limit]."""
+
+    max_latency_ms: float | None = None
+    """Most milliseconds it may take for one image on a trial's device; slower is infeasible [no limit]."""
 
     concurrent: int | None = None
     """Most trials at once [as many as the machine holds]."""
@@ -100,13 +112,15 @@ class StudyConfig:
     def __post_init__(self) -> None:
         self._check_numbers()
         _check_choice("searcher", self.searcher, searchers.names())
-        _check_choice("scheduler", self.scheduler, schedulers.names())
+        self._check_metrics()
+        _check_choice("scheduler", self.scheduler or "none", schedulers.names())
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)
         self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
         self._set("cache_dir", _cache_dir(self.cache_dir))
         self._set("backbones", tuple(self.backbones))
+        self._set("warm_start", tuple(self.warm_start))
         if Path(self.data).expanduser().exists():
             self._set("data", str(Path(self.data).expanduser().absolute()))
         if self.weights not in WEIGHTS:
@@ -133,13 +147,34 @@ class StudyConfig:
         return self.storage or f"sqlite:///{self.directory / 'study.db'}"
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """The first is what schedulers and the ranking go by."""
+        return tuple(name.strip() for name in self.metric.split(","))
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """maximize or minimize, of each metric."""
+        return tuple("minimize" if _is_cost(name) else "maximize" for name in self.metrics)
+
+    @property
     def time_budget_seconds(self) -> float | None:
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
     def as_dict(self) -> dict[str, Any]:
         """The flags as plain values, the way study.json keeps them."""
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
-        return flags | {"backbones": list(self.backbones)}
+        return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
+
+    def _check_metrics(self) -> None:
+        if not all(self.metrics) or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"--metric must be a name, or different names with commas, got {self.metric!r}")
+        if self.scheduler is None:
+            self._set("scheduler", "asha" if len(self.metrics) == 1 else "none")
+        elif len(self.metrics) > 1 and self.scheduler != "none":
+            raise ValueError(
+                f"--scheduler {self.scheduler} judges by one metric and would stop trials that are best by "
+                "another: with several use --scheduler none"
+            )
 
     def _check_numbers(self) -> None:
         for name in (
@@ -149,6 +184,9 @@ class StudyConfig:
             "concurrent",
             "workers_per_trial",
             "cpus_per_trial",
+            "patience",
+            "max_params",
+            "max_latency_ms",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -186,6 +224,10 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"--{name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}"
         )
+
+
+def _is_cost(metric: str) -> bool:
+    return metric.endswith(("_loss", "_seconds", "parameters"))
 
 
 def _flag(name: str) -> str:

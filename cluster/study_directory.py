@@ -15,12 +15,13 @@ from typing import Any
 
 from cluster.records import Records
 from cluster.resources import count_cpus, count_gpus
+from cluster.space_changes import space_differences
 from cluster.study import StudyConfig
 from cluster.study_lock import StudyLock, acquire_lock
 
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
-FIXED = ("space", "space_table", "metric", "direction", "image_size", "max_epochs", "weights", "seed")
-"""What must not change between the runs of a study; with the data's fingerprint."""
+FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
+"""What must not change between the runs of a study; with the data's fingerprint. The space may be widened."""
 
 
 @dataclass(kw_only=True)
@@ -50,8 +51,8 @@ class Study:
 def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     """Create the study, or continue it.
 
-    `facts` are what only the caller knows: space_table, direction, data (with its fingerprint), image_size,
-    max_epochs, weights, and whatever else study.json shall say.
+    `facts` are what only the caller knows: space_table, space_fixed, data (with its fingerprint), image_size,
+    max_epochs, and whatever else study.json shall say.
 
     Raises:
         ValueError: the study exists with other settings, runs elsewhere, or its directory cannot be written.
@@ -68,8 +69,8 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         records = Records(
             config.storage_url,
             study=config.name,
-            direction=info["direction"],
-            metric=config.metric,
+            directions=info["directions"],
+            metric=config.metrics[0],
             new=not resumed,
         )
     except BaseException:
@@ -93,8 +94,10 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "study": config.name,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "space": config.space,
-        "metric": config.metric,
-        "direction": "maximize",
+        "metric": config.metrics[0],
+        "direction": config.directions[0],
+        "metrics": config.metrics,
+        "directions": config.directions,
         "flags": config.as_dict(),
         "versions": _versions(),
         "git_revision": _git_revision(),
@@ -111,7 +114,11 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    changes = [f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if _differs(old, new, name)]
+    changes = [
+        f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
+    ]
+    if old.get("space") == new.get("space"):  # another space differs by nature: its name says it all
+        changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
         changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
@@ -120,14 +127,8 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
             "Set them back to continue it, or start another one with --study NAME"
         )
-    return old | new | {"created": old["created"], "status": "running"}
-
-
-def _differs(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> bool:
-    # The table of another space differs by nature: the space's name says it all.
-    if name == "space_table" and old.get("space") != new.get("space"):
-        return False
-    return bool(old.get(name) != new.get(name))
+    kept = {name: old[name] for name in ("created", "warm_start") if old.get(name)}
+    return old | new | kept | {"status": "running"}
 
 
 def _data_line(data: Mapping[str, Any]) -> str:

@@ -26,14 +26,30 @@ class TrialStatus:
     outcome: str | None = None
     """complete | pruned | failed | infeasible; None: it goes on."""
     worker: str | None = None
+    paused: bool = False
+    """It waits at a rung; its lease has ended."""
 
-    def lease(self, *, now: float) -> LeasedTrial:
+    def lease(self, *, now: float, checkpoint_epochs: tuple[int, ...] = ()) -> LeasedTrial:
         """Begin the next attempt."""
         self.attempt += 1
-        self.started = now
+        self.started, self.paused = now, False
         return LeasedTrial(
-            trial=self.number, attempt=self.attempt, config=self.config, done_epochs=self.num_epochs
+            trial=self.number,
+            attempt=self.attempt,
+            config=self.config,
+            done_epochs=self.num_epochs,
+            checkpoint_epochs=checkpoint_epochs,
         )
+
+    def note_epoch(self, epoch: int, decision: str) -> None:
+        if epoch > self.num_epochs:
+            self.crashes = 0  # it came further: what killed its worker before was not the trial
+        self.decisions[epoch] = decision
+
+    @property
+    def is_active(self) -> bool:
+        """It runs, or would if it had a slot."""
+        return self.outcome is None and not self.paused
 
     @property
     def num_epochs(self) -> int:
@@ -51,6 +67,7 @@ class TrialStatus:
 def rebuild_status(record: TrialRecord) -> TrialStatus:
     """The status as the run before left it."""
     attrs = record.attrs
+    newest = record.epochs[max(record.epochs)] if record.epochs else None
     status = TrialStatus(
         number=record.number,
         config=attrs["config"],
@@ -61,8 +78,10 @@ def rebuild_status(record: TrialRecord) -> TrialStatus:
         started=attrs.get("attempt_started", 0.0),
         outcome=attrs.get("outcome"),
         worker=attrs.get("worker"),
+        # Handed out again since, it has a newer attempt than the epoch it was paused at.
+        paused=newest is not None and newest.decision == "pause" and newest.attempt == attrs["attempts"],
     )
-    if status.outcome is None:  # the attempt that was cut off counts up to its last sign of life
+    if status.is_active:  # the attempt that was cut off counts up to its last sign of life
         arrivals = (row.arrival for row in record.epochs.values())
         status.end_attempt(now=max(arrivals, default=status.started))
     return status

@@ -79,7 +79,7 @@ class Bridge:
     def has_ended(self, tune_id: str) -> bool:
         """No trial of the lease goes on, or nothing shall go on."""
         trials = (self.search.trials[leased.trial] for leased in self.leases[tune_id].trials)
-        return self.search.stopping or all(trial.outcome is not None for trial in trials)
+        return self.search.stopping or not any(trial.is_active for trial in trials)
 
     def ended(self, tune_id: str, error: LeaseError | None = None) -> None:
         self.running.discard(tune_id)
@@ -174,6 +174,7 @@ def _make_report(report: Mapping[str, Any]) -> Report:
         outcome=report.get("outcome"),
         reason=report.get("reason"),
         traceback=report.get("traceback"),
+        excess=report.get("excess") or 0.0,
     )
 
 

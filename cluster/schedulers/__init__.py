@@ -1,13 +1,16 @@
-"""Schedulers, found by file name: each decides after an epoch whether a trial goes on."""
+"""Schedulers, found by file name: each decides whether a trial goes on after an epoch, or waits."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Literal, Protocol, cast
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-Action = Literal["continue", "stop"]
+Action = Literal["continue", "stop", "pause"]
+"""pause: the lease ends, its slot is free for others, and `promote` may hand the trial out again."""
+
 Curves = Mapping[int, Mapping[int, float]]
 """Trial number -> epoch -> score, where higher is better; what is recorded so far, all trials."""
 
@@ -18,9 +21,56 @@ class Decide(Protocol):
     def __call__(self, *, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action: ...
 
 
+class Promote(Protocol):
+    """Which paused trial goes on, if any; a pure function of the records too."""
+
+    def __call__(
+        self, *, paused: Mapping[int, int], running: Mapping[int, int], curves: Curves, is_last: bool
+    ) -> int | None:
+        """Decide whenever a slot is free.
+
+        Args:
+            paused: trial -> epoch at which it waits.
+            running: trial -> epochs it has.
+            is_last: no trial will be proposed any more.
+        """
+
+
+class Rungs(Protocol):
+    """Epochs at which a trial may be paused: its worker leaves a checkpoint there."""
+
+    def __call__(self, max_epochs: int) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """A scheduler's file, loaded; only `decide` must be there."""
+
+    name: str
+    decide: Decide
+    promote: Promote
+    rungs: Rungs
+
+
 def names() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
-def load_scheduler(name: str) -> Decide:
-    return cast(Decide, importlib.import_module(f"{__name__}.{name}").decide)
+def load_scheduler(name: str) -> Scheduler:
+    module = importlib.import_module(f"{__name__}.{name}")
+    promote, rungs = getattr(module, "promote", _promote_nobody), getattr(module, "rungs", _no_rungs)
+    return Scheduler(name=name, decide=module.decide, promote=promote, rungs=rungs)
+
+
+def _promote_nobody(
+    *,
+    paused: Mapping[int, int],  # noqa: ARG001
+    running: Mapping[int, int],  # noqa: ARG001
+    curves: Curves,  # noqa: ARG001
+    is_last: bool,  # noqa: ARG001
+) -> int | None:
+    return None
+
+
+def _no_rungs(max_epochs: int) -> tuple[int, ...]:  # noqa: ARG001
+    return ()

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    from optuna import Trial
     from optuna.samplers import BaseSampler
 
 
-class MakeSampler(Protocol):
-    """Builds a fresh sampler; all that it knows comes from the study it is asked about."""
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What a sampler's randomness may come from."""
 
-    def __call__(self, *, seed: int, num_startup: int) -> BaseSampler: ...
+    seed: int
+    """Of this proposal: drawn from the study's seed and the index."""
+    study_seed: int
+    index: int
+    """How many trials were proposed before; prior trials do not count."""
+    num_startup: int
+    """So many trials a model needs before it is used."""
+
+
+class MakeSampler(Protocol):
+    """Builds a fresh sampler for one proposal; all else it knows comes from the study."""
+
+    def __call__(self, draw: Draw) -> BaseSampler: ...
 
 
 def names() -> tuple[str, ...]:
@@ -22,3 +38,16 @@ def names() -> tuple[str, ...]:
 
 def load_searcher(name: str) -> MakeSampler:
     return cast(MakeSampler, importlib.import_module(f"{__name__}.{name}").make_sampler)
+
+
+def check_searcher(
+    name: str, *, space: Callable[[Trial], Mapping[str, Any]], metrics: tuple[str, ...]
+) -> None:
+    """Ask a searcher that does not suit every study whether it suits this one: its file has a `check` then.
+
+    Raises:
+        ValueError: it does not; the message says which do.
+    """
+    check = getattr(importlib.import_module(f"{__name__}.{name}"), "check", None)
+    if check is not None:
+        check(space, metrics)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from optuna.samplers import BaseSampler, RandomSampler
 
+from cluster.searchers import Draw
 
-def make_sampler(*, seed: int, num_startup: int) -> BaseSampler:  # noqa: ARG001
-    return RandomSampler(seed=seed)
+
+def make_sampler(draw: Draw) -> BaseSampler:
+    return RandomSampler(seed=draw.seed)

@@ -7,12 +7,18 @@ import warnings
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
+from cluster.searchers import Draw
 
-def make_sampler(*, seed: int, num_startup: int) -> BaseSampler:
+
+def make_sampler(draw: Draw) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         # group: conditional spaces (a branch's parameters exist only there) are modelled branch by branch.
         # constant_liar: running trials count as bad, so that parallel proposals differ.
         return TPESampler(
-            seed=seed, n_startup_trials=num_startup, multivariate=True, group=True, constant_liar=True
+            seed=draw.seed,
+            n_startup_trials=draw.num_startup,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
         )

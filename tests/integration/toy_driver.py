@@ -61,10 +61,11 @@ def make_search(study: Study, config: StudyConfig) -> Search:
         study.records,
         space=space,
         make_sampler=load_searcher(config.searcher),
-        scheduler=load_scheduler(config.scheduler),
+        scheduler=load_scheduler(config.scheduler or "asha"),
         num_trials=config.trials or 8,
         seed=config.seed,
-        metric=config.metric,
+        metrics=config.metrics,
+        patience=config.patience,
         max_epochs=config.max_epochs or 9,
         num_startup=4,
     )
@@ -75,9 +76,12 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--cpus-per-trial", type=float, default=1.0)
+    parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--settings", type=json.loads, default={})
     flags = parser.parse_args()
-    config = make_config(flags.runs_dir, trials=flags.trials, concurrent=flags.concurrent)
+    names = ("trials", "concurrent", "cpus_per_trial", "scheduler")
+    config = make_config(flags.runs_dir, **{name: getattr(flags, name) for name in names})
     began = time.perf_counter()
     with open_session(cpus=2, gpus=0, cache_dir=config.cache_dir):
         started = time.perf_counter()

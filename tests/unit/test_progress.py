@@ -27,7 +27,7 @@ def search(tmp_path: Path) -> Search:
         return {"backbone": "lite0", "regime": "finetune", "unfreeze_depth": 2}
 
     records = Records(
-        f"sqlite:///{tmp_path}/study.db", study="s", direction="maximize", metric="val_accuracy", new=True
+        f"sqlite:///{tmp_path}/study.db", study="s", directions=["maximize"], metric="val_accuracy", new=True
     )
     return Search(
         records,
@@ -36,7 +36,7 @@ def search(tmp_path: Path) -> Search:
         scheduler=load_scheduler("none"),
         num_trials=2,
         seed=0,
-        metric="val_accuracy",
+        metrics=["val_accuracy"],
         max_epochs=2,
     )
 

@@ -16,8 +16,9 @@ from cluster.leases import Lease, LeaseError, Report
 from cluster.proposals import Infeasible
 from cluster.records import Records
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, FAILURE_STREAK, MAX_CRASHES, Search
+from cluster.search import DONE, MAX_CRASHES, Search
 from cluster.searchers import load_searcher
+from cluster.stopping import FAILURE_STREAK
 
 METRIC = "val_accuracy"
 EPOCHS = 9
@@ -41,14 +42,14 @@ class Study:
     def search(self, **changes: Any) -> Search:
         if self.records is not None:
             self.records.close()
-        self.records = Records(self.url, study="s", direction="maximize", metric=METRIC, new=False)
+        self.records = Records(self.url, study="s", directions=["maximize"], metric=METRIC, new=False)
         settings: dict[str, Any] = {
             "space": space,
             "make_sampler": load_searcher("tpe"),
             "scheduler": load_scheduler("asha"),
             "num_trials": 12,
             "seed": 1,
-            "metric": METRIC,
+            "metrics": [METRIC],
             "max_epochs": EPOCHS,
             "num_startup": 3,
         }
@@ -405,7 +406,7 @@ def test_the_same_history_gives_the_same_proposal(study: Study, searcher: str) -
 
 
 def test_minimizing_a_loss_keeps_the_lowest(study: Study) -> None:
-    search = study.search(metric="val_loss", direction="minimize", scheduler=load_scheduler("none"))
+    search = study.search(metrics=["val_loss"], directions=["minimize"], scheduler=load_scheduler("none"))
     lease = take(search)
     for epoch, loss in ((1, 2.0), (2, 0.5), (3, 0.7)):
         outcome = "complete" if epoch == 3 else None

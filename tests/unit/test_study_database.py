@@ -26,7 +26,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
 
 def open_records(folder: Path) -> Records:
     url = f"sqlite:///{folder}/study.db"
-    return Records(url, study="s", direction="maximize", metric="val_accuracy", new=False)
+    return Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=False)
 
 
 def frozen(number: int) -> FrozenTrial:
@@ -54,7 +54,7 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
     records.record(
         [epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], attrs={0: {"worker": "w"}}
     )
-    ending = Ending(trial=0, state=TrialState.COMPLETE, value=0.5, attrs={"outcome": "complete"})
+    ending = Ending(trial=0, state=TrialState.COMPLETE, values=(0.5,), attrs={"outcome": "complete"})
     records.record([epoch(0, 3, decision="complete")], [ending])
 
     trial = open_records(tmp_path).load()[0]
@@ -62,13 +62,13 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
     assert trial.params == {"depth": "all", "rate": 0.01}
     assert trial.attrs == attrs | {"worker": "w", "outcome": "complete"}
     assert trial.system_attrs == {"tpe:relative_params:0": "{}"}
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
+    assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.5])
     assert [trial.epochs[n].decision for n in (1, 2, 3)] == ["continue", "continue", "complete"]
 
 
 def test_optuna_reads_the_study_as_its_own(records: Records, tmp_path: Path) -> None:
     records.add_trial(frozen(0), attrs={})
-    ending = Ending(trial=0, state=TrialState.COMPLETE, value=0.75, attrs={})
+    ending = Ending(trial=0, state=TrialState.COMPLETE, values=(0.75,), attrs={})
     records.record([epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], [ending])
 
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db")
@@ -143,7 +143,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(
     monkeypatch.setattr("cluster.records.OPENING_SECONDS", 0.1)
 
     with pytest.raises(ValueError, match=r"--storage must be|cannot be opened") as error:
-        Records(url, study="s", direction="maximize", metric="val_accuracy", new=True)
+        Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=True)
 
     assert "\n" not in str(error.value)
 

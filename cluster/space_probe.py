@@ -1,0 +1,78 @@
+"""What a search space asks for, found by asking it: its distributions, and earlier trials fitted to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from cluster.records import TrialRecord
+
+NUM_PROBES = 40
+"""Random proposals, about 0.3 ms each, to meet the space's branches; rarer ones are met when proposed."""
+
+Space = Callable[[optuna.Trial], Mapping[str, Any]]
+
+
+def probe(space: Space, *, num: int = NUM_PROBES) -> list[FrozenTrial]:
+    """Random trials of the space; those at which it raises are left out."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    for _ in range(num):
+        trial = study.ask()
+        try:
+            space(trial)
+        except Exception:
+            study.tell(trial, state=TrialState.FAIL)
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
+
+
+def find_distributions(space: Space) -> dict[str, BaseDistribution]:
+    found: dict[str, BaseDistribution] = {}
+    for trial in probe(space):
+        for name, distribution in trial.distributions.items():
+            found.setdefault(name, distribution)
+    return found
+
+
+def fit_to_space(history: list[TrialRecord], space: Space) -> list[TrialRecord]:
+    """The trials with the distributions that the space has now: a study may have been widened since.
+
+    Raises:
+        ValueError: a trial lies outside the space, which is no wider one then.
+    """
+    if not history:
+        return history
+    now = find_distributions(space)
+    return [_fit(record, now) for record in history]
+
+
+def _fit(record: TrialRecord, now: Mapping[str, BaseDistribution]) -> TrialRecord:
+    distributions = dict(record.distributions)
+    for name, before in record.distributions.items():
+        if name not in now or now[name] == before:
+            continue
+        if not holds(now[name], record.params[name]):
+            raise ValueError(
+                f"trial {record.number} has {name} {record.params[name]}, which the space no longer holds: "
+                "set it back to continue the study, or start another one with --study NAME"
+            )
+        distributions[name] = now[name]
+    return dataclasses.replace(record, distributions=distributions)
+
+
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the distribution could have proposed the value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if not isinstance(value, int | float):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return bool(distribution._contains(distribution.to_internal_repr(value)))

@@ -1,0 +1,49 @@
+"""When a study stops before its last trial: it only fails, or it no longer gains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+FAILURE_STREAK = 5
+"""So many failed trials in a row stop the study: the next would fail too."""
+STREAK_REASONS = ("bug", "data", "out of memory")
+"""Diverged trials do not count: they are what a search over learning rates must expect."""
+
+
+class FailureStreak:
+    """Trials that failed one after the other."""
+
+    def __init__(self) -> None:
+        self._num = 0
+
+    def note(self, outcome: str, reason: str | None, last_line: str | None) -> str | None:
+        """Take the end of a trial in; the reason to stop, if there is one now."""
+        self._num = self._num + 1 if outcome == "failed" and reason in STREAK_REASONS else 0
+        if self._num < FAILURE_STREAK:
+            return None
+        return f"the last {self._num} trials failed, so would the next: {reason}: {last_line or ''}"
+
+
+class GainWatch:
+    """The rule behind --patience: so many trials in a row have ended without a new best value of the study.
+
+    The count is rebuilt from the records, so that a killed and continued run stops where it would have.
+    """
+
+    def __init__(self, patience: int | None, history: Iterable[tuple[float, bool, bool]] = ()) -> None:
+        """`history`: (arrival, is it the study's best so far, did its trial end with it) of every epoch."""
+        self._patience = patience
+        self._ended_since = 0
+        for _, gained, ended in sorted(history):
+            self.note(gained=gained, ended=ended)
+
+    def note(self, *, gained: bool, ended: bool) -> None:
+        """Take an epoch in."""
+        if gained:
+            self._ended_since = 0
+        elif ended:
+            self._ended_since += 1
+
+    @property
+    def is_over(self) -> bool:
+        return self._patience is not None and self._ended_since >= self._patience

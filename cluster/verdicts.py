@@ -1,0 +1,74 @@
+"""Verdicts: what a report makes of its trial, judged by its numbers, its worker's word and the scheduler."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cluster.leases import Decision, Report
+from cluster.schedulers import Scheduler
+from cluster.scores import Scores
+from cluster.trial_status import TrialStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Why a trial goes on, waits or ends."""
+
+    outcome: str | None = None
+    """complete | pruned | failed | infeasible; None: it does not end."""
+    paused: bool = False
+    reason: str | None = None
+    traceback: str | None = None
+    excess: float = 0.0
+    """Of an infeasible trial: how far beyond the limit, as a share of it."""
+
+    @property
+    def recorded_as(self) -> str:
+        """The decision's word in the table `epochs`."""
+        words = {"complete": "complete", "pruned": "stop", "infeasible": "stop", "failed": "failed"}
+        return words[self.outcome] if self.outcome else ("pause" if self.paused else "continue")
+
+
+def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Scheduler, seed: int) -> Verdict:
+    """Take the report's numbers into the scores, and say what follows."""
+    if report.outcome == "failed":
+        return Verdict(outcome="failed", reason=report.reason or "bug", traceback=report.traceback)
+    if report.outcome == "infeasible":
+        return Verdict(outcome="infeasible", reason=report.reason, excess=report.excess)
+    for name in scores.metrics:
+        if name not in report.metrics:
+            text = f"no {name} in the report of epoch {report.epoch}"
+            return Verdict(outcome="failed", reason="bug", traceback=text)
+        if not math.isfinite(report.metrics[name]):
+            return Verdict(outcome="failed", reason="diverged", traceback=f"{name} is {report.metrics[name]}")
+    scores.note(trial.number, report.epoch, report.metrics)
+    if report.outcome == "complete":
+        return Verdict(outcome="complete")
+    if trial.decisions.get(report.epoch) in ("continue", "pause"):
+        return Verdict()  # a replayed epoch: later results must not change what was decided
+    action = scheduler.decide(
+        trial=trial.number,
+        epoch=report.epoch,
+        curves=scores.curves,
+        max_epochs=int(trial.config["epochs"]),
+        seed=seed,
+    )
+    return Verdict(outcome="pruned" if action == "stop" else None, paused=action == "pause")
+
+
+def make_decision(trial: TrialStatus, epoch: int, verdict: Verdict) -> Decision:
+    """What Ray and the user are told of a verdict that has been taken in."""
+    return Decision(
+        trial=trial.number,
+        epoch=epoch,
+        action="stop" if trial.outcome else ("pause" if trial.paused else "continue"),
+        outcome=trial.outcome,
+        reason=verdict.reason,
+        detail=last_line(verdict.traceback),
+    )
+
+
+def last_line(text: str | None) -> str | None:
+    """What a traceback comes down to."""
+    return text.strip().rpartition("\n")[2] if text else None
