@@ -278,3 +278,8 @@ class StudySettings:
 
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    max_params: int | None = None
+    """A larger classifier is infeasible."""
+
+    max_latency_ms: float | None = None
+    """One that takes longer for an image is infeasible."""

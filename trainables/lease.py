@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from trainables.config import StudySettings
+from trainables.limits import OutsideLimits, check_limits
 from trainables.run import Report, Team, TrialRun
 from trainables.training.checkpoints import (
     Superseded,
@@ -45,11 +47,17 @@ class LeasedRun:
             return []
         except Exception as error:
             self.finished = True
-            return [self._failed(error)]
+            report = self._end("failed", reason=reason_of(error), error=error)
+            self._release()
+            return [report]
 
     def advance(self) -> list[Report]:
         """The reports of the next epoch; after a restart, first those that the database lacks."""
-        reports = [] if self.run else self._start()
+        try:
+            reports = [] if self.run else self._start()
+        except OutsideLimits as limit:
+            self.finished = True
+            return [self._end("infeasible", reason=str(limit), excess=limit.excess)]
         assert self.run is not None
         if not self.run.finished:
             reports.append(self.run.run_epoch())
@@ -60,6 +68,12 @@ class LeasedRun:
     def _start(self) -> list[Report]:
         torch.set_num_threads(self.settings.threads)
         self.run = TrialRun(self.lease, self.settings, team=self.team)
+        check_limits(
+            self.run.classifier,
+            image_size=self.settings.image_size,
+            max_params=self.settings.max_params,
+            max_latency_ms=self.settings.max_latency_ms,
+        )
         if self.team.rank == 0:
             begin_attempt(self.run.directory, self.run.attempt)
         state = load_checkpoint(self.run.directory) if self.run.attempt > 1 else None
@@ -74,21 +88,34 @@ class LeasedRun:
             return
         if run.finished:
             save_result(run)
-        elif time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+        elif (
+            run.epoch in self.lease.get("checkpoint_epochs", ())  # the scheduler may pause it here
+            or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        ):
             save_checkpoint(run.directory, run.state(), attempt=run.attempt)
             self._saved_at = time.monotonic()
 
-    def _failed(self, error: Exception) -> Report:
-        epoch = self.run.epoch if self.run else 0
+    def _end(
+        self, outcome: str, *, reason: str, error: Exception | None = None, excess: float | None = None
+    ) -> Report:
+        """A report that ends the trial instead of an epoch's."""
         return {
             "trial": self.lease["trial"],
             "attempt": self.lease["attempt"],
-            "epoch": epoch,
+            "epoch": self.run.epoch if self.run else 0,
             "metrics": {},
-            "outcome": "failed",
-            "reason": reason_of(error),
-            "traceback": "".join(traceback.format_exception(error)),
+            "outcome": outcome,
+            "reason": reason,
+            "traceback": "".join(traceback.format_exception(error)) if error else None,
+            "excess": excess,
         }
+
+    def _release(self) -> None:
+        """Give back what a failed trial holds: after an out of memory the next one must find it free."""
+        self.run = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[LeasedRun]:
