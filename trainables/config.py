@@ -163,7 +163,7 @@ class TrialConfig:
     """Most updates in an epoch; 0 = all images."""
 
     validation_steps: int = 0
-    """Most batches of validation images, the same ones in every epoch; 0 = all images."""
+    """Most batches of validation images, the same ones in every epoch and trial; 0 = all images."""
 
     ema_decay: float = 0.0
     """Validate and keep a moving average of the weights, with this decay an update; 0 = the weights."""
@@ -173,7 +173,7 @@ class TrialConfig:
     """Largest gradient norm; 0 = no clipping."""
 
     early_stopping_patience: int = 0
-    """Epochs without a lower validation loss after which the trial completes; 0 = never."""
+    """Epochs of the last phase without a lower validation loss after which the trial completes; 0 = never."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:

@@ -71,7 +71,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from trainables.lease import start_lease
-    from trainables.run import Team
+    from trainables.training.team import Team
 
     def reduce(tensor: Tensor) -> Tensor:
         total = tensor.clone()

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from trainables.config import StudySettings, make_trial_config
 from trainables.data.views import storage_size
-from trainables.model.backbones import find_backbone
-from trainables.model.classifier import Classifier, make_classifier
+from trainables.model.backbones import find_backbone, num_features
+from trainables.model.classifier import Classifier
+from trainables.model.networks import make_backbone
+from trainables.model.weights import load_weights
 from trainables.sharing.study_data import find_weights
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime
@@ -47,17 +49,19 @@ def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudyS
     if state is None:
         raise ValueError(f"{directory / 'model.pt'} is missing or damaged: run the study again")
     backbone = find_backbone(trial.backbone)
-    pretrained = load_regime(trial.regime).pretrained
-    classifier = make_classifier(
-        backbone,
-        weights=find_weights(backbone, settings.weights, seed=settings.seed, pretrained=pretrained),
-        depth=state["depth"],
-        num_classes=len(settings.classes),
-        image_size=settings.image_size,
-        head_width=trial.head_width,
-        head_batch_norm=trial.head_batch_norm,
-        dropout=trial.dropout,
+    regime = load_regime(trial.regime)
+    module = make_backbone(backbone, image_size=settings.image_size, pooling=trial.head_pooling)
+    load_weights(
+        module, find_weights(backbone, settings.weights, seed=settings.seed, pretrained=regime.pretrained)
     )
+    head = regime.make_head(
+        trial,
+        in_features=num_features(module),
+        num_classes=len(settings.classes),
+        num_train=state["num_train"],
+        seed=0,
+    )
+    classifier = Classifier(module, head, depth=state["depth"])
     classifier.load_trained_state(state["trained"])
     return classifier.eval()
 

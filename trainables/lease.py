@@ -13,7 +13,7 @@ import torch
 
 from trainables.config import StudySettings
 from trainables.limits import OutsideLimits, check_limits
-from trainables.run import Report, Team, TrialRun
+from trainables.run import Report, TrialRun
 from trainables.training.checkpoints import (
     Superseded,
     begin_attempt,
@@ -22,6 +22,7 @@ from trainables.training.checkpoints import (
     save_state,
 )
 from trainables.training.loop import Diverged
+from trainables.training.team import Team
 
 CHECKPOINT_SECONDS = 10.0
 """A checkpoint is due after so much work: a killed worker costs no more, and a short trial writes none."""
@@ -128,14 +129,23 @@ def save_result(run: TrialRun) -> None:
     """Write the best epoch's weights (of what trained) and its validation probabilities."""
     best = run.best
     assert best.probabilities is not None
-    content = {"trained": best.trained, "depth": run.phase.depth, "epoch": best.epoch, "value": best.value}
+    content = {
+        "trained": best.trained,
+        "depth": run.phase.depth,
+        "epoch": best.epoch,
+        "value": best.value,
+        "num_train": len(run.parts["train"]),
+    }
     save_state(run.directory / "model.pt", content)
-    part = run.parts["val"]
+    part, shown = run.parts["val"], run.validated
     target = run.directory / "predictions.npz"
     aside = run.directory / ".predictions.npz"
     with aside.open("wb") as file:
         np.savez(
-            file, ids=part.ids, labels=part.labels.cpu().numpy(), probabilities=best.probabilities.numpy()
+            file,
+            ids=part.ids[shown],
+            labels=part.labels.cpu().numpy()[shown],
+            probabilities=best.probabilities.numpy(),
         )
     aside.replace(target)
 

@@ -29,7 +29,7 @@ def test_phases_follow_one_another_and_cover_all_epochs(name: str) -> None:
     phases = regime.phases(config, STAGES)
 
     assert phases[0].first_epoch == 1
-    assert phases[-1].last_epoch == config.epochs
+    assert phases[-1].last_epoch == (1 if regime.memorises else config.epochs)
     assert all(a.last_epoch + 1 == b.first_epoch for a, b in pairwise(phases))
     assert all(phase.num_epochs > 0 and phase.learning_rate_factor > 0 for phase in phases)
 
@@ -37,7 +37,7 @@ def test_phases_follow_one_another_and_cover_all_epochs(name: str) -> None:
 @pytest.mark.parametrize("name", names())
 def test_a_value_that_a_regime_fixes_is_refused_by_name_when_it_differs(name: str) -> None:
     regime, config = load_regime(name), valid_config(name)
-    other: dict[str, Any] = {"unfreeze_depth": 3, "optimizer": "adam", "schedule": "cosine"}
+    other: dict[str, Any] = {"unfreeze_depth": 3, "optimizer": "adam", "schedule": "cosine", "mix": "mixup"}
 
     for field, value in regime.fixed.items():
         wrong = other.get(
@@ -74,6 +74,39 @@ def test_two_phase_refuses_to_have_one_phase(changes: dict[str, Any]) -> None:
 
     with pytest.raises(ValueError, match="two_phase"):
         load_regime("two_phase").check(config)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "depth", "expected"),
+    [
+        (7, 2, [(1, 0), (2, 1), (3, 2)]),
+        (7, "all", [(1, 0), (2, 1), (3, 3), (4, 4), (5, 5), (6, 7), (7, 8)]),
+        (2, 4, [(1, 0), (2, 4)]),
+        (1, 4, [(1, 4)]),
+    ],
+)
+def test_gradual_unfreezes_from_the_top_until_all_train(
+    epochs: int, depth: int | str, expected: list[tuple[int, int]]
+) -> None:
+    config = replace(valid_config("gradual"), epochs=epochs, unfreeze_depth=depth)
+
+    phases = load_regime("gradual").phases(config, STAGES)
+
+    assert [(phase.first_epoch, phase.depth) for phase in phases] == expected
+
+
+@pytest.mark.parametrize("depth", [0, "layers:5", "from:blocks.4"])
+def test_gradual_refuses_a_depth_that_it_cannot_count_up_to(depth: int | str) -> None:
+    config = replace(valid_config("gradual"), unfreeze_depth=depth)
+
+    with pytest.raises(ValueError, match="gradual"):
+        load_regime("gradual").check(config)
+
+
+def test_hyperrule_leaves_head_decay_and_dropout_to_the_search() -> None:
+    config = replace(valid_config("bit"), head_width=256, weight_decay=1e-4, dropout=0.2, label_smoothing=0.1)
+
+    load_regime("bit").check(config)
 
 
 def test_only_scratch_does_without_pretrained_weights() -> None:

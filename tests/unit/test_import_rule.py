@@ -14,6 +14,7 @@ ROOMS = (
     "model",
     "training",
     "sharing",
+    "assembly",
     "run",
     "lease",
     "export",

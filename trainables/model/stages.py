@@ -40,6 +40,12 @@ def num_stages(module: nn.Module) -> int:
     return 1 + max(parameter_stages(module).values(), default=0)
 
 
+def stage_levels(module: nn.Module) -> dict[str, int]:
+    """The stage of every parameter by name, counted down from 1 at the top."""
+    count = num_stages(module)
+    return {name: count - stage for name, stage in parameter_stages(module).items()}
+
+
 def trainable_names(module: nn.Module, depth: Depth) -> frozenset[str]:
     """The parameters that train at this depth.
 

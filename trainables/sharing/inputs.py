@@ -19,7 +19,7 @@ from trainables.sharing.parts import Part, ViewSettings
 EXTRACTION_BATCH = 32
 """Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
 
-_row_shapes: dict[tuple[str, str, int], tuple[int, ...]] = {}
+_row_shapes: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
 
 class Inputs:
@@ -63,13 +63,16 @@ class Inputs:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of what `batches` gives."""
-        features = inputs
-        if self.cache is None:
-            features = self.classifier.prefix_features(inputs)
-            # Rounded as in the cache: what a trial computes must not depend on whether it was worth caching.
-            features = features.half() if self.has_prefix else features
-        logits: Tensor = self.trainable(features)
+        logits: Tensor = self.trainable(self.features(inputs))
         return logits
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What suffix and head take, of what `batches` gives."""
+        if self.cache is not None:
+            return inputs
+        features = self.classifier.prefix_features(inputs)
+        # Rounded as in the cache: what a trial computes must not depend on whether it was worth caching.
+        return features.half() if self.has_prefix else features
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, targets) of each batch, given as positions in the part."""
@@ -129,7 +132,7 @@ class Inputs:
 
     def _row_shape(self) -> tuple[int, ...]:
         """Shape of one image's activations, found by sending a blank image through the prefix."""
-        key = (self.weights, str(self.classifier.depth), self.view.image_size)
+        key = (self.backbone, self.weights, str(self.classifier.depth), self.view.image_size)
         if key not in _row_shapes:
             blank = torch.zeros(1, 3, self.view.image_size, self.view.image_size, device=self.device)
             _row_shapes[key] = tuple(self.classifier.prefix_features(blank).shape[1:])

@@ -23,27 +23,66 @@ def make_parameter_groups(
     learning_rate: float,
     backbone_learning_rate_factor: float = 1.0,
     weight_decay: float = 0.0,
+    head_l2: float = 0.0,
+    layer_decay: float = 1.0,
+    levels: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Head and backbone, each with and without decay: norms and biases are never decayed."""
-    groups: list[dict[str, Any]] = []
-    for part, parameters, factor in (
-        ("head", head, 1.0),
-        ("backbone", backbone, backbone_learning_rate_factor),
-    ):
-        peak = learning_rate * factor
-        decayed = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-        kept = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
-        for members, decay in ((decayed, weight_decay), (kept, 0.0)):
-            if members:
-                group = {"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay, "part": part}
-                groups.append(group)
+    """Head, and backbone by level, each with and without decay: norms and biases are never decayed.
+
+    Args:
+        layer_decay: learning-rate factor from each level to the next lower one, the head being at 0.
+        levels: of the backbone's parameters, counted down from 1 at the top; only `layer_decay` asks.
+    """
+    groups = _by_decay(head, learning_rate=learning_rate, weight_decay=weight_decay, part="head", l2=head_l2)
+    known = levels if levels is not None and layer_decay != 1 else dict.fromkeys(backbone, 0)
+    for level in sorted({known[name] for name in backbone}):
+        rate = learning_rate * backbone_learning_rate_factor * layer_decay**level
+        members = {name: value for name, value in backbone.items() if known[name] == level}
+        groups += _by_decay(members, learning_rate=rate, weight_decay=weight_decay, part="backbone")
     return groups
+
+
+def _by_decay(
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    part: str,
+    l2: float = 0.0,
+) -> list[dict[str, Any]]:
+    decayed = [parameter for parameter in parameters.values() if parameter.dim() > 1]
+    kept = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
+    shared = {"lr": learning_rate, "peak_lr": learning_rate, "part": part}
+    groups = [
+        {**shared, "params": decayed, "weight_decay": weight_decay, "l2": l2},
+        {**shared, "params": kept, "weight_decay": 0.0, "l2": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, momentum: float = 0.9, nesterov: bool = False
 ) -> optim.Optimizer:
-    """An optimizer over the groups, in one fused kernel a step where torch has one."""
+    """An optimizer over the groups, in one fused kernel a step where torch has one.
+
+    A group's L2 penalty is added to its gradients ahead of the step, so that it means the same to all
+    optimizers; AdamW's own decay passes by the gradients.
+    """
+    optimizer = _make(name, groups, momentum=momentum, nesterov=nesterov)
+    if any(group.get("l2") for group in groups):
+        optimizer.register_step_pre_hook(_add_penalty)
+    return optimizer
+
+
+def _add_penalty(optimizer: optim.Optimizer, *_: Any) -> None:
+    """The gradient of `l2` times the sum of squares."""
+    for group in optimizer.param_groups:
+        penalised = [value for value in group["params"] if value.grad is not None] if group["l2"] else []
+        for parameter in penalised:
+            parameter.grad.add_(parameter.detach(), alpha=2 * group["l2"])
+
+
+def _make(name: str, groups: list[dict[str, Any]], *, momentum: float, nesterov: bool) -> optim.Optimizer:
     from torch import optim
 
     fused = name != "rmsprop" and all(

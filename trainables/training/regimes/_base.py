@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class BaseRegime:
 
     pretrained: ClassVar[bool] = True
     """False: the backbone starts from random weights of the trial's own."""
+
+    memorises: ClassVar[bool] = False
+    """True: the head remembers the training images' features, and nothing has a gradient."""
 
     fixed: ClassVar[Mapping[str, Any]] = {}
     """Hyperparameters that are no choice under this regime, and their values."""
@@ -70,11 +76,27 @@ class BaseRegime:
                 f"unfreeze_depth {config.unfreeze_depth} is more than the {num_stages} stages of "
                 f'{config.backbone}: use at most {num_stages}, or "all"'
             )
-        return self.plan(config)
+        return self.plan(config, num_stages)
 
-    def plan(self, config: TrialConfig) -> tuple[Phase, ...]:
+    def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         """The phases of a configuration that has been checked."""
         return (Phase(first_epoch=1, num_epochs=config.epochs, depth=config.unfreeze_depth),)
+
+    def make_head(
+        self, config: TrialConfig, *, in_features: int, num_classes: int, num_train: int, seed: int
+    ) -> nn.Module:
+        """What turns features into logits; drawn from the seed."""
+        from trainables.model.heads import make_head
+
+        return make_head(
+            in_features,
+            num_classes,
+            width=config.head_width,
+            dropout=config.dropout,
+            batch_norm=config.head_batch_norm,
+            zero_init=config.zero_init_head,
+            seed=seed,
+        )
 
     def _contradiction(self, name: str, expected: Any, found: Any) -> str:
         regime = type(self).__module__.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""BiT-HyperRule: fine-tune as the Big Transfer paper does, with nothing left to tune."""
+"""BiT-HyperRule: fine-tune by the schedule of the Big Transfer paper."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from trainables.training.regimes._base import BaseRegime
 
 
 class Regime(BaseRegime):
-    """SGD with momentum and a zero head, without any other regulariser; the schedule brings its own warm-up.
+    """SGD with momentum under HyperRule's schedule, which brings its own warm-up and counts updates.
 
-    Learning rate (0.003 at batch 512 as published) and depth (the whole network) are the search space's.
+    The rest is the search space's: as published, a rate of 0.003 at batch 512, the whole network, a linear
+    head that starts at zero, and neither decay nor dropout.
     """
 
     fixed: ClassVar[Mapping[str, Any]] = {
@@ -20,10 +21,4 @@ class Regime(BaseRegime):
         "nesterov": False,
         "schedule": "hyperrule",
         "warmup_epochs": 0.0,
-        "weight_decay": 0.0,
-        "head_width": 0,
-        "head_batch_norm": False,
-        "dropout": 0.0,
-        "label_smoothing": 0.0,
-        "zero_init_head": True,
     }

@@ -19,7 +19,7 @@ class Regime(BaseRegime):
                 f"got {config.frozen_epochs}"
             )
 
-    def plan(self, config: TrialConfig) -> tuple[Phase, ...]:
+    def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         return (
             Phase(first_epoch=1, num_epochs=config.frozen_epochs, depth=0),
             Phase(

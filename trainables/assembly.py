@@ -1,0 +1,74 @@
+"""Unpacks a trial's configuration into the parts that a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainables.config import StudySettings, TrialConfig
+from trainables.data.mixing import Mix
+from trainables.data.views import Fit, draw_uniform
+from trainables.model.classifier import Classifier
+from trainables.model.stages import stage_levels
+from trainables.sharing.parts import ViewSettings
+from trainables.training.averaging import WeightAverage
+from trainables.training.optimizers import make_optimizer, make_parameter_groups
+from trainables.training.regimes import Phase
+
+
+def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
+    """The optimizer of what trains now."""
+    groups = make_parameter_groups(
+        head=dict(classifier.head.named_parameters()),
+        backbone=classifier.trainable_backbone_parameters(),
+        learning_rate=config.learning_rate * phase.learning_rate_factor,
+        backbone_learning_rate_factor=config.backbone_learning_rate_factor,
+        weight_decay=config.weight_decay,
+        head_l2=config.head_l2,
+        layer_decay=config.layer_decay,
+        levels=stage_levels(classifier.backbone),
+    )
+    return make_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def make_average(
+    config: TrialConfig, classifier: Classifier, optimizer: torch.optim.Optimizer
+) -> WeightAverage | None:
+    """The average of what trains, updated behind every step of the optimizer; None where it is off."""
+    if not config.ema_decay:
+        return None
+    average = WeightAverage(classifier.trained_state(), decay=config.ema_decay)
+    optimizer.register_step_post_hook(lambda *_: average.update())
+    return average
+
+
+def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_train: bool) -> ViewSettings:
+    """How the trial sees its images."""
+    plain = ViewSettings(
+        policy="none",
+        image_size=settings.image_size,
+        fit=fit,
+        seed=settings.seed,
+        is_blank=config.zero_inputs,
+    )
+    if not is_train:
+        return plain
+    mix = Mix(
+        kind=config.mix,
+        alpha=config.mix_alpha,
+        mixed_share=config.mix_share,
+        smallest_side=config.cutmix_min,
+        largest_side=config.cutmix_max,
+    )
+    return replace(plain, policy=config.policy, minority_policy=config.minority_policy, mix=mix)
+
+
+def choose_validated(view_ids: NDArray[np.int64], *, limit: int, seed: int) -> NDArray[np.int64]:
+    """The validation images that are looked at: all, or `limit` of them, the same in every trial."""
+    if not 0 < limit < len(view_ids):
+        return np.arange(len(view_ids))
+    draws = draw_uniform(seed, "validation", 0, view_ids, 1)[:, 0]
+    return np.sort(np.argsort(draws, kind="stable")[:limit])

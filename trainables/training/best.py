@@ -1,0 +1,43 @@
+"""The best epoch of a trial, and when no better one is to be expected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class Best:
+    """What the trial is ranked by and leaves behind."""
+
+    epoch: int = 0
+    value: float = math.nan
+    trained: dict[str, Tensor] = field(default_factory=dict)
+    probabilities: Tensor | None = None
+
+    def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
+        sign = 1 if maximize else -1
+        return not self.epoch or sign * value > sign * self.value
+
+
+@dataclass
+class Patience:
+    """Counts epochs without a lower validation loss; each phase starts anew."""
+
+    lowest_loss: float = math.inf
+    epochs_without_gain: int = 0
+
+    def observe(self, val_loss: float) -> None:
+        gained = val_loss < self.lowest_loss
+        self.lowest_loss = min(val_loss, self.lowest_loss)
+        self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
+
+    def is_out(self, patience: int) -> bool:
+        """Whether so many epochs brought nothing; never for 0."""
+        return 0 < patience <= self.epochs_without_gain
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
