@@ -1,4 +1,4 @@
-"""The command `python -m analysis`: leaderboard, status, sync."""
+"""The command `python -m analysis`: leaderboard, report, compare, status, sync."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        run = {"leaderboard": _leaderboard, "status": _status, "sync": _sync}[flags.command]
-        return run(flags, directories)
+        return COMMANDS[flags.command](flags, directories)
     except BrokenPipeError:  # piped into head
         sys.stderr.close()
         return 0
@@ -37,7 +36,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description="What happened in a study?")
     commands = parser.add_subparsers(dest="command", required=True)
     help_of = {
-        "leaderboard": "every trial, best first",
+        "leaderboard": "every trial, best first, of one or more studies",
+        "report": "write the report, one HTML file that needs no network",
+        "compare": "what changed between two studies, and which is better",
         "status": "how far a study is",
         "sync": "bring the MLflow view up to date with the study database",
     }
@@ -49,10 +50,24 @@ def _make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--runs-dir", type=Path, default=Path("runs"), help="where studies are (default: runs)"
         )
-    for name in ("leaderboard", "status"):
+    for name in ("leaderboard", "compare", "status"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     made["leaderboard"].add_argument("--csv", action="store_true", help="print comma-separated values")
-    made["leaderboard"].add_argument("--top", type=_positive, metavar="N", help="only the N best")
+    made["leaderboard"].add_argument(
+        "--html", action="store_true", help="print a page that sorts and filters"
+    )
+    made["leaderboard"].add_argument(
+        "--by",
+        metavar="NAME",
+        help="the best of each backbone, regime, other hyperparameter, or config; studies that differ "
+        "in their seed only are averaged",
+    )
+    made["report"].add_argument(
+        "--output", type=Path, metavar="FILE", help="default: report.html in the study"
+    )
+    made["leaderboard"].add_argument(
+        "--top", type=_positive, metavar="N", help="only the N best (a table without it: 100)"
+    )
     made["sync"].add_argument("--tracking-uri", metavar="URI", help="another MLflow than the study's own")
     return parser
 
@@ -64,17 +79,50 @@ def _positive(value: str) -> int:
 
 
 def _leaderboard(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
-    from analysis import leaderboard
+    from analysis import groups, leaderboard
 
     studies = [load_study(directory) for directory in directories]
-    if flags.json or flags.csv:
-        rows = leaderboard.load_leaderboard(studies)[: flags.top]
+    if flags.html:
+        from analysis.report.board import render_board_page
+
+        print(render_board_page(studies))
+    elif flags.by and not (flags.json or flags.csv):
+        groups.print_groups(studies, by=flags.by, top=flags.top)
+    elif flags.json or flags.csv:
+        rows = (
+            groups.group_leaderboard(studies, by=flags.by)
+            if flags.by
+            else leaderboard.load_leaderboard(studies)
+        )[: flags.top]
         print(
             leaderboard.to_json(rows) if flags.json else leaderboard.to_csv(rows),
             end="\n" if flags.json else "",
         )
     else:
         leaderboard.print_table(studies, top=flags.top)
+    return 0
+
+
+def _report(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis.report import write_report
+
+    if flags.output and len(directories) > 1:
+        raise ValueError("--output takes one study at a time")
+    for directory in directories:
+        print(write_report(directory, flags.output and flags.output.absolute()))
+    return 0
+
+
+def _compare(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis.compare import compare_studies, print_comparison
+
+    if len(directories) != 2:
+        raise ValueError(f"compare takes two studies, got {len(directories)}")
+    comparison = compare_studies(load_study(directories[0]), load_study(directories[1]))
+    if flags.json:
+        print(json.dumps(comparison, ensure_ascii=False, indent=1))
+    else:
+        print_comparison(comparison)
     return 0
 
 
@@ -98,6 +146,14 @@ def _sync(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
         print(f"{load_study(directory).name}: {written}")
     return 0
 
+
+COMMANDS = {
+    "leaderboard": _leaderboard,
+    "report": _report,
+    "compare": _compare,
+    "status": _status,
+    "sync": _sync,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

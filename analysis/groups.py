@@ -7,7 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.leaderboard import UNRANKED, hyperparameter_names, load_leaderboard
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.leaderboard import HEADERS, UNRANKED, format_value, hyperparameter_names, load_leaderboard
 from analysis.studies import StudyInfo
 
 Row = dict[str, Any]
@@ -16,7 +20,7 @@ CONFIG = "config"
 """Groups trials by all their hyperparameters together."""
 
 SHOWN = (
-    *("val_loss", "val_accuracy", "val_top3_accuracy", "train_loss", "train_accuracy", "train_top3_accuracy"),
+    *("val_accuracy", "val_loss", "val_top3_accuracy", "train_accuracy", "train_loss", "train_top3_accuracy"),
     *("seconds", "parameters", "trainable_parameters"),
 )
 FAMILY_FACTS = ("space", "space_table", "image_size", "max_epochs", "weights", "metric")
@@ -47,6 +51,37 @@ def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
     groups = [_summarise(group, by=by, metric=metric) for group in members.values()]
     sign = -1.0 if maximize else 1.0
     return sorted(groups, key=lambda row: (row[metric] is None, sign * (row[metric] or 0.0)))
+
+
+def print_groups(
+    studies: Sequence[StudyInfo], *, by: str, top: int | None = None, console: Console | None = None
+) -> None:
+    """A table of as many columns as the terminal holds; over several seeds, mean ± standard deviation."""
+    console = console or Console()
+    rows = group_leaderboard(studies, by=by)[:top]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    left, left_out, columns = console.width, list[str](), list[str]()
+    for name in group_columns(rows):
+        cells = [_show(row, name) for row in rows]
+        left -= max(len(_head(name)), *(len(cell) for cell in cells)) + 2
+        (columns if left >= 0 else left_out).append(name)
+    for name in columns:
+        is_text = any(isinstance(row[name], str) for row in rows)
+        table.add_column(_head(name), justify="left" if is_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_show(row, name)) for name in columns))
+    console.print(table)
+    if left_out:
+        console.print(Text(f"no room for {', '.join(left_out)} (--json has all)", style="dim"))
+
+
+def _head(name: str) -> str:
+    return HEADERS.get(name, name.replace("accuracy", "acc").replace("_", " "))
+
+
+def _show(row: Row, name: str) -> str:
+    spread = row.get(f"{name}_sd")
+    return format_value(name, row[name]) + (f" ± {format_value(name, spread)}" if spread is not None else "")
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:

@@ -18,6 +18,9 @@ from analysis.studies import StudyInfo, load_study
 
 Row = dict[str, Any]
 
+MOST_ROWS = 100
+"""Of a table: rich takes a minute for 10,000 rows, and nobody reads them."""
+
 UNRANKED = ("failed", "infeasible", "waiting")
 METRICS = (
     *("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy"),
@@ -96,7 +99,7 @@ def print_table(
     for line in _header_lines(studies, rows, varying):
         console.print(line, highlight=False)
     if rows:
-        shown = rows[:top]
+        shown = rows[: top or MOST_ROWS]
         columns, left_out = _fit_columns(
             shown, order_names(varying), metric=studies[0].metric, width=console.width
         )
@@ -105,6 +108,15 @@ def print_table(
         notes += [f"also varies: {', '.join(left_out)} (--json has all)"] if left_out else []
         for note in notes:
             console.print(Text(note, style="dim"))
+        if verdict := _verdict_line(studies, rows):
+            console.print(Text(verdict))
+
+
+def _verdict_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
+    from analysis.verdict import describe_finalists  # numpy: not for --json
+
+    directories = {study.name: study.directory for study in studies}
+    return describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize)
 
 
 def to_json(rows: Sequence[Row]) -> str:
@@ -147,7 +159,7 @@ def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Se
     if len({study.facts.get("data", {}).get("fingerprint") for study in studies}) > 1:
         lines.append(Text("different data: the values of these studies cannot be compared", style="yellow"))
     same = [name for name in hyperparameter_names(rows) if name not in varying and _has_effect(name, rows)]
-    fixed = [f"{name} {_format(name, rows[0][name])}" for name in same if rows[0].get(name)]
+    fixed = [f"{name} {format_value(name, rows[0][name])}" for name in same if rows[0].get(name)]
     if fixed:
         lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is 0 or off", style="dim"))
     return lines
@@ -205,10 +217,10 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
         return f"{row['state']}: {row['reason']}"
     if name == "state" and row.get("prior"):
         return f"{row['state']} (prior)"
-    return _format(name, row.get(name))
+    return format_value(name, row.get(name))
 
 
-def _format(name: str, value: Any) -> str:
+def format_value(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.predictions import Array, Predictions, class_scores, count_cells, load_predictions
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Measure = Callable[[Array], float]
 """A metric as a function of how often each image counts."""
 
@@ -101,6 +101,20 @@ def judge_finalists(
         return None
     verdict = judge(loaded[0], loaded[1], metric=metric, maximize=maximize)
     return None if verdict is None else (best, rival, verdict)
+
+
+def describe_finalists(
+    rows: Sequence[Row], directories: Mapping[str, Path], *, metric: str, maximize: bool
+) -> str:
+    """The verdict on the first two as a sentence; empty where their predictions cannot tell."""
+    judged = judge_finalists(rows, directories, metric=metric, maximize=maximize)
+    if judged is None:
+        return ""
+    best, rival, verdict = judged
+    several = len(directories) > 1
+    names = [f"trial {row['trial']}" + (f" of {row['study']}" if several else "") for row in (best, rival)]
+    sentence = describe_verdict(verdict, first=names[0], second=names[1])
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def describe_verdict(verdict: Verdict, *, first: str, second: str) -> str:

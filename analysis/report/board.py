@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis.columns import METRIC_COLUMNS
@@ -19,7 +18,7 @@ from analysis.leaderboard import (
 from analysis.records import TRIAL_COLUMNS
 from analysis.report.page import Section, data_script, escape, make_section, paragraph, render_page
 from analysis.studies import StudyInfo
-from analysis.verdict import describe_verdict, judge_finalists
+from analysis.verdict import describe_finalists
 
 Row = Mapping[str, Any]
 
@@ -33,21 +32,11 @@ def render_board_page(studies: Sequence[StudyInfo]) -> str:
     title = ", ".join(study.name for study in studies)
     directories = {study.name: study.directory for study in studies}
     section = board_section(
-        rows, metric=studies[0].metric, verdict=verdict_sentence(rows, studies[0], directories)
+        rows,
+        metric=studies[0].metric,
+        verdict=describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize),
     )
     return render_page(f"{title}: leaderboard", [section])
-
-
-def verdict_sentence(rows: Sequence[Row], study: StudyInfo, directories: Mapping[str, Path]) -> str:
-    """Is the first really better than the second? Empty where their predictions cannot tell."""
-    judged = judge_finalists(rows, directories, metric=study.metric, maximize=study.maximize)
-    if judged is None:
-        return ""
-    best, rival, verdict = judged
-    several = len(directories) > 1
-    names = [f"trial {row['trial']}" + (f" of {row['study']}" if several else "") for row in (best, rival)]
-    sentence = describe_verdict(verdict, first=names[0], second=names[1])
-    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def board_section(rows: Sequence[Row], *, metric: str, verdict: str = "") -> Section:

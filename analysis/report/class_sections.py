@@ -156,7 +156,7 @@ def calibration_section(findings: Findings) -> Section:
 
 def _calibration_figure(bins: list[dict[str, float]]) -> dict[str, Any]:
     x = [one["confidence"] for one in bins]
-    points = {
+    points: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers",
         "name": "best trial",
@@ -165,7 +165,7 @@ def _calibration_figure(bins: list[dict[str, float]]) -> dict[str, Any]:
         "text": [f"{one['images']:,.0f} images" for one in bins],
         "marker": {"size": [6 + 2 * one["images"] ** 0.5 / 2 for one in bins]},
     }
-    ideal = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "name": "ideal"}
+    ideal: dict[str, Any] = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "name": "ideal"}
     ideal |= {"line": {"dash": "dot", "color": "#8a94a3"}}
     layout = {
         "xaxis": {"title": {"text": "probability the classifier gives its answer"}, "range": [0, 1.02]},

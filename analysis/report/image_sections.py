@@ -134,7 +134,7 @@ def _class_balance(findings: Findings, images: ImageTable) -> str:
     size = max(len(findings.classes), int(images.labels.max()) + 1)
     counts = {part: np.bincount(images.labels[images.splits == part], minlength=size) for part in parts}
     names = [findings.class_name(label) for label in range(size)]
-    total = sum(counts.values())
+    total = np.sum([counts[part] for part in parts], axis=0)
     least, most = int(total.argmin()), int(total.argmax())
     ratio = total[most] / max(total[least], 1)
     balance = "balanced" if ratio < 1.5 else "somewhat unbalanced" if ratio < 4 else "unbalanced"
@@ -257,8 +257,9 @@ def _sample_sheet(findings: Findings, images: ImageTable) -> str:
         for label in classes
         for number in generator.permutation(train[images.labels[train] == label])[:each].tolist()
     ]
+    names = [escape(findings.class_name(int(images.labels[one]))) for one in chosen]
     cards = "".join(
-        f'<div class="card">{_image(images, one, side=96)}{escape(findings.class_name(int(images.labels[one])))}</div>'
-        for one in chosen
+        f'<div class="card">{_image(images, one, side=96)}{name}</div>'
+        for one, name in zip(chosen, names, strict=True)
     )
     return f'<div class="gallery small">{cards}</div>'

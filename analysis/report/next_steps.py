@@ -88,7 +88,7 @@ def _settle_the_first_place(findings: Findings) -> list[str]:
 def _failures(findings: Findings) -> list[str]:
     reasons = Counter(row["reason"] or "unknown" for row in findings.rows if row["state"] == "failed")
     advice = {
-        "out of memory": "smaller batches, a micro batch size, a smaller --image-size or fewer trials at once",
+        "out of memory": "a micro batch size, a smaller --image-size or fewer trials at once",
         "diverged": "a lower upper bound for the learning rate",
         "data": "a look at the data; the section Failures has the message",
         "bug": "a look at the traceback in the section Failures",

@@ -1,0 +1,122 @@
+"""What changed between two studies: settings, space, versions, results, and whether one is really better."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.leaderboard import load_leaderboard
+from analysis.studies import StudyInfo
+from analysis.verdict import Row, Verdict, describe_verdict, find_finalists, judge
+
+IGNORED = ("study", "created", "storage", "tracking_uri", "status", "flags.study", "flags.runs_dir")
+
+
+def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:
+    """Plain values: `changes` as {name: [first, second]}, `results` by study, `verdict` as a sentence."""
+    facts = flatten(first.facts), flatten(second.facts)
+    names = [name for name in dict.fromkeys((*facts[0], *facts[1])) if name not in IGNORED]
+    changes = {
+        name: [facts[0].get(name), facts[1].get(name)]
+        for name in names
+        if facts[0].get(name) != facts[1].get(name)
+    }
+    rows = load_leaderboard([first]), load_leaderboard([second])
+    results = [_summarise(study, own) for study, own in zip((first, second), rows, strict=True)]
+    return {
+        "studies": [first.name, second.name],
+        "changes": changes,
+        "results": results,
+        "verdict": _judge(first, second, rows[0], rows[1]),
+    }
+
+
+def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """study.json as one level: `data.classes`, `space.learning_rate`; lists and tables as text."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if name == "space_table":
+            flat |= {f"space.{row['name']}": row["values"] for row in value or []}
+        elif isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = (
+                json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            )
+    return flat
+
+
+def _summarise(study: StudyInfo, rows: list[Row]) -> dict[str, Any]:
+    best, _ = find_finalists(rows)
+    states: dict[str, int] = {}
+    for row in rows:
+        states[row["state"]] = states.get(row["state"], 0) + 1
+    return {
+        "trials": len(rows),
+        **states,
+        "epochs": sum(row["epochs"] for row in rows),
+        "trial_seconds": round(sum(row["seconds"] or 0.0 for row in rows), 1),
+        "best_trial": best["trial"] if best else None,
+        f"best_{study.metric}": best[study.metric] if best else None,
+        **{name: best.get(name) if best else None for name in ("backbone", "regime", "unfreeze_depth")},
+    }
+
+
+def _judge(first: StudyInfo, second: StudyInfo, rows: list[Row], others: list[Row]) -> str:
+    if (first.metric, first.maximize) != (second.metric, second.maximize):
+        return f"different metrics ({first.metric}, {second.metric}): the studies cannot be ranked together"
+    prints = [(study.facts.get("data") or {}).get("fingerprint") for study in (first, second)]
+    if prints[0] != prints[1]:
+        return "different data: the values of the two studies cannot be compared"
+    best, rival = find_finalists(rows)[0], find_finalists(others)[0]
+    if best is None or rival is None:
+        return "one of the studies has no trial with a result"
+    verdict = _load_verdict(first, second, best, rival)
+    if verdict is None:
+        return "whether one is really better cannot be said: predictions for the same images are missing"
+    names = [f"trial {row['trial']} of {study.name}" for study, row in ((first, best), (second, rival))]
+    return describe_verdict(verdict, first=names[0], second=names[1])
+
+
+def _load_verdict(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) -> Verdict | None:
+    from analysis.predictions import load_predictions
+
+    ours = load_predictions(first.directory, best["trial"])
+    theirs = load_predictions(second.directory, rival["trial"])
+    if ours is None or theirs is None:
+        return None
+    return judge(ours, theirs, metric=first.metric, maximize=first.maximize)
+
+
+def print_comparison(comparison: Mapping[str, Any], *, console: Console | None = None) -> None:
+    """The same for people."""
+    console = console or Console(highlight=False)
+    first, second = comparison["studies"]
+    results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for head in ("result", first, second):
+        results.add_column(Text(head))
+    names = dict.fromkeys((*comparison["results"][0], *comparison["results"][1]))
+    for name in names:
+        results.add_row(name, *(Text(_show(one.get(name))) for one in comparison["results"]))
+    console.print(results)
+    if comparison["changes"]:
+        changes = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for head in ("changed", first, second):
+            changes.add_column(Text(head), overflow="fold")
+        for name, values in comparison["changes"].items():
+            changes.add_row(Text(name), *(Text(_show(value)) for value in values))
+        console.print()
+        console.print(changes)
+    else:
+        console.print("nothing changed but the name")
+    console.print()
+    console.print(Text(comparison["verdict"]))
+
+
+def _show(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

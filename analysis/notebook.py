@@ -1,0 +1,45 @@
+"""Studies as tidy pandas frames, for notebooks: `from analysis import load_trials`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis import records
+from analysis.columns import EPOCH_COLUMNS, METRIC_COLUMNS
+from analysis.studies import find_study, load_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUNS = Path("runs")
+
+
+def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFrame:
+    """One row a trial of one or more studies, each a directory or a name under `runs_dir`.
+
+    `frame.attrs["columns"]` says what each column means, with its unit. Metrics are those of the trial's best
+    epoch; every other column that is not documented is a hyperparameter.
+
+    Raises:
+        ValueError: there is no such study.
+    """
+    import pandas as pd
+
+    found = [load_study(find_study(study, runs_dir=Path(runs_dir))) for study in studies]
+    frames = [records.load_trials(study) for study in found]
+    filled = [frame for frame in frames if len(frame)]
+    frame = pd.concat(filled, ignore_index=True) if filled else frames[0]
+    frame.attrs["columns"] = _describe(frame, records.TRIAL_COLUMNS | METRIC_COLUMNS)
+    return frame
+
+
+def load_epochs(study: str | Path, *, runs_dir: str | Path = RUNS) -> pd.DataFrame:
+    """One row an epoch: trial, epoch, attempt, arrival, decision, then every metric reported."""
+    frame = records.load_epochs(load_study(find_study(study, runs_dir=Path(runs_dir))))
+    frame.attrs["columns"] = _describe(frame, EPOCH_COLUMNS | METRIC_COLUMNS)
+    return frame
+
+
+def _describe(frame: pd.DataFrame, known: dict[str, str]) -> dict[str, str]:
+    return {str(name): known.get(str(name), "hyperparameter") for name in frame.columns}
