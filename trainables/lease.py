@@ -131,7 +131,7 @@ def save_result(run: TrialRun) -> None:
     assert best.probabilities is not None
     content = {
         "trained": best.trained,
-        "depth": run.phase.depth,
+        "depth": best.depth,
         "epoch": best.epoch,
         "value": best.value,
         "num_train": len(run.parts["train"]),

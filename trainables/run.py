@@ -253,7 +253,7 @@ class TrialRun:
         probabilities = self.team.gather(
             validated.probabilities, num_rows=len(self.validated), device=self.device
         )
-        self.best = Best(self.epoch, value, trained, probabilities)
+        self.best = Best(self.epoch, value, self.phase.depth, trained, probabilities)
 
     def _is_over(self, *, schedule_ended: bool) -> bool:
         if self.epoch >= self.phases[-1].last_epoch:

@@ -15,6 +15,9 @@ class Best:
 
     epoch: int = 0
     value: float = math.nan
+    depth: int | str = 0
+    """Of the phase it fell into: `trained` holds no more than trained then."""
+
     trained: dict[str, Tensor] = field(default_factory=dict)
     probabilities: Tensor | None = None
 

@@ -1,0 +1,40 @@
+"""The best epoch of a trial is what it leaves behind, whichever phase the epoch fell into."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_data import make_lease, make_settings
+from trainables.export import load_classifier
+from trainables.lease import start_lease
+from trainables.training.best import Best
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_trial_whose_best_epoch_was_before_the_unfreezing_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(tmp_path, fits=("crop",))
+    lease = make_lease(regime="two_phase", unfreeze_depth=1, frozen_epochs=1)
+    monkeypatch.setattr(Best, "is_beaten_by", lambda best, value, *, maximize: not best.epoch)
+    (leased,) = start_lease({"leases": [lease], "settings": asdict(settings)})
+    while not leased.finished:
+        reports = leased.step()
+    run = leased.run
+    assert run is not None and reports[-1]["outcome"] == "complete", reports[-1]["traceback"]
+
+    classifier = load_classifier(run.directory, lease["config"], settings)
+
+    everything = np.arange(len(run.parts["val"]))
+    view = run.inputs["val"].view
+    images = view.images(run.parts["val"], everything, epoch=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        probabilities = classifier(images).softmax(1)
+    saved = np.load(run.directory / "predictions.npz")["probabilities"]
+    np.testing.assert_allclose(probabilities.numpy(), saved, atol=5e-3)
