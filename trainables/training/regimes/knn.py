@@ -16,7 +16,13 @@ class Regime(BaseRegime):
     """One epoch: `num_neighbours` and `distance` are all there is to choose."""
 
     memorises = True
-    fixed: ClassVar[Mapping[str, Any]] = {"unfreeze_depth": 0, "mix": "none", "mixup_alpha": 0.0}
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "unfreeze_depth": 0,
+        "mix": "none",
+        "mixup_alpha": 0.0,
+        "class_weights": "none",
+        "sampler": "shuffle",
+    }
 
     def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         return (Phase(first_epoch=1, num_epochs=1, depth=0),)
