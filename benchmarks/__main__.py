@@ -1,0 +1,31 @@
+"""The command `python -m benchmarks NAME …`: runs a benchmark, found by its file name."""
+
+from __future__ import annotations
+
+import pkgutil
+import runpy
+import sys
+
+import benchmarks
+
+
+def names() -> tuple[str, ...]:
+    """Files of this folder that are commands of their own."""
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
+
+
+def main() -> int:
+    """Exit code 2 for a name that is none; else the benchmark's own."""
+    if len(sys.argv) < 2 or sys.argv[1] not in names():
+        print(
+            f"usage: python -m benchmarks NAME [flags]; NAME is one of {', '.join(names())}", file=sys.stderr
+        )
+        return 2
+    name = sys.argv.pop(1)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
