@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
 def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
-    """Log the exported classifier; its model URI. The same trial again adds another model.
+    """Log and register the exported classifier; its model URI. Again adds another version.
 
     Raises:
         ValueError: the directory holds no export.
@@ -45,6 +46,7 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
             warnings.filterwarnings("ignore", message=".*type hints", category=UserWarning)
             logged = mlflow.pyfunc.log_model(
                 name="classifier",
+                registered_model_name=registered_name(study.name),
                 python_model=str(SERVING_FILE),
                 artifacts={"export": str(export_dir)},
                 signature=_make_signature(),
@@ -58,6 +60,11 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
         mlflow.set_tracking_uri(previous)
     view.write_parent_status(is_final=study.status == "finished")  # start_run has moved its end to now
     return str(logged.model_uri)
+
+
+def registered_name(study: str) -> str:
+    """The study's name without the characters that MLflow's registry refuses."""
+    return re.sub(r"""[/:.%"']""", "_", study)
 
 
 def make_input_example(image_size: int) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.studies import StudyInfo
-from analysis.tracking import runs
+from analysis.tracking import experiment, runs
 from analysis.tracking.following import StudyFollower, TrialChange
 
 MAX_METRICS = 800
@@ -36,6 +36,7 @@ class MlflowView:
         self._trials: dict[int, _Run] = {}
         self._ended: dict[int, tuple[dict[str, Any], float | None]] = {}
         self._num_summed = 0
+        self._logged: dict[str, str | None] = {}
         self._experiment_id = self._open_experiment(tracking_uri)
         self.parent_id = ""
         self._parent_status = "RUNNING"
@@ -53,6 +54,7 @@ class MlflowView:
                 return 0
             self._write_trial(change)
         self._write_summary(is_final=is_finished)
+        self._write_inputs(is_final=is_finished)
         self._follower.confirm()
         return len(changes)
 
@@ -64,16 +66,19 @@ class MlflowView:
         return trial in closed and not change.epochs
 
     def _open_experiment(self, tracking_uri: str) -> str:
-        experiment = self._client.get_experiment_by_name(self._study.name)
-        if experiment is None:
+        found = self._client.get_experiment_by_name(self._study.name)
+        if found is None:
             is_local = tracking_uri.startswith("sqlite:")
             location = (
                 str(self._study.directory.parent / "mlartifacts" / self._study.name) if is_local else None
             )
-            return str(self._client.create_experiment(self._study.name, artifact_location=location))
-        if experiment.lifecycle_stage == "deleted":
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
+            created = self._client.create_experiment(self._study.name, artifact_location=location)
+            for name, value in experiment.experiment_tags(self._study).items():
+                self._client.set_experiment_tag(created, name, value)
+            return str(created)
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
 
     def _find_runs(self) -> None:
         """Runs of this study by their tags. What was deleted in the UI is restored."""
@@ -87,6 +92,7 @@ class MlflowView:
             if runs.TRIAL_TAG not in tags:
                 self.parent_id, self._num_summed = run.info.run_id, num_written
                 self._parent_status = run.info.status
+                self._logged = dict(tags)
                 continue
             is_closed = run.info.status in ("FINISHED", "FAILED", "KILLED")
             self._trials[int(tags[runs.TRIAL_TAG])] = _Run(run.info.run_id, num_written, is_closed)
@@ -157,6 +163,15 @@ class MlflowView:
         status = "FINISHED" if is_final else "RUNNING"
         if self._parent_status != status:
             self.write_parent_status(is_final=is_final)
+
+    def _write_inputs(self, *, is_final: bool) -> None:
+        """The data set at once, the report when the study is finished; neither a second time."""
+        client, run_id, logged = self._client, self.parent_id, self._logged
+        tag = experiment.DATASET_TAG
+        logged[tag] = experiment.log_dataset(client, run_id, self._study, logged=logged.get(tag))
+        if is_final:
+            tag = experiment.REPORT_TAG
+            logged[tag] = experiment.log_report(client, run_id, self._study, logged=logged.get(tag))
 
     def write_parent_status(self, *, is_final: bool) -> None:
         """The study's run ends when its last trial ended."""
