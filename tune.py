@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker, log_model
-from cluster.disk import remove_useless_files
+from cluster.disk import Cleaner
 from cluster.flags import parse_flags
 from cluster.progress import Progress as SearchProgress
 from cluster.resources import Resources, check_resources, count_cpus, count_gpus
@@ -37,7 +37,7 @@ from trainables.data.splits import split_images
 from trainables.model.backbones import Backbone, find_backbone
 from trainables.model.weights import locate_weights
 from trainables.sharing.preparation import prepare_images
-from trainables.training.metrics import check_metric
+from trainables.training.metrics import check_metrics
 
 console = Console(highlight=False)
 
@@ -90,8 +90,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ValueError: in one line, what is wrong and what to pass instead.
     """
-    for name in config.metrics:
-        check_metric(name)
+    check_metrics(config.metrics)
     space = load_space(config.space)
     backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
     resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None
@@ -177,6 +176,10 @@ def run_study(plan: Plan, manifest: Manifest) -> int:
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study)
+        if search.out_of_gain and not search.finished:
+            say(f"no gain in the last {plan.config.patience} trials; a larger --patience goes on")
+            print_leaderboard(study.directory)
+            return 0
         if search.finished:
             say(f"study {plan.config.name} is finished; --trials extends it")
             print_leaderboard(study.directory)
@@ -184,8 +187,8 @@ def run_study(plan: Plan, manifest: Manifest) -> int:
         tracker = Tracker(study.directory)
         tracker.start()
         ending = search_with_ray(plan, study, search)
-        study.update(status="finished" if ending.how == "finished" else "stopped")
-        remove_useless_files(study, search)
+        study.update(status="finished" if ending.how in ("finished", "no gain") else "stopped")
+        Cleaner(study, search).clean_all()
         print_leaderboard(study.directory)
         return conclude(plan, study, search, ending, tracker)
     finally:
@@ -263,6 +266,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 is_lost=lambda: study.lock.lost,
+                on_ended=Cleaner(study, search).clean,
             )
 
 
@@ -284,6 +288,8 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_trial,
         gpus_per_worker=resources.gpus_per_trial,
+        max_params=config.max_params,
+        max_latency_ms=config.max_latency_ms,
     )
 
 
@@ -294,7 +300,9 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, tracke
     if ending.how == "failed":
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)
         return 1
-    if ending.how != "finished":
+    if ending.how == "no gain":
+        say(f"no gain in the last {plan.config.patience} trials: stopped; a larger --patience goes on")
+    elif ending.how != "finished":
         print(f"stopped ({ending.how}); run the same command to continue", file=sys.stderr)
         return 130 if ending.how == "interrupted" else 0
     if best is not None:

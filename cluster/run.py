@@ -45,12 +45,13 @@ def run_search(
     progress: Progress,
     time_budget_seconds: float | None = None,
     is_lost: Callable[[], bool] = lambda: False,
+    on_ended: Callable[[int], None] = lambda _: None,
 ) -> RunEnding:
     """Run the search on the Ray that this process is connected to.
 
     `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
     they are; Tune's own files lie in `storage_dir` meanwhile. `is_lost` tells that another driver took the
-    study over.
+    study over; `on_ended` is called with the number of each trial that has its outcome.
     """
     deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
     out_of_time = False
@@ -67,7 +68,14 @@ def run_search(
         search.stop()
         progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
 
-    bridge = Bridge(search, settings=settings, slots=resources.slots, progress=progress, should_stop=check)
+    bridge = Bridge(
+        search,
+        settings=settings,
+        slots=resources.slots,
+        progress=progress,
+        should_stop=check,
+        on_ended=on_ended,
+    )
     with Interrupts(stop_cleanly) as interrupts:
         try:
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir)

@@ -38,6 +38,10 @@ class Scores:
         """The first metric of the trial's best epoch."""
         return self._best[trial][1][0] if trial in self._best else None
 
+    def best_score(self, trial: int) -> float:
+        """Higher is better, whatever the metric; lowest where there is none."""
+        return self._best[trial][0] if trial in self._best else -math.inf
+
     def best_values(self, trial: int) -> tuple[float, ...] | None:
         """All metrics of the trial's best epoch by the first."""
         return self._best[trial][1] if trial in self._best else None

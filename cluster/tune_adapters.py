@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.leases import Lease, LeaseError, Report
+from cluster.leases import Decision, Lease, LeaseError, Report
 from cluster.progress import Progress
 from cluster.search import DONE, Search
 
@@ -33,10 +33,13 @@ class Bridge:
         slots: int,
         progress: Progress,
         should_stop: Callable[[], None],
+        on_ended: Callable[[int], None],
     ) -> None:
         self.search, self.settings, self.slots, self.progress = search, settings, slots, progress
         self.should_stop = should_stop
         """Called often: stops the search when the time is up or the study was lost to another driver."""
+        self.on_ended = on_ended
+        """Called with the number of each trial that has its outcome, once that is recorded."""
         self.leases: dict[str, Lease] = {}
         self.running: set[str] = set()
         """Ray trials whose worker is up."""
@@ -75,6 +78,7 @@ class Bridge:
         decisions = self.search.receive(reports, worker=worker)
         for report, decision in zip(reports, decisions, strict=True):
             self.progress.reported(report, decision)
+        self._say_ended(decisions)
 
     def has_ended(self, tune_id: str) -> bool:
         """No trial of the lease goes on, or nothing shall go on."""
@@ -88,6 +92,12 @@ class Bridge:
         if lease is not None:
             decisions = self.search.lease_ended(lease, error)
             self.progress.lease_ended(lease, decisions, error)
+            self._say_ended(decisions)
+
+    def _say_ended(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            if decision.outcome is not None:
+                self.on_ended(decision.trial)
 
 
 class SearcherAdapter(Searcher):

@@ -38,7 +38,7 @@ def check_limits(
 
 
 def measure_latency_ms(classifier: Classifier, *, image_size: int) -> float:
-    """Of one image on the classifier's device: the fastest of several, as what runs beside it only adds to it."""
+    """Of one image on the classifier's device: the fastest of several: others beside it only add."""
     device = next(classifier.parameters()).device
     image = torch.zeros(1, 3, image_size, image_size, device=device)
     was_training = classifier.training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -105,6 +105,18 @@ def check_metric(name: str) -> None:
     """
     if name not in SEARCH_METRICS:
         raise ValueError(f"--metric must be one of {', '.join(SEARCH_METRICS)}, got {name!r}")
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """The first is what trials are ranked by; a further one may be anything that they report.
+
+    Raises:
+        ValueError: no trial reports it, or none can be ranked by it.
+    """
+    check_metric(names[0])
+    for name in names[1:]:
+        if name not in METRIC_NAMES:
+            raise ValueError(f"--metric must be names of {', '.join(METRIC_NAMES)}, got {name!r}")
 
 
 def class_means(confusion: Tensor) -> tuple[float, float]:
