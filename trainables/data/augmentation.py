@@ -69,14 +69,7 @@ def augment(
     draws = values.to(images.device, non_blocking=True)
     view = _place(images, draws, chosen, size, fit)
     if chosen.recolours:
-        view = adjust_colours(
-            view,
-            draws[:, 8:12],
-            brightness=chosen.brightness,
-            contrast=chosen.contrast,
-            saturation=chosen.saturation,
-            hue=chosen.hue,
-        )
+        view = _recolour(view, draws, chosen)
     if chosen.automatic:
         view = apply_operations(view, values[:, 18:24], chosen.automatic)
     return erase_rectangle(view, draws[:, 12:17], probability=chosen.erasing) if chosen.erasing else view
@@ -116,6 +109,17 @@ def _place(images: torch.Tensor, draws: torch.Tensor, policy: Policy, size: int,
         largest = round(policy.shift * size)
         corners = margin + ((2 * largest + 1) * draws[:, 1:3]).floor().long() - largest
     return _to_float(cut_windows(images, corners, size=size, flips=flips, upside_down=upside_down))
+
+
+def _recolour(view: torch.Tensor, draws: torch.Tensor, policy: Policy) -> torch.Tensor:
+    return adjust_colours(
+        view,
+        draws[:, 8:12],
+        brightness=policy.brightness,
+        contrast=policy.contrast,
+        saturation=policy.saturation,
+        hue=policy.hue,
+    )
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
