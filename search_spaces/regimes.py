@@ -27,6 +27,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
         backbones=backbones,
         max_epochs=max_epochs,
         regimes=(*REGIMES, "bit"),
+        depths=(1, 2, 3, 4, "all"),
         optimizers=("adamw", "adam", "sgd"),
     )
 
@@ -42,15 +43,15 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
     }
     trained = {**shared, "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine"}
     linear = {**trained, "regime": "linear_probe", "learning_rate": 3e-3}
-    everything = {**trained, "unfreeze_depth": "all"}
-    halves = {"frozen_epochs": max(1, max_epochs // 2), "second_phase_learning_rate_factor": 0.1}
+    top = {**trained, "unfreeze_depth": 4, "learning_rate": 1.5e-3, "dropout": 0.2}
+    phases = {"frozen_epochs": max(1, max_epochs // 3), "second_phase_learning_rate_factor": 0.5}
     rule = {"regime": "bit", "unfreeze_depth": "all", "learning_rate": 3e-3, "policy": "flip"}
     rows = (
         ("nearest neighbours", RAZAVIAN, {"regime": "knn", "num_neighbours": 5, "distance": "cosine"}),
         ("linear head", RAZAVIAN, linear),
-        ("whole network", KORNBLITH, everything | {"regime": "finetune"}),
-        ("head first", HOWARD, everything | {"regime": "two_phase", "learning_rate": 3e-3, **halves}),
-        ("stage by stage", HOWARD, everything | {"regime": "gradual", "gradual_epochs": 1}),
+        ("top stages", KORNBLITH, top | {"regime": "finetune"}),
+        ("head first", HOWARD, top | {"regime": "two_phase", "learning_rate": 3e-3, **phases}),
+        ("stage by stage", HOWARD, top | {"regime": "gradual", "gradual_epochs": 1}),
         ("HyperRule", KOLESNIKOV, shared | rule),
         ("from scratch", KORNBLITH, trained | {"regime": "scratch"}),
     )

@@ -286,6 +286,15 @@ def check_dropout_between_blocks(run: TrialRun, epochs: list[Watched]) -> None:
     assert layers and all(layer.p > 0 for layer in layers)
 
 
+def check_penalty(run: TrialRun, epochs: list[Watched]) -> None:
+    assert run.optimizer is not None
+    groups = run.optimizer.param_groups
+    penalised = [parameter for group in groups if group["l2"] for parameter in group["params"]]
+    weights = [module.weight for module in run.classifier.head.modules() if isinstance(module, nn.Linear)]
+    assert {group["l2"] for group in groups} == {0.0, 0.01}
+    assert {id(parameter) for parameter in penalised} == {id(weight) for weight in weights}
+
+
 def check_size(run: TrialRun, epochs: list[Watched]) -> None:
     statistics = sum(
         buffer.numel()
@@ -308,5 +317,6 @@ EXTRA = {
     "C2": check_dropout_between_blocks,
     "D4": check_last_60_layers,
     "E1": check_size,
+    "E7": check_penalty,
 }
 """What the report says beyond the facts that all have."""
