@@ -59,6 +59,44 @@ def test_each_group_keeps_its_own_peak_and_norms_and_biases_are_not_decayed(name
     }
 
 
+@pytest.mark.parametrize("name", optimizers.names())
+def test_the_penalty_on_the_head_has_the_gradient_of_a_penalty_in_the_loss(name: str) -> None:
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(4, 2), torch.rand(8, 4)
+    copy = nn.Linear(4, 2)
+    copy.load_state_dict(layer.state_dict())
+
+    for module, in_loss, in_group in ((layer, 0.0, 0.3), (copy, 0.3, 0.0)):
+        groups = optimizers.make_parameter_groups(
+            head=dict(module.named_parameters()), backbone={}, learning_rate=0.01, head_l2=in_group
+        )
+        optimizer = optimizers.make_optimizer(name, groups)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (module(inputs).square().mean() + in_loss * module.weight.square().sum()).backward()
+            optimizer.step()
+
+    torch.testing.assert_close(layer.weight, copy.weight)
+    torch.testing.assert_close(layer.bias, copy.bias)
+
+
+def test_rates_decay_from_the_head_down_by_level() -> None:
+    backbone = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+    groups = optimizers.make_parameter_groups(
+        head=dict(nn.Linear(4, 2).named_parameters()),
+        backbone=dict(backbone.named_parameters()),
+        learning_rate=1.0,
+        backbone_learning_rate_factor=0.8,
+        layer_decay=0.5,
+        levels={"0.weight": 2, "0.bias": 2, "1.weight": 1, "1.bias": 1},
+    )
+
+    rates = {id(value): group["peak_lr"] for group in groups for value in group["params"]}
+    assert [rates[id(value)] for value in backbone.parameters()] == pytest.approx([0.2, 0.2, 0.4, 0.4])
+    assert {group["peak_lr"] for group in groups if group["part"] == "head"} == {1.0}
+
+
 @pytest.mark.parametrize("name", schedules.names())
 def test_a_schedule_rises_from_0_reaches_its_peak_and_ends(name: str) -> None:
     schedule = schedules.make_schedule(name, total_steps=1000, warmup_steps=50, num_train=100)

@@ -56,6 +56,8 @@ class NeighbourHead(nn.Module):
         return functional.normalize(flat) if self.distance == "cosine" else flat
 
     def _closeness(self, features: Tensor) -> Tensor:
+        products = features @ self.features.T
         if self.distance == "cosine":
-            return features @ self.features.T
-        return -torch.cdist(features, self.features)
+            return products
+        # Half the squared distance, turned round, without the part that is the same for all neighbours.
+        return products - self.features.square().sum(1) / 2
