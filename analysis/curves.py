@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from analysis.records import connect
+from analysis.records import connect, read_rows
 from analysis.studies import StudyInfo
 
 NUMBER = r'":\s*(-?[0-9][0-9.eE+-]*)'
@@ -48,7 +48,7 @@ def load_curves(study: StudyInfo) -> dict[int, Curve]:
     )
     curves: dict[int, Curve] = {}
     with connect(study) as (connection, study_id):
-        for trial, epoch, arrival, decision, metrics in connection.execute(query, {"id": study_id}):
+        for trial, epoch, arrival, decision, metrics in read_rows(connection, query, study_id):
             curve = curves.setdefault(trial, Curve())
             found, spent = metric.search(metrics), duration.search(metrics)
             curve.epochs.append(epoch)

@@ -113,9 +113,11 @@ def print_table(
 
 
 def _verdict_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
-    from analysis.verdict import describe_finalists  # numpy: not for --json
-
     directories = {study.name: study.directory for study in studies}
+    if not any((directory / "trials").is_dir() for directory in directories.values()):
+        return ""
+    from analysis.verdict import describe_finalists  # numpy takes 0.2 s: not for --json
+
     return describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, inspect, text
 
 from analysis.studies import StudyInfo
 
@@ -38,6 +38,8 @@ TRIAL_COLUMNS = {
 }
 """First columns of a trial's row. Then come its hyperparameters under their own names (`epochs` as
 `max_epochs`), then the metrics of its best epoch (`learning_rate` stays the hyperparameter)."""
+
+ROWS_AT_ONCE = 10_000
 
 _STATES = {
     "COMPLETE": "complete",
@@ -147,6 +149,12 @@ def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, t
     return _trial_row(study, dict(head), attributes, {})
 
 
+def read_rows(connection: Connection, query: TextClause, study_id: int) -> Iterator[Any]:
+    """Rows of a large query, fetched by the thousand: one by one costs half a second for 300,000 epochs."""
+    for rows in connection.execute(query, {"id": study_id}).partitions(ROWS_AT_ONCE):
+        yield from rows
+
+
 def _read_trials(connection: Connection, study_id: int) -> list[dict[str, Any]]:
     query = text(
         "SELECT trial_id, number AS trial, state, datetime_start, datetime_complete FROM trials "
@@ -161,7 +169,7 @@ def _read_attributes(connection: Connection, study_id: int) -> dict[int, dict[st
         "JOIN trials t ON t.trial_id = a.trial_id WHERE t.study_id = :id"
     )
     attributes: dict[int, dict[str, Any]] = {}
-    for trial_id, key, value in connection.execute(query, {"id": study_id}):
+    for trial_id, key, value in read_rows(connection, query, study_id):
         attributes.setdefault(trial_id, {})[key] = json.loads(value)
     return attributes
 
@@ -181,7 +189,7 @@ def _read_best_epochs(
     )
     newest: dict[int, tuple[int, float]] = {}
     best: dict[int, tuple[float, int, str]] = {}
-    for trial, epoch, arrival, metrics in connection.execute(query, {"id": study_id}):
+    for trial, epoch, arrival, metrics in read_rows(connection, query, study_id):
         newest[trial] = (epoch, arrival)
         found = pattern.search(metrics)
         if found is None:

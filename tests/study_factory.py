@@ -40,6 +40,9 @@ class FakeTrial:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """More user attributes: reason, traceback, prior."""
 
+    distributions: Mapping[str, optuna.distributions.BaseDistribution] = field(default_factory=dict)
+    """Of the hyperparameters of `config` that were searched; the learning rate always is."""
+
 
 def make_study(
     directory: Path, trials: Sequence[FakeTrial], *, status: str = "finished", seed: int = 0, **facts: Any
@@ -180,11 +183,13 @@ def _frozen_trial(trial: FakeTrial, number: int) -> optuna.trial.FrozenTrial:
     has_value = trial.outcome in ("complete", "pruned") and finite
     started = datetime.fromtimestamp(STARTED + 100.0 * number, UTC)
     ended = datetime.fromtimestamp(STARTED + 100.0 * number + len(trial.curve) + 0.5, UTC)
+    rates = optuna.distributions.FloatDistribution(1e-6, 1.0, log=True)
+    distributions = {"learning_rate": rates} | dict(trial.distributions)
     frozen = optuna.trial.create_trial(
         state=optuna.trial.TrialState[OPTUNA_STATES.get(trial.outcome or "", "RUNNING")],
         value=max(finite) if has_value else None,
-        params={"learning_rate": config.learning_rate},
-        distributions={"learning_rate": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True)},
+        params={name: getattr(config, name) for name in distributions},
+        distributions=distributions,
         user_attrs=attributes | dict(trial.attributes),
     )
     frozen.datetime_start = started.astimezone().replace(tzinfo=None)

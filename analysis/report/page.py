@@ -88,11 +88,16 @@ def data_script(content: Any, *, kind: str) -> str:
     return f'<script type="application/json" class="{kind}">{safe}</script>'
 
 
-def figure(spec: Mapping[str, Any], conclusion: str, *, title: str, height: int = 420) -> str:
-    """A plotly figure, drawn when it is scrolled into view, with what to conclude from it."""
+def figure(
+    spec: Mapping[str, Any], conclusion: str, *, title: str, height: int = 420, wide: bool = False
+) -> str:
+    """A plotly figure, drawn when it is scrolled into view, with what to conclude; `wide` ones scroll "
+    "on a phone."""
+    kind = ' class="wide"' if wide else ""
     return (
-        f'<figure><div class="plot" role="img" aria-label="{escape(title)}" style="height:{height}px"></div>'
-        f"{data_script(_finite(spec), kind='spec')}<figcaption>{escape(conclusion)}</figcaption></figure>"
+        f'<figure{kind}><div class="plot" role="img" aria-label="{escape(title)}" '
+        f'style="height:{height}px"></div>{data_script(_finite(spec), kind="spec")}'
+        f"<figcaption>{escape(conclusion)}</figcaption></figure>"
     )
 
 

@@ -40,7 +40,7 @@
   });
   window.addEventListener("beforeprint", () => plots.forEach(draw));
 
-  const PAGE = 100;
+  const PAGE = 25;
   const OPERATORS = {
     "=": (a, b) => String(a).toLowerCase() === b, ":": (a, b) => String(a).toLowerCase().includes(b),
     ">": (a, b) => a !== null && Number(a) > Number(b), "<": (a, b) => a !== null && Number(a) < Number(b),
@@ -118,7 +118,7 @@
     }
 
     search.addEventListener("input", () => { shown = PAGE; render(); });
-    more.addEventListener("click", () => { shown += 5 * PAGE; render(); });
+    more.addEventListener("click", () => { shown += 8 * PAGE; render(); });
     all.addEventListener("click", () => { wide = !wide; all.textContent = wide ? "fewer columns" : "all columns"; render(); });
     all.hidden = !columns.some((c) => c.extra);
     render();

@@ -141,7 +141,12 @@ def importance_section(findings: Findings, study: Any, names: list[str], scope: 
 
 def coordinates_section(study: Any, names: list[str], target: str, scope: str) -> Section:
     spec = draw("parallel_coordinate", study, params=names[:7], target_name=target)
-    rank = draw("rank", study, params=names[:2], target_name=target)
+    rank = ""
+    if len(names) > 1:
+        text = "Colour is the rank of the trial: clusters of one colour show good regions."
+        rank = figure(
+            draw("rank", study, params=names[:2], target_name=target), text, title="Rank", wide=True
+        )
     return make_section(
         "coordinates",
         "Parallel coordinates and rank",
@@ -151,10 +156,9 @@ def coordinates_section(study: Any, names: list[str], target: str, scope: str) -
             "One line a trial; drag along an axis to keep only lines through that range. Where the lines of "
             "the best values gather, the setting matters.",
             title="Parallel coordinates",
+            wide=True,
         ),
-        figure(
-            rank, "Colour is the rank of the trial: clusters of one colour show good regions.", title="Rank"
-        ),
+        rank,
     )
 
 
@@ -163,11 +167,11 @@ def slices_section(study: Any, names: list[str], target: str, scope: str) -> Sec
     for start in range(0, min(len(names), 6), 3):
         spec = draw("slice", study, params=names[start : start + 3], target_name=target)
         text = "Each point is a trial, darker ones came later. A slope or a hump says where to search on."
-        parts.append(figure(spec, text, title=f"Slices of {', '.join(names[start : start + 3])}"))
+        parts.append(figure(spec, text, title=f"Slices of {', '.join(names[start : start + 3])}", wide=True))
     if len(names) > 1:
         contour = draw("contour", study, params=names[:2], target_name=target)
         text = f"How {names[0]} and {names[1]} act together, interpolated between the trials (dots)."
-        parts.append(figure(contour, text, title="Contour of the two most important", height=480))
+        parts.append(figure(contour, text, title="Contour of the two most important", height=480, wide=True))
     return make_section("slices", "Slices and contours", *parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import socket
@@ -113,6 +114,38 @@ def test_the_study_run_holds_the_summary(runs_dir: Path) -> None:
     assert parent.data.tags["best_trial"] == "0"
     assert parent.data.params["space"] == "finetune"
     assert parent.data.params["data"] == "/photos/flowers"
+
+
+def test_the_study_run_has_the_data_set_and_the_newest_report(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()])
+    (directory / "report.html").write_text("first")
+    sync(directory)
+    before = dump(runs_dir)
+    sync(directory)
+    unchanged = dump(runs_dir) == before
+    (directory / "report.html").write_text("second")
+
+    sync(directory)
+
+    parent, _ = runs_of(runs_dir, "s")
+    (used,) = parent.inputs.dataset_inputs
+    assert unchanged
+    assert (used.dataset.name, used.dataset.digest) == ("flowers", "f1")
+    assert '"num_val": 30' in used.dataset.profile
+    logged = client_of(runs_dir).download_artifacts(parent.info.run_id, "report.html")
+    assert Path(logged).read_text() == "second"
+
+
+def test_the_experiment_opens_as_a_leaderboard(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()], metric="val_loss", direction="minimize")
+
+    sync(directory)
+
+    tags = client_of(runs_dir).get_experiment_by_name("s").tags
+    view = json.loads(tags["mlflow.sharedViewState.leaderboard"])
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`best_val_loss`", True)
+    assert "params.`learning_rate`" in view["selectedColumns"]
 
 
 def test_a_second_sync_changes_nothing(runs_dir: Path) -> None:
