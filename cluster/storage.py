@@ -8,6 +8,9 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
+LOCKED_SECONDS = 5
+"""So long a write waits for another process's (a dashboard, a copy) in silence; then the user is told."""
+
 
 def open_storage(url: str) -> RDBStorage:
     """Connect, and create Optuna's tables where they are missing.
@@ -16,8 +19,7 @@ def open_storage(url: str) -> RDBStorage:
         ValueError: no such kind of database, or its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # With SQLite a write waits this long for another process's write (MLflow sync, a dashboard).
-    arguments = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+    arguments = {"connect_args": {"timeout": LOCKED_SECONDS}} if url.startswith("sqlite") else {}
     try:
         storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})
     except ImportError:

@@ -144,7 +144,10 @@ class StudyConfig:
 
     @property
     def storage_url(self) -> str:
-        return self.storage or f"sqlite:///{self.directory / 'study.db'}"
+        if self.storage is None:
+            return f"sqlite:///{self.directory / 'study.db'}"
+        # SQLAlchemy would look for psycopg2; psycopg 3 is what we install.
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage)
 
     @property
     def metrics(self) -> tuple[str, ...]:

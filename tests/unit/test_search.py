@@ -32,6 +32,20 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
     return {"optimizer": "adamw"}
 
 
+def make_search(records: Records, **changes: Any) -> Search:
+    settings: dict[str, Any] = {
+        "space": space,
+        "make_sampler": load_searcher("tpe"),
+        "scheduler": load_scheduler("asha"),
+        "num_trials": 12,
+        "seed": 1,
+        "metrics": [METRIC],
+        "max_epochs": EPOCHS,
+        "num_startup": 3,
+    }
+    return Search(records, **settings | changes)
+
+
 class Study:
     """One study on disk, which a search can leave and another take up."""
 
@@ -42,18 +56,9 @@ class Study:
     def search(self, **changes: Any) -> Search:
         if self.records is not None:
             self.records.close()
-        self.records = Records(self.url, study="s", directions=["maximize"], metric=METRIC, new=False)
-        settings: dict[str, Any] = {
-            "space": space,
-            "make_sampler": load_searcher("tpe"),
-            "scheduler": load_scheduler("asha"),
-            "num_trials": 12,
-            "seed": 1,
-            "metrics": [METRIC],
-            "max_epochs": EPOCHS,
-            "num_startup": 3,
-        }
-        return Search(self.records, **settings | changes)
+        directions = changes.get("directions", ["maximize"])
+        self.records = Records(self.url, study="s", directions=directions, metric=METRIC, new=False)
+        return make_search(self.records, **changes)
 
     def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
         return optuna.load_study(study_name="s", storage=self.url).trials

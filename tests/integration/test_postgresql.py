@@ -1,0 +1,140 @@
+"""A study in a real PostgreSQL: the same search, and a server that goes away for a while."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.records import Records
+from cluster.search import DONE
+from tests.unit.test_search import EPOCHS, accuracy, make_search, report, run_all, run_lease, take
+
+pytestmark = pytest.mark.slow
+
+
+def find_binaries() -> Path | None:
+    """Debian keeps them out of PATH, one folder a version."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    initdb = shutil.which("initdb")
+    return Path(initdb).resolve().parent if initdb else None
+
+
+class Server:
+    """A PostgreSQL of its own, in a temporary folder, that can be stopped and started again."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self.binaries, self.data = binaries, folder / "data"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"postgresql+psycopg://tester@127.0.0.1:{self.port}/postgres"
+        self._user = "postgres" if os.getuid() == 0 else None  # the server refuses to run as root
+        if self._user:
+            entry = pwd.getpwnam(self._user)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        self._run("initdb", "-D", str(self.data), "-U", "tester", "--auth=trust", "--no-sync")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.data}"
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-o", options, "-l", f"{self.data}/log", "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
+
+    def _run(self, name: str, *arguments: str) -> None:
+        command = [str(self.binaries / name), *arguments]
+        subprocess.run(command, check=True, user=self._user, capture_output=True, cwd="/", timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed (pip install 'psycopg[binary]')")
+    # Not below pytest's own folder: that is closed to other users, and the server must be one.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        made = Server(binaries, Path(folder))
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def records(server: Server) -> Iterator[Records]:
+    name = f"study-{time.monotonic_ns()}"
+    opened = Records(server.url, study=name, directions=["maximize"], metric="val_accuracy", new=True)
+    yield opened
+    opened.close()
+
+
+def test_a_search_in_postgresql_equals_one_in_sqlite(records: Records, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    local = Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=True)
+    for one in (records, local):
+        search = make_search(one)
+        run_lease(search, take(search))
+        search.receive([report(take(search), 1)])
+        run_all(make_search(one))  # killed, and taken up again
+
+    there, here = records.load(), local.load()
+
+    assert len(there) == 12
+    for remote, near in zip(there, here, strict=True):
+        assert (remote.number, remote.state, remote.params, remote.values) == (
+            near.number,
+            near.state,
+            near.params,
+            near.values,
+        )
+        assert {e: row.metrics for e, row in remote.epochs.items()} == {
+            e: row.metrics for e, row in near.epochs.items()
+        }
+    local.close()
+
+
+def test_a_server_that_is_gone_for_a_while_is_waited_for_and_nothing_is_lost(
+    server: Server, records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = make_search(records, num_trials=2)
+    lease = take(search)
+    search.receive([report(lease, 1)])
+    server.stop()
+    decided: list[str] = []
+    thread = threading.Thread(
+        target=lambda: decided.extend(d.action for d in search.receive([report(lease, 2)]))
+    )
+    thread.start()
+    time.sleep(2.5)
+    waiting = thread.is_alive()
+    server.start()
+    thread.join(timeout=60)
+
+    run_all_from(search, lease)
+
+    assert waiting
+    assert decided == ["continue"]
+    assert "nothing is lost" in caplog.text
+    loaded = records.load()
+    assert [len(record.epochs) for record in loaded] == [EPOCHS, len(loaded[1].epochs)]
+    assert loaded[0].epochs[2].metrics["val_accuracy"] == accuracy(loaded[0].attrs["config"], 2)
+
+
+def run_all_from(search, lease) -> None:  # type: ignore[no-untyped-def]
+    run_lease(search, lease, first_epoch=3)
+    while (following := search.next_lease()) is not DONE:
+        run_lease(search, following)
