@@ -90,9 +90,13 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def prefix_features(self, images: Tensor) -> Tensor:
-        """What the frozen part makes of the images; with nothing frozen, the normalised images."""
-        features: Tensor = self.prefix(_channels_last(images))
-        return features
+        """What the frozen part makes of the images; with nothing frozen, the normalised images.
+
+        On an accelerator always in bfloat16, in an epoch or for a cache, so that both see the same numbers.
+        """
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
+            features: Tensor = self.prefix(_channels_last(images))
+        return features.to(self.normalise.mean.dtype)
 
     def forward_features(self, features: Tensor) -> Tensor:
         """Logits from the prefix's output, which a cache may hold in half precision."""
