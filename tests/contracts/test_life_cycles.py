@@ -1,4 +1,4 @@
-"""Every scheduler and every searcher lives through what happens to a search, and the same search comes out."""
+"""Every scheduler and searcher lives through what happens to a search, and the same search comes out."""
 
 from __future__ import annotations
 
