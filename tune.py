@@ -34,7 +34,7 @@ from trainables.data.datasets import ImageListing, find_images
 from trainables.data.manifest import Manifest
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
-from trainables.model.backbones import Backbone, find_backbone
+from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import locate_weights
 from trainables.sharing.preparation import prepare_images
 from trainables.training.metrics import check_metrics
@@ -119,6 +119,8 @@ def make_plan(config: StudyConfig) -> Plan:
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
     )
+    for backbone in backbones:
+        check_image_size(backbone, plan.image_size)
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
 

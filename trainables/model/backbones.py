@@ -41,6 +41,9 @@ class Backbone:
     patch: int = 1
     """The side of an image must be a multiple of this."""
 
+    smallest: int = 32
+    """Pixels a side that are needed for anything to be left behind the last pooling."""
+
     fit: Literal["crop", "squash"] = "crop"
     """How a photo becomes square: its middle cropped, or squashed as BiT has it."""
 
@@ -97,6 +100,7 @@ BACKBONES: dict[str, Backbone] = {
         Backbone(
             name="alexnet",
             own="alexnet",
+            smallest=63,
             weights_url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         ),
         Backbone(
@@ -104,8 +108,10 @@ BACKBONES: dict[str, Backbone] = {
             own="googlenet",
             weights_url="https://download.pytorch.org/models/googlenet-1378be20.pth",
         ),
-        Backbone(name="inception_v3", timm_name="inception_v3.tf_in1k", image_size=299),
-        Backbone(name="inception_resnet_v2", timm_name="inception_resnet_v2.tf_in1k", image_size=299),
+        Backbone(name="inception_v3", timm_name="inception_v3.tf_in1k", image_size=299, smallest=75),
+        Backbone(
+            name="inception_resnet_v2", timm_name="inception_resnet_v2.tf_in1k", image_size=299, smallest=75
+        ),
         Backbone(name="densenet121", timm_name="densenet121.ra_in1k"),
         Backbone(name="regnet_y", timm_name="regnety_032.ra_in1k"),
         # HyperRule fine-tunes at 128 or 480 px, by the area of the photos.
@@ -119,8 +125,8 @@ BACKBONES: dict[str, Backbone] = {
             for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
         ),
         # Networks of our own have no pretrained weights.
-        Backbone(name="linear_pixels", own="linear_pixels", image_size=96),
-        Backbone(name="six_conv", own="six_conv", image_size=96),
+        Backbone(name="linear_pixels", own="linear_pixels", image_size=96, smallest=1),
+        Backbone(name="six_conv", own="six_conv", image_size=96, smallest=64),
         Backbone(name="handcrafted", own="handcrafted"),
         Backbone(name="mobilenet_v2_mish", own="mobilenet_mish"),
         Backbone(name="mobilenet_v2_mish_dropout", own="mobilenet_mish", options=("dropout",)),
@@ -180,6 +186,25 @@ def _with_options(row: Backbone, name: str, options: tuple[str, ...]) -> Backbon
         known = f"{row.name}:{pattern}" if pattern else f"{row.name}, without options"
         raise ValueError(f"no backbone {name!r}; there is {known}")
     return replace(row, name=name, options=options)
+
+
+def check_image_size(backbone: Backbone, image_size: int) -> None:
+    """Refuse a side, in pixels, that the network cannot take.
+
+    Raises:
+        ValueError: it is too small, or no multiple of the patches; the message names one that works.
+    """
+    if image_size < backbone.smallest:
+        raise ValueError(
+            f"{backbone.name} needs images of {backbone.smallest} pixels a side or more, got {image_size}: "
+            f"use --image-size {backbone.smallest} or more"
+        )
+    if image_size % backbone.patch:
+        near = image_size // backbone.patch * backbone.patch
+        raise ValueError(
+            f"{backbone.name} takes images whose side is a multiple of {backbone.patch} pixels, got "
+            f"{image_size}: use --image-size {near} or {near + backbone.patch}"
+        )
 
 
 def _nearest(name: str) -> str:

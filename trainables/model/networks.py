@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from trainables.model.backbones import Backbone
+from trainables.model.backbones import Backbone, check_image_size
 
 Pooling = Literal["average", "flatten"]
 
@@ -31,12 +31,7 @@ def make_backbone(
         ValueError: an image size that the network cannot take.
     """
     side = image_size or backbone.image_size
-    if side % backbone.patch:
-        near = max(side // backbone.patch, 1) * backbone.patch
-        raise ValueError(
-            f"{backbone.name} takes images whose side is a multiple of {backbone.patch} pixels, got {side}: "
-            f"use --image-size {near} or {near + backbone.patch}"
-        )
+    check_image_size(backbone, side)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = _make_own(backbone, side) if backbone.own else _make_timm(backbone, image_size)

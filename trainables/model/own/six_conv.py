@@ -7,13 +7,9 @@ from torch import nn
 from trainables.model.own._staged import StagedNetwork
 
 FILTERS = (16, 32, 64, 128, 256, 256)
-SMALLEST = 2 ** len(FILTERS)
 
 
-def make(*, image_size: int) -> nn.Module:
-    """Raises ValueError for images that six poolings leave nothing of."""
-    if image_size < SMALLEST:
-        raise ValueError(f"six_conv halves images six times: use --image-size {SMALLEST} or more")
+def make(*, image_size: int) -> nn.Module:  # noqa: ARG001
     stages = [
         nn.Sequential(nn.Conv2d(before, after, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2))
         for before, after in zip((3, *FILTERS), FILTERS, strict=False)
