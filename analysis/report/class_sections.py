@@ -87,11 +87,7 @@ def _confusion_figure(names: list[str], confusion: Any) -> dict[str, Any]:
         "y": names,
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [
-            [0, "rgba(31,111,235,0.03)"],
-            [0.02, "rgba(31,111,235,0.2)"],
-            [1, "rgba(31,111,235,0.95)"],
-        ],
+        "colorscale": [[0, "#f6f9ff"], [0.02, "#dfeaff"], [1, "#1f6feb"]],
         "colorbar": {"title": {"text": "share of<br>the true class"}},
         "hovertemplate": "%{y} taken for %{x}: %{z:.1%}<extra></extra>",
     }

@@ -124,7 +124,7 @@ def workers_section(findings: Findings) -> Section:
     return make_section(
         "workers",
         "Workers",
-        figure(spec, conclusion, title="Timeline of the workers", height=min(600, 150 + 40 * lanes)),
+        figure(spec, conclusion, title="Timeline of the workers", height=min(620, 230 + 34 * lanes)),
     )
 
 

@@ -20,13 +20,19 @@
     return themed;
   }
 
+  // Parallel coordinates keep their own fonts, which do not follow the layout's.
+  function withReadableAxes(data) {
+    const font = { color: colour("--text"), size: 11 };
+    return data.map((trace) => trace.type === "parcoords" ? { ...trace, tickfont: font, labelfont: font, rangefont: font } : trace);
+  }
+
   function draw(plot) {
     const script = plot.parentElement.querySelector("script.spec");
     if (plot.dataset.drawn || !script || !window.Plotly) return;
     plot.dataset.drawn = "yes";
     const spec = JSON.parse(script.textContent);
-    plot.specLayout = spec.layout;
-    window.Plotly.newPlot(plot, spec.data, themed(spec.layout), { responsive: true, displaylogo: false });
+    plot.spec = spec;
+    window.Plotly.newPlot(plot, withReadableAxes(spec.data), themed(spec.layout), { responsive: true, displaylogo: false });
   }
 
   const plots = [...document.querySelectorAll(".plot")];
@@ -36,7 +42,7 @@
   );
   plots.forEach((plot) => watcher.observe(plot));
   dark.addEventListener("change", () => {
-    plots.filter((plot) => plot.dataset.drawn).forEach((plot) => window.Plotly.relayout(plot, themed(plot.specLayout)));
+    plots.filter((plot) => plot.dataset.drawn).forEach((plot) => window.Plotly.react(plot, withReadableAxes(plot.spec.data), themed(plot.spec.layout)));
   });
   window.addEventListener("beforeprint", () => plots.forEach(draw));
 
