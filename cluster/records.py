@@ -24,6 +24,8 @@ logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
 PATIENCE_SECONDS = 600.0
 """So long a running study waits for its database."""
+SILENT_SECONDS = 1.0
+"""Shorter waits are nobody's business."""
 OPENING_SECONDS = 10.0
 """At the start a wrong address is likelier than a moment's outage."""
 
@@ -129,9 +131,10 @@ class Records:
             try:
                 return work()
             except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
-                if time.monotonic() - began > limit_seconds:
+                waited = time.monotonic() - began
+                if waited > limit_seconds:
                     raise
-                log = logger.warning if pause > 0.5 else logger.debug
+                log = logger.warning if waited > SILENT_SECONDS else logger.debug
                 log("the study database does not answer (%s): waiting, nothing is lost", _cause(error))
                 time.sleep(pause)
                 pause = min(2 * pause, 10.0)

@@ -181,7 +181,7 @@ def test_a_narrowed_space_is_refused_with_the_trial_that_lies_outside(study: Stu
 
     run_all(study.search(num_trials=4))
 
-    with pytest.raises(ValueError, match="has learning_rate .* which the space no longer holds"):
+    with pytest.raises(ValueError, match=r"has learning_rate .* which the space no longer holds"):
         study.search(space=narrower)
 
 

@@ -1,0 +1,89 @@
+"""Files of ended trials go at once; what the result needs stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cluster.disk import Cleaner
+from cluster.search import Search
+from tests.unit.test_search import Study, report, take
+
+FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Study]:
+    made = Study(tmp_path)
+    yield made
+    if made.records is not None:
+        made.records.close()
+
+
+def make_cleaner(tmp_path: Path, search: Search, **limits: Any) -> Cleaner:
+    def trial_directory(number: int) -> Path:
+        return tmp_path / "trials" / str(number)
+
+    return Cleaner(cast(Any, SimpleNamespace(trial_directory=trial_directory)), search, **limits)
+
+
+def end(search: Search, tmp_path: Path, value: float, outcome: str | None = "complete") -> int:
+    lease = take(search)
+    number = lease.trials[0].trial
+    folder = tmp_path / "trials" / str(number)
+    folder.mkdir(parents=True)
+    for name in FILES:
+        (folder / name).write_bytes(b"x" * 100)
+    search.receive([report(lease, 1, metrics={"val_accuracy": value}, outcome=outcome)])
+    return number
+
+
+def left(tmp_path: Path, number: int) -> set[str]:
+    return {path.name for path in (tmp_path / "trials" / str(number)).iterdir()}
+
+
+def test_only_the_best_complete_trial_keeps_its_weights(study: Study, tmp_path: Path) -> None:
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search)
+    for value in (0.5, 0.9, 0.7):
+        cleaner.clean(end(search, tmp_path, value))
+
+    assert [left(tmp_path, n) for n in range(3)] == [
+        {"predictions.npz"},
+        {"model.pt", "predictions.npz"},
+        {"predictions.npz"},
+    ]
+
+
+def test_a_running_trial_keeps_everything(study: Study, tmp_path: Path) -> None:
+    search = study.search()
+    end(search, tmp_path, 0.5, outcome=None)
+
+    make_cleaner(tmp_path, search).clean_all()
+
+    assert left(tmp_path, 0) == set(FILES)
+
+
+def test_a_later_run_cleans_up_after_a_killed_one(study: Study, tmp_path: Path) -> None:
+    search = study.search()
+    for value in (0.5, 0.9):
+        end(search, tmp_path, value)
+
+    make_cleaner(tmp_path, study.search()).clean_all()
+
+    assert left(tmp_path, 0) == {"predictions.npz"}
+    assert left(tmp_path, 1) == {"model.pt", "predictions.npz"}
+
+
+def test_beyond_the_budget_the_worst_trials_predictions_go_first(study: Study, tmp_path: Path) -> None:
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search, predictions_bytes=250)
+    for value in (0.5, 0.9, 0.7):
+        cleaner.clean(end(search, tmp_path, value))
+
+    assert "predictions.npz" not in left(tmp_path, 0)
+    assert "predictions.npz" in left(tmp_path, 1) & left(tmp_path, 2)
