@@ -116,7 +116,9 @@ def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
         with sqlite3.connect(tmp_path / "study.db", isolation_level=None) as connection:
             connection.execute("ALTER TABLE epochs RENAME TO gone")
             broken.set()
-            time.sleep(0.8)
+            deadline = time.monotonic() + 30
+            while "waiting, nothing is lost" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.05)
             connection.execute("ALTER TABLE gone RENAME TO epochs")
 
     thread = threading.Thread(target=hold_the_table_away)
