@@ -71,7 +71,7 @@ def make_search(study: Study, trials: list[dict[str, Any]], *, epochs: int) -> S
         scheduler=load_scheduler("none"),
         num_trials=len(trials),
         seed=0,
-        metric=METRIC,
+        metrics=[METRIC],
         max_epochs=epochs,
     )
 
