@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -82,14 +83,26 @@ def connect(study: StudyInfo) -> Iterator[tuple[Connection, int]]:
 
 def load_trial_rows(study: StudyInfo) -> list[dict[str, Any]]:
     """One dict a trial, in the order of their numbers; keys as in TRIAL_COLUMNS."""
-    with connect(study) as (connection, study_id):
+    with _without_collection(), connect(study) as (connection, study_id):
         heads = _read_trials(connection, study_id)
         attributes = _read_attributes(connection, study_id)
         curves = _read_best_epochs(connection, study_id, metric=study.metric, maximize=study.maximize)
-    return [
-        _trial_row(study, head, attributes.get(head["trial_id"], {}), curves.get(head["trial"], {}))
-        for head in heads
-    ]
+        return [
+            _trial_row(study, head, attributes.get(head["trial_id"], {}), curves.get(head["trial"], {}))
+            for head in heads
+        ]
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A million new objects without one cycle: looking for cycles takes a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def load_trials(study: StudyInfo) -> pd.DataFrame:
