@@ -38,7 +38,7 @@ def test_flags_become_typed_values_and_absolute_paths(
         ("--space demo --trails 3", "did you mean --trials"),
         ("--space demo --trials many", "invalid int value: 'many'"),
         ("--space demo --trials 0", "--trials must be positive, got 0"),
-        ("--space demo --searcher tpee", "must be one of cma_es, gp, qmc, random, tpe, got 'tpee'; did you mean tpe?"),
+        ("--space demo --searcher tpee", "got 'tpee'; did you mean tpe?"),
         ("--space demo --time-budget soon", "a duration like 2h, 90m or 45s, got 'soon'"),
         ("--space demo --gpus-per-trial 1.5", "must be a whole number, got 1.5"),
         ("--space demo --weights nowhere.pth", "--weights must be auto, random, or an existing file"),
