@@ -220,6 +220,7 @@ def study_facts(plan: Plan, manifest: Manifest) -> dict[str, Any]:
             data=data,
             space=plan.propose,
             num_trials=plan.num_trials,
+            published=[prior.config for prior in plan.priors],
         ),
     }
 

@@ -33,9 +33,17 @@ class Candidate:
 
 
 def find_warm_starts(
-    studies: Sequence[str], *, runs_dir: Path, data: Mapping[str, Any], space: Space, num_trials: int
+    studies: Sequence[str],
+    *,
+    runs_dir: Path,
+    data: Mapping[str, Any],
+    space: Space,
+    num_trials: int,
+    published: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """`name` and `params` of the prior trials that earlier studies give, the most promising first.
+
+    What a published recipe holds already is left out.
 
     Raises:
         ValueError: one of them is no study.
@@ -45,7 +53,8 @@ def find_warm_starts(
     chosen: list[dict[str, Any]] = []
     for candidate in sorted(candidates, key=lambda one: -one.merit):
         params = fit_params(space, candidate.params)
-        if params and params not in [one["params"] for one in chosen]:
+        known = [*published, *(one["params"] for one in chosen)]
+        if params and not any(params.items() <= config.items() for config in known):
             chosen.append({"name": candidate.name, "params": params})
     return chosen[:most]
 
@@ -111,6 +120,6 @@ def _candidates(study: str, runs_dir: Path, data: Mapping[str, Any], most: int) 
     sign = -1 if info["direction"] == "maximize" else 1
     ranked = sorted(trials, key=lambda record: (sign * record.values[0], record.number))
     alike = likeness(info.get("data", {}), data)
-    for rank, record in enumerate(ranked[: 2 * most], start=1):
+    for rank, record in enumerate(ranked[: 2 * most + 4], start=1):
         name = f"trial {record.number} of {info['study']}"
         yield Candidate(name=name, params=record.params, merit=alike / rank)

@@ -241,6 +241,10 @@ def test_a_warm_start_takes_the_best_of_the_likest_study_first(tmp_path: Path) -
     best = max((t for t in past if t.value is not None), key=lambda t: t.value or 0)
     assert len(found) == 3
     assert found[0]["params"] == best.params
+    again = find_warm_starts(
+        ["alike"], runs_dir=tmp_path, data=here, space=space, num_trials=24, published=[best.params]
+    )
+    assert best.params not in [one["params"] for one in again]
     assert find_warm_starts([], runs_dir=tmp_path, data=here, space=space, num_trials=24) == []
     with pytest.raises(ValueError, match="--warm-start nowhere: no such study"):
         find_warm_starts(["nowhere"], runs_dir=tmp_path, data=here, space=space, num_trials=24)
