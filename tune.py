@@ -7,64 +7,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.leaderboard import print_leaderboard
+from analysis.report import write_report
 from analysis.tracking import Tracker, log_model
 from cluster.disk import Cleaner
 from cluster.flags import parse_flags
-from cluster.progress import Progress as SearchProgress
+from cluster.progress import Progress
 from cluster.resources import Resources, check_resources, count_cpus, count_gpus
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
-from cluster.searchers import check_searcher, load_searcher
+from cluster.searchers import load_searcher
 from cluster.session import open_session
-from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
-from search_spaces import DataFacts, PriorTrial, SearchSpace, describe, load_space, make_table
-from trainables.config import StudySettings, make_trial_config
-from trainables.data.datasets import ImageListing, find_images
+from search_spaces import describe
+from trainables.config import StudySettings
 from trainables.data.manifest import Manifest
-from trainables.data.sizes import median_pixels
-from trainables.data.splits import split_images
-from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import locate_weights
 from trainables.sharing.preparation import prepare_images
-from trainables.training.metrics import check_metrics
+from tune_plan import Plan, make_plan, print_plan
 
 console = Console(highlight=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that is decided before Ray starts."""
-
-    config: StudyConfig
-    space: SearchSpace
-    backbones: tuple[Backbone, ...]
-    listing: ImageListing
-    resources: Resources
-    facts: DataFacts
-    image_size: int
-    max_epochs: int
-    num_trials: int
-    priors: list[PriorTrial]
-
-    @property
-    def backbone_names(self) -> tuple[str, ...]:
-        return tuple(backbone.name for backbone in self.backbones)
-
-    def propose(self, trial: Any) -> dict[str, Any]:
-        """One configuration of the space, checked."""
-        config = self.space.propose(trial, backbones=self.backbone_names, max_epochs=self.max_epochs)
-        return asdict(make_trial_config(config))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = make_plan(config)
         if config.dry_run:
-            print_plan(plan)
+            print_plan(plan, console)
             return 0
-        return run_study(plan, read_images(plan))
+        return run_study(plan, *read_images(plan))
     except (ValueError, OSError) as error:
         print(f"tune.py: {error}", file=sys.stderr)
         return 2
@@ -84,106 +53,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def make_plan(config: StudyConfig) -> Plan:
-    """Check everything that can be checked without reading images or starting anything.
-
-    Raises:
-        ValueError: in one line, what is wrong and what to pass instead.
-    """
-    check_metrics(config.metrics)
-    space = load_space(config.space)
-    backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
-    resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None
-    assert config.cache_dir is not None
-    listing = find_images(config.data, cache_dir=config.cache_dir)
-    for backbone in backbones:
-        locate_weights(backbone, config.weights, seed=config.seed)
-    splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
-    facts = DataFacts(
-        num_train=int((splits == "train").sum()),
-        num_classes=len(listing.classes),
-        median_pixels=median_pixels(listing.paths),
-    )
-    max_epochs = config.max_epochs or space.max_epochs(facts)
-    plan = Plan(
-        config=config,
-        space=space,
-        backbones=backbones,
-        listing=listing,
-        resources=resources or check_resources(config, cpus=float("inf"), gpus=float("inf")),
-        facts=facts,
-        image_size=config.image_size or space.image_size(facts),
-        max_epochs=max_epochs,
-        num_trials=config.trials or space.defaults.trials,
-        priors=space.prior_trials(
-            facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
-        ),
-    )
-    for backbone in backbones:
-        check_image_size(backbone, plan.image_size)
-    check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
-    return plan
-
-
 def say(text: str) -> None:
     """Print as it is: file names may hold brackets, and a terminal wraps by itself."""
     console.print(text, markup=False, soft_wrap=True)
 
 
-def print_plan(plan: Plan) -> None:
-    """Say what would run: the space as a table, the prior trials, the data, the resources."""
-    console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
-    for prior in plan.priors:
-        values = ", ".join(f"{name} {value}" for name, value in prior.config.items())
-        say(f"prior trial {prior.name} ({prior.source}): {values}")
-    splits = split_images(
-        plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
-    )
-    parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
-    needs = plan.resources
-    say(
-        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
-        f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
-        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {needs.slots} at once, each with "
-        f"{needs.workers_per_trial} x ({needs.cpus_per_trial:g} CPU, {needs.gpus_per_trial:g} GPU)\n"
-        f"study: {plan.config.directory}\n"
-        "dry run: nothing was started or written"
-    )
-
-
-def read_images(plan: Plan) -> Manifest:
-    """Decode every image once, with a progress bar, and say which ones are left out."""
+def read_images(plan: Plan) -> tuple[Manifest, str]:
+    """Decode every image once, and say which ones are left out."""
     config = plan.config
-    columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("decoding images", total=len(plan.listing.paths), visible=False)
-        manifest, left_out = prepare_images(
-            plan.listing,
-            fits=[backbone.fit for backbone in plan.backbones],
-            image_size=plan.image_size,
-            cache_dir=Path(config.cache_dir or ""),
-            budget_gb=config.cache_gb,
-            seed=config.seed,
-            refuse_bad=config.bad_images == "refuse",
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
-        )
+    manifest, left_out = prepare_images(
+        plan.listing,
+        fits=[backbone.fit for backbone in plan.backbones],
+        image_size=plan.image_size,
+        cache_dir=Path(config.cache_dir or ""),
+        budget_gb=config.cache_gb,
+        seed=config.seed,
+        refuse_bad=config.bad_images == "refuse",
+        console=console,
+    )
     if left_out:
         print(f"skipping {left_out}", file=sys.stderr)
-    return manifest
+    return manifest, left_out
 
 
-def run_study(plan: Plan, manifest: Manifest) -> int:
+def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
     """Create or continue the study, search, print the leaderboard, and log the best classifier."""
-    study = open_study(plan.config, facts=study_facts(plan, manifest))
+    study = open_study(plan.config, facts=study_facts(plan, manifest, left_out))
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study)
-        if search.out_of_gain and not search.finished:
-            say(f"no gain in the last {plan.config.patience} trials; a larger --patience goes on")
-            print_leaderboard(study.directory)
-            return 0
-        if search.finished:
-            say(f"study {plan.config.name} is finished; --trials extends it")
+        if search.finished or search.out_of_gain:
+            more = "--trials extends it" if search.finished else "a larger --patience goes on"
+            say(f"study {plan.config.name} is finished; {more}")
             print_leaderboard(study.directory)
             return 0
         tracker = Tracker(study.directory)
@@ -197,19 +98,19 @@ def run_study(plan: Plan, manifest: Manifest) -> int:
         study.close()
 
 
-def study_facts(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
     """What study.json says beside the flags; the study is continued only with the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
-    table = [asdict(row) for row in rows]
     counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
     data = {
         "source": plan.config.data,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
+        "left_out": left_out,
         **counts,
     }
     return {
-        "space_table": table,
+        "space_table": [asdict(row) for row in rows],
         "space_fixed": fixed,
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
@@ -259,7 +160,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
     )
     with session as cluster:
         resources = check_resources(config, cpus=cluster.cpus, gpus=cluster.gpus)
-        with SearchProgress(search, console=console) as progress:
+        with Progress(search, console=console) as progress:
             return run_search(
                 search,
                 trainable=distributed_trial if config.workers_per_trial > 1 else Trial,
@@ -299,6 +200,9 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, tracker: Tracker) -> int:
     """Say how the search ended and where its result is; log the best classifier once all trials are done."""
     best = search.best_complete()
+    if study.info["status"] == "finished":
+        with console.status("writing the report"):
+            say(f"report: {write_report(study.directory)}")
     tracker.finish()
     if ending.how == "failed":
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)

@@ -57,7 +57,6 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
         budget_gb=flags.cache_gb,
         seed=0,
         refuse_bad=True,
-        progress=lambda done, total: None,
     )
     return manifest
 

@@ -44,7 +44,6 @@ def make_settings(
         budget_gb=1.0,
         seed=0,
         refuse_bad=True,
-        progress=lambda done, total: None,
     )
     manifest.write_csv(study / "data.csv")
     settings: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def export_classifier(
     if difference > TOLERANCE:
         raise ValueError(f"the exported program differs from the classifier by {difference:.1e}")
     target.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, target / PROGRAM)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
+        torch.export.save(program, target / PROGRAM)
     fit = find_backbone(str(config["backbone"])).fit
     card = {
         "classes": list(settings.classes),

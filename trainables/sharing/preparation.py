@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainables.data.datasets import ImageListing
 from trainables.data.manifest import Manifest, make_manifest
 from trainables.data.views import Fit, storage_size
-from trainables.sharing.image_store import ImageFact, Progress, open_or_build
+from trainables.sharing.image_store import ImageFact, open_or_build
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
@@ -23,32 +27,44 @@ def prepare_images(
     budget_gb: float,
     seed: int,
     refuse_bad: bool,
-    progress: Progress,
+    console: Console | None = None,
 ) -> tuple[Manifest, str]:
     """The images of the study, and a line about those left out (empty if there are none).
 
     Args:
         fits: how the backbones want images made square; a store is built for each.
+        console: shows how far the decoding is.
 
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
-    stores = [
-        open_or_build(
-            listing.paths,
-            storage_size=storage_size(image_size, fit),
-            fit=fit,
-            cache_dir=cache_dir,
-            budget_gb=budget_gb,
-            progress=progress,
-        )
-        for fit in dict.fromkeys(fits)
-    ]
+    stores = []
+    for fit in dict.fromkeys(fits):
+        with _show_progress(console, total=len(listing.paths)) as progress:
+            stores.append(
+                open_or_build(
+                    listing.paths,
+                    storage_size=storage_size(image_size, fit),
+                    fit=fit,
+                    cache_dir=cache_dir,
+                    budget_gb=budget_gb,
+                    progress=progress,
+                )
+            )
     line = describe_unreadable(listing.paths, stores[0].facts)
     if line and refuse_bad:
         raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
     manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
     return manifest, line
+
+
+@contextmanager
+def _show_progress(console: Console | None, *, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first decoded image, so not at all where they are known."""
+    columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
+        task = bar.add_task("decoding images", total=total, visible=False)
+        yield lambda done, _: bar.update(task, completed=done, visible=True)
 
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
