@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def together(
 ) -> dict[int, Reports]:
     """One Ray Train run takes all regimes, one after the other: starting a run costs half a minute."""
     folder = Path(second_study.study_directory)
+    handler = signal.getsignal(signal.SIGINT)
     TorchTrainer(
         train_on_worker,
         train_loop_config={"leases": leases, "settings": asdict(second_study)},
@@ -73,6 +75,7 @@ def together(
             name="regimes", storage_path=str(folder), callbacks=[CollectReports(folder / "reports.jsonl")]
         ),
     ).fit()
+    signal.signal(signal.SIGINT, handler)  # Ray Train leaves its own behind
     reports: dict[int, Reports] = {}
     for line in (folder / "reports.jsonl").read_text().splitlines():
         for report in json.loads(line):
