@@ -28,7 +28,7 @@ from cluster.session import open_session
 from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
 from search_spaces import describe
-from trainables.config import StudySettings
+from trainables.config import StudySettings, TrialConfig, config_as_dict
 from trainables.data.manifest import Manifest
 from trainables.sharing.preparation import prepare_images
 from tune_plan import Plan, make_plan, print_plan
@@ -112,6 +112,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
     return {
         "space_table": [asdict(row) for row in rows],
         "space_fixed": fixed,
+        "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
         "data": data,

@@ -161,9 +161,14 @@ def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Se
     if len({study.facts.get("data", {}).get("fingerprint") for study in studies}) > 1:
         lines.append(Text("different data: the values of these studies cannot be compared", style="yellow"))
     same = [name for name in hyperparameter_names(rows) if name not in varying and _has_effect(name, rows)]
-    fixed = [f"{name} {format_value(name, rows[0][name])}" for name in same if rows[0].get(name)]
+    defaults: Mapping[str, Any] = studies[0].facts.get("config_defaults", {})
+    fixed = [
+        f"{name} {format_value(name, rows[0][name])}"
+        for name in same
+        if rows[0].get(name) not in (None, 0, "") and rows[0][name] != defaults.get(name)
+    ]
     if fixed:
-        lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is 0 or off", style="dim"))
+        lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is at its default", style="dim"))
     return lines
 
 

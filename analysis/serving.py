@@ -91,8 +91,7 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         self._view = {name: facts[name] for name in ("image_size", "storage_size", "fit")}
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
 
-    # MLflow reads type hints here as the schema, and warns of those it does not know.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """One row an image, in the order of the input."""
         images = list(pd.DataFrame(model_input)["image"])
         chunks = [self._predict_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
