@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.pareto import find_front, objectives_of
 from analysis.records import TRIAL_COLUMNS, load_trial_rows
 from analysis.studies import StudyInfo, load_study
 
@@ -108,8 +109,21 @@ def print_table(
         notes += [f"also varies: {', '.join(left_out)} (--json has all)"] if left_out else []
         for note in notes:
             console.print(Text(note, style="dim"))
+        if front := _front_line(studies, rows):
+            console.print(Text(front))
         if verdict := _verdict_line(studies, rows):
             console.print(Text(verdict))
+
+
+def _front_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
+    objectives = objectives_of(studies[0])
+    if len(objectives) < 2:
+        return ""
+    trials = [
+        f"{rows[at]['trial']} ({', '.join(format_value(name, rows[at][name]) for name in objectives)})"
+        for at in find_front(rows, objectives)
+    ]
+    return f"Pareto front ({', '.join(objectives)}): " + "; ".join(trials)
 
 
 def _verdict_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:

@@ -47,6 +47,17 @@ def test_best_trials_come_first_and_failed_ones_last(tmp_path: Path) -> None:
     assert [row["trial"] for row in rows] == [3, 2, 5, 0, 1, 4]
 
 
+def test_several_metrics_have_a_pareto_front(tmp_path: Path) -> None:
+    both = {"metrics": ["val_accuracy", "val_loss"], "directions": ["maximize", "minimize"]}
+    trials = [FakeTrial(curve=[0.9]), FakeTrial(curve=[0.5]), FakeTrial(curve=[0.95], outcome="pruned")]
+
+    several = show(make_study(tmp_path / "s", trials, **both))
+    one = show(make_study(tmp_path / "t", trials))
+
+    assert "Pareto front (val_accuracy, val_loss): 0 (0.9000" in several
+    assert "Pareto" not in one
+
+
 def test_a_metric_to_minimize_ranks_the_lowest_first(tmp_path: Path) -> None:
     trials = [FakeTrial(curve=[0.3]), FakeTrial(curve=[0.9])]
     study = load_study(make_study(tmp_path / "s", trials, metric="val_loss", direction="minimize"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +132,37 @@ def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
 
     assert 1 in records.load()[0].epochs
     assert "waiting, nothing is lost" in caplog.text
+
+
+def test_a_database_that_another_process_has_locked_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
+    records = open_records(tmp_path)
+    records.add_trial(frozen(0), attrs={})
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.readline(); c.execute('COMMIT')"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "study.db")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+
+        with caplog.at_level(logging.DEBUG, logger="unfreeze"):
+            writer = threading.Thread(target=records.record, args=([epoch(0, 1)],))
+            writer.start()
+            deadline = time.monotonic() + 30
+            while "waiting, nothing is lost" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.05)
+            still_waiting = writer.is_alive()
+            other.communicate("\n")
+            writer.join(30)
+
+    assert still_waiting
+    assert "waiting, nothing is lost" in caplog.text
+    assert 1 in records.load()[0].epochs
+    records.close()
 
 
 def test_sqlite_is_set_for_small_safe_writes(records: Records) -> None:

@@ -122,7 +122,7 @@ BACKBONES: dict[str, Backbone] = {
                 image_size=480,
                 fit="squash",
             )
-            for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
+            for size in ("50x1", "50x3", "101x1", "152x2")
         ),
         # Networks of our own have no pretrained weights.
         Backbone(name="linear_pixels", own="linear_pixels", image_size=96, smallest=1),
