@@ -8,24 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.model.backbones import find_backbone
-from trainables.model.classifier import Classifier, make_classifier
+from trainables.model.backbones import find_backbone, num_features
+from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head
+from trainables.model.networks import make_backbone
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
-from trainables.model.weights import random_weights
+from trainables.model.weights import load_weights, random_weights
 
 ROW = find_backbone("resnet18")
 
 
 def make(depth: Depth = 1, **head: object) -> Classifier:
-    return make_classifier(
-        ROW,
-        weights=random_weights(ROW, 0),
-        depth=depth,
-        num_classes=3,
-        image_size=64,
-        **head,  # type: ignore[arg-type]
-    )
+    module = make_backbone(ROW, image_size=64)
+    load_weights(module, random_weights(ROW, 0))
+    return Classifier(module, make_head(num_features(module), 3, **head), depth=depth)  # type: ignore[arg-type]
 
 
 def images() -> Tensor:
@@ -113,7 +109,7 @@ def test_a_trained_state_loads_into_a_classifier_that_trains_less() -> None:
 def test_a_state_that_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"head\.output\.weight is"):
         make(depth=0).load_trained_state(
-            make(depth=0, head_width=8).trained_state()
+            make(depth=0, width=8).trained_state()
             | make(1).trained_state()
             | {"head.output.weight": torch.zeros(9, 9)}
         )

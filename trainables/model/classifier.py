@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from trainables.model.backbones import Backbone, num_features
-from trainables.model.heads import make_head
-from trainables.model.networks import Pooling, make_backbone, normalisation
+from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
-from trainables.model.weights import WeightsSource, load_weights
 
 
 class Normalise(nn.Module):
@@ -161,41 +156,3 @@ def _frozen_modules(suffix: nn.Module) -> list[str]:
 
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-@lru_cache(maxsize=1)
-def _load_backbone(
-    backbone: Backbone, weights: WeightsSource, image_size: int, pooling: Pooling
-) -> nn.Module:
-    """Kept for the next trial of this process: a copy takes a third of the time of building and reading."""
-    module = make_backbone(backbone, image_size=image_size, pooling=pooling)
-    load_weights(module, weights)
-    return module
-
-
-def make_classifier(
-    backbone: Backbone,
-    *,
-    weights: WeightsSource,
-    depth: Depth,
-    num_classes: int,
-    image_size: int,
-    head_pooling: Pooling = "average",
-    head_width: int | str = 0,
-    head_batch_norm: bool = False,
-    dropout: float = 0.0,
-    zero_init_head: bool = False,
-    seed: int = 0,
-) -> Classifier:
-    """The backbone with the given weights and a new head drawn from the seed."""
-    module = copy.deepcopy(_load_backbone(backbone, weights, image_size, head_pooling))
-    head = make_head(
-        num_features(module),
-        num_classes,
-        width=head_width,
-        dropout=dropout,
-        batch_norm=head_batch_norm,
-        zero_init=zero_init_head,
-        seed=seed,
-    )
-    return Classifier(module, head, depth=depth)
