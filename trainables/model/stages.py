@@ -52,6 +52,8 @@ def trainable_names(module: nn.Module, depth: Depth) -> frozenset[str]:
     Raises:
         ValueError: the backbone has fewer stages or layers than that, or no such module.
     """
+    if depth == 0:
+        return frozenset()
     names = [name for name, _ in module.named_parameters()]
     if depth == "all":
         return frozenset(names)
@@ -100,10 +102,9 @@ def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
         ValueError: the depth is more than there is.
     """
     trainable = trainable_names(module, depth)
-    names = {name for name, _ in module.named_parameters()}
     if not trainable:
         return module, nn.Identity()
-    if trainable == names:
+    if trainable == {name for name, _ in module.named_parameters()}:
         return nn.Identity(), module
     try:
         graph = _trace(module, trainable)
