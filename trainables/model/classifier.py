@@ -34,8 +34,12 @@ class Classifier(nn.Module):
     the image and the weights alone, so trials can share it. Suffix and head are what a trial trains.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, *, depth: Depth) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, *, depth: Depth, frozen_batch_norm: bool = False
+    ) -> None:
+        """With `frozen_batch_norm` the suffix's batch norms keep their statistics, in eval mode."""
         super().__init__()
+        self._frozen_batch_norm = frozen_batch_norm
         # In a tuple, so that its parameters are not listed a second time. Channels last: convolutions of a
         # frozen prefix run 1.3 to 1.6 times as fast on a CPU, and faster on an accelerator too.
         self._backbone = (backbone.to(memory_format=torch.channels_last),)
@@ -68,13 +72,19 @@ class Classifier(nn.Module):
         for name, parameter in suffix.named_parameters():
             parameter.requires_grad_(name in trainable)
         self._frozen = frozenset(_frozen_modules(suffix))
+        self._still = self._frozen | (_batch_norms(suffix) if self._frozen_batch_norm else frozenset())
+        self.prefix.eval()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set head and suffix to train or eval mode; the prefix, and what is frozen in the suffix, stay."""
+        if isinstance(self.suffix, nn.Identity):  # walking through the backbone takes 2 ms
+            self.training = mode
+            self.head.train(mode)
+            return self
         super().train(mode)
         self.prefix.eval()  # frozen batch norm must not drift with the new data
-        for name in self._frozen:
+        for name in self._still:
             self.suffix.get_submodule(name).eval()
         return self
 
@@ -152,6 +162,14 @@ def _frozen_modules(suffix: nn.Module) -> list[str]:
         for name, module in suffix.named_modules()
         if name and (trains := {value.requires_grad for value in module.parameters()}) and not any(trains)
     ]
+
+
+def _batch_norms(suffix: nn.Module) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, module in suffix.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and name
+    )
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
