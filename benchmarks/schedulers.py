@@ -7,7 +7,6 @@ mislead. `python -m benchmarks schedulers` prints the table that stands in RESUL
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
 import statistics
@@ -17,18 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.trial import Trial
 
-from cluster.leases import Lease, Report
+from benchmarks._learning_curves import MAX_EPOCHS, Curves
+from benchmarks._simulated_workers import run_workers
 from cluster.records import Records
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
-
-MAX_EPOCHS = 27
-NOISE = 0.005
-"""Standard deviation of an epoch's accuracy: that of 1,000 validation images at 97 %."""
 
 
 def space(trial: Trial) -> dict[str, Any]:
@@ -36,34 +31,6 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_float("dropout", 0.0, 0.6)
     trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
     return {}
-
-
-class Curves:
-    """A made-up task: every configuration has one noisy curve, the same whoever asks."""
-
-    def __init__(self, seed: int) -> None:
-        dice = np.random.default_rng(seed)
-        self.seed = seed
-        self.peak = dice.uniform((-4.0, 0.1, -5.0), (-2.0, 0.5, -3.0))
-        self.widths = dice.uniform((0.8, 0.3, 1.5), (1.6, 0.8, 4.0))
-
-    def final(self, config: Mapping[str, Any]) -> float:
-        """Accuracy that it tends to, without noise."""
-        return 0.98 - 0.25 * (1 - math.exp(-self._distance(config)))
-
-    def accuracy(self, config: Mapping[str, Any], epoch: int) -> float:
-        dice = np.random.default_rng([self.seed, *self._identity(config)])
-        # From where and how fast it comes there has nothing to do with where it ends.
-        lag, speed = dice.uniform(0.1, 0.4), math.exp(dice.normal(0.1, 0.4))
-        noise = dice.normal(0, NOISE, MAX_EPOCHS)[epoch - 1]
-        return self.final(config) - float(lag * epoch**-speed) + float(noise)
-
-    def _distance(self, config: Mapping[str, Any]) -> float:
-        point = (math.log10(config["learning_rate"]), config["dropout"], math.log10(config["weight_decay"]))
-        return float((((np.array(point) - self.peak) / self.widths) ** 2).sum())
-
-    def _identity(self, config: Mapping[str, Any]) -> list[int]:
-        return [int(1e6 * abs(value)) for value in (config["dropout"], math.log(config["learning_rate"]))]
 
 
 def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: int) -> dict[str, float]:
@@ -82,43 +49,12 @@ def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: in
             metrics=["val_accuracy"],
             max_epochs=MAX_EPOCHS,
         )
-        spent = _spend(search, curves, budget=budget, slots=slots, seed=seed)
+        spent = run_workers(search, curves, budget=budget, slots=slots, seed=seed)
         chosen = _choose(search)
         regret = 0.98 - (0.73 if chosen is None else curves.final(search.trials[chosen].config))
         counts = search.counts()
         records.close()
     return {"regret": regret, "trials": len(search.trials), "complete": counts["complete"], "epochs": spent}
-
-
-def _spend(search: Search, curves: Curves, *, budget: int, slots: int, seed: int) -> int:
-    """Workers take different times for an epoch, so results arrive out of order, but the same each time."""
-    dice = np.random.default_rng(seed)
-    speeds = dice.uniform(0.7, 1.3, slots)
-    queue: list[tuple[float, int, Lease | None, int]] = [(0.0, slot, None, 0) for slot in range(slots)]
-    spent = 0
-    while queue and spent < budget:
-        now, slot, lease, epoch = heapq.heappop(queue)
-        if lease is not None:
-            spent += 1
-            if _report(search, curves, lease, epoch) == "continue":
-                heapq.heappush(queue, (now + speeds[slot], slot, lease, epoch + 1))
-                continue
-            search.lease_ended(lease)
-        following = search.next_lease()
-        if isinstance(following, Lease):
-            first = following.trials[0].done_epochs + 1
-            heapq.heappush(queue, (now + speeds[slot], slot, following, first))
-        elif following is None:
-            heapq.heappush(queue, (now + 0.5, slot, None, 0))
-    return spent
-
-
-def _report(search: Search, curves: Curves, lease: Lease, epoch: int) -> str:
-    leased = lease.trials[0]
-    metrics = {"val_accuracy": curves.accuracy(leased.config, epoch)}
-    outcome = "complete" if epoch == MAX_EPOCHS else None
-    report = Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, metrics=metrics, outcome=outcome)
-    return search.receive([report])[0].action
 
 
 def _choose(search: Search) -> int | None:

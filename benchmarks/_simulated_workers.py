@@ -1,0 +1,45 @@
+"""Workers that exist only as a queue of events: a search runs on them without Ray, in simulated time."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+
+from benchmarks._learning_curves import Curves
+from cluster.leases import Lease, Report
+from cluster.search import Search
+
+
+def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, seed: int) -> int:
+    """Spend at most so many epochs on `slots` workers, an epoch a tick; how many were spent.
+
+    Workers take different times for an epoch, so results arrive out of order, but the same each time.
+    """
+    dice = np.random.default_rng(seed)
+    speeds = dice.uniform(0.7, 1.3, slots)
+    queue: list[tuple[float, int, Lease | None, int]] = [(0.0, slot, None, 0) for slot in range(slots)]
+    spent = 0
+    while queue and spent < budget:
+        now, slot, lease, epoch = heapq.heappop(queue)
+        if lease is not None:
+            spent += 1
+            if _report(search, curves, lease, epoch) == "continue":
+                heapq.heappush(queue, (now + speeds[slot], slot, lease, epoch + 1))
+                continue
+            search.lease_ended(lease)
+        following = search.next_lease()
+        if isinstance(following, Lease):
+            first = following.trials[0].done_epochs + 1
+            heapq.heappush(queue, (now + speeds[slot], slot, following, first))
+        elif following is None:
+            heapq.heappush(queue, (now + 0.5, slot, None, 0))
+    return spent
+
+
+def _report(search: Search, curves: Curves, lease: Lease, epoch: int) -> str:
+    leased = lease.trials[0]
+    metrics = {"val_accuracy": curves.accuracy(leased.config, epoch)}
+    outcome = "complete" if epoch >= leased.config["epochs"] else None
+    report = Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, metrics=metrics, outcome=outcome)
+    return search.receive([report])[0].action
