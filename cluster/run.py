@@ -46,12 +46,14 @@ def run_search(
     time_budget_seconds: float | None = None,
     is_lost: Callable[[], bool] = lambda: False,
     on_ended: Callable[[int], None] = lambda _: None,
+    reuse_workers: bool = True,
 ) -> RunEnding:
     """Run the search on the Ray that this process is connected to.
 
     `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
     they are; Tune's own files lie in `storage_dir` meanwhile. `is_lost` tells that another driver took the
-    study over; `on_ended` is called with the number of each trial that has its outcome.
+    study over; `on_ended` is called with the number of each trial that has its outcome. Without
+    `reuse_workers` each lease starts a process of its own, which is there to be compared with.
     """
     deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
     out_of_time = False
@@ -78,7 +80,7 @@ def run_search(
     )
     with Interrupts(stop_cleanly) as interrupts:
         try:
-            _fit(bridge, trainable, resources=resources, storage_dir=storage_dir)
+            _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
             return RunEnding(how="interrupted")
         except (TuneError, RayError) as error:
@@ -99,7 +101,7 @@ def run_search(
     return RunEnding(how="failed", reason="Ray Tune ended before the search did")
 
 
-def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path) -> None:
+def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path, reuse: bool) -> None:
     # As many as there are slots: with fewer, warm actors are thrown away; with more, new ones are started
     # for trials that a warm actor then takes, and the end waits for them.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
@@ -117,7 +119,7 @@ def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: P
         stop=SearchStopper(bridge),
         # A function that is stopped goes on in its thread, and what it started holds on to its resources:
         # only the end of its process ends a Ray Train run.
-        reuse_actors=isinstance(trainable, type),
+        reuse_actors=reuse and isinstance(trainable, type),
         raise_on_failed_trial=False,
         verbose=0,
         trial_dirname_creator=lambda trial: trial.trial_id,
