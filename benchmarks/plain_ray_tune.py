@@ -4,11 +4,13 @@ Nothing here comes from Unfreeze. A function trainable, a DataLoader over image 
 packaged weights, OptunaSearch, a report each epoch; no early stopping and no checkpoints (they would only add
 to its time). What is frozen stays in evaluation mode and out of the autograd graph.
 
-    python -m benchmarks.plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks plain_ray_tune --space space.json --num-trials 32 --images images.json
 
 `trials.json` is a list, run in its order, of objects with `unfreeze_depth`, `learning_rate`, `batch_size`,
 `dropout`, `policy` and, if it differs, `epochs`. `images.json` is
-{"train": [[path, label], ...], "val": [...]}. The last line printed is one line of JSON.
+{"train": [[path, label], ...], "val": [...]}. With `space.json` OptunaSearch is free: lists are choices,
+`learning_rate` the ends of a logarithmic range. The last line printed is one line of JSON.
 """
 
 from __future__ import annotations
@@ -134,6 +136,20 @@ def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size
         tune.report({"val_accuracy": measure_accuracy(model, val_loader), "epoch": epoch + 1})
 
 
+def make_free_search(space: dict[str, Any], *, epochs: int, seed: int) -> Any:
+    """OptunaSearch over the space, by its default sampler."""
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+    from ray.tune.search.optuna import OptunaSearch
+
+    low, high = space["learning_rate"]
+    distributions: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(choices) for name, choices in space.items() if name != "learning_rate"
+    }
+    distributions["learning_rate"] = FloatDistribution(low, high, log=True)
+    distributions["epochs"] = CategoricalDistribution([epochs])
+    return OptunaSearch(distributions, metric="val_accuracy", mode="max", seed=seed)
+
+
 def make_search(trials: list[dict[str, Any]]) -> Any:
     """OptunaSearch that proposes exactly these trials, in this order."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -146,9 +162,10 @@ def make_search(trials: list[dict[str, Any]]) -> Any:
 
 
 def run_search(
-    trials: list[dict[str, Any]],
+    search: Any,
     images: dict[str, list[list[Any]]],
     *,
+    num_trials: int,
     image_size: int,
     num_cpus: int,
     storage: Path,
@@ -157,11 +174,13 @@ def run_search(
     import ray
     from ray import tune
 
-    class LastResult(tune.Callback):
-        seconds = 0.0
+    reports: list[tuple[float, float]] = []
 
-        def on_trial_result(self, *_: Any, **__: Any) -> None:
-            LastResult.seconds = time.monotonic() - begin
+    class Reports(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any
+        ) -> None:
+            reports.append((round(time.monotonic() - begin, 3), result["val_accuracy"]))
 
     ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
     begin = time.monotonic()
@@ -169,21 +188,21 @@ def run_search(
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=make_search(trials),
+            search_alg=search,
             metric="val_accuracy",
             mode="max",
-            num_samples=len(trials),
+            num_samples=num_trials,
             max_concurrent_trials=num_cpus,
         ),
-        run_config=tune.RunConfig(storage_path=str(storage), callbacks=[LastResult()], verbose=0),
+        run_config=tune.RunConfig(storage_path=str(storage), callbacks=[Reports()], verbose=0),
     )
     results = tuner.fit()
     fit_seconds = time.monotonic() - begin
     ray.shutdown()
-    return summarise(results, seconds=LastResult.seconds, fit_seconds=fit_seconds)
+    return summarise(results, reports, fit_seconds=fit_seconds)
 
 
-def summarise(results: Any, *, seconds: float, fit_seconds: float) -> dict[str, Any]:
+def summarise(results: Any, reports: list[tuple[float, float]], *, fit_seconds: float) -> dict[str, Any]:
     rows = [
         {
             **(result.config or {}),
@@ -193,28 +212,41 @@ def summarise(results: Any, *, seconds: float, fit_seconds: float) -> dict[str, 
         }
         for result in results
     ]
-    per_trial = round(seconds / len(rows), 2)
+    seconds = reports[-1][0] if reports else 0.0
     totals = {
-        "seconds": round(seconds, 2),
-        "fit_seconds": round(fit_seconds, 2),
-        "seconds_a_trial": per_trial,
+        "seconds": seconds,
+        "fit_seconds": round(fit_seconds, 3),
+        "seconds_a_trial": round(seconds / len(rows), 3),
     }
-    return {**totals, "trials": rows}
+    return {**totals, "trials": rows, "reports": reports}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=Path, required=True, help="JSON list of configurations")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--trials", type=Path, help="JSON list of configurations")
+    what.add_argument("--space", type=Path, help="JSON object of choices; learning_rate is a range")
     parser.add_argument("--images", type=Path, required=True, help="JSON object of train and val image lists")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4, help="for configurations that say none")
+    parser.add_argument("--num-trials", type=int, default=32, help="of a free search")
+    parser.add_argument("--seed", type=int, default=0, help="of a free search")
     parser.add_argument("--cpus", type=int, default=2, help="trials at once, one CPU each")
     flags = parser.parse_args()
-    trials = [{"epochs": flags.epochs, **trial} for trial in json.loads(flags.trials.read_text())]
-    images = json.loads(flags.images.read_text())
+    if flags.space:
+        search = make_free_search(json.loads(flags.space.read_text()), epochs=flags.epochs, seed=flags.seed)
+        num_trials = flags.num_trials
+    else:
+        trials = [{"epochs": flags.epochs, **trial} for trial in json.loads(flags.trials.read_text())]
+        search, num_trials = make_search(trials), len(trials)
     with tempfile.TemporaryDirectory() as storage:
         summary = run_search(
-            trials, images, image_size=flags.image_size, num_cpus=flags.cpus, storage=Path(storage)
+            search,
+            json.loads(flags.images.read_text()),
+            num_trials=num_trials,
+            image_size=flags.image_size,
+            num_cpus=flags.cpus,
+            storage=Path(storage),
         )
     print(json.dumps(summary))
 

@@ -1,9 +1,10 @@
-"""A fixed list of trials on our engine: the other side of plain_ray_tune.py, from the same input files.
+"""Our engine on a fixed list of trials, or searching freely: the other side of plain_ray_tune.py.
 
-    python -m benchmarks.shared_search --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks shared_search --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks shared_search --space space.json --num-trials 32 --until 0.9 --images images.json
 
-Every trial is a prior trial of the study, and none is stopped early. The last line printed is one line of
-JSON.
+Of a list every trial is a prior trial of the study, and none is stopped early. The last line printed is one
+line of JSON. Seconds count from the start of decoding to the last result, less Ray's own start.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import csv
 import json
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks._measured_trial import MeasuredTrial, WithoutActivations, WithoutImageStore
+from benchmarks._search_inputs import published_priors
+from benchmarks._spans import Spans
+from benchmarks._timeline import Clock, summarise
 from cluster.progress import Progress
 from cluster.resources import check_resources
-from cluster.run import run_search
+from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
@@ -34,6 +39,20 @@ from trainables.data.manifest import Manifest
 from trainables.sharing.preparation import prepare_images
 
 METRIC = "val_accuracy"
+PARTS = {"image store": WithoutImageStore, "activation cache": WithoutActivations}
+LEFT_OUT = (*PARTS, "worker reuse", "batched heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be searched: a list of trials, or a space until a value is reached."""
+
+    trials: list[dict[str, Any]]
+    space: dict[str, Any] | None
+    num_trials: int
+    until: float
+    epochs: int
+    seed: int
 
 
 def make_config(trial: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +60,14 @@ def make_config(trial: dict[str, Any]) -> dict[str, Any]:
     regime = "linear_probe" if trial["unfreeze_depth"] == 0 else "finetune"
     fixed = {"backbone": "lite0", "regime": regime, "optimizer": "adamw", "schedule": "cosine"}
     return {**fixed, "weight_decay": 0.0, **trial}
+
+
+def propose(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of the space, whole."""
+    low, high = space["learning_rate"]
+    chosen = {"learning_rate": trial.suggest_float("learning_rate", low, high, log=True)}
+    names = [name for name in space if name != "learning_rate"]
+    return make_config(chosen | {name: trial.suggest_categorical(name, space[name]) for name in names})
 
 
 def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
@@ -54,105 +81,143 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
         fits=["crop"],
         image_size=flags.image_size,
         cache_dir=flags.cache_dir,
-        budget_gb=flags.cache_gb,
+        budget_gb=0.0 if flags.without == "image store" else flags.cache_gb,
         seed=0,
         refuse_bad=True,
     )
     return manifest
 
 
-def make_search(study: Study, trials: list[dict[str, Any]], *, epochs: int) -> Search:
+def make_search(study: Study, task: Task) -> Search:
+    """Free, it is the default search: TPE, ASHA, and the published recipes first."""
+    space = task.space
+    priors = task.trials if space is None else published_priors(space)
     return Search(
         study.records,
-        space=lambda _: {},
-        priors=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(trials)],
-        make_sampler=load_searcher("random"),
-        scheduler=load_scheduler("none"),
-        num_trials=len(trials),
-        seed=0,
+        space=lambda trial: {} if space is None else propose(trial, space),
+        priors=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(priors)],
+        make_sampler=load_searcher("random" if space is None else "tpe"),
+        scheduler=load_scheduler("none" if space is None else "asha"),
+        num_trials=task.num_trials,
+        seed=task.seed,
         metrics=[METRIC],
-        max_epochs=epochs,
+        max_epochs=task.epochs,
     )
 
 
-def run(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Seconds from the start of decoding to the last result, less Ray's own start; each trial's accuracy."""
-    trials = [{"epochs": flags.epochs, **trial} for trial in json.loads(flags.trials.read_text())]
-    config = StudyConfig(
-        space="benchmark", data=str(flags.images), study="benchmark", runs_dir=folder, concurrent=flags.cpus
-    )
-    resources = check_resources(config, cpus=flags.cpus, gpus=0)
-    begin = time.monotonic()
-    manifest = read_images(flags, folder)
-    decoded = time.monotonic()
-    study = open_study(config, facts={"direction": "maximize", "space_table": [], "data": {}})
-    manifest.write_csv(study.directory / "data.csv")
-    settings = StudySettings(
+def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
+    return StudySettings(
         study_directory=str(study.directory),
-        classes=manifest.classes,
+        classes=classes,
         weights="auto",
         image_size=flags.image_size,
-        seed=0,
+        seed=task.seed,
         metric=METRIC,
         maximize=True,
         cache_directory=str(flags.cache_dir),
         cache_gigabytes=flags.cache_gb,
-        num_trials=len(trials),
+        num_trials=task.num_trials,
         threads=1,
         use_gpu=False,
     )
-    search = make_search(study, trials, epochs=flags.epochs)
-    starting = time.monotonic()
-    from trainables.trial import Trial
 
+
+def measure_search(search: Search, study: Study, spans: Spans, *, until: float) -> None:
+    """Put stopwatches around what the driver does for a trial; stop once a report reaches `until`."""
+    receive = search.receive
+
+    def receive_until(reports: Any, **named: Any) -> Any:
+        reports = list(reports)
+        decisions = receive(reports, **named)
+        if any(report.metrics.get(METRIC, 0.0) >= until for report in reports):
+            search.stop()
+        return decisions
+
+    for owner, name, span in (
+        (search, "next_lease", "proposing"),
+        (search, "lease_ended", "deciding"),
+        (study.records, "record", "study database"),
+        (study.records, "add_trial", "study database"),
+    ):
+        setattr(owner, name, spans.timed(span, getattr(owner, name)))
+    setattr(search, "receive", spans.timed("deciding", receive_until))  # noqa: B010  (mypy)
+
+
+def run(flags: argparse.Namespace, task: Task, folder: Path) -> dict[str, Any]:
+    """One search from images to the last result, and where its time went."""
+    config = StudyConfig(
+        space="benchmark", data=str(flags.images), study="benchmark", runs_dir=folder, concurrent=flags.cpus
+    )
+    clock, spans = Clock(slots=check_resources(config, cpus=flags.cpus, gpus=0).slots), Spans()
+    with spans.span("decoding images"):
+        manifest = read_images(flags, folder)
+    clock.decoded = time.time()
+    with spans.span("opening the study"):
+        study = open_study(config, facts={"direction": "maximize", "space_table": [], "data": {}})
+        manifest.write_csv(study.directory / "data.csv")
+        search = make_search(study, task)
+    measure_search(search, study, spans, until=task.until)
+    settings = make_settings(flags, task, study, manifest.classes)
+    clock.starting = time.time()
     with open_session(cpus=flags.cpus, gpus=0, cache_dir=flags.cache_dir):
-        started = time.monotonic()
-        with Progress(search, console=Console(stderr=True)) as progress:
-            ending = run_search(
-                search,
-                trainable=Trial,
-                settings=asdict(settings),
-                resources=resources,
-                storage_dir=folder / "ray",
-                progress=progress,
-            )
-        ended = time.monotonic()
-    summary = summarise(search, study, trials)
+        clock.started = time.time()
+        with spans.span("Ray Tune's loop, waiting included"):
+            ending = search_with_ray(flags, search, settings, config, folder)
+        clock.ended = time.time()
+    facts = {"driver": spans.as_dict(), "ending": ending.how if ending.reason is None else ending.reason}
+    images = json.loads(flags.images.read_text())
+    summary = summarise(search, study, clock, images=images, epochs=task.epochs, until=task.until)
     study.close()
-    seconds = {
-        "seconds": ended - begin - (started - starting),
-        "decode_seconds": decoded - begin,
-        "ray_start_seconds": started - starting,
-    }
-    return {name: round(value, 2) for name, value in seconds.items()} | {"ending": ending.how} | summary
+    return facts | summary
 
 
-def summarise(search: Search, study: Study, trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each trial with the accuracy of its last epoch, as the plain script reports it."""
-    rows = []
-    busy = 0.0
-    for record in study.records.load():
-        last = record.epochs[max(record.epochs)] if record.epochs else None
-        accuracy = last.metrics[METRIC] if last else None
-        error = search.trials[record.number].outcome
-        rows.append({**trials[record.number], "val_accuracy": accuracy, "outcome": error})
-        busy += sum(row.metrics["epoch_seconds"] for row in record.epochs.values())
-    return {"busy_seconds": round(busy, 2), "trials": rows}
+def search_with_ray(
+    flags: argparse.Namespace, search: Search, settings: StudySettings, config: StudyConfig, folder: Path
+) -> RunEnding:
+    with Progress(search, console=Console(stderr=True)) as progress:
+        return run_search(
+            search,
+            trainable=PARTS.get(flags.without, MeasuredTrial),
+            settings=asdict(settings),
+            resources=check_resources(config, cpus=flags.cpus, gpus=0),
+            storage_dir=folder / "ray",
+            progress=progress,
+            reuse_workers=flags.without != "worker reuse",
+        )
+
+
+def read_task(flags: argparse.Namespace) -> Task:
+    trials = [] if flags.trials is None else json.loads(flags.trials.read_text())
+    trials = [{"epochs": flags.epochs, **trial} for trial in trials]
+    return Task(
+        trials=trials,
+        space=None if flags.space is None else json.loads(flags.space.read_text()),
+        num_trials=len(trials) if flags.space is None else flags.num_trials,
+        until=flags.until,
+        epochs=flags.epochs,
+        seed=flags.seed,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=Path, required=True, help="JSON list of configurations")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--trials", type=Path, help="JSON list of configurations")
+    what.add_argument("--space", type=Path, help="JSON object of choices; learning_rate is a range")
     parser.add_argument("--images", type=Path, required=True, help="JSON object of train and val image lists")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4, help="for configurations that say none")
+    parser.add_argument("--num-trials", type=int, default=32, help="of a free search")
+    parser.add_argument("--until", type=float, default=2.0, help="stop at this validation accuracy [never]")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpus", type=int, default=2, help="trials at once, one CPU each")
     parser.add_argument("--cache-dir", type=Path, help="keep the cache here [a temporary folder: cold]")
     parser.add_argument("--cache-gb", type=float, default=10.0, help="0 = compute everything anew")
+    parser.add_argument("--without", choices=LEFT_OUT, help="leave out a part of the engine")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         flags.cache_dir = (flags.cache_dir or Path(folder) / "cache").absolute()
-        summary = run(flags, Path(folder))
+        summary = run(flags, read_task(flags), Path(folder))
     print(json.dumps(summary))
 
 
