@@ -30,14 +30,14 @@ def write_images(folder: Path, *, images_per_class: int = 12, side: int = 40) ->
 
 
 def make_settings(
-    folder: Path, *, fits: tuple[Fit, ...] = ("crop", "squash"), **changes: Any
+    folder: Path, *, source: Path | None = None, fits: tuple[Fit, ...] = ("crop", "squash"), **changes: Any
 ) -> StudySettings:
-    """Settings of a study in `folder`, whose images are written, decoded and split."""
+    """Settings of a study in `folder`, whose images are decoded and split; by default written too."""
     study = folder / "study"
     study.mkdir(parents=True)
     image_size = int(changes.get("image_size", 32))
     manifest, _ = prepare_images(
-        find_images(str(write_images(folder / "images")), cache_dir=folder / "cache"),
+        find_images(str(source or write_images(folder / "images")), cache_dir=folder / "cache"),
         fits=fits,
         image_size=image_size,
         cache_dir=folder / "cache",

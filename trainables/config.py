@@ -169,6 +169,9 @@ class TrialConfig:
     """Validate and keep a moving average of the weights, with this decay an update; 0 = the weights."""
 
     label_smoothing: float = 0.0
+    frozen_batch_norm: bool = False
+    """The backbone's batch norms keep the statistics they come with; their weights train."""
+
     gradient_clip: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
 
@@ -278,6 +281,9 @@ class StudySettings:
 
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    activation_dtype: Literal["auto", "float16", "float32"] = "auto"
+    """What the frozen part's output is rounded to, cached or not; auto = by its size."""
+
     max_params: int | None = None
     """A larger classifier is infeasible."""
 

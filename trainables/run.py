@@ -100,7 +100,12 @@ class TrialRun:
             num_train=len(self.parts["train"]),
             seed=self._draw_seed("head"),
         )
-        self.classifier = Classifier(module, head.to(self.device), depth=self.phases[0].depth).to(self.device)
+        self.classifier = Classifier(
+            module,
+            head.to(self.device),
+            depth=self.phases[0].depth,
+            frozen_batch_norm=config.frozen_batch_norm,
+        ).to(self.device)
         if settings.use_gpu:
             self.classifier.to(memory_format=torch.channels_last)
 
@@ -140,6 +145,7 @@ class TrialRun:
             costs=open_cost_model(self.settings.cache_directory),
             threads=self.settings.threads,
             uses=self._expected_uses(view),
+            dtype=self.settings.activation_dtype,
         )
 
     def _expected_uses(self, view: ViewSettings) -> float:
