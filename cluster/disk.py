@@ -47,8 +47,9 @@ class Cleaner:
             self._keep_budget()
 
     def _keep_budget(self) -> None:
-        scores = self._search.scores
-        order = sorted(self._sizes, key=lambda number: scores.best_score(number))
+        if sum(self._sizes.values()) <= self._limit:
+            return
+        order = sorted(self._sizes, key=self._search.scores.best_score)
         while sum(self._sizes.values()) > self._limit and len(order) > 1:
             worst = order.pop(0)
             self._remove(worst, PREDICTIONS)

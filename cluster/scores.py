@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Mapping, Sequence
+
+from cluster.schedulers import Curves
 
 
 class Scores:
@@ -12,10 +15,12 @@ class Scores:
     def __init__(self, metrics: Sequence[str], *, directions: Sequence[str]) -> None:
         self.metrics = tuple(metrics)
         self.metric = self.metrics[0]
-        self.curves: dict[int, dict[int, float]] = {}
+        self.curves = Curves()
         self._sign = 1.0 if directions[0] == "maximize" else -1.0
         self._best: dict[int, tuple[float, tuple[float, ...]]] = {}
         """Score and all metrics of each trial's best epoch."""
+        self._ranking: list[tuple[float, int]] = []
+        """(-score, number) of every trial with a score, the best first."""
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The first metric."""
@@ -27,11 +32,13 @@ class Scores:
         if not math.isfinite(value):
             return False
         score = value * self._sign
-        before = max((best for best, _ in list(self._best.values())), default=-math.inf)
-        self.curves.setdefault(trial, {})[epoch] = score
-        if trial not in self._best or score > self._best[trial][0]:
+        before = -self._ranking[0][0] if self._ranking else -math.inf
+        self.curves.note(trial, epoch, score)
+        if score > self.best_score(trial):
             values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
+            before_it = self._best.get(trial)
             self._best[trial] = (score, values)
+            self._rank(trial, score, instead_of=None if before_it is None else before_it[0])
         return score > before
 
     def best_value(self, trial: int) -> float | None:
@@ -46,9 +53,13 @@ class Scores:
         """All metrics of the trial's best epoch by the first."""
         return self._best[trial][1] if trial in self._best else None
 
-    def best(self, *, without: Container[int] = ()) -> tuple[int, float] | None:
-        """Number and first metric of the best trial; of equals the earliest."""
-        known = [
-            (score, -n, values[0]) for n, (score, values) in list(self._best.items()) if n not in without
-        ]
-        return (-max(known)[1], max(known)[2]) if known else None
+    def best(self, *, counts: Callable[[int], bool] = lambda _: True) -> tuple[int, float] | None:
+        """Number and first metric of the best trial that counts; of equals the earliest."""
+        # A copy: the progress display asks from its own thread.
+        trial = next((n for _, n in self._ranking.copy() if counts(n)), None)
+        return None if trial is None else (trial, self._best[trial][1][0])
+
+    def _rank(self, trial: int, score: float, *, instead_of: float | None) -> None:
+        if instead_of is not None:
+            del self._ranking[bisect_left(self._ranking, (-instead_of, trial))]
+        insort(self._ranking, (-score, trial))

@@ -69,6 +69,7 @@ class Search:
         self.trials = {record.number: rebuild_status(record) for record in history}
         self._watch = GainWatch(patience, self._replay(history))
         self._unfinished = deque(number for number, trial in self.trials.items() if trial.is_active)
+        self._paused = {n for n, trial in self.trials.items() if trial.paused and trial.outcome is None}
         used = {record.attrs.get("prior") for record in history}
         self._priors = deque((name, config) for name, config in priors if name not in used)
         self._proposals = Proposals(
@@ -166,14 +167,11 @@ class Search:
 
     def best(self) -> tuple[int, float] | None:
         """Number and metric of the best trial so far, by its best epoch; failed ones do not count."""
-        trials = list(self.trials.values())
-        out = {trial.number for trial in trials if trial.outcome in ("failed", "infeasible")}
-        return self.scores.best(without=out)
+        return self.scores.best(counts=lambda n: self.trials[n].outcome not in ("failed", "infeasible"))
 
     def best_complete(self) -> tuple[int, float] | None:
         """Number and metric of the best trial that ran to its end: only those leave their weights."""
-        trials = list(self.trials.values())
-        return self.scores.best(without={trial.number for trial in trials if trial.outcome != "complete"})
+        return self.scores.best(counts=lambda n: self.trials[n].outcome == "complete")
 
     def _replay(self, history: Iterable[TrialRecord]) -> list[tuple[float, bool, bool]]:
         """Take the recorded epochs in, in the order they came; when each, did it gain, did its trial end."""
@@ -189,9 +187,9 @@ class Search:
         return self._hand_out(self.trials[self._unfinished.popleft()]) if self._unfinished else None
 
     def _promote(self, *, is_last: bool = False) -> Lease | None:
-        paused = {n: trial.num_epochs for n, trial in self.trials.items() if trial.paused}
-        if not paused:
+        if not self._paused:
             return None
+        paused = {n: self.trials[n].num_epochs for n in self._paused}
         running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
         chosen = self._scheduler.promote(
             paused=paused, running=running, curves=self.scores.curves, is_last=is_last
@@ -200,6 +198,7 @@ class Search:
 
     def _hand_out(self, trial: TrialStatus) -> Lease:
         """A trial that has been handed out before, once more."""
+        self._paused.discard(trial.number)
         lease = self._lease(trial)
         self._records.record(attrs={trial.number: trial.attempt_attrs()})
         return lease
@@ -226,8 +225,8 @@ class Search:
 
     def _prune_paused(self) -> None:
         """Nobody comes any more whom they could be compared with."""
-        paused = [trial for trial in self.trials.values() if trial.paused]
-        endings = [self._end(trial, Verdict(outcome="pruned")) for trial in paused]
+        endings = [self._end(self.trials[n], Verdict(outcome="pruned")) for n in sorted(self._paused)]
+        self._paused.clear()
         if endings:
             self._records.record(endings=endings)
             self._tell(endings)
@@ -256,6 +255,7 @@ class Search:
 
     def _pause(self, trial: TrialStatus) -> dict[str, Any]:
         trial.paused = True
+        self._paused.add(trial.number)
         trial.end_attempt(now=self._now())
         return trial.attempt_attrs()
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from cluster.schedulers._curves import Curves as Curves
+
 Action = Literal["continue", "stop", "pause"]
 """pause: the lease ends, its slot is free for others, and `promote` may hand the trial out again."""
-
-Curves = Mapping[int, Mapping[int, float]]
-"""Trial number -> epoch -> score, where higher is better; what is recorded so far, all trials."""
 
 
 class Decide(Protocol):
@@ -37,9 +36,13 @@ class Promote(Protocol):
 
 
 class Rungs(Protocol):
-    """Epochs at which a trial may be paused: its worker leaves a checkpoint there."""
+    """Epochs behind which a trial may not go on; None: any.
 
-    def __call__(self, max_epochs: int) -> tuple[int, ...]: ...
+    Where trials may be paused, their workers leave a checkpoint there; trials that share a lease go from one
+    to the next.
+    """
+
+    def __call__(self, max_epochs: int) -> tuple[int, ...] | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,10 @@ class Scheduler:
     promote: Promote
     rungs: Rungs
 
+    @property
+    def pauses(self) -> bool:
+        return self.promote is not _promote_nobody
+
 
 def names() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
@@ -58,7 +65,7 @@ def names() -> tuple[str, ...]:
 
 def load_scheduler(name: str) -> Scheduler:
     module = importlib.import_module(f"{__name__}.{name}")
-    promote, rungs = getattr(module, "promote", _promote_nobody), getattr(module, "rungs", _no_rungs)
+    promote, rungs = getattr(module, "promote", _promote_nobody), getattr(module, "rungs", _any_epoch)
     return Scheduler(name=name, decide=module.decide, promote=promote, rungs=rungs)
 
 
@@ -72,5 +79,5 @@ def _promote_nobody(
     return None
 
 
-def _no_rungs(max_epochs: int) -> tuple[int, ...]:  # noqa: ARG001
-    return ()
+def _any_epoch(max_epochs: int) -> tuple[int, ...] | None:  # noqa: ARG001
+    return None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container
-
-from cluster.schedulers import Curves
+from collections.abc import Collection, Mapping
 
 GRACE_EPOCHS = 1
 REDUCTION = 3
@@ -21,13 +18,7 @@ def find_rungs(max_epochs: int, *, grace: int = GRACE_EPOCHS) -> tuple[int, ...]
     return tuple(rungs)
 
 
-def scores_at(epoch: int, curves: Curves, *, among: Container[int] | None = None) -> dict[int, float]:
-    """Trial -> score of those that have been there; what is no number does not count."""
-    here = {n: curve[epoch] for n, curve in list(curves.items()) if epoch in curve}
-    return {n: s for n, s in here.items() if not math.isnan(s) and (among is None or n in among)}
-
-
-def stays(score: float, scores: list[float]) -> bool:
+def stays(score: float, scores: Collection[float]) -> bool:
     """Whether a score is among the best third of those that arrived so far.
 
     A tie with the last one kept stays: with few validation images equal scores are common. Below REDUCTION
@@ -35,4 +26,10 @@ def stays(score: float, scores: list[float]) -> bool:
     """
     if len(scores) < REDUCTION:
         return True
-    return score >= sorted(scores, reverse=True)[len(scores) // REDUCTION - 1]
+    return sum(other > score for other in scores) < len(scores) // REDUCTION
+
+
+def find_rank(trial: int, scores: Mapping[int, float]) -> int:
+    """How many are before it, from the best down; the earlier of two equals is first."""
+    score = scores[trial]
+    return sum(other > score or (other == score and n < trial) for n, other in scores.items())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import find_rungs, scores_at, stays
+from cluster.schedulers._rungs import find_rungs, stays
+
+rungs = find_rungs
 
 
 def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action:  # noqa: ARG001
@@ -14,4 +16,4 @@ def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int
     score = curves[trial][epoch]
     if math.isnan(score):
         return "stop"
-    return "continue" if stays(score, list(scores_at(epoch, curves).values())) else "stop"
+    return "continue" if stays(score, curves.at(epoch).values()) else "stop"

@@ -12,7 +12,9 @@ import math
 import numpy as np
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import GRACE_EPOCHS, REDUCTION, find_rungs, scores_at, stays
+from cluster.schedulers._rungs import GRACE_EPOCHS, REDUCTION, find_rungs, stays
+
+rungs = find_rungs
 
 
 def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action:
@@ -22,8 +24,9 @@ def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int
     score = curves[trial][epoch]
     if math.isnan(score):
         return "stop"
-    rivals = {n for n in curves if draw_bracket(n, max_epochs=max_epochs, seed=seed) == bracket}
-    return "continue" if stays(score, list(scores_at(epoch, curves, among=rivals).values())) else "stop"
+    here = curves.at(epoch).items()
+    rivals = [s for n, s in here if draw_bracket(n, max_epochs=max_epochs, seed=seed) == bracket]
+    return "continue" if stays(score, rivals) else "stop"
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -14,3 +14,7 @@ def decide(
     seed: int,  # noqa: ARG001
 ) -> Action:
     return "continue"
+
+
+def rungs(max_epochs: int) -> tuple[int, ...]:  # noqa: ARG001
+    return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import REDUCTION, find_rungs, scores_at
+from cluster.schedulers._rungs import REDUCTION, find_rank, find_rungs
 
 rungs = find_rungs
 
@@ -18,8 +18,9 @@ def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int
     if epoch not in find_rungs(max_epochs):
         return "continue"
     # One that would be promoted at once keeps its warm worker.
-    scores = scores_at(epoch, curves)
-    return "continue" if trial in _best(scores, len(scores) // REDUCTION) else "pause"
+    scores = curves.at(epoch)
+    promoted = trial in scores and find_rank(trial, scores) < len(scores) // REDUCTION
+    return "continue" if promoted else "pause"
 
 
 def promote(
@@ -27,10 +28,10 @@ def promote(
 ) -> int | None:
     """The highest rung first, so that a good trial is finished soon."""
     for epoch in sorted(set(paused.values()), reverse=True):
-        scores = scores_at(epoch, curves)
-        for trial in _best(scores, len(scores) // REDUCTION):
-            if paused.get(trial) == epoch:
-                return trial
+        scores = curves.at(epoch)
+        chosen = _find_best(epoch, paused, scores, among=len(scores) // REDUCTION)
+        if chosen is not None:
+            return chosen
     return _close(paused, running, curves) if is_last else None
 
 
@@ -42,13 +43,19 @@ def _close(paused: Mapping[int, int], running: Mapping[int, int], curves: Curves
     for epoch in sorted(set(paused.values())):
         if any(done < epoch for done in running.values()):
             return None
-        scores = scores_at(epoch, curves)
-        for trial in _best(scores, max(1, len(scores) // REDUCTION)):
-            if paused.get(trial) == epoch:
-                return trial
+        scores = curves.at(epoch)
+        chosen = _find_best(epoch, paused, scores, among=max(1, len(scores) // REDUCTION))
+        if chosen is not None:
+            return chosen
     return None
 
 
-def _best(scores: Mapping[int, float], num: int) -> list[int]:
-    """The earlier of two equals first."""
-    return sorted(scores, key=lambda trial: (-scores[trial], trial))[:num]
+def _find_best(
+    epoch: int, paused: Mapping[int, int], scores: Mapping[int, float], *, among: int
+) -> int | None:
+    """The best trial that waits there, if it is one of the best `among`; the earlier of two equals first."""
+    waiting = [(-scores[trial], trial) for trial, at in paused.items() if at == epoch and trial in scores]
+    if not waiting or among == 0:
+        return None
+    trial = min(waiting)[1]
+    return trial if find_rank(trial, scores) < among else None

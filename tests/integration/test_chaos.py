@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from cluster.schedulers import load_scheduler
+from cluster.schedulers import Curves, load_scheduler
 from tests.integration.chaos import Chaos, attributes, query, snapshot
 
 TOY = Path(__file__).with_name("toy_driver.py")
@@ -99,11 +99,11 @@ def assert_rungs_consistent(database: Path, scheduler: str) -> None:
     """In the order of arrival, every decision is what the scheduler says of what was recorded before it."""
     decide = load_scheduler(scheduler).decide
     words = {"continue": "continue", "pause": "pause", "stop": "stop", "complete": "continue"}
-    curves: dict[int, dict[int, float]] = {}
+    curves = Curves()
     rows = query(database, "SELECT trial, epoch, metrics, decision FROM epochs ORDER BY arrival")
     for trial, epoch, metrics, decision in rows:
         assert epoch == len(curves.get(trial, {})) + 1, f"trial {trial} lacks epoch {epoch - 1}"
-        curves.setdefault(trial, {})[epoch] = json.loads(metrics)["val_accuracy"]
+        curves.note(trial, epoch, json.loads(metrics)["val_accuracy"])
         said = decide(trial=trial, epoch=epoch, curves=curves, max_epochs=9, seed=0)
         assert words[decision] == said, f"trial {trial} epoch {epoch}"
 
