@@ -5,6 +5,7 @@ It imports neither torch nor Optuna, so that 64 of its workers fit on a small ma
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -41,7 +42,7 @@ class SimulatedTrial(tune.Trainable):
             "trial": self.leased["trial"],
             "attempt": self.leased["attempt"],
             "epoch": self.epoch,
-            "metrics": metrics | {"began": began, "num_images": 480.0},
+            "metrics": metrics | {"began": began, "process": float(os.getpid())},
             "outcome": "complete" if self.epoch >= config["epochs"] else None,
         }
         return {"reports": [report], "done": report["outcome"] is not None}

@@ -1,0 +1,34 @@
+"""Several Ray nodes on this machine, whose CPUs are only numbers: as many slots as one likes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.session import REPOSITORY
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Of each node: the smallest that Ray takes; nothing is put there."""
+
+
+@contextmanager
+def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> Iterator[str]:
+    """Start the nodes, give the address of their head, and end them."""
+    from ray.cluster_utils import Cluster
+
+    # Before the nodes: their workers inherit it. Without bytecode 64 of them would compile the same imports.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) or sys.dont_write_bytecode:
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(bytecode))
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPOSITORY)}
+    node = {"num_cpus": cpus_per_node, "num_gpus": 0, "object_store_memory": OBJECT_STORE_BYTES}
+    nodes = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        for _ in range(num_nodes - 1):
+            nodes.add_node(**node)
+        yield nodes.address
+    finally:
+        nodes.shutdown()

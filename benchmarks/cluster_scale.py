@@ -1,0 +1,256 @@
+"""A thousand simulated trials on 64 slots of several real Ray nodes: what does running a search cost?
+
+    python -m benchmarks cluster_scale --trials 1000 --slots 64 --nodes 4 --epoch-seconds 5
+    python -m benchmarks cluster_scale --trials 10000 --without-ray
+
+Everything is real but the training: nodes, workers, Tune, the search, its database, MLflow's thread. A trial
+sleeps; its curve is made up. `--compress 10` makes an epoch ten times shorter, to see what breaks first.
+The last line printed is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial
+from rich.console import Console
+
+from analysis.tracking import Tracker
+from benchmarks._learning_curves import MAX_EPOCHS, Curves
+from benchmarks._run_monitor import RunMonitor
+from benchmarks._simulated_cluster import simulated_nodes
+from benchmarks._simulated_workers import run_workers
+from benchmarks._utilisation import find_utilisation
+from cluster.disk import Cleaner
+from cluster.progress import Progress
+from cluster.resources import check_resources
+from cluster.run import run_search
+from cluster.schedulers import load_scheduler
+from cluster.search import Search
+from cluster.searchers import load_searcher
+from cluster.session import open_session
+from cluster.study import StudyConfig
+from cluster.study_directory import Study, open_study
+
+METRIC = "val_accuracy"
+SEED = 0
+
+
+def space(trial: Trial) -> dict[str, Any]:
+    """As large as a real one: three parameters matter, the rest costs the sampler time."""
+    trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
+    trial.suggest_float("dropout", 0.0, 0.6)
+    trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
+    trial.suggest_categorical("backbone", ("lite0", "lite1", "lite2", "resnet50", "convnext_tiny"))
+    trial.suggest_categorical("batch_size", (16, 32, 64))
+    trial.suggest_categorical("policy", ("none", "light", "medium"))
+    trial.suggest_float("label_smoothing", 0.0, 0.2)
+    if trial.suggest_categorical("regime", ("finetune", "linear_probe")) == "finetune":
+        trial.suggest_int("unfreeze_depth", 1, 4)
+        trial.suggest_float("layer_decay", 0.6, 1.0)
+    return {}
+
+
+def make_study(flags: argparse.Namespace) -> Study:
+    config = StudyConfig(
+        space="simulated",
+        data="simulated",
+        study=f"scale-{time.time_ns()}",  # a database that outlives the folder may hold earlier ones
+        runs_dir=flags.folder,
+        trials=flags.trials,
+        scheduler=flags.scheduler,
+        searcher=flags.searcher,
+        storage=flags.storage,
+        concurrent=flags.slots,
+    )
+    data: dict[str, Any] = {"source": "simulated", "fingerprint": "simulated", "classes": ["yes", "no"]}
+    data |= {"num_train": 0, "num_val": 0, "num_test": 0}
+    return open_study(
+        config, facts={"space_table": [], "data": data, "image_size": 1, "max_epochs": MAX_EPOCHS}
+    )
+
+
+def make_search(study: Study, flags: argparse.Namespace) -> Search:
+    return Search(
+        study.records,
+        space=space,
+        make_sampler=load_searcher(flags.searcher),
+        scheduler=load_scheduler(flags.scheduler),
+        num_trials=flags.trials,
+        seed=SEED,
+        metrics=[METRIC],
+        max_epochs=MAX_EPOCHS,
+    )
+
+
+def run_on_ray(study: Study, search: Search, flags: argparse.Namespace) -> dict[str, Any]:
+    """Simulated trials on real nodes."""
+    cpus = flags.slots // flags.nodes
+    monitor = RunMonitor(search, study.records, study.directory, every_seconds=flags.sample_seconds)
+    tracker = Tracker(study.directory)
+    nodes = simulated_nodes(flags.nodes, cpus_per_node=cpus, bytecode=flags.bytecode)
+    with nodes as address, open_session(address=address) as session:
+        tracker.start()
+        began = time.time()
+        how = _search(study, search, flags, cpus=session.cpus, monitor=monitor)
+        ended = time.time()
+    closed = time.time()
+    caught_up = tracker.finish(timeout=600)
+    use = find_utilisation(study.records.load(), slots=flags.slots, began=began)
+    return {
+        "ending": how,
+        "slots": flags.slots,
+        "nodes": session.num_nodes,
+        "epoch_seconds": flags.epoch_seconds / flags.compress,
+        "wall_seconds": round(ended - began, 1),
+        "utilisation": {name: _rounded(value) for name, value in asdict(use).items()},
+        "calls": monitor.summarise_calls(),
+        "tracking_caught_up_after_seconds": round(time.time() - closed, 1) if caught_up else None,
+        "samples": monitor.as_rows(),
+    }
+
+
+def _search(
+    study: Study, search: Search, flags: argparse.Namespace, *, cpus: float, monitor: RunMonitor
+) -> str:
+    from benchmarks._simulated_trainable import SimulatedTrial
+
+    config = StudyConfig(space="simulated", data="simulated", concurrent=flags.slots)
+    with monitor, Progress(search, console=Console(stderr=True)) as progress:
+        ending = run_search(
+            search,
+            trainable=SimulatedTrial,
+            settings={"seed": SEED, "epoch_seconds": flags.epoch_seconds / flags.compress},
+            resources=check_resources(config, cpus=cpus, gpus=0),
+            storage_dir=study.directory / ".ray",
+            progress=progress,
+            on_ended=Cleaner(study, search).clean,
+        )
+    return ending.how if ending.reason is None else f"{ending.how}: {ending.reason}"
+
+
+def run_alone(search: Search, flags: argparse.Namespace) -> dict[str, Any]:
+    """The search and its database without Ray, on simulated workers: how the cost grows with the study."""
+    tenths: list[dict[str, float]] = []
+    propose = search.next_lease
+    began = time.perf_counter()
+    spent_proposing = 0.0
+
+    def timed() -> Any:
+        nonlocal spent_proposing
+        before = time.perf_counter()
+        lease = propose()
+        spent_proposing += time.perf_counter() - before
+        if len(search.trials) >= (len(tenths) + 1) * flags.trials / 10:
+            tenths.append(
+                {
+                    "trials": len(search.trials),
+                    "seconds": round(time.perf_counter() - began, 1),
+                    "proposing_seconds": round(spent_proposing, 1),
+                    "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                }
+            )
+        return lease
+
+    search.next_lease = timed  # type: ignore[method-assign]
+    epochs = run_workers(search, Curves(SEED), budget=float("inf"), slots=flags.slots, seed=SEED)
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": round(seconds, 1),
+        "epochs": epochs,
+        "proposing_ms_a_trial": round(1000 * spent_proposing / flags.trials, 2),
+        "other_ms_an_epoch": round(1000 * (seconds - spent_proposing) / epochs, 2),
+        "tenths": tenths,
+    }
+
+
+def summarise(result: dict[str, Any], search: Search) -> dict[str, Any]:
+    """What the driver spent, per result and over time."""
+    samples = result["samples"]
+    last, half = samples[-1], samples[len(samples) // 2]
+    return {
+        "results": last["epochs"],
+        "main_thread_ms_a_result": round(1000 * last["main_thread_seconds"] / max(1, last["epochs"]), 2),
+        "driver_cpu_share": round(last["cpu_seconds"] / last["seconds"], 3),
+        "memory_mb_half_way": half["memory_mb"],
+        "memory_mb_at_the_end": last["memory_mb"],
+        "largest_lag_seconds": max(sample["lag_seconds"] for sample in samples),
+        "counts": search.counts(),
+    }
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Everything but the samples, one line each."""
+    for name, value in result.items():
+        if name in ("samples", "tenths"):
+            print(f"{name}:")
+            for row in value:
+                print("  " + "  ".join(f"{key} {number:g}" for key, number in row.items()))
+        elif isinstance(value, dict):
+            print(f"{name}: " + "  ".join(f"{key} {part}" for key, part in value.items()))
+        else:
+            print(f"{name}: {value}")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks cluster_scale",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--epoch-seconds", type=float, default=5.0, help="of an epoch, on average")
+    parser.add_argument("--compress", type=float, default=1.0, help="so many times shorter is what is slept")
+    parser.add_argument("--scheduler", default="asha")
+    parser.add_argument("--searcher", default="tpe")
+    parser.add_argument("--storage", help="database of the study [SQLite]")
+    parser.add_argument("--sample-seconds", type=float, default=10.0)
+    parser.add_argument("--without-ray", action="store_true", help="only the search and its database")
+    parser.add_argument("--bytecode", type=Path, help="keep the workers' bytecode here [beside the study]")
+    parser.add_argument("--folder", type=Path, help="keep the study here [a temporary folder]")
+    flags = parser.parse_args(argv)
+    if flags.slots % flags.nodes:
+        parser.error(f"--slots {flags.slots} must be a multiple of --nodes {flags.nodes}")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        flags.folder = (flags.folder or Path(folder)).absolute()
+        flags.bytecode = (flags.bytecode or flags.folder / "bytecode").absolute()
+        study = make_study(flags)
+        try:
+            search = make_search(study, flags)
+            if flags.without_ray:
+                result = run_alone(search, flags)
+            else:
+                result = run_on_ray(study, search, flags)
+                result = summarise(result, search) | result
+        finally:
+            study.close()
+    print_table(result)
+    about = {"benchmark": "cluster_scale", "trials": flags.trials, "searcher": flags.searcher}
+    about |= {"scheduler": flags.scheduler, "cpu_cores": os.cpu_count()}
+    print(json.dumps(about | result))
+    return 0
+
+
+def _rounded(value: Any) -> Any:
+    return [round(part, 3) for part in value] if isinstance(value, tuple) else round(value, 4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
