@@ -13,6 +13,7 @@ import torch
 
 from trainables.config import StudySettings
 from trainables.limits import OutsideLimits, check_limits
+from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
 from trainables.training.checkpoints import (
     Superseded,
@@ -67,7 +68,7 @@ class LeasedRun:
         return reports
 
     def _start(self) -> list[Report]:
-        torch.set_num_threads(self.settings.threads)
+        prepare_processor(self.settings.threads)
         self.run = TrialRun(self.lease, self.settings, team=self.team)
         check_limits(
             self.run.classifier,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainables.model.backbones import Backbone
+from trainables.model.depthwise import quicken_depthwise
 from trainables.model.networks import Pooling, make_backbone
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
@@ -33,6 +34,8 @@ def borrow_backbone(
     if key not in _loaded:
         module = make_backbone(backbone, image_size=image_size, pooling=pooling)
         load_weights(module, weights)
+        if device.type == "cpu":
+            quicken_depthwise(module)
         _loaded[key] = module.eval().requires_grad_(False).to(device)
     _loaded.move_to_end(key)
     while len(_loaded) > KEPT:
