@@ -29,6 +29,7 @@ from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
 from search_spaces import describe
 from trainables.config import StudySettings, TrialConfig, config_as_dict
+from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
 from trainables.sharing.preparation import prepare_images
 from tune_plan import Plan, make_plan, print_plan
@@ -190,6 +191,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         num_trials=plan.num_trials,
         threads=resources.threads,
         use_gpu=resources.gpus_per_trial > 0,
+        data_source=plan.listing.source if is_url(plan.listing.source) else "",
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_trial,
         gpus_per_worker=resources.gpus_per_trial,

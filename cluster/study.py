@@ -26,7 +26,7 @@ class StudyConfig:
     """Search space: a file of search_spaces."""
 
     data: str = "digits"
-    """Labelled images: a folder, a CSV file (path,label[,split]) or a data set's name."""
+    """Labelled images: a folder (s3://, gs:// too), a CSV file (path,label[,split]) or a data set's name."""
 
     study: str | None = None
     """Name of the study; running it again continues it [<space>-<data>]."""

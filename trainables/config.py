@@ -276,6 +276,9 @@ class StudySettings:
     """CPU threads of one trial's process."""
 
     use_gpu: bool
+    data_source: str = ""
+    """URL of the bucket whose copies data.csv lists; each node makes its own. Empty: no bucket."""
+
     workers: int = 1
     """Processes that train one trial together."""
 

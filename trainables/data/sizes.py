@@ -11,6 +11,11 @@ from PIL import Image, UnidentifiedImageError
 SAMPLE = 100
 
 
+def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
+    """The paths that `median_pixels` opens."""
+    return paths[:: max(1, len(paths) // SAMPLE)]
+
+
 def median_pixels(paths: Sequence[Path]) -> int:
     """Median height x width of up to 100 images, evenly spread over the list; unreadable ones do not count.
 
@@ -18,7 +23,7 @@ def median_pixels(paths: Sequence[Path]) -> int:
         ValueError: none of them can be read.
     """
     areas = []
-    for path in paths[:: max(1, len(paths) // SAMPLE)]:
+    for path in take_sample(paths):
         try:
             with Image.open(path) as image:
                 areas.append(image.width * image.height)

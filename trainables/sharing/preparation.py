@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainables.data.datasets import ImageListing
+from trainables.data.datasets import ImageListing, copy_missing, is_url
 from trainables.data.manifest import Manifest, make_manifest
 from trainables.data.views import Fit, storage_size
 from trainables.sharing.image_store import ImageFact, open_or_build
@@ -38,6 +38,9 @@ def prepare_images(
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
+    if is_url(listing.source):
+        with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
+            copy_missing(listing.source, listing.paths, cache_dir=cache_dir, progress=copied)
     stores = []
     for fit in dict.fromkeys(fits):
         with _show_progress(console, total=len(listing.paths)) as progress:
@@ -59,11 +62,13 @@ def prepare_images(
 
 
 @contextmanager
-def _show_progress(console: Console | None, *, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first decoded image, so not at all where they are known."""
-    columns = (TextColumn("decoding images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _show_progress(
+    console: Console | None, *, total: int, what: str = "decoding images"
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar that appears with the first image, so not at all where they are known."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
-        task = bar.add_task("decoding images", total=total, visible=False)
+        task = bar.add_task(what, total=total, visible=False)
         yield lambda done, _: bar.update(task, completed=done, visible=True)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from trainables.config import StudySettings
+from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
 from trainables.model.backbones import Backbone
@@ -26,9 +27,12 @@ GIGABYTE = 10**9
 def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, Part]:
     """The training and the validation images. The test part's pixels are never looked at.
 
-    On a node that has no image store yet, the first worker builds it and the others wait.
+    On a node that has no image store yet, or no copies of a bucket's images, the first worker makes them and
+    the others wait.
     """
     manifest = read_manifest(Path(settings.study_directory) / "data.csv", settings.classes)
+    if settings.data_source:
+        copy_missing(settings.data_source, manifest.paths, cache_dir=Path(settings.cache_directory))
     store = open_or_build(
         manifest.paths,
         storage_size=storage_size(settings.image_size, fit),

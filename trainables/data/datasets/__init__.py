@@ -1,4 +1,4 @@
-"""Sources of labelled images: a folder, a CSV file, or a data set by name (one file each, found by name).
+"""Sources of labelled images: a folder, a bucket, a CSV file, or a data set by name (one file each).
 
 An entry is a file with `NAMES`, the data sets it offers, and `load_listing(name, cache_dir=…)`.
 """
@@ -11,11 +11,12 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
+from trainables.data.datasets._bucket import copy_missing, is_url, list_bucket
 from trainables.data.datasets._csv_file import list_csv
 from trainables.data.datasets._folder import list_folder
 from trainables.data.datasets._listing import ImageListing
 
-__all__ = ["ImageListing", "find_images", "names"]
+__all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names"]
 
 
 @cache
@@ -30,13 +31,16 @@ def names() -> tuple[str, ...]:
 
 
 def find_images(source: str, *, cache_dir: Path) -> ImageListing:
-    """List the images of a folder, a CSV file (path, label[, split]) or a data set by name.
+    """List the images of a folder, a URL of one, a CSV file (path, label[, split]) or a data set by name.
 
     A name wins over a folder of that name in the working directory: write ./digits for the folder.
 
     Raises:
         ValueError: in one line, what is wrong with the source and what to pass instead.
+        OSError: a bucket cannot be read.
     """
+    if is_url(source):
+        return list_bucket(source, cache_dir=cache_dir)
     if source in _entries():
         listing: ImageListing = importlib.import_module(_entries()[source]).load_listing(
             source, cache_dir=cache_dir

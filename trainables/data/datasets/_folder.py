@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainables.data.datasets._listing import IMAGE_SUFFIXES, SPLIT_ALIASES, ImageListing, make_listing
+from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _list_rows(root: Path) -> list[tuple[Path, str, str | None]]:
 def _class_folders(root: Path) -> list[str]:
     with os.scandir(root) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-    stray = sum(1 for entry in visible if _is_image(entry.name) and entry.is_file())
+    stray = sum(1 for entry in visible if is_image(entry.name) and entry.is_file())
     if stray:
         log.warning("%s: %d images lie outside a class folder and are left out", root, stray)
     return sorted(entry.name for entry in visible if entry.is_dir())
@@ -64,11 +64,7 @@ def _walk_images(root: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if _is_image(name))
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot)
+        yield from (Path(folder, name) for name in sorted(files) if is_image(name))
 
 
 def _raise(error: OSError) -> None:

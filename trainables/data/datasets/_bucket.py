@@ -1,0 +1,258 @@
+"""A folder of images in a bucket (s3://, gs://): listed like a local one, and copied once to every machine.
+
+A copy's name holds the object's version, `rose/1~5f2c90ab.jpg`: an object that changed is another file, one
+that did not is not copied again, and on every machine the same path means the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
+from trainables.data.sizes import take_sample
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+Answer = TypeVar("Answer")
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+ANSWER_SECONDS = 20.0
+"""So long a bucket may take to answer at all."""
+
+LIST_SECONDS = 600.0
+BYTES_PER_SECOND = 100_000
+"""A copy that is slower over a whole chunk counts as stuck."""
+
+CHUNK = 128
+TRIES = 3
+OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2}}},
+    "gs": {"requests_timeout": 15},
+    "gcs": {"requests_timeout": 15},
+}
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
+
+
+class Object(NamedTuple):
+    """An object of the bucket and where its copy lies."""
+
+    key: str
+    relative: PurePosixPath
+    size: int
+    copy: Path
+
+
+def is_url(source: str) -> bool:
+    return "://" in source
+
+
+def list_bucket(url: str, *, cache_dir: Path) -> ImageListing:
+    """List the class folders below `url`, by the rules of local folders; a sample is copied, for its sizes.
+
+    Raises:
+        ValueError: in one line, what is wrong with the URL, or with what lies there.
+        OSError: the bucket cannot be read; in one line, why and what to do.
+    """
+    objects = _find_objects(_connect(url), url, cache_dir)
+    rows = _label(url, objects)
+    if not rows:
+        raise ValueError(
+            f"{url} holds no images in class folders; expected {url.rstrip('/')}/CLASS/image.jpg"
+        )
+    listing = make_listing(url, rows)
+    copy_missing(url, take_sample(listing.paths), cache_dir=cache_dir)
+    return listing
+
+
+def copy_missing(
+    url: str, paths: Sequence[Path], *, cache_dir: Path, progress: Progress | None = None
+) -> None:
+    """Copy what this machine lacks of `paths`, which `list_bucket` named; of several processes one copies.
+
+    Raises:
+        OSError: the bucket cannot be read, or does not hold any more what was listed; the disk is full.
+    """
+    if all(path.exists() for path in paths):
+        return
+    folder = _folder_of(url, cache_dir)
+    with _locked(folder.with_suffix(".lock")):
+        missing = {path for path in paths if not path.exists()}
+        if not missing:
+            return
+        files = _connect(url)
+        objects = [found for found in _find_objects(files, url, cache_dir) if found.copy in missing]
+        gone = missing.difference(found.copy for found in objects)
+        if gone:
+            first = min(gone).relative_to(folder)
+            raise OSError(
+                f"{url}: {len(gone)} images were changed or removed since the study began, first {first}"
+            )
+        _check_room(folder, sum(found.size for found in objects))
+        done = len(paths) - len(missing)
+        for start in range(0, len(objects), CHUNK):
+            chunk = objects[start : start + CHUNK]
+            _copy(files, url, chunk)
+            done += len(chunk)
+            if progress:
+                progress(done, len(paths))
+
+
+def _folder_of(url: str, cache_dir: Path) -> Path:
+    address = url.rstrip("/")
+    digest = hashlib.sha256(address.encode()).hexdigest()[:12]
+    return cache_dir.absolute() / "datasets" / f"{PurePosixPath(address).name}-{digest}"
+
+
+def _connect(url: str) -> Any:
+    """The file system of the URL's protocol; nothing is asked of it yet."""
+    import fsspec
+
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise ValueError(
+            f"--data {parts.scheme}://…@{parts.hostname}…: a URL with a password would end up in logs and in"
+            " study.json; give it in the environment or in the library's own configuration"
+        )
+    if url.lower().endswith(".csv"):
+        raise ValueError(f"{url}: CSV files are read from a file system; pass the folder above the classes")
+    try:
+        return fsspec.filesystem(parts.scheme, **OPTIONS.get(parts.scheme, {}))
+    except ImportError as error:
+        package = PACKAGES.get(parts.scheme)
+        hint = f"{package} is not installed: pip install {package}" if package else str(error)
+        raise ValueError(f"--data {url}: {hint}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"--data {url}: {error}; pass s3://bucket/folder, gs://bucket/folder or a path"
+        ) from None
+
+
+def _find_objects(files: Any, url: str, cache_dir: Path) -> list[Object]:
+    root = str(files._strip_protocol(url)).rstrip("/")
+    _ask(url, lambda: files.info(root), seconds=ANSWER_SECONDS)
+    files.invalidate_cache()
+    found = _ask(url, lambda: files.find(root, detail=True), seconds=LIST_SECONDS)
+    folder = _folder_of(url, cache_dir)
+    objects = []
+    for key, about in found.items():
+        relative = PurePosixPath(key[len(root) :].lstrip("/"))
+        if any(part == ".." or part.startswith(".") for part in relative.parts) or not is_image(
+            relative.name
+        ):
+            continue  # hidden; and ".." in a key must not lead out of the cache
+        version = next((str(about[name]) for name in _VERSIONS if about.get(name)), "")
+        tag = hashlib.sha256(f"{version} {about['size']}".encode()).hexdigest()[:8]
+        copy = folder / relative.with_name(f"{relative.stem}~{tag}{relative.suffix}")
+        objects.append(Object(key, relative, int(about["size"]), copy))
+    return objects
+
+
+def _label(url: str, objects: Sequence[Object]) -> list[tuple[Path, str, str | None]]:
+    """(copy, class, split) rows in the order in which a local folder is walked: files before folders."""
+    folders = {found.relative.parts[0] for found in objects if len(found.relative.parts) > 1}
+    splits = {name: SPLIT_ALIASES.get(name.lower()) for name in folders}
+    depth = 1 if folders and all(splits.values()) and "train" in splits.values() else 0
+
+    def walked(found: Object) -> list[tuple[bool, str]]:
+        *parents, name = found.relative.parts
+        return [(True, parent) for parent in parents] + [(False, name)]
+
+    in_classes = [found for found in objects if len(found.relative.parts) > depth + 1]
+    if len(in_classes) < len(objects):
+        stray = len(objects) - len(in_classes)
+        log.warning("%s: %d images lie outside a class folder and are left out", url, stray)
+    return [
+        (found.copy, found.relative.parts[depth], splits[found.relative.parts[0]] if depth else None)
+        for found in sorted(in_classes, key=walked)
+    ]
+
+
+def _copy(files: Any, url: str, objects: Sequence[Object]) -> None:
+    """Copy aside and rename, so that a file with its name is whole; a failure is tried again."""
+    for parent in {found.copy.parent for found in objects}:
+        parent.mkdir(parents=True, exist_ok=True)
+    partial = [found.copy.with_name(f".{found.copy.name}.partial") for found in objects]
+    seconds = ANSWER_SECONDS + sum(found.size for found in objects) / BYTES_PER_SECOND
+
+    def get() -> None:
+        files.get([found.key for found in objects], [str(path) for path in partial])
+
+    for left in reversed(range(TRIES)):
+        try:
+            _ask(url, get, seconds=seconds)
+            break
+        except OSError as error:
+            if not left or error.errno == errno.ENOSPC:
+                raise
+            time.sleep(2.0)
+    for found, path in zip(objects, partial, strict=True):
+        if path.stat().st_size != found.size:
+            raise OSError(f"{url}: {found.relative} was changed while it was copied; run the same line again")
+        path.replace(found.copy)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"{size / 1e9:.1f} GB of images do not fit into {folder} ({free / 1e9:.1f} GB free):"
+            " choose another disk with --cache-dir"
+        )
+
+
+def _ask(url: str, work: Callable[[], Answer], *, seconds: float) -> Answer:
+    """Run a request of a cloud library, which has exceptions and retries of its own, within a time limit."""
+    answers: list[Answer] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            answers.append(work())
+        except Exception as error:  # whatever the cloud's library raises becomes one line below
+            errors.append(error)
+
+    asking = threading.Thread(target=run, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if answers:
+        return answers[0]
+    if errors and isinstance(errors[0], OSError) and errors[0].errno == errno.ENOSPC:
+        raise errors[0]
+    problem = _describe(errors[0]) if errors else f"no answer within {seconds:.0f} s: check the network"
+    raise OSError(f"cannot read {url}: {problem}")
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such bucket or folder"
+    if isinstance(error, PermissionError):
+        return "access denied: check the credentials and what they may read"
+    if "Credentials" in type(error).__name__:
+        return (
+            "no credentials: give the nodes a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3)"
+            " or GOOGLE_APPLICATION_CREDENTIALS (gs); a public bucket needs FSSPEC_S3_ANON=1 or"
+            " FSSPEC_GS_TOKEN=anon"
+        )
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """Wait for the other processes of this machine; the kernel frees the lock when its owner dies."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
