@@ -17,6 +17,7 @@ VAL_SHARE = 0.2
 RATES = ((0, (3e-4, 1e-2)), (3, (1e-4, 2e-3)), (NUM_STAGES, (5e-5, 5e-4)))
 """(deepest, range of learning rates): what trains more pretrained layers at a head's rate diverges."""
 BATCH_SIZES, DROPOUTS = (16, 32, 64), (0.0, 0.2, 0.5)
+GOLDEN_RATIO = 0.6180339887
 POLICIES = ("light",)
 """One policy: each more multiplies the distinct views, so the work that cannot be shared."""
 
@@ -27,7 +28,7 @@ Trial = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A list of trials that both sides run; the trial numbers' depths are spread evenly over `depths`."""
+    """A list of trials that both sides run."""
 
     name: str
     num_trials: int
@@ -81,11 +82,13 @@ def draw_images(data: str, *, num_images: int, seed: int) -> Images:
 
 
 def draw_trials(num_trials: int, *, depths: Sequence[int], policies: Sequence[str], seed: int) -> list[Trial]:
-    """A list of configurations; with one depth and policy, a longer list begins with the shorter one."""
+    """A list of configurations; a longer list begins with the shorter one.
+
+    Steps of the golden ratio spread the depths evenly over the list and over each beginning of it.
+    """
     dice = random.Random(seed)
-    ordered = [depths[number * len(depths) // num_trials] for number in range(num_trials)]
-    random.Random(seed).shuffle(ordered)
-    return [_draw_trial(dice, depth, policies) for depth in ordered]
+    places = [int((number + 0.4) * GOLDEN_RATIO % 1 * len(depths)) for number in range(num_trials)]
+    return [_draw_trial(dice, depths[place], policies) for place in places]
 
 
 def _draw_trial(dice: random.Random, depth: int, policies: Sequence[str]) -> Trial:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,7 @@ from cluster.resources import count_cpus
 
 HEARTBEAT_SECONDS = 60.0
 TAIL_LINES = 15
-FIRST_IMPORTS = (
-    "import importlib\n"
-    "for name in ('ray.tune', 'ray._private.workers.default_worker', 'ray.tune.search.optuna', 'timm',"
-    " 'torchvision.transforms.v2', 'benchmarks.shared_search', 'trainables.lease', 'tune'):\n"
-    "    try: importlib.import_module(name)\n"
-    "    except Exception as error: print(name, error)\n"
-)
+WARM_UP_IMAGES = 4
 
 
 class SideFailed(RuntimeError):
@@ -45,60 +39,44 @@ class Sides:
     _runs: int = 0
 
     def plain(self, trials: Sequence[Trial], *, label: str) -> dict[str, Any]:
-        summary = self._run(
-            "plain_ray_tune", ["--trials", self._write("trials", trials)], label=f"{label}: plain"
-        )
-        errors = [
-            f"trial {n}: {trial['error']}" for n, trial in enumerate(summary["trials"]) if trial["error"]
-        ]
-        return _checked(summary, errors, label=f"{label}: plain")
+        """The plain script on these trials."""
+        return self._plain(["--trials", self._write("trials", trials)], label=label)
+
+    def plain_free(self, space: dict[str, Any], *, num_trials: int, seed: int, label: str) -> dict[str, Any]:
+        return self._plain(self._free(space, num_trials, seed), label=label)
 
     def ours(self, trials: Sequence[Trial], *, label: str, without: str | None = None) -> dict[str, Any]:
         """With a cold cache, in a folder of its own that is removed afterwards."""
         left_out = [] if without is None else ["--without", without]
         label = f"{label}: ours" + (f" without {without}" if without else "")
-        summary = self._run(
-            "shared_search", ["--trials", self._write("trials", trials), *left_out], label=label
-        )
-        errors = [
-            f"trial {n}: {trial['outcome']}"
-            for n, trial in enumerate(summary["trials"])
-            if trial["outcome"] != "complete"
-        ]
-        return _checked(summary, errors, label=label)
-
-    def plain_free(self, space: dict[str, Any], *, num_trials: int, seed: int, label: str) -> dict[str, Any]:
-        arguments = [
-            "--space",
-            self._write("space", space),
-            "--num-trials",
-            str(num_trials),
-            "--seed",
-            str(seed),
-        ]
-        return self._run("plain_ray_tune", arguments, label=f"{label}: plain")
+        summary = self._run("shared_search", ["--trials", self._write("trials", trials), *left_out], label)
+        outcomes = [trial["outcome"] for trial in summary["trials"]]
+        return _checked(summary, [own if own != "complete" else None for own in outcomes], label)
 
     def ours_free(
         self, space: dict[str, Any], *, num_trials: int, seed: int, until: float, label: str
     ) -> dict[str, Any]:
-        arguments = [
-            "--space",
-            self._write("space", space),
-            "--num-trials",
-            str(num_trials),
-            "--seed",
-            str(seed),
-        ]
-        return self._run("shared_search", [*arguments, "--until", str(until)], label=f"{label}: ours")
+        """Until a report reaches an accuracy, or the trials are used up."""
+        arguments = [*self._free(space, num_trials, seed), "--until", str(until)]
+        return self._run("shared_search", arguments, f"{label}: ours")
 
-    def warm_up(self) -> None:
-        """Compile every import once and read every image once: neither side pays for being first."""
-        self.say("compiling imports and reading the images once, for both sides")
-        subprocess.run(
-            [sys.executable, "-c", FIRST_IMPORTS], env=environment(), check=False, stdout=subprocess.DEVNULL
-        )
+    def _plain(self, arguments: Sequence[str], *, label: str) -> dict[str, Any]:
+        summary = self._run("plain_ray_tune", arguments, f"{label}: plain")
+        return _checked(summary, [trial["error"] for trial in summary["trials"]], f"{label}: plain")
+
+    def _free(self, space: dict[str, Any], num_trials: int, seed: int) -> list[str]:
+        given = ["--space", self._write("space", space)]
+        return [*given, "--num-trials", str(num_trials), "--seed", str(seed)]
+
+    def warm_up(self, trial: Trial) -> None:
+        """Both sides once on a few images: then every import is compiled, and neither pays for being first."""
+        few = {part: rows[:: max(1, len(rows) // WARM_UP_IMAGES)] for part, rows in self.images.items()}
+        first = replace(self, images=few, epochs=1)
+        first.plain([trial], label="warm-up")
+        first.ours([trial], label="warm-up")
         for path, _ in (*self.images["train"], *self.images["val"]):
-            Path(path).read_bytes()
+            Path(path).read_bytes()  # into the page cache
+        self._runs = first._runs
 
     def say(self, text: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
@@ -109,7 +87,7 @@ class Sides:
         path.write_text(json.dumps(content))
         return str(path)
 
-    def _run(self, side: str, arguments: Sequence[str], *, label: str) -> dict[str, Any]:
+    def _run(self, side: str, arguments: Sequence[str], label: str) -> dict[str, Any]:
         self._runs += 1
         images = self.folder / "images.json"
         images.write_text(json.dumps(self.images))
@@ -164,9 +142,10 @@ def _end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def _checked(summary: dict[str, Any], errors: Sequence[str], *, label: str) -> dict[str, Any]:
-    if errors:
-        raise SideFailed(f"{label}: not every trial ran to its end: {'; '.join(errors[:3])}")
+def _checked(summary: dict[str, Any], errors: Sequence[str | None], label: str) -> dict[str, Any]:
+    found = [f"trial {number}: {error}" for number, error in enumerate(errors) if error]
+    if found:
+        raise SideFailed(f"{label}: {len(found)} trials did not run to their end: {'; '.join(found[:3])}")
     return summary
 
 
