@@ -1,8 +1,9 @@
 """KubeRay's RayCluster and RayJob as JSON schemas, condensed; pod templates have Kubernetes' own schema.
 
-The names are those of the Go types of the API group ray.io/v1 (raycluster_types.go and rayjob_types.go below
-ray-operator/apis/ray/v1 of KubeRay, in the version that brought `priority` and `secretName`). A field that is not
-listed there is refused by the API server, and so here. No Python or npm package ships the definitions themselves.
+The names are those of the Go types of the API group ray.io/v1 (raycluster_types.go and rayjob_types.go
+below ray-operator/apis/ray/v1 of KubeRay, in the version that brought `priority` and `secretName`). A
+field that is not listed there is refused by the API server, and so here. No Python or npm package ships
+the definitions themselves.
 """
 
 from __future__ import annotations

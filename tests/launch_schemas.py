@@ -20,14 +20,15 @@ from tests.kuberay_schema import RAY_CLUSTER, RAY_JOB
 
 KUBERNETES = "1.37.0"
 SBATCH = """
-account array begin comment constraint container cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline
-delay-boot dependency distribution error exclude exclusive export extra-node-info get-user-env gpu-bind gpu-freq gpus
-gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint hold input job-name kill-on-invalid-dep licenses
-mail-type mail-user mem mem-bind mem-per-cpu mem-per-gpu mincpus network nice no-kill no-requeue nodefile nodelist
-nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output oversubscribe
-overcommit parsable partition power prefer priority profile propagate qos quiet reboot requeue reservation signal
-sockets-per-node spread-job switches test-only thread-spec threads-per-core time time-min tmp uid use-min-nodes
-verbose wait wait-all-nodes wckey wrap
+account array begin comment constraint container cores-per-socket cpu-freq cpus-per-gpu cpus-per-task
+deadline delay-boot dependency distribution error exclude exclusive export extra-node-info get-user-env
+gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint hold input
+job-name kill-on-invalid-dep licenses mail-type mail-user mem mem-bind mem-per-cpu mem-per-gpu mincpus
+network nice no-kill no-requeue nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu
+ntasks-per-node ntasks-per-socket open-mode output oversubscribe overcommit parsable partition power
+prefer priority profile propagate qos quiet reboot requeue reservation signal sockets-per-node spread-job
+switches test-only thread-spec threads-per-core time time-min tmp uid use-min-nodes verbose wait
+wait-all-nodes wckey wrap
 """
 """Long options of sbatch (its manual, Slurm 24.11)."""
 

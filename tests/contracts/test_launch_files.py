@@ -187,7 +187,7 @@ def test_a_misspelt_field_is_found(name: str, validate: Callable[[str], Any], ri
 
 
 def tune_commands() -> list[tuple[str, str]]:
-    """(file, flags) of every call of tune.py in what users copy, directly, through `submit` or through Slurm."""
+    """(file, flags) of every call of tune.py in what users copy, through `submit` and Slurm too."""
     found = []
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(LAUNCH.rglob("*.*"))]:
         text = re.sub(r"\\\n\s*", " ", path.read_text())
