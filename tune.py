@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from analysis.leaderboard import print_leaderboard
 from analysis.report import write_report
 from analysis.tracking import Tracker, log_model
 from cluster.disk import Cleaner
+from cluster.elastic_slots import elastic_slots
 from cluster.flags import parse_flags
+from cluster.job_paths import check_runs_dir
+from cluster.nodes import check_paths
 from cluster.progress import Progress
 from cluster.resources import Resources, check_resources, count_cpus, count_gpus
 from cluster.run import RunEnding, run_search
@@ -25,6 +29,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
+from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
 from search_spaces import describe
@@ -41,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 the study ended badly, 2 the flags are wrong, 130 interrupted."""
     config = parse_flags(argv)
     try:
+        check_runs_dir(config.runs_dir)
         plan = make_plan(config)
         if config.dry_run:
             print_plan(plan, console)
@@ -161,8 +167,17 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
         with_state_server=config.workers_per_trial > 1,
     )
     with session as cluster:
-        resources = check_resources(config, cpus=cluster.cpus, gpus=cluster.gpus)
-        with Progress(search, console=console) as progress:
+        resources = check_resources(
+            config,
+            nodes=[(node.cpus, node.gpus) for node in cluster.nodes],
+            can_grow=not cluster.local and config.concurrent is not None,
+        )
+        with ExitStack() as stack:
+            count_slots = None
+            if not cluster.local:
+                check_paths(study.directory, others=paths_on_nodes(config))
+                count_slots = stack.enter_context(elastic_slots(config, resources))
+            progress = stack.enter_context(Progress(search, console=console))
             return run_search(
                 search,
                 trainable=distributed_trial if config.workers_per_trial > 1 else Trial,
@@ -173,7 +188,14 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
                 time_budget_seconds=config.time_budget_seconds,
                 is_lost=lambda: study.lock.lost,
                 on_ended=Cleaner(study, search).clean,
+                count_slots=count_slots,
             )
+
+
+def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
+    """Flags whose value is a file or folder that every node of a cluster needs."""
+    given = (("--data", config.data), ("--weights", config.weights))
+    return [(flag, value) for flag, value in given if Path(value).is_absolute()]
 
 
 def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:

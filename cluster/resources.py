@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,39 +35,87 @@ class Resources:
         return {"CPU": self.cpus_per_trial} | gpus
 
     @property
+    def of_worker(self) -> dict[str, float]:
+        """What each process that trains takes."""
+        return {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+
+    @property
     def threads(self) -> int:
         """Threads of a worker's arithmetic."""
         return max(1, int(self.cpus_per_trial))
 
 
-def check_resources(config: StudyConfig, *, cpus: float, gpus: float) -> Resources:
+def check_resources(
+    config: StudyConfig,
+    *,
+    cpus: float = 0.0,
+    gpus: float = 0.0,
+    nodes: Sequence[tuple[float, float]] = (),
+    can_grow: bool = False,
+) -> Resources:
     """How many trials run at once on so many CPUs and GPUs; infinite before a cluster is joined.
+
+    Args:
+        nodes: CPUs and GPUs of each node of a cluster, instead of those of one machine.
+        can_grow: more nodes may come, so that what fits nowhere yet is no mistake.
 
     Raises:
         ValueError: not even one trial fits.
     """
-    per_gpu = config.gpus_per_trial if config.gpus_per_trial is not None else float(gpus > 0)
-    workers = config.workers_per_trial
-    needed_cpus = workers * config.cpus_per_trial
-    needed_gpus = workers * per_gpu
-    each = f" ({workers} workers x {{}})" if workers > 1 else ""
-    if needed_gpus > gpus:
-        detail = each.format(f"{per_gpu:g}")
-        raise ValueError(
-            f"a trial needs {needed_gpus:g} GPUs{detail}, but there are {gpus:g}: {_lower('gpus', workers)}"
-        )
-    if needed_cpus > cpus:
-        detail = each.format(f"{config.cpus_per_trial:g}")
-        raise ValueError(
-            f"a trial needs {needed_cpus:g} CPUs{detail}, but there are {cpus:g}: {_lower('cpus', workers)}"
-        )
-    fitting = cpus / needed_cpus
-    if needed_gpus:
-        fitting = min(fitting, _fit_on_gpus(per_gpu, workers, gpus))
-    limits = [limit for limit in (fitting, config.concurrent, config.trials) if limit]
-    slots = 1 if math.isinf(min(limits)) else math.floor(min(limits) + 1e-9)
+    nodes = nodes or [(cpus, gpus)]
+    per_gpu = config.gpus_per_trial
+    if per_gpu is None:
+        per_gpu = float(any(gpus > 0 for _, gpus in nodes))
+    slots = count_slots(config, per_gpu, nodes)
+    if slots == 0 and not can_grow:
+        raise ValueError(_describe_lack(config, per_gpu, nodes))
     return Resources(
-        cpus_per_trial=config.cpus_per_trial, gpus_per_trial=per_gpu, workers_per_trial=workers, slots=slots
+        cpus_per_trial=config.cpus_per_trial,
+        gpus_per_trial=per_gpu,
+        workers_per_trial=config.workers_per_trial,
+        slots=max(1, slots),
+    )
+
+
+def count_slots(config: StudyConfig, per_gpu: float, nodes: Sequence[tuple[float, float]]) -> int:
+    """Trials that fit at once. One process has to fit on a node; the workers of a trial may be on several."""
+    workers = config.workers_per_trial
+    places = sum(_places(config.cpus_per_trial, per_gpu, cpus, gpus) for cpus, gpus in nodes)
+    fitting = places if math.isinf(places) else places // workers
+    limits = [limit for limit in (fitting, config.concurrent, config.trials) if limit is not None]
+    return 1 if math.isinf(min(limits)) else math.floor(min(limits))
+
+
+def _places(per_cpu: float, per_gpu: float, cpus: float, gpus: float) -> float:
+    """Processes that fit on one node."""
+    fitting = cpus / per_cpu
+    if per_gpu:
+        # A fraction does not cross GPUs: 0.4 fits twice on each, not 2.5 times.
+        on_gpus = math.floor(1 / per_gpu + 1e-9) * gpus if per_gpu < 1 else gpus / per_gpu
+        fitting = min(fitting, on_gpus)
+    return fitting if math.isinf(fitting) else math.floor(fitting + 1e-9)
+
+
+def _describe_lack(config: StudyConfig, per_gpu: float, nodes: Sequence[tuple[float, float]]) -> str:
+    workers = config.workers_per_trial
+    scarce = [
+        ("GPUs", per_gpu, [gpus for _, gpus in nodes]),
+        ("CPUs", config.cpus_per_trial, [c for c, _ in nodes]),
+    ]
+    kind, each, there = next(
+        (one for one in scarce if one[1] and _places(one[1], 0, sum(one[2]), 0) < workers), scarce[1]
+    )
+    detail = f" ({workers} workers x {each:g})" if workers > 1 else ""
+    total = (
+        f"there are {sum(there):g}"
+        if len(nodes) == 1
+        else f"the largest of {len(nodes)} nodes has {max(there):g}"
+    )
+    if len(nodes) > 1 and workers > 1:
+        total = f"the {len(nodes)} nodes have {sum(there):g}"
+    grow = "" if len(nodes) == 1 else "; --concurrent N waits for more nodes, on a cluster that can grow"
+    return (
+        f"a trial needs {workers * each:g} {kind}{detail}, but {total}: {_lower(kind.lower(), workers)}{grow}"
     )
 
 
@@ -89,12 +138,6 @@ def count_gpus() -> int:
 
 def _lower(kind: str, workers: int) -> str:
     return f"lower --{kind}-per-trial" + (" or --workers-per-trial" if workers > 1 else "")
-
-
-def _fit_on_gpus(per_gpu: float, workers: int, gpus: float) -> float:
-    """A fraction does not cross GPUs: 0.4 fits twice on each, not 2.5 times."""
-    places = math.floor(1 / per_gpu + 1e-9) * gpus if per_gpu < 1 else gpus // per_gpu
-    return places // workers
 
 
 def _container_quota(cgroup: Path) -> float | None:

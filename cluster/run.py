@@ -47,13 +47,15 @@ def run_search(
     is_lost: Callable[[], bool] = lambda: False,
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
+    count_slots: Callable[[], int] | None = None,
 ) -> RunEnding:
     """Run the search on the Ray that this process is connected to.
 
     `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
     they are; Tune's own files lie in `storage_dir` meanwhile. `is_lost` tells that another driver took the
     study over; `on_ended` is called with the number of each trial that has its outcome. Without
-    `reuse_workers` each lease starts a process of its own, which is there to be compared with.
+    `reuse_workers` each lease starts a process of its own, which is there to be compared with. `count_slots`
+    is asked often how many trials fit by now.
     """
     deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
     out_of_time = False
@@ -65,6 +67,11 @@ def run_search(
         elif time.monotonic() > deadline and not search.stopping:
             out_of_time = True
             search.stop()
+        if count_slots is not None and (slots := count_slots()) != bridge.slots:
+            progress.note(
+                f"{slots} trials at once now, {bridge.slots} before: the cluster's nodes have changed"
+            )
+            bridge.slots = slots
 
     def stop_cleanly() -> None:
         search.stop()

@@ -7,11 +7,17 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+
+from cluster.nodes import Node, alive_nodes
+from cluster.working_directory import staged_project
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Small: images and activations are shared through memory-mapped files, not through Ray."""
@@ -20,12 +26,22 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the cluster has in all."""
+    """What the cluster had when it was joined."""
 
-    cpus: float
-    gpus: float
-    num_nodes: int
+    nodes: tuple[Node, ...]
     local: bool
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def cpus(self) -> float:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        return sum(node.gpus for node in self.nodes)
 
 
 @contextmanager
@@ -49,15 +65,15 @@ def open_session(
         ValueError: nobody answers at `address`.
     """
     if ray.is_initialized():
-        yield _describe(local=address is None)
+        yield Session(nodes=alive_nodes(), local=address is None)
         return
     environment = _worker_environment(threads)
     if address is None:
         _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
     else:
-        _join(address, environment)
+        _join(address, environment, cache_dir=cache_dir)
     try:
-        yield _describe(local=address is None)
+        yield Session(nodes=alive_nodes(), local=address is None)
     finally:
         ray.shutdown()
 
@@ -72,6 +88,10 @@ def _start(
 ) -> None:
     # Workers inherit the environment. A runtime_env would do the same at the price of cold worker processes.
     os.environ |= environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    # Ray would listen on all of the machine's addresses. This is its own setting for staying on loopback; the
+    # constant is for this process, which has read the setting already.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     # Workers at Ray's niceness of 15 starve beside the processes that decode images.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and cache_dir is not None:
@@ -91,26 +111,44 @@ def _start(
     importer.join()
 
 
-def _join(address: str, environment: dict[str, str]) -> None:
+def _join(address: str, environment: dict[str, str], *, cache_dir: Path | None) -> None:
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and cache_dir is not None:
+        environment["PYTHONDONTWRITEBYTECODE"] = ""  # see _start
+        environment["PYTHONPYCACHEPREFIX"] = str(cache_dir / "bytecode")
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": environment},
-        )
+        with ExitStack() as stack:
+            runtime_env: dict[str, Any] = {"env_vars": environment}
+            if not in_job():  # a job's code is on every node already
+                runtime_env["working_dir"] = str(stack.enter_context(staged_project()))
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env
+            )
+    except ray.exceptions.AuthenticationError:
+        raise ValueError(
+            f"the cluster at --address {address} refuses the token: "
+            "set RAY_AUTH_TOKEN_PATH to the file with its own"
+        ) from None
     except (ConnectionError, ray.exceptions.RaySystemError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise ValueError(f"no Ray cluster answers at --address {address}: {first_line}") from None
+        raise ValueError(_describe_refusal(address, str(error))) from None
+
+
+def in_job() -> bool:
+    """Whether a Ray cluster's job server started this process."""
+    return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
+def _describe_refusal(address: str, message: str) -> str:
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()] or ["no reason given"]
+    if "Version mismatch" in message:
+        found = " ".join(lines).partition("Version mismatch:")[2].strip()
+        return f"the cluster at --address {address} has other versions ({found}): install the same on both"
+    if "auth" in message.lower() and "token" in message.lower():
+        return f"the cluster at --address {address} refuses the token: {lines[0]}"
+    return f"no Ray cluster answers at --address {address}: {lines[0]}"
 
 
 def _worker_environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return dict.fromkeys(variables, str(threads)) | {"PYTHONPATH": path}
-
-
-def _describe(*, local: bool) -> Session:
-    total = ray.cluster_resources()
-    alive = sum(bool(node["Alive"]) for node in ray.nodes())
-    return Session(cpus=total.get("CPU", 0), gpus=total.get("GPU", 0), num_nodes=alive, local=local)
+    # In a job the code is where Ray has unpacked it, on each node elsewhere.
+    return dict.fromkeys(variables, str(threads)) | ({} if in_job() else {"PYTHONPATH": path})

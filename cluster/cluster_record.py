@@ -1,0 +1,121 @@
+"""What `up` remembers of its cluster for the other commands: addresses, token file, the nodes' processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeProcess:
+    """A node's first process; its start time tells it from a later process of the same number."""
+
+    number: int
+    pid: int
+    started: float
+    cpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRecord:
+    """A cluster that `up` started on this machine."""
+
+    host: str
+    gcs_port: int
+    dashboard_port: int
+    temp_dir: str
+    """Ray's own files; deleted by `down`."""
+
+    state_dir: str
+    nodes: tuple[NodeProcess, ...] = field(default=())
+
+    @property
+    def address(self) -> str:
+        """Where jobs are submitted."""
+        return f"http://{self.host}:{self.dashboard_port}"
+
+    @property
+    def token_file(self) -> Path:
+        return Path(self.state_dir) / "token"
+
+    @property
+    def on_loopback(self) -> bool:
+        return self.host == "127.0.0.1"
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs in order to reach the cluster with Ray's own commands."""
+        values = {
+            "RAY_ADDRESS": f"{self.host}:{self.gcs_port}",
+            "RAY_API_SERVER_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+        }
+        # Else Ray looks for 127.0.0.1 under the machine's outer address (see rehearsal_node.py).
+        return values | ({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if self.on_loopback else {})
+
+    def with_nodes(self, *nodes: NodeProcess) -> ClusterRecord:
+        return replace(self, nodes=tuple(nodes))
+
+
+def default_state_dir() -> Path:
+    """$XDG_STATE_HOME/unfreeze, else ~/.unfreeze."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return Path(home) / "unfreeze" if home else Path.home() / ".unfreeze"
+
+
+def read_record(state_dir: Path) -> ClusterRecord | None:
+    """The cluster that `up` has recorded there, alive or not."""
+    path = state_dir / "cluster.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        nodes = tuple(NodeProcess(**node) for node in content.pop("nodes"))
+        return ClusterRecord(**content, nodes=nodes)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it") from None
+
+
+def write_record(record: ClusterRecord) -> None:
+    path = Path(record.state_dir) / "cluster.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(record), indent=1))
+    temporary.replace(path)
+
+
+def find_process(node: NodeProcess) -> psutil.Process | None:
+    """The node's first process, None once it has ended."""
+    try:
+        process = psutil.Process(node.pid)
+        same = abs(process.create_time() - node.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
+
+
+def find_processes(node: NodeProcess) -> list[psutil.Process]:
+    """Every process of a node: what descends from its first, and what shares its session.
+
+    Each node is started as a session of its own, so this finds nobody else's.
+    """
+    first = find_process(node)
+    found = {} if first is None else {process.pid: process for process in [first, *_descendants(first)]}
+    for process in psutil.process_iter():
+        try:
+            in_session = os.getsid(process.pid) == node.pid and process.create_time() >= node.started - 1
+        except (OSError, psutil.NoSuchProcess):
+            continue
+        if in_session:
+            found[process.pid] = process
+    return list(found.values())
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,59 @@
+"""How many trials run at once on a cluster whose nodes come and go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+from cluster.nodes import alive_nodes
+from cluster.resources import Resources, count_slots
+from cluster.study import StudyConfig
+
+LOOK_SECONDS = 2.0
+
+logger = logging.getLogger("unfreeze")
+
+
+@contextmanager
+def elastic_slots(config: StudyConfig, resources: Resources) -> Iterator[Callable[[], int]]:
+    """A function that says how many trials fit on the nodes of now.
+
+    With --concurrent a cluster that can grow is asked for as many places, for as long as the search runs; one
+    that cannot takes no notice.
+    """
+    asked = config.concurrent is not None
+    if asked:
+        _ask_for(resources, num=min(config.concurrent or 1, config.trials or 10**9))
+    look = _Look(config, resources)
+    try:
+        yield look.count
+    finally:
+        if asked and ray.is_initialized():
+            _ask_for(resources, num=0)
+
+
+class _Look:
+    """The latest look at the cluster, not older than LOOK_SECONDS."""
+
+    def __init__(self, config: StudyConfig, resources: Resources) -> None:
+        self._config, self._resources = config, resources
+        self._slots, self._looked = resources.slots, time.monotonic()
+
+    def count(self) -> int:
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            nodes = [(node.cpus, node.gpus) for node in alive_nodes()]
+            # Never none: a lease that waits is how a cluster without a free node shows what it lacks.
+            self._slots = max(1, count_slots(self._config, self._resources.gpus_per_trial, nodes))
+            self._looked = time.monotonic()
+        return self._slots
+
+
+def _ask_for(resources: Resources, *, num: int) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    one = {name: amount for name, amount in resources.of_worker.items() if amount}
+    request_resources(bundles=[one] * (num * resources.workers_per_trial))

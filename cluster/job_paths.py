@@ -1,0 +1,90 @@
+"""Flags of a submitted search: paths that mean nothing on the cluster, passwords that would be seen there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.flags import make_parser
+from cluster.study import WEIGHTS, StudyConfig, nearest
+
+_JOB_FOLDER = "working_dir_files"
+"""Ray unpacks a job's working directory below a folder of this name."""
+
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@\s:]*):(?P<password>[^/\s]*)@")
+
+
+def check_job_flags(words: Sequence[str]) -> StudyConfig:
+    """Check tune.py's flags before anything is uploaded.
+
+    Raises:
+        ValueError: in one line, which flag is wrong, or would be on the cluster, and what to pass instead.
+    """
+    parser = make_parser("tune.py")
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in words:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise ValueError(f"unknown argument {flag}{nearest(flag, known)}")
+    values = vars(parser.parse_args(list(words)))
+    if values["address"] is not None:
+        raise ValueError("leave --address out: the job joins the cluster that it is submitted to")
+    _check_places(values)
+    for name in ("storage", "tracking_uri"):
+        if has_password(values[name]):
+            raise ValueError(_password_message(name))
+    # Weights are looked for where the job runs.
+    return StudyConfig(**values | {"weights": "auto"})
+
+
+def check_runs_dir(runs_dir: Path) -> None:
+    """In a job: refuse a run directory that vanishes with it.
+
+    Raises:
+        ValueError: with what to pass instead.
+    """
+    if _JOB_FOLDER in runs_dir.parts:
+        raise ValueError(
+            f"--runs-dir {runs_dir} lies in the job's temporary folder, which is deleted with the job: "
+            "pass an absolute path that every node sees"
+        )
+
+
+def has_password(url: str | None) -> bool:
+    return url is not None and _PASSWORD.search(url) is not None
+
+
+def hide_password(url: str | None) -> str | None:
+    """`postgresql://me:secret@host/db` -> `postgresql://me:***@host/db`."""
+    return url and _PASSWORD.sub(r"\g<user>:***@", url)
+
+
+def _check_places(values: dict[str, object]) -> None:
+    if not Path(str(values["runs_dir"])).is_absolute():
+        raise ValueError(
+            f"--runs-dir {values['runs_dir']} is relative, and a job's own folder is temporary: "
+            "pass an absolute path that every node sees"
+        )
+    data = str(values["data"])
+    if (
+        "://" not in data
+        and not Path(data).is_absolute()
+        and (len(Path(data).parts) > 1 or Path(data).exists())
+    ):
+        raise ValueError(
+            f"--data {data} is relative, and data is not uploaded: pass an absolute path that every node "
+            "sees, a bucket (s3://…), or the name of a data set"
+        )
+    for name, value in (("cache-dir", values["cache_dir"]), ("weights", values["weights"])):
+        if value is not None and value not in WEIGHTS and not Path(str(value)).expanduser().is_absolute():
+            raise ValueError(f"--{name} {value} is relative: pass an absolute path on the nodes")
+
+
+def _password_message(name: str) -> str:
+    flag = "--" + name.replace("_", "-")
+    variable = "PGPASSWORD" if name == "storage" else "MLFLOW_TRACKING_PASSWORD"
+    return (
+        f"{flag} holds a password, which everybody would see in the job's command line and log: leave it out, "
+        f"and set {variable} on the head node or send it along with --env {variable}"
+    )

@@ -1,0 +1,149 @@
+"""The job server of a Ray cluster: what it is asked for over HTTP, and its refusals in one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+PROBE_SECONDS = 10.0
+
+
+class JobServerError(ValueError):
+    """The cluster cannot be reached, or refuses; the message says what to do."""
+
+
+class JobServer:
+    """One cluster's job server; nothing is sent before the first question."""
+
+    def __init__(self, address: str, *, token: str | None = None) -> None:
+        self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
+        self._headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}
+        self._client: Any = None
+
+    def check(self) -> None:
+        """Ask for the version.
+
+        Raises:
+            JobServerError: nobody answers, the token is refused, or Ray's version there is another.
+        """
+        import ray
+
+        there = self._get("/api/version").get("ray_version", "unknown")
+        if there != ray.__version__:
+            raise JobServerError(
+                f"the cluster at {self.address} runs Ray {there}, this environment Ray {ray.__version__}: "
+                "install the same on both (constraints.txt has the version that was tested)"
+            )
+
+    def count_nodes(self) -> int:
+        """Nodes that are alive."""
+        nodes = self._get("/api/v0/nodes")["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+    def submit(self, entrypoint: str, *, runtime_env: Mapping[str, Any], job: str | None = None) -> str:
+        """Upload the working directory unless it is there already, and start a job; its id."""
+        with self._explained():
+            submitted: str = self._connect().submit_job(
+                entrypoint=entrypoint, runtime_env=dict(runtime_env), submission_id=job
+            )
+        return submitted
+
+    def jobs(self) -> list[Any]:
+        """Submitted jobs, the latest first: `submission_id`, `status`, `entrypoint`, `start_time` (ms), …"""
+        with self._explained():
+            listed = [job for job in self._connect().list_jobs() if job.submission_id]
+        return sorted(listed, key=lambda job: -(job.start_time or 0))
+
+    def job(self, job: str) -> Any:
+        with self._explained():
+            return self._connect().get_job_info(job)
+
+    def log(self, job: str) -> str:
+        with self._explained():
+            return str(self._connect().get_job_logs(job))
+
+    async def follow(self, job: str) -> AsyncIterator[str]:
+        """The job's log as it grows, in pieces, until the job ends."""
+        with self._explained():
+            async for text in self._connect().tail_job_logs(job):
+                yield text
+
+    def stop(self, job: str) -> bool:
+        """Ask the job to end; False when it had ended already."""
+        with self._explained():
+            return bool(self._connect().stop_job(job))
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            from ray.job_submission import JobSubmissionClient
+
+            self.check()
+            for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):  # they would win over the address
+                os.environ.pop(name, None)
+            self._client = JobSubmissionClient(self.address, headers=dict(self._headers))
+        return self._client
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with self._explained():
+            answer = requests.get(self.address + path, headers=self._headers, timeout=PROBE_SECONDS)
+        if answer.status_code in (401, 403):
+            raise self._refused()
+        if not answer.ok:
+            raise JobServerError(f"{self.address} is no Ray job server: it answers {answer.status_code}")
+        try:
+            content: dict[str, Any] = answer.json()
+        except ValueError:
+            raise JobServerError(f"{self.address} is no Ray job server") from None
+        return content
+
+    def _refused(self) -> JobServerError:
+        given = "the token is not this cluster's" if self._headers else "it wants a token"
+        return JobServerError(
+            f"the cluster at {self.address} refuses: {given}; pass --token-file FILE, "
+            "or set RAY_AUTH_TOKEN_PATH"
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError:
+            raise self._refused() from None
+        except (requests.exceptions.RequestException, ConnectionError):
+            raise JobServerError(
+                f"no cluster answers at {self.address}: check the address (a rehearsal on this machine "
+                "starts with `python -m cluster up`)"
+            ) from None
+        except asyncio.CancelledError:
+            raise
+        except RuntimeError as error:
+            raise JobServerError(_one_line(str(error))) from None
+
+
+def find_token(given: Path | None, recorded: Path | None) -> str | None:
+    """The token, looked for where Ray does: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+
+    Before these, a file that was named, and that of the recorded rehearsal when it is the one addressed.
+    """
+    if given is None and recorded is None and os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"]
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = given or recorded or (Path(named) if named else Path.home() / ".ray" / "auth_token")
+    if path.is_file():
+        return path.read_text().strip()
+    if given is not None:
+        raise ValueError(f"--token-file {given} does not exist")
+    return None
+
+
+def _one_line(message: str) -> str:
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return f"{lines[0]} … {lines[-1]}" if len(lines) > 1 else (lines or ["the cluster refuses"])[0]
