@@ -18,7 +18,6 @@ from cluster.resources import count_cpus
 
 HEARTBEAT_SECONDS = 60.0
 TAIL_LINES = 15
-WARM_UP_IMAGES = 4
 
 
 class SideFailed(RuntimeError):
@@ -69,8 +68,11 @@ class Sides:
         return [*given, "--num-trials", str(num_trials), "--seed", str(seed)]
 
     def warm_up(self, trial: Trial) -> None:
-        """Both sides once on a few images: then every import is compiled, and neither pays for being first."""
-        few = {part: rows[:: max(1, len(rows) // WARM_UP_IMAGES)] for part, rows in self.images.items()}
+        """Both sides once on a few images: every import is compiled, and neither pays for being first."""
+        few = {
+            part: [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:2]]
+            for part, rows in self.images.items()
+        }
         first = replace(self, images=few, epochs=1)
         first.plain([trial], label="warm-up")
         first.ours([trial], label="warm-up")

@@ -182,7 +182,7 @@ def run_search(
         ) -> None:
             reports.append((round(time.monotonic() - begin, 3), result["val_accuracy"]))
 
-    ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
     begin = time.monotonic()
     trainable = tune.with_parameters(train, images=images, image_size=image_size)
     tuner = tune.Tuner(

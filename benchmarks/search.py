@@ -192,7 +192,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--depths", type=int, nargs="+", help="stages unfrozen, instead of each case's")
     parser.add_argument("--plain-trials", type=int, default=16, help="of a list; its seconds are scaled [16]")
     parser.add_argument("--plain-repeat", type=int, help="runs of the plain side [as --repeat]")
-    parser.add_argument("--reuse-plain", type=Path, metavar="FILE", help="plain's runs of an earlier --json")
     parser.add_argument("--ablate", action="store_true", help=f"{ABLATED} again, each part left out in turn")
     parser.add_argument("--profile", action="store_true", help="where the time of our side goes")
     return parser
@@ -206,6 +205,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--policies", nargs="+", default=list(POLICIES), help="augmentations [light]")
     parser.add_argument("--cpus", type=int, default=count_cpus(), help="trials at once [every core]")
+    parser.add_argument("--reuse-plain", type=Path, metavar="FILE", help="plain's runs of an earlier --json")
     parser.add_argument("--no-warm-up", action="store_true", help="imports are compiled already")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each side, alternating [1]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, after each case")
