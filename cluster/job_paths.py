@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.flags import make_parser
+from cluster.passwords import VARIABLES, has_password
 from cluster.study import WEIGHTS, StudyConfig, nearest
 
 _JOB_FOLDER = "working_dir_files"
 """Ray unpacks a job's working directory below a folder of this name."""
-
-_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@\s:]*):(?P<password>[^/\s]*)@")
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
@@ -31,9 +29,12 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
     if values["address"] is not None:
         raise ValueError("leave --address out: the job joins the cluster that it is submitted to")
     _check_places(values)
-    for name in ("storage", "tracking_uri"):
+    for name, variable in VARIABLES.items():
         if has_password(values[name]):
-            raise ValueError(_password_message(name))
+            raise ValueError(
+                f"--{name.replace('_', '-')} holds a password, which everybody would see in the job's command "
+                f"line and log: leave it out, and set {variable} on the head node or send it with --env {variable}"
+            )
     # Weights are looked for where the job runs.
     return StudyConfig(**values | {"weights": "auto"})
 
@@ -49,15 +50,6 @@ def check_runs_dir(runs_dir: Path) -> None:
             f"--runs-dir {runs_dir} lies in the job's temporary folder, which is deleted with the job: "
             "pass an absolute path that every node sees"
         )
-
-
-def has_password(url: str | None) -> bool:
-    return url is not None and _PASSWORD.search(url) is not None
-
-
-def hide_password(url: str | None) -> str | None:
-    """`postgresql://me:secret@host/db` -> `postgresql://me:***@host/db`."""
-    return url and _PASSWORD.sub(r"\g<user>:***@", url)
 
 
 def _check_places(values: dict[str, object]) -> None:
@@ -79,12 +71,3 @@ def _check_places(values: dict[str, object]) -> None:
     for name, value in (("cache-dir", values["cache_dir"]), ("weights", values["weights"])):
         if value is not None and value not in WEIGHTS and not Path(str(value)).expanduser().is_absolute():
             raise ValueError(f"--{name} {value} is relative: pass an absolute path on the nodes")
-
-
-def _password_message(name: str) -> str:
-    flag = "--" + name.replace("_", "-")
-    variable = "PGPASSWORD" if name == "storage" else "MLFLOW_TRACKING_PASSWORD"
-    return (
-        f"{flag} holds a password, which everybody would see in the job's command line and log: leave it out, "
-        f"and set {variable} on the head node or send it along with --env {variable}"
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import schedulers, searchers
+from cluster.passwords import has_password, without_password
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
@@ -129,6 +130,11 @@ class StudyConfig:
             self._set("study", f"{self.space}-{_data_name(self.data)}")
         if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
             raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")
+        if has_password(self.tracking_uri):
+            raise ValueError(
+                "--tracking-uri holds a password, which would be written down: leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)"
+            )
         if self.tracking_uri is None:
             self._set("tracking_uri", f"sqlite:///{self.runs_dir / 'mlflow.db'}")
 
@@ -164,8 +170,9 @@ class StudyConfig:
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
     def as_dict(self) -> dict[str, Any]:
-        """The flags as plain values, the way study.json keeps them."""
+        """The flags as plain values, the way study.json keeps them: without the database's password."""
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
+        flags["storage"] = self.storage and without_password(self.storage)
         return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
 
     def _check_metrics(self) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cluster.passwords import without_password
 from cluster.records import Records
 from cluster.resources import count_cpus, count_gpus
 from cluster.space_changes import space_differences
@@ -103,7 +104,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
-        "storage": config.storage_url,
+        "storage": without_password(config.storage_url),
         "tracking_uri": config.tracking_uri,
         "status": "running",
         "hardware": {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()},
