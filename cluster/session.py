@@ -101,6 +101,7 @@ def _start(
     importer = threading.Thread(target=importlib.import_module, args=("ray.tune",))
     importer.start()
     ray.init(
+        "local",  # without it Ray joins whatever cluster was started on this machine, and refuses num_cpus
         num_cpus=cpus,
         num_gpus=gpus,
         include_dashboard=dashboard,

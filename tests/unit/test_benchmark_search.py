@@ -54,7 +54,7 @@ class CountedSides(Sides):
 
 
 def make_sides(folder: Path, **changes: Any) -> CountedSides:
-    given = {"folder": folder, "images": IMAGES, "image_size": 32, "epochs": 1, "cpus": 2} | changes
+    given: dict[str, Any] = {"folder": folder, "images": IMAGES, "image_size": 32, "epochs": 1, "cpus": 2} | changes
     return CountedSides(**given)
 
 
