@@ -32,8 +32,8 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
     for name, variable in VARIABLES.items():
         if has_password(values[name]):
             raise ValueError(
-                f"--{name.replace('_', '-')} holds a password, which everybody would see in the job's command "
-                f"line and log: leave it out, and set {variable} on the head node or send it with --env {variable}"
+                f"--{name.replace('_', '-')} holds a password, which all would see in the job's command line "
+                f"and log: leave it out; set {variable} on the head node, or send it with --env {variable}"
             )
     # Weights are looked for where the job runs.
     return StudyConfig(**values | {"weights": "auto"})

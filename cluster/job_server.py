@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -86,6 +87,10 @@ class JobServer:
             self.check()
             for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):  # they would win over the address
                 os.environ.pop(name, None)
+            # They tell of each upload and each closed connection.
+            for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+                logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
+            logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
             self._client = JobSubmissionClient(self.address, headers=dict(self._headers))
         return self._client
 

@@ -150,8 +150,10 @@ def _spawn(record: ClusterRecord, number: int, *, cpus: int) -> int:
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--dashboard-agent-listen-port={_free_port()}",
     ]
+    # With a folder in common, one node would unpack a job's code over that which another's processes run.
+    command += [f"--temp-dir={record.temp_dir}/{number}"]
     if number == HEAD:
-        command += ["--head", f"--port={record.gcs_port}", f"--temp-dir={record.temp_dir}"]
+        command += ["--head", f"--port={record.gcs_port}"]
         command += [f"--dashboard-host={record.host}", f"--dashboard-port={record.dashboard_port}"]
         command += [f"--ray-client-server-port={_free_port()}"]
     else:
