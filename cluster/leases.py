@@ -18,6 +18,8 @@ class LeasedTrial:
     """Epochs the database already has."""
     checkpoint_epochs: tuple[int, ...] = ()
     """Where the scheduler may pause it: the worker leaves a checkpoint there."""
+    until_epoch: int | None = None
+    """Where the lease ends for it, with a checkpoint; a worker cannot be told to drop one of several."""
 
     def as_config(self) -> dict[str, Any]:
         return {
@@ -26,6 +28,7 @@ class LeasedTrial:
             "config": dict(self.config),
             "done_epochs": self.done_epochs,
             "checkpoint_epochs": list(self.checkpoint_epochs),
+            "until_epoch": self.until_epoch,
         }
 
 

@@ -8,17 +8,17 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cluster.storage import open_storage
+from cluster.trial_rows import param_row, utc_now, write_attrs
 
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
@@ -85,6 +85,15 @@ class Ending:
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewTrial:
+    """A trial that was proposed: RUNNING, or ended at once."""
+
+    trial: FrozenTrial
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    ending: Ending | None = None
+
+
 class Records:
     """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
 
@@ -98,24 +107,21 @@ class Records:
         self.study_id = self._patiently(lambda: self._find_or_create(study, directions, new=new))
         self._trial_ids: dict[int, int] = {}
 
-    def add_trial(
-        self, trial: FrozenTrial, *, attrs: Mapping[str, Any], ending: Ending | None = None
-    ) -> None:
-        """Write a proposed trial, whole, under the number it already has: RUNNING, or ended at once."""
-        self._patiently(lambda: self._add_trial(trial, attrs, ending))
-
     def record(
         self,
         epochs: Iterable[EpochRecord] = (),
         endings: Iterable[Ending] = (),
         attrs: Mapping[int, Mapping[str, Any]] | None = None,
+        new: Iterable[NewTrial] = (),
     ) -> None:
-        """Write epochs, ends of trials and attributes by trial number: all of it, or nothing.
+        """Write epochs, ends of trials, attributes by trial number, and new trials: all of it, or nothing.
 
-        A row that is already there is overwritten: a replayed epoch is the same epoch.
+        A row that is already there is overwritten: a replayed epoch is the same epoch. New trials get the
+        numbers that they already have.
         """
-        epochs, endings = list(epochs), list(endings)
-        self._patiently(lambda: self._record(epochs, endings, attrs or {}))
+        epochs, endings, new, attrs = list(epochs), list(endings), list(new), attrs or {}
+        if epochs or endings or new or attrs:
+            self._patiently(lambda: self._record(epochs, endings, attrs, new))
 
     def load(self) -> list[TrialRecord]:
         """Every trial by number, in a handful of queries (Optuna's get_trials takes 18 s for 10,000)."""
@@ -152,31 +158,37 @@ class Records:
                 ) from None
             return study_id
 
-    def _add_trial(self, trial: FrozenTrial, attrs: Mapping[str, Any], ending: Ending | None) -> None:
-        with self._engine.begin() as connection:
-            # A commit whose answer got lost is tried again: the row may be there.
-            if self._find_id(connection, trial.number) is not None:
-                return
-            row = {"number": trial.number, "study_id": self.study_id, "state": TrialState.RUNNING}
-            statement = sa.insert(_TRIALS).values(row | {"datetime_start": _utc_now()})
-            inserted = connection.execute(statement).inserted_primary_key
-            assert inserted is not None
-            trial_id = int(inserted[0])
-            if trial.params:
-                connection.execute(sa.insert(_PARAMS), [_param_row(trial_id, trial, n) for n in trial.params])
-            _write_attrs(connection, _USER, trial_id, attrs)
-            _write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs)
-            self._trial_ids[trial.number] = trial_id
-            if ending is not None:
-                self._write_ending(connection, ending)
+    def _add_trial(self, connection: sa.Connection, new: NewTrial) -> None:
+        trial = new.trial
+        # A commit whose answer got lost is tried again: the row may be there.
+        if self._find_id(connection, trial.number) is not None:
+            return
+        row = {"number": trial.number, "study_id": self.study_id, "state": TrialState.RUNNING}
+        statement = sa.insert(_TRIALS).values(row | {"datetime_start": utc_now()})
+        inserted = connection.execute(statement).inserted_primary_key
+        assert inserted is not None
+        trial_id = int(inserted[0])
+        if trial.params:
+            connection.execute(sa.insert(_PARAMS), [param_row(trial_id, trial, n) for n in trial.params])
+        write_attrs(connection, _USER, trial_id, new.attrs, is_new=True)
+        write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs, is_new=True)
+        self._trial_ids[trial.number] = trial_id
+        if new.ending is not None:
+            self._write_ending(connection, new.ending)
 
     def _record(
-        self, epochs: list[EpochRecord], endings: list[Ending], attrs: Mapping[int, Mapping[str, Any]]
+        self,
+        epochs: list[EpochRecord],
+        endings: list[Ending],
+        attrs: Mapping[int, Mapping[str, Any]],
+        new: list[NewTrial],
     ) -> None:
         with self._engine.begin() as connection:
+            for trial in new:
+                self._add_trial(connection, trial)
             self._write_epochs(connection, epochs)
             for number, values in attrs.items():
-                _write_attrs(connection, _USER, self._trial_id(connection, number), values)
+                write_attrs(connection, _USER, self._trial_id(connection, number), values)
             for ending in endings:
                 self._write_ending(connection, ending)
 
@@ -199,15 +211,15 @@ class Records:
 
     def _write_ending(self, connection: sa.Connection, ending: Ending) -> None:
         trial_id = self._trial_id(connection, ending.trial)
-        done = {"state": ending.state, "datetime_complete": _utc_now()}
+        done = {"state": ending.state, "datetime_complete": utc_now()}
         connection.execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(done))
         connection.execute(sa.delete(_VALUES).where(_VALUES.c.trial_id == trial_id))
         for objective, number in enumerate(ending.values or ()):
             value, kind = models.TrialValueModel.value_to_stored_repr(number)
             row = {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
             connection.execute(sa.insert(_VALUES).values(row))
-        _write_attrs(connection, _USER, trial_id, ending.attrs)
-        _write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
+        write_attrs(connection, _USER, trial_id, ending.attrs)
+        write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
 
     def _trial_id(self, connection: sa.Connection, number: int) -> int:
         if number not in self._trial_ids:
@@ -261,28 +273,6 @@ class Records:
         return connection.execute(
             query.where(_TRIALS.c.study_id == self.study_id).order_by(*table.primary_key.columns)
         )
-
-
-def _param_row(trial_id: int, trial: FrozenTrial, name: str) -> dict[str, Any]:
-    distribution = trial.distributions[name]
-    value = distribution.to_internal_repr(trial.params[name])
-    row = {"trial_id": trial_id, "param_name": name, "param_value": value}
-    return row | {"distribution_json": distribution_to_json(distribution)}
-
-
-def _write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attrs: Mapping[str, Any]) -> None:
-    if not attrs:
-        return
-    same = (table.c.trial_id == trial_id, table.c.key.in_(list(attrs)))
-    connection.execute(sa.delete(table).where(*same))
-    rows = [
-        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()
-    ]
-    connection.execute(sa.insert(table), rows)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # Optuna keeps naive UTC
 
 
 def _cause(error: Exception) -> str:

@@ -6,18 +6,21 @@ import enum
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cluster.endings import make_ending, verdict_of_error
+from cluster.grouping import GroupOf
+from cluster.lease_choice import LeaseChoice
 from cluster.leases import Decision, Lease, LeaseError, Report
 from cluster.proposals import Proposals, Space
-from cluster.records import Ending, EpochRecord, Records, TrialRecord
+from cluster.records import Ending, EpochRecord, NewTrial, Records
 from cluster.schedulers import Scheduler
 from cluster.scores import Scores
 from cluster.searchers import MakeSampler
-from cluster.stopping import FailureStreak, GainWatch
-from cluster.trial_status import TrialStatus, rebuild_status
-from cluster.verdicts import Verdict, judge, last_line, make_decision
+from cluster.stopping import FailureStreak, GainWatch, replay
+from cluster.trial_status import TrialStatus, charge_together, rebuild_statuses
+from cluster.verdicts import Verdict, judge, last_line, make_decision, make_row
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, if it came no further in between."""
@@ -48,13 +51,14 @@ class Search:
         max_epochs: int,
         num_startup: int = 10,
         patience: int | None = None,
+        group_of: GroupOf = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take up the study where its records end.
 
         `space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
         Infeasible. `priors` are (name, configuration) of published recipes, tried first. The first metric is
-        what schedulers and the ranking go by.
+        what schedulers and the ranking go by. Trials of one group share a lease, up to its next rung.
         """
         self.num_trials, self.max_epochs = num_trials, max_epochs
         self.failure: str | None = None
@@ -66,10 +70,18 @@ class Search:
         self._open: dict[int, Lease] = {}
         self._streak = FailureStreak()
         history = records.load()
-        self.trials = {record.number: rebuild_status(record) for record in history}
-        self._watch = GainWatch(patience, self._replay(history))
-        self._unfinished = deque(number for number, trial in self.trials.items() if trial.is_active)
-        self._paused = {n for n, trial in self.trials.items() if trial.paused and trial.outcome is None}
+        self.trials = rebuild_statuses(history)
+        self._watch = GainWatch(patience, replay(history, self.trials, self.scores))
+        self._choice = LeaseChoice(
+            self.trials,
+            scheduler=scheduler,
+            scores=self.scores,
+            group_of=group_of,
+            num_trials=num_trials,
+            ask=self._ask,
+        )
+        self._new: list[NewTrial] = []
+        """Proposed, but not written yet: killed now, the next run proposes them again."""
         used = {record.attrs.get("prior") for record in history}
         self._priors = deque((name, config) for name, config in priors if name not in used)
         self._proposals = Proposals(
@@ -85,11 +97,9 @@ class Search:
 
     def next_lease(self) -> Lease | Done | None:
         """The next trial to run; None while only running ones could bring more, DONE after the last."""
-        lease = None if self.stopping else self._resume() or self._promote() or self._propose()
-        if lease is None and not self.stopping:
-            lease = self._promote(is_last=True)
-        if lease is not None:
-            self._open |= {leased.trial: lease for leased in lease.trials}
+        members = self._choose_members()
+        lease = self._hand_out(members) if members or self._new else None
+        if lease is not None and lease.trials:
             return lease
         if self._open and not self.stopping:
             return None
@@ -100,10 +110,13 @@ class Search:
     def lease_started(self, lease: Lease) -> None:
         """Its worker is up: the waiting for it does not count as the trial's time."""
         for leased in lease.trials:
-            self.trials[leased.trial].started = self._now()
+            trial = self.trials[leased.trial]
+            trial.started = trial.charged = self._now()
 
     def receive(self, reports: Iterable[Report], *, worker: str | None = None) -> list[Decision]:
         """Decide about each report and write reports and decisions, in one transaction, before they act."""
+        reports = list(reports)
+        self._charge(self._open.get(reports[0].trial) if reports else None)
         decisions: list[Decision] = []
         rows: list[EpochRecord] = []
         endings: list[Ending] = []
@@ -117,14 +130,15 @@ class Search:
                 trial.worker = worker
                 attrs.setdefault(trial.number, {})["worker"] = worker
             verdict = self._judge(report, trial)
-            rows += self._note_epoch(trial, report, verdict)
+            if report.metrics:  # else it failed before the epoch's end
+                trial.note_epoch(report.epoch, verdict.recorded_as)
+                rows.append(make_row(report, verdict, now=self._now()))
             if verdict.outcome is not None:
                 endings.append(self._end(trial, verdict))
             elif verdict.paused:
                 attrs.setdefault(trial.number, {}).update(self._pause(trial))
             decisions.append(make_decision(trial, report.epoch, verdict))
-        if rows or endings or attrs:
-            self._records.record(rows, endings, attrs)
+        self._records.record(rows, endings, attrs)
         for row in rows:
             self._proposals.report(row.trial, row.epoch, self.scores.value(row.metrics))
         self._tell(endings)
@@ -132,20 +146,35 @@ class Search:
 
     def lease_ended(self, lease: Lease, error: LeaseError | None = None) -> list[Decision]:
         """The worker is done with the lease: its unfinished trials are tried again, kept, or given up."""
-        decisions = []
+        self._charge(lease)
+        decisions: list[Decision] = []
+        retried = []
         for leased in lease.trials:
             if self._open.get(leased.trial) is not lease:
                 continue
             del self._open[leased.trial]
             trial = self.trials[leased.trial]
-            if trial.is_active:
-                decisions += self._give_up_or_retry(trial, error)
+            if not trial.is_active:
+                continue
+            if trial.is_at_lease_end:
+                self._choice.waiting.put_back(trial)
+            elif self._is_retried(trial, error):
+                retried.append(trial)
+            else:
+                decisions += self._give_up(trial, error)
+        # At once: a driver that dies before the next attempt must not forget a crash.
+        self._records.record(attrs={trial.number: {"crashes": trial.crashes} for trial in retried})
+        self._choice.waiting.retry(retried)
         return decisions
 
     def stop(self, failure: str | None = None) -> None:
         """Hand out nothing more; what runs may finish its epoch and is continued by the next run."""
         self.stopping = True
         self.failure = self.failure or failure
+
+    def set_slots(self, slots: int) -> None:
+        """How many leases run at once: it bounds how many trials one may hold."""
+        self._choice.slots = slots
 
     @property
     def finished(self) -> bool:
@@ -173,63 +202,53 @@ class Search:
         """Number and metric of the best trial that ran to its end: only those leave their weights."""
         return self.scores.best(counts=lambda n: self.trials[n].outcome == "complete")
 
-    def _replay(self, history: Iterable[TrialRecord]) -> list[tuple[float, bool, bool]]:
-        """Take the recorded epochs in, in the order they came; when each, did it gain, did its trial end."""
-        rows = sorted((row for record in history for row in record.epochs.values()), key=_arrival)
-        seen = []
-        for row in rows:
-            trial = self.trials[row.trial]
-            gained = row.decision != "failed" and self.scores.note(row.trial, row.epoch, row.metrics)
-            seen.append((row.arrival, gained, trial.outcome is not None and row.epoch == trial.num_epochs))
-        return seen
-
-    def _resume(self) -> Lease | None:
-        return self._hand_out(self.trials[self._unfinished.popleft()]) if self._unfinished else None
-
-    def _promote(self, *, is_last: bool = False) -> Lease | None:
-        if not self._paused:
-            return None
-        paused = {n: self.trials[n].num_epochs for n in self._paused}
+    def _choose_members(self) -> list[TrialStatus]:
+        if self.stopping:
+            return []
         running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
-        chosen = self._scheduler.promote(
-            paused=paused, running=running, curves=self.scores.curves, is_last=is_last
-        )
-        return None if chosen is None else self._hand_out(self.trials[chosen])
+        members = self._choice.choose(running)
+        if not members and not self.stopping:
+            members = self._choice.choose_last(running)
+        return [] if self.stopping else members  # a new trial may have been one failure too many
 
-    def _hand_out(self, trial: TrialStatus) -> Lease:
-        """A trial that has been handed out before, once more."""
-        self._paused.discard(trial.number)
-        lease = self._lease(trial)
-        self._records.record(attrs={trial.number: trial.attempt_attrs()})
+    def _hand_out(self, members: Sequence[TrialStatus]) -> Lease:
+        """Write the next attempts of all members at once, and whatever was proposed meanwhile."""
+        lease = self._choice.lease(sorted(members, key=lambda trial: trial.number), now=self._now())
+        attrs = {trial.number: trial.attempt_attrs() for trial in members}
+        new = [replace(one, attrs={**one.attrs, **attrs.pop(one.trial.number, {})}) for one in self._new]
+        self._new = []
+        self._records.record(new=new, attrs=attrs)
+        self._open |= {leased.trial: lease for leased in lease.trials}
         return lease
 
-    def _lease(self, trial: TrialStatus) -> Lease:
-        rungs = self._scheduler.rungs(int(trial.config["epochs"]))
-        return Lease(trials=(trial.lease(now=self._now(), checkpoint_epochs=rungs),))
-
-    def _propose(self) -> Lease | None:
+    def _ask(self) -> TrialStatus | None:
+        """The next proposal that can run; None behind the last."""
         while self._proposals.num_trials < self.num_trials and not self.stopping:
-            name, prior = self._priors.popleft() if self._priors else (None, None)
-            proposal = self._proposals.ask(prior)
-            config = {"epochs": self.max_epochs} | proposal.config
-            trial = TrialStatus(number=proposal.trial.number, config=config)
-            self.trials[trial.number] = trial
-            lease = self._lease(trial)
-            attrs = {"config": config} | trial.attempt_attrs() | ({"prior": name} if name else {})
-            ending = None if proposal.error is None else self._end(trial, verdict_of_error(proposal.error))
-            self._records.add_trial(proposal.trial, attrs=attrs, ending=ending)
-            if ending is None:
-                return lease
-            self._tell([ending])
+            trial = self._propose()
+            if trial.outcome is None:
+                return trial
         return None
+
+    def _propose(self) -> TrialStatus:
+        name, prior = self._priors.popleft() if self._priors else (None, None)
+        proposal = self._proposals.ask(prior)
+        config = {"epochs": self.max_epochs} | proposal.config
+        now = self._now()
+        trial = TrialStatus(number=proposal.trial.number, config=config, started=now, charged=now)
+        self.trials[trial.number] = trial
+        ending = None if proposal.error is None else self._end(trial, verdict_of_error(proposal.error))
+        attrs = {"config": config} | trial.attempt_attrs() | ({"prior": name} if name else {})
+        self._new.append(NewTrial(trial=proposal.trial, attrs=attrs, ending=ending))
+        if ending is not None:
+            self._tell([ending])
+        return trial
 
     def _prune_paused(self) -> None:
         """Nobody comes any more whom they could be compared with."""
-        endings = [self._end(self.trials[n], Verdict(outcome="pruned")) for n in sorted(self._paused)]
-        self._paused.clear()
-        if endings:
-            self._records.record(endings=endings)
-            self._tell(endings)
+        endings = [self._end(self.trials[n], Verdict(outcome="pruned")) for n in sorted(self._choice.paused)]
+        self._choice.paused.clear()
+        self._records.record(endings=endings)
+        self._tell(endings)
 
     def _judge(self, report: Report, trial: TrialStatus) -> Verdict:
         best = self.scores.best()
@@ -239,45 +258,31 @@ class Search:
             self.stopping = self.stopping or self.out_of_gain
         return verdict
 
-    def _note_epoch(self, trial: TrialStatus, report: Report, verdict: Verdict) -> list[EpochRecord]:
-        if not report.metrics:
-            return []  # it failed before the epoch's end
-        trial.note_epoch(report.epoch, verdict.recorded_as)
-        row = EpochRecord(
-            trial=trial.number,
-            epoch=report.epoch,
-            attempt=report.attempt,
-            metrics={name: float(value) for name, value in report.metrics.items()},
-            arrival=self._now(),
-            decision=verdict.recorded_as,
-        )
-        return [row]
-
     def _pause(self, trial: TrialStatus) -> dict[str, Any]:
         trial.paused = True
-        self._paused.add(trial.number)
-        trial.end_attempt(now=self._now())
+        self._choice.paused.add(trial.number)
+        trial.charge(now=self._now())
         return trial.attempt_attrs()
 
     def _end(self, trial: TrialStatus, verdict: Verdict) -> Ending:
         if not trial.paused:
-            trial.end_attempt(now=self._now())
+            trial.charge(now=self._now())
         failure = self._streak.note(verdict.outcome or "", verdict.reason, last_line(verdict.traceback))
         if failure is not None:
             self.stop(failure)
         return make_ending(trial, verdict, values=self.scores.best_values(trial.number), now=self._now())
 
-    def _give_up_or_retry(self, trial: TrialStatus, error: LeaseError | None) -> list[Decision]:
+    def _is_retried(self, trial: TrialStatus, error: LeaseError | None) -> bool:
+        """Whether a trial that its worker left is tried again, in this run or the next."""
         transient = error is not None and error.transient
         if self.stopping and (error is None or transient):
-            return []
-        if transient and trial.crashes < MAX_CRASHES:
-            trial.crashes += 1
-            trial.end_attempt(now=self._now())
-            # At once: a driver that dies before the next attempt must not forget it.
-            self._records.record(attrs={trial.number: {"crashes": trial.crashes}})
-            self._unfinished.appendleft(trial.number)
-            return []
+            return True
+        if not transient or trial.crashes >= MAX_CRASHES:
+            return False
+        trial.crashes += 1
+        return True
+
+    def _give_up(self, trial: TrialStatus, error: LeaseError | None) -> list[Decision]:
         error = error or LeaseError(message="the worker ended the trial without an outcome", transient=False)
         verdict = Verdict(outcome="failed", reason=error.reason, traceback=error.message)
         ending = self._end(trial, verdict)
@@ -285,10 +290,10 @@ class Search:
         self._tell([ending])
         return [make_decision(trial, trial.num_epochs, verdict)]
 
+    def _charge(self, lease: Lease | None) -> None:
+        leased = (self.trials[number] for number, other in self._open.items() if other is lease)
+        charge_together([trial for trial in leased if trial.is_active], now=self._now())
+
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._proposals.tell(ending)
-
-
-def _arrival(row: EpochRecord) -> float:
-    return row.arrival

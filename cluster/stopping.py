@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from cluster.records import EpochRecord, TrialRecord
+from cluster.scores import Scores
+from cluster.trial_status import TrialStatus
 
 FAILURE_STREAK = 5
 """So many failed trials in a row stop the study: the next would fail too."""
@@ -47,3 +51,20 @@ class GainWatch:
     @property
     def is_over(self) -> bool:
         return self._patience is not None and self._ended_since >= self._patience
+
+
+def replay(
+    history: Iterable[TrialRecord], trials: Mapping[int, TrialStatus], scores: Scores
+) -> list[tuple[float, bool, bool]]:
+    """Take the recorded epochs into the scores, in the order they came; what a GainWatch asks of each."""
+    rows = sorted((row for record in history for row in record.epochs.values()), key=_arrival)
+    seen = []
+    for row in rows:
+        trial = trials[row.trial]
+        gained = row.decision != "failed" and scores.note(row.trial, row.epoch, row.metrics)
+        seen.append((row.arrival, gained, trial.outcome is not None and row.epoch == trial.num_epochs))
+    return seen
+
+
+def _arrival(row: EpochRecord) -> float:
+    return row.arrival

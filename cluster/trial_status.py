@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,12 @@ class TrialStatus:
     """Of earlier attempts."""
     started: float = 0.0
     """When this attempt began, unix time."""
+    charged: float = 0.0
+    """Until when its time is in `seconds`."""
+    lease_number: int | None = None
+    """Of the lease that it last shared, or could have shared, with others."""
+    until_epoch: int | None = None
+    """Where that lease ends for it; None: with the trial."""
     outcome: str | None = None
     """complete | pruned | failed | infeasible; None: it goes on."""
     worker: str | None = None
@@ -32,13 +40,15 @@ class TrialStatus:
     def lease(self, *, now: float, checkpoint_epochs: tuple[int, ...] = ()) -> LeasedTrial:
         """Begin the next attempt."""
         self.attempt += 1
-        self.started, self.paused = now, False
+        self.started = self.charged = now
+        self.paused = False
         return LeasedTrial(
             trial=self.number,
             attempt=self.attempt,
             config=self.config,
             done_epochs=self.num_epochs,
             checkpoint_epochs=checkpoint_epochs,
+            until_epoch=self.until_epoch,
         )
 
     def note_epoch(self, epoch: int, decision: str) -> None:
@@ -55,17 +65,44 @@ class TrialStatus:
     def num_epochs(self) -> int:
         return max(self.decisions, default=0)
 
-    def end_attempt(self, *, now: float) -> None:
-        self.seconds += max(0.0, now - self.started)
+    @property
+    def is_cut_off(self) -> bool:
+        """Its shared lease went further, as the records have it."""
+        return self.lease_number is not None and not self.is_at_lease_end
+
+    @property
+    def is_at_lease_end(self) -> bool:
+        return self.until_epoch is not None and self.num_epochs >= self.until_epoch
+
+    def charge(self, *, now: float, sharers: int = 1) -> None:
+        """Count its share of the time since the last charge: trials of one lease share their worker's."""
+        self.seconds += max(0.0, now - self.charged) / sharers
+        self.charged = now
 
     def attempt_attrs(self) -> dict[str, Any]:
         """What the database must know before the attempt begins: older ones are fenced by it."""
         attrs = {"attempts": self.attempt, "attempt_started": self.started}
-        return attrs | {"seconds": round(self.seconds, 3), "crashes": self.crashes}
+        attrs |= {"seconds": round(self.seconds, 3), "crashes": self.crashes}
+        shared = {"lease": self.lease_number, "until_epoch": self.until_epoch}
+        return attrs | (shared if self.lease_number is not None else {})
 
 
-def rebuild_status(record: TrialRecord) -> TrialStatus:
-    """The status as the run before left it."""
+def charge_together(trials: Iterable[TrialStatus], *, now: float) -> None:
+    """Count the time since the last charge for trials on one worker, which those that still run share."""
+    running = [trial for trial in trials if not trial.is_at_lease_end]
+    for trial in running:
+        trial.charge(now=now, sharers=len(running))
+
+
+def rebuild_statuses(history: Iterable[TrialRecord]) -> dict[int, TrialStatus]:
+    """All trials as the run before left them, by number."""
+    history = list(history)
+    sharers = Counter(record.attrs.get("lease") for record in history)
+    sharers[None] = 1
+    return {record.number: _rebuild(record, sharers=sharers[record.attrs.get("lease")]) for record in history}
+
+
+def _rebuild(record: TrialRecord, *, sharers: int) -> TrialStatus:
     attrs = record.attrs
     newest = record.epochs[max(record.epochs)] if record.epochs else None
     status = TrialStatus(
@@ -76,6 +113,9 @@ def rebuild_status(record: TrialRecord) -> TrialStatus:
         decisions={epoch: row.decision for epoch, row in record.epochs.items()},
         seconds=attrs.get("seconds", 0.0),
         started=attrs.get("attempt_started", 0.0),
+        charged=attrs.get("attempt_started", 0.0),
+        lease_number=attrs.get("lease"),
+        until_epoch=attrs.get("until_epoch"),
         outcome=attrs.get("outcome"),
         worker=attrs.get("worker"),
         # Handed out again since, it has a newer attempt than the epoch it was paused at.
@@ -83,5 +123,5 @@ def rebuild_status(record: TrialRecord) -> TrialStatus:
     )
     if status.is_active:  # the attempt that was cut off counts up to its last sign of life
         arrivals = (row.arrival for row in record.epochs.values())
-        status.end_attempt(now=max(arrivals, default=status.started))
+        status.charge(now=max(arrivals, default=status.started), sharers=sharers)
     return status

@@ -51,6 +51,7 @@ class Bridge:
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
         if len(self.leases) >= self.slots and not self.search.stopping:
             return None
+        self.search.set_slots(self.slots)
         lease = self.search.next_lease()
         if lease is DONE:
             return str(Searcher.FINISHED)
@@ -140,6 +141,7 @@ class SchedulerAdapter(FIFOScheduler):
 
         A Callback would be told of that, but with any callback Tune imports MLflow to count users (1.1 s).
         """
+        tune_controller.update_max_pending_trials(self._bridge.slots)  # nodes come and go
         live = {trial.trial_id: trial for trial in tune_controller.get_live_trials()}
         for tune_id, trial in live.items():
             if trial.status == TuneTrial.RUNNING:

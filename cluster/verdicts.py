@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cluster.leases import Decision, Report
+from cluster.records import EpochRecord
 from cluster.schedulers import Scheduler
 from cluster.scores import Scores
 from cluster.trial_status import TrialStatus
@@ -55,6 +56,17 @@ def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Sche
         seed=seed,
     )
     return Verdict(outcome="pruned" if action == "stop" else None, paused=action == "pause")
+
+
+def make_row(report: Report, verdict: Verdict, *, now: float) -> EpochRecord:
+    return EpochRecord(
+        trial=report.trial,
+        epoch=report.epoch,
+        attempt=report.attempt,
+        metrics={name: float(value) for name, value in report.metrics.items()},
+        arrival=now,
+        decision=verdict.recorded_as,
+    )
 
 
 def make_decision(trial: TrialStatus, epoch: int, verdict: Verdict) -> Decision:

@@ -16,7 +16,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cluster.records import Ending, EpochRecord, Records
+from cluster.records import Ending, EpochRecord, NewTrial, Records
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def epoch(trial: int, number: int, **changes: object) -> EpochRecord:
 
 def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
     attrs = {"config": {"depth": "all", "names": ["ä", "b"]}, "attempts": 1}
-    records.add_trial(frozen(0), attrs=attrs)
+    records.record(new=[NewTrial(trial=frozen(0), attrs=attrs)])
     records.record(
         [epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], attrs={0: {"worker": "w"}}
     )
@@ -69,7 +69,7 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
 
 
 def test_optuna_reads_the_study_as_its_own(records: Records, tmp_path: Path) -> None:
-    records.add_trial(frozen(0), attrs={})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     ending = Ending(trial=0, state=TrialState.COMPLETE, values=(0.75,), attrs={})
     records.record([epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], [ending])
 
@@ -82,7 +82,7 @@ def test_optuna_reads_the_study_as_its_own(records: Records, tmp_path: Path) -> 
 
 
 def test_a_replayed_epoch_overwrites_its_row(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     records.record([epoch(0, 1)])
 
     records.record([epoch(0, 1, attempt=2, metrics={"val_accuracy": 0.6})])
@@ -92,7 +92,7 @@ def test_a_replayed_epoch_overwrites_its_row(records: Records) -> None:
 
 
 def test_a_report_is_written_whole_or_not_at_all(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={})])
 
     with pytest.raises(AssertionError, match="trial 7 was never added"):
         records.record([epoch(0, 1), epoch(7, 1)])
@@ -101,8 +101,8 @@ def test_a_report_is_written_whole_or_not_at_all(records: Records) -> None:
 
 
 def test_a_trial_added_twice_is_there_once(records: Records) -> None:
-    records.add_trial(frozen(0), attrs={"attempts": 1})
-    records.add_trial(frozen(0), attrs={"attempts": 1})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={"attempts": 1})])
+    records.record(new=[NewTrial(trial=frozen(0), attrs={"attempts": 1})])
 
     assert len(records.load()) == 1
 
@@ -110,7 +110,7 @@ def test_a_trial_added_twice_is_there_once(records: Records) -> None:
 def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
     records: Records, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    records.add_trial(frozen(0), attrs={})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     (tmp_path / "study.db").chmod(0o644)
     broken = threading.Event()
 
@@ -139,7 +139,7 @@ def test_a_database_that_another_process_has_locked_is_waited_for(
 ) -> None:
     monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
     records = open_records(tmp_path)
-    records.add_trial(frozen(0), attrs={})
+    records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     script = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.readline(); c.execute('COMMIT')"
