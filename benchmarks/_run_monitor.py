@@ -51,9 +51,9 @@ class RunMonitor:
         self._ended = threading.Event()
         self._main_thread = threading.get_native_id()
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
-        for target, names in ((records, ("record", "add_trial")), (search, ("next_lease", "receive"))):
-            for name in names:
-                self._time_calls(target, name)
+        self._time_calls(records, "record")
+        self._time_calls(search, "next_lease")
+        self._time_calls(search, "receive")
 
     def __enter__(self) -> RunMonitor:
         self._began = time.monotonic()

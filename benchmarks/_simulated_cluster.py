@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
+
 from cluster.session import REPOSITORY
 
 OBJECT_STORE_BYTES = 80 * 2**20
-"""Of each node: the smallest that Ray takes; nothing is put there."""
+"""Of each node: about the smallest that Ray takes; nothing is put there."""
 
 
 @contextmanager
-def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> Iterator[str]:
-    """Start the nodes, give the address of their head, and end them."""
+def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> Iterator[None]:
+    """Start the nodes, connect this process to them, and end them."""
     from ray.cluster_utils import Cluster
 
     # Before the nodes: their workers inherit it. Without bytecode 64 of them would compile the same imports.
@@ -29,6 +32,9 @@ def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> It
     try:
         for _ in range(num_nodes - 1):
             nodes.add_node(**node)
-        yield nodes.address
+        # Without a runtime_env, which would leave the workers that each node starts ahead unused.
+        ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
     finally:
+        ray.shutdown()
         nodes.shutdown()

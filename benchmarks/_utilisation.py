@@ -30,6 +30,8 @@ class Utilisation:
 
     share: float
     """Busy time over slot time."""
+    workers: int
+    """Processes that ran epochs: with more than slots some were thrown away, with fewer some never came up."""
     window_seconds: float
     ramp_up_seconds: float
     between_epochs: tuple[float, float]
@@ -51,6 +53,7 @@ def find_utilisation(records: Sequence[TrialRecord], *, slots: int, began: float
     same, other = _find_gaps([epoch for epoch in epochs if start <= epoch.began <= end])
     return Utilisation(
         share=busy / (window * slots),
+        workers=len(first),
         window_seconds=window,
         ramp_up_seconds=start - began,
         between_epochs=_quantiles(same),
