@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainables.config import StudySettings, TrialConfig
 from trainables.data.mixing import Mix
@@ -15,8 +17,10 @@ from trainables.model.classifier import Classifier
 from trainables.model.stages import stage_levels
 from trainables.sharing.parts import ViewSettings
 from trainables.training.averaging import WeightAverage
+from trainables.training.memory import FittingSize
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase
+from trainables.training.updates import Forward, Updates
 
 
 def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
@@ -32,6 +36,32 @@ def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Pha
         levels=stage_levels(classifier.backbone),
     )
     return make_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def make_updates(
+    config: TrialConfig,
+    *,
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    micro_batch: FittingSize,
+    changing: Sequence[Tensor],
+    num_classes: int,
+    class_weights: Tensor | None,
+    device: str,
+) -> Updates:
+    """How the trial's batches become updates."""
+    return Updates(
+        forward=forward,
+        optimizer=optimizer,
+        num_classes=num_classes,
+        micro_batch=micro_batch,
+        changing=changing,
+        mixup_alpha=config.mixup_alpha,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights,
+        gradient_clip=config.gradient_clip,
+        device=device,
+    )
 
 
 def make_average(

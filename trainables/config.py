@@ -287,6 +287,9 @@ class StudySettings:
     activation_dtype: Literal["auto", "float16", "float32"] = "auto"
     """What the frozen part's output is rounded to, cached or not; auto = by its size."""
 
+    compile: bool = False
+    """Put what trains through torch.compile."""
+
     max_params: int | None = None
     """A larger classifier is infeasible."""
 

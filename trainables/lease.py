@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainables.accelerator import limit_memory
 from trainables.config import StudySettings
 from trainables.limits import OutsideLimits, check_limits
 from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
+from trainables.run_state import continue_from, state_of
 from trainables.training.checkpoints import (
     Superseded,
     begin_attempt,
@@ -23,6 +25,7 @@ from trainables.training.checkpoints import (
     save_state,
 )
 from trainables.training.loop import Diverged
+from trainables.training.memory import is_out_of_memory
 from trainables.training.team import Team
 
 CHECKPOINT_SECONDS = 10.0
@@ -69,6 +72,8 @@ class LeasedRun:
 
     def _start(self) -> list[Report]:
         prepare_processor(self.settings.threads)
+        if self.settings.use_gpu:
+            limit_memory(self.settings.gpus_per_worker)
         self.run = TrialRun(self.lease, self.settings, team=self.team)
         check_limits(
             self.run.classifier,
@@ -80,7 +85,7 @@ class LeasedRun:
             begin_attempt(self.run.directory, self.run.attempt)
         state = load_checkpoint(self.run.directory) if self.run.attempt > 1 else None
         if state is not None:
-            self.run.load_state(state)
+            continue_from(self.run, state)
         lacking = [record for record in self.run.records if record["epoch"] > self.lease["done_epochs"]]
         return [{**record, "attempt": self.run.attempt} for record in lacking]
 
@@ -94,7 +99,7 @@ class LeasedRun:
             run.epoch in self.lease.get("checkpoint_epochs", ())  # the scheduler may pause it here
             or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         ):
-            save_checkpoint(run.directory, run.state(), attempt=run.attempt)
+            save_checkpoint(run.directory, state_of(run), attempt=run.attempt)
             self._saved_at = time.monotonic()
 
     def _end(
@@ -155,6 +160,6 @@ def reason_of(error: BaseException) -> str:
     """Why a trial failed: diverged, out of memory, data or bug."""
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return "out of memory"
     return "data" if isinstance(error, OSError) else "bug"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from trainables.assembly import choose_validated, make_average, make_phase_optimizer, make_view
+from trainables.accelerator import forget_peak, peak_memory_gb
+from trainables.assembly import (
+    choose_validated,
+    make_average,
+    make_phase_optimizer,
+    make_updates,
+    make_view,
+)
 from trainables.config import StudySettings, TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.model.backbones import find_backbone, num_features
@@ -25,28 +29,19 @@ from trainables.sharing.backbone_pool import borrow_backbone
 from trainables.sharing.inputs import Inputs
 from trainables.sharing.parts import ViewSettings, oversampled
 from trainables.sharing.study_data import find_weights, load_parts, open_cache, open_cost_model
-from trainables.training.batches import cut_batches, cut_evaluation
+from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience
 from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
 from trainables.training.memorising import memorise
+from trainables.training.memory import FittingSize
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule
 from trainables.training.team import Team
+from trainables.training.trainable_part import TrainablePart, compiled
+from trainables.training.updates import Updates
 
 Report = dict[str, Any]
-
-
-class _Trainable(torch.nn.Module):
-    """Suffix and head as a module of their own, which is what several workers wrap."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.suffix, self.head = classifier.suffix, classifier.head
-        self._forward = classifier.forward_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self._forward(features)
 
 
 class TrialRun:
@@ -63,8 +58,9 @@ class TrialRun:
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
         self.best, self.patience = Best(), Patience()
+        forget_peak(self.device)
         self._build()
-        self._enter_phase(self.phases[0])
+        self.enter_phase(self.phases[0])
 
     def _build(self) -> None:
         config, settings = self.config, self.settings
@@ -109,16 +105,19 @@ class TrialRun:
         if settings.use_gpu:
             self.classifier.to(memory_format=torch.channels_last)
 
-    def _enter_phase(self, phase: Phase) -> None:
+    def enter_phase(self, phase: Phase) -> None:
         """Set what trains, and start its optimizer and schedule."""
         self.phase, self.step, self.patience = phase, 0, Patience()
         if self.classifier.depth != phase.depth:
             self.classifier.set_depth(phase.depth)
-        self.trainable = self.team.joined(_Trainable(self.classifier))
-        self.optimizer, self.average = None, None
+        trainable = self.team.joined(TrainablePart(self.classifier))
+        self.trainable = compiled(trainable) if self.settings.compile else trainable
+        self.inputs = {name: self._make_inputs(name) for name in ("train", "val")}
+        self.optimizer, self.average, self.updates = None, None, None
         if not self.regime.memorises:
             self.optimizer = make_phase_optimizer(self.config, self.classifier, phase)
             self.average = make_average(self.config, self.classifier, self.optimizer)
+            self.updates = self._make_updates(self.optimizer, trainable)
         config, num_train = self.config, len(self.parts["train"])
         batches = cut_batches(np.arange(num_train), size=config.batch_size, limit=config.steps_per_epoch)
         self.schedule = make_schedule(
@@ -127,7 +126,23 @@ class TrialRun:
             warmup_steps=round(config.warmup_epochs * len(batches)),
             num_train=num_train,
         )
-        self.inputs = {name: self._make_inputs(name) for name in ("train", "val")}
+
+    def _make_updates(self, optimizer: torch.optim.Optimizer, trainable: torch.nn.Module) -> Updates:
+        return make_updates(
+            self.config,
+            forward=self.inputs["train"].forward,
+            optimizer=optimizer,
+            micro_batch=self._fitting("train", self.config.micro_batch_size),
+            changing=tuple(trainable.buffers()),
+            num_classes=len(self.settings.classes),
+            class_weights=self.class_weights,
+            device=str(self.device),
+        )
+
+    def _fitting(self, purpose: str, asked: int | None = None) -> FittingSize:
+        """Workers that train together talk at every pass: one alone cannot make more of them."""
+        network = (self.backbone.key, self.config.head_pooling, self.phase.depth, self.settings.image_size)
+        return FittingSize(asked, key=(purpose, str(self.device), *network), may_shrink=self.team.size == 1)
 
     def _make_inputs(self, part: str) -> Inputs:
         is_train = part == "train"
@@ -165,7 +180,7 @@ class TrialRun:
         started = time.perf_counter()
         self.epoch += 1
         if self.epoch > self.phase.last_epoch:
-            self._enter_phase(self.phases[self.phases.index(self.phase) + 1])
+            self.enter_phase(self.phases[self.phases.index(self.phase) + 1])
         trained = self._memorise() if self.regime.memorises else self._train()
         averaged: AbstractContextManager[None] = self.average.applied() if self.average else nullcontext()
         with averaged:
@@ -192,22 +207,14 @@ class TrialRun:
         config = self.config
         order = draw_order(self.train_labels, config.sampler, generator)
         batches = cut_batches(order, size=config.batch_size, limit=config.steps_per_epoch)
-        assert self.optimizer is not None
+        assert self.updates is not None
         self.classifier.train()
         return train_epoch(
-            self.inputs["train"].forward,
+            self.updates,
             self.inputs["train"].batches(self.team.share_batches(batches), epoch=self.epoch),
-            optimizer=self.optimizer,
             schedule=self.schedule,
             first_step=self.step,
-            num_classes=len(self.settings.classes),
             generator=generator,
-            micro_batch_size=config.micro_batch_size,
-            mixup_alpha=config.mixup_alpha,
-            label_smoothing=config.label_smoothing,
-            class_weights=self.class_weights,
-            gradient_clip=config.gradient_clip,
-            device=str(self.device),
             reduce=self.team.reduce,
         )
 
@@ -235,6 +242,7 @@ class TrialRun:
             num_classes=len(self.settings.classes),
             device=str(self.device),
             reduce=self.team.reduce,
+            fitting=self._fitting("evaluate"),
         )
 
     def _metrics(self, train: TrainResult, val: EvaluationResult, *, seconds: float) -> dict[str, float]:
@@ -247,9 +255,15 @@ class TrialRun:
             "images_per_second": train.images * self.team.size / train.seconds,
             "epoch_seconds": seconds,
             "learning_rate": train.learning_rate,
+            "images_at_once": self._images_at_once(),
+            "peak_memory_gb": peak_memory_gb(self.device),
             "parameters": parameters,
             "trainable_parameters": trainable,
         }
+
+    def _images_at_once(self) -> int:
+        share = self.config.batch_size // self.team.size
+        return self.updates.micro_batch.of(share) if self.updates else EVALUATION_BATCH
 
     def _note_best(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
         value = metrics[self.settings.metric]
@@ -266,36 +280,6 @@ class TrialRun:
             return True
         out_of_patience = self.patience.is_out(self.config.early_stopping_patience)
         return self.phase is self.phases[-1] and (schedule_ended or out_of_patience)
-
-    def state(self) -> dict[str, Any]:
-        """All that a checkpoint needs: tensors, numbers and strings."""
-        return {
-            "attempt": self.attempt,
-            "epoch": self.epoch,
-            "step": self.step,
-            "records": json.dumps(self.records),
-            "trained": self.classifier.trained_state(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
-            "average": self.average.state() if self.average else {},
-            "schedule": self.schedule.state(),
-            "best": asdict(self.best),
-            "patience": self.patience.state(),
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the epoch of a checkpoint."""
-        self.epoch = int(state["epoch"])
-        self._enter_phase(next(phase for phase in self.phases if self.epoch <= phase.last_epoch))
-        self.step = int(state["step"])
-        self.records = json.loads(state["records"])
-        self.classifier.load_trained_state(state["trained"])
-        if self.optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-        if self.average:
-            self.average.load_state(**state["average"])
-        self.schedule.load_state(state["schedule"])
-        self.best = Best(**state["best"])
-        self.patience = Patience(**state["patience"])
 
     def _draw_seed(self, purpose: str, epoch: int = 0) -> int:
         """From the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""

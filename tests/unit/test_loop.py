@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.training.loop import Diverged, TrainResult, evaluate, train_epoch
+from trainables.training.memory import FittingSize
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
+from trainables.training.updates import Updates
 
 CLASSES = 3
 
@@ -28,15 +30,15 @@ def make_network(dropout: float = 0.0) -> nn.Module:
 def train(network: nn.Module, *, batch_size: int = 8, seed: int = 0, **options: Any) -> TrainResult:
     inputs, targets = make_data()
     groups = make_parameter_groups(head=dict(network.named_parameters()), backbone={}, learning_rate=0.5)
+    updates = {name: options.pop(name) for name in list(options) if name in Updates.__dataclass_fields__}
     settings: dict[str, Any] = {
-        "optimizer": make_optimizer("sgd", groups),
         "schedule": make_schedule("constant", total_steps=100),
         "first_step": 0,
-        "num_classes": CLASSES,
         "generator": torch.Generator().manual_seed(seed),
     }
+    made = {"forward": network, "optimizer": make_optimizer("sgd", groups), "num_classes": CLASSES} | updates
     batches = list(zip(inputs.split(batch_size), targets.split(batch_size), strict=True))
-    return train_epoch(network, batches, **settings | options)
+    return train_epoch(Updates(**made), batches, **settings | options)
 
 
 def weights_of(network: nn.Module) -> Tensor:
@@ -47,7 +49,7 @@ def test_micro_batches_train_like_the_whole_batch() -> None:
     whole, parts = make_network(), make_network()
 
     train(whole, batch_size=24)
-    result = train(parts, batch_size=24, micro_batch_size=7)
+    result = train(parts, batch_size=24, micro_batch=FittingSize(7))
 
     torch.testing.assert_close(weights_of(parts), weights_of(whole))
     assert result.next_step == 1
@@ -57,7 +59,7 @@ def test_micro_batches_of_a_mixed_update_share_its_lambda_and_partners() -> None
     whole, parts = make_network(), make_network()
 
     train(whole, batch_size=24, mixup_alpha=1.0, label_smoothing=0.1)
-    train(parts, batch_size=24, mixup_alpha=1.0, label_smoothing=0.1, micro_batch_size=5)
+    train(parts, batch_size=24, mixup_alpha=1.0, label_smoothing=0.1, micro_batch=FittingSize(5))
 
     torch.testing.assert_close(weights_of(parts), weights_of(whole))
 
@@ -117,12 +119,10 @@ def test_a_loss_that_is_no_number_ends_the_epoch_at_once(value: float) -> None:
     )
     with pytest.raises(Diverged):
         train_epoch(
-            poisoned,
+            Updates(forward=poisoned, optimizer=optimizer, num_classes=CLASSES),
             zip(inputs.split(4), targets.split(4), strict=True),
-            optimizer=optimizer,
             schedule=make_schedule("constant", total_steps=100),
             first_step=0,
-            num_classes=CLASSES,
             generator=torch.Generator(),
         )
 
@@ -189,15 +189,13 @@ def test_shares_of_one_class_train_like_the_class_itself() -> None:
 
     expected = train(classes, batch_size=24, label_smoothing=0.1)
     groups = make_parameter_groups(head=dict(shares.named_parameters()), backbone={}, learning_rate=0.5)
+    optimizer = make_optimizer("sgd", groups)
     result = train_epoch(
-        shares,
+        Updates(forward=shares, optimizer=optimizer, num_classes=CLASSES, label_smoothing=0.1),
         [(inputs, whole)],
-        optimizer=make_optimizer("sgd", groups),
         schedule=make_schedule("constant", total_steps=100),
         first_step=0,
-        num_classes=CLASSES,
         generator=torch.Generator().manual_seed(0),
-        label_smoothing=0.1,
     )
 
     torch.testing.assert_close(weights_of(shares), weights_of(classes))
@@ -221,6 +219,6 @@ def test_micro_batches_of_a_weighted_update_train_like_the_whole_batch() -> None
     weights = torch.tensor([0.5, 1.0, 4.0])
 
     train(whole, batch_size=24, class_weights=weights)
-    train(parts, batch_size=24, class_weights=weights, micro_batch_size=7)
+    train(parts, batch_size=24, class_weights=weights, micro_batch=FittingSize(7))
 
     torch.testing.assert_close(weights_of(parts), weights_of(whole))

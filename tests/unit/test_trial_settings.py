@@ -16,6 +16,7 @@ from trainables.config import StudySettings
 from trainables.export import export_classifier, load_classifier
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
+from trainables.run_state import continue_from, state_of
 
 pytestmark = pytest.mark.slow
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0}
@@ -119,7 +120,7 @@ def test_a_trial_with_an_average_goes_on_from_its_state_as_if_never_stopped(sett
     resumed._start()
     assert stopped.run is not None and resumed.run is not None
 
-    resumed.run.load_state(stopped.run.state())
+    continue_from(resumed.run, state_of(stopped.run))
     while not resumed.run.finished:
         resumed.run.run_epoch()
 

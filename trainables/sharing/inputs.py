@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from trainables.sharing.activation_cache import ActivationCache, ActivationKey
 from trainables.sharing.activations import Activations
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.parts import Part, ViewSettings
+from trainables.sharing.prefetch import one_ahead, to_device
+from trainables.training.memory import FittingSize
 
 EXTRACTION_BATCH = 32
 """Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
@@ -36,7 +39,7 @@ class Inputs:
         view: ViewSettings,
         classifier: Classifier,
         *,
-        trainable: nn.Module,
+        trainable: Callable[[Tensor], Tensor],
         weights: str,
         backbone: str,
         cache: ActivationCache | None,
@@ -65,6 +68,7 @@ class Inputs:
             policy=view.identity,
             threads=threads,
         )
+        self._fitting = FittingSize(key=("prefix", self.cut.name))
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self.dtype = self._choose_dtype() if dtype == "auto" else dtype
         self.cache = cache if cache is not None and self._is_worth_caching(uses) else None
@@ -83,16 +87,20 @@ class Inputs:
         return features.to(getattr(torch, self.dtype)) if self.has_prefix else features
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of each batch, given as positions in the part."""
+        """(inputs, targets) of each batch, given as positions in the part; on an accelerator one ahead."""
+        return one_ahead(self._make_batches(batches, epoch=epoch), self.device)
+
+    def _make_batches(
+        self, batches: Sequence[NDArray[np.int64]], *, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         number = self.view.number(epoch)
         activations = self._activations(number) if self.cache is not None else None
         for positions in batches:
             targets = self.view.targets(self.part, positions, epoch=number)
             if activations is None:
-                yield self.view.images(self.part, positions, epoch=number, device=self.device), targets
+                yield self._fitting.compute(partial(self._images, epoch=number), positions), targets
             else:
-                rows = torch.from_numpy(activations.rows(positions))
-                yield rows.to(self.device, non_blocking=True), targets
+                yield to_device(activations.rows(positions), self.device), targets
 
     def _choose_dtype(self) -> Literal["float16", "float32"]:
         """Known from data and network alone: what a trial computes must not depend on the machine's load.
@@ -119,9 +127,15 @@ class Inputs:
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
         """In single precision: the cache rounds it, and refuses an entry that would overflow."""
-        images = self.view.images(self.part, positions, epoch=epoch, device=self.device)
-        activations: NDArray[np.float32] = self.classifier.prefix_features(images).cpu().numpy()
-        return activations
+
+        def activations(chosen: NDArray[np.int64]) -> Tensor:
+            return self.classifier.prefix_features(self._images(chosen, epoch=epoch)).cpu()
+
+        rows: NDArray[np.float32] = self._fitting.compute(activations, positions).numpy()
+        return rows
+
+    def _images(self, positions: NDArray[np.int64], *, epoch: int) -> Tensor:
+        return self.view.images(self.part, positions, epoch=epoch, device=self.device)
 
     def _activations(self, number: int) -> Activations:
         assert self.cache is not None

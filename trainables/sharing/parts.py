@@ -16,6 +16,7 @@ from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, 
 from trainables.data.policies import policy_identity
 from trainables.data.views import Fit
 from trainables.sharing.image_store import ImageStore
+from trainables.sharing.prefetch import to_device
 from trainables.training.imbalance import oversample
 
 Positions = NDArray[np.int64]
@@ -137,7 +138,7 @@ class ViewSettings:
 
     def _augmented(self, part: Part, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
         """Every image's view on its own."""
-        stored = torch.from_numpy(part.store.take(part.ids[positions])).to(device, non_blocking=True)
+        stored = to_device(part.store.take(part.ids[positions]), device)
         copied = part.copies[positions] > 0
         if self.minority_policy and copied.any():
             stored = self._augment_copies(stored, part, positions, copied, epoch=epoch)

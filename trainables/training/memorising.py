@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from trainables.model.neighbours import NeighbourHead
-from trainables.training.loop import Batches, Forward, TrainResult, evaluate
+from trainables.training.loop import Batches, TrainResult, evaluate
+from trainables.training.memory import FittingSize
 from trainables.training.metrics import Reduce
+from trainables.training.updates import Forward
 
 
 @torch.no_grad()
@@ -34,7 +36,8 @@ def memorise(
         share: this worker's part of them.
     """
     started = time.perf_counter()
-    rows = [(features(inputs.to(device)).float(), targets) for inputs, targets in everything]
+    fitting = FittingSize()
+    rows = [(fitting.compute(features, inputs.to(device)).float(), targets) for inputs, targets in everything]
     head.remember(torch.cat([part for part, _ in rows]), torch.cat([targets for _, targets in rows]))
     head.train()
     tested = evaluate(forward, share, num_classes=num_classes, device=device, reduce=reduce)

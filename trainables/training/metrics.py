@@ -22,6 +22,8 @@ METRIC_NAMES: dict[str, str] = {
     "images_per_second": "training images a second",
     "epoch_seconds": "seconds: training and validation",
     "learning_rate": "the head's, at the epoch's last update",
+    "images_at_once": "training images in one pass: less than the batch if asked for, or if memory ran out",
+    "peak_memory_gb": "GB: the most the trial allocated on its GPU so far; on a CPU what its process holds",
     "parameters": "count, head included",
     "trainable_parameters": "count, head included",
 }

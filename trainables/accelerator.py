@@ -1,0 +1,52 @@
+"""A trial's part of a GPU's memory: how much it may take, and how much it took (on a CPU: it holds)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+GIGABYTE = 10**9
+CONTEXT_BYTES = 600 * 2**20
+"""What a process takes of a GPU beside PyTorch's allocations: CUDA's context and the libraries' kernels."""
+
+
+def memory_fraction(share: float, *, total_bytes: int) -> float:
+    """What PyTorch may allocate of a GPU that 1/share processes use, as a share of all its memory."""
+    return max(share - CONTEXT_BYTES / total_bytes, 0.1 * share)
+
+
+def limit_memory(share: float) -> None:
+    """Keep this process to its share of the GPU: what it takes beyond is its own out of memory.
+
+    Without the limit, the trial that asks last would fail for what its neighbours hold.
+    """
+    if 0 < share < 1:
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(memory_fraction(share, total_bytes=total))
+
+
+def forget_peak(device: torch.device) -> None:
+    """Count the most memory anew, for the next trial on this warm worker."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """On a GPU the most that was allocated since `forget_peak`; on a CPU what the process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIGABYTE
+    return process_bytes() / GIGABYTE
+
+
+def process_bytes() -> int:
+    """Resident memory less mapped files, which all processes share; where unknown, the most ever resident."""
+    try:
+        _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")

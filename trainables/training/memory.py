@@ -1,0 +1,121 @@
+"""Where memory runs out: fewer images at once from then on, and what was begun is done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+MEMORY_ERRORS = (MemoryError, RuntimeError)
+"""What running out of memory may be raised as; `is_out_of_memory` tells it from the rest."""
+
+_PHRASES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+_largest_known: dict[Hashable, int] = {}
+
+
+class Rows(Protocol):
+    """A tensor or an array of images."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+RowsT = TypeVar("RowsT", bound=Rows)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less at once could help: PyTorch's CPU allocator and CUDA's libraries say it in words only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
+
+
+class FittingSize:
+    """How many images go through a network at once: as many as asked for, halved where memory runs out."""
+
+    def __init__(self, asked: int | None = None, *, key: Hashable = None, may_shrink: bool = True) -> None:
+        """Starts from what this process has learnt under the same key.
+
+        Args:
+            asked: None = all that come at once.
+            key: what the memory of an image depends on; None = learn nothing from others.
+            may_shrink: False = running out of memory is an error; workers that train together have to agree.
+        """
+        known = _largest_known.get(key) if key is not None and may_shrink else None
+        self.size = min(size for size in (asked, known) if size) if asked or known else None
+        self._key, self._may_shrink = key, may_shrink
+
+    def of(self, count: int) -> int:
+        """Images at once, of so many."""
+        return min(self.size or count, count)
+
+    def accept(self, error: BaseException, *, tried: int) -> bool:
+        """Whether it was the memory and less can be tried; then the size is half of what was tried."""
+        if not self._may_shrink or tried <= 1 or not is_out_of_memory(error):
+            return False
+        self.size = tried // 2
+        if self._key is not None:
+            _largest_known[self._key] = self.size
+        logger.warning("out of memory with %d images at once: going on with %d", tried, self.size)
+        return True
+
+    def compute(self, function: Callable[[RowsT], Tensor], rows: RowsT) -> Tensor:
+        """`function(rows)`, where it treats every row on its own: in parts that fit, joined again."""
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(rows):
+            tried = min(self.of(len(rows)), len(rows) - done)
+            part = self._attempt(function, rows[done : done + tried])
+            if part is not None:
+                parts.append(part)
+                done += tried
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attempt(self, function: Callable[[RowsT], Tensor], rows: RowsT) -> Tensor | None:
+        try:
+            return function(rows)
+        except MEMORY_ERRORS as error:
+            if not self.accept(error, tried=len(rows)):
+                raise
+        release_memory()  # only here, where the error no longer holds the frames and their tensors
+        return None
+
+
+class Undo:
+    """The random state and tensors that change in place, as they were before an update that did not fit."""
+
+    def __init__(self, tensors: Sequence[Tensor], *, device: str) -> None:
+        kinds = {tensor.dtype for tensor in tensors}  # copied together they are one kernel each
+        self._live = [[tensor for tensor in tensors if tensor.dtype == kind] for kind in kinds]
+        self._kept = [[tensor.clone() for tensor in group] for group in self._live]
+        self._device = device if device.startswith("cuda") else None
+        self.keep()
+
+    def keep(self) -> None:
+        """From now on this is what `restore` goes back to."""
+        self._random = torch.get_rng_state()
+        self._device_random = torch.cuda.get_rng_state(self._device) if self._device else None
+        self._copy(self._live, self._kept)
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._random)
+        if self._device_random is not None and self._device is not None:
+            torch.cuda.set_rng_state(self._device_random, self._device)
+        self._copy(self._kept, self._live)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: list[list[Tensor]], target: list[list[Tensor]]) -> None:
+        for values, places in zip(source, target, strict=True):
+            torch._foreach_copy_(places, values)
+
+
+def release_memory() -> None:
+    """Give cached blocks back, so that smaller ones can be cut from the whole."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

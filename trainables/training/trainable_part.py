@@ -1,0 +1,53 @@
+"""Suffix and head as one module: what an update trains, several workers wrap, and `--compile` compiles."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from trainables.model.classifier import Classifier
+from trainables.training.memory import is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+
+class TrainablePart(nn.Module):
+    """Prefix's output -> logits."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.suffix, self.head = classifier.suffix, classifier.head
+        self._forward = classifier.forward_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._forward(features)
+
+
+def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The module through torch.compile; where that fails, as it is, with one warning.
+
+    A fault of the module itself is raised by the second try, uncompiled.
+    """
+    fast = torch.compile(module)
+    works = True
+
+    def forward(features: Tensor) -> Tensor:
+        nonlocal works
+        if not works:
+            return module(features)
+        try:
+            return fast(features)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            works = False
+            reason = str(error).strip().splitlines()
+            logger.warning(
+                "--compile: going on uncompiled: %s", reason[0] if reason else type(error).__name__
+            )
+        return module(features)
+
+    return forward
