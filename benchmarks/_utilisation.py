@@ -31,7 +31,7 @@ class Utilisation:
     share: float
     """Busy time over slot time."""
     workers: int
-    """Processes that ran epochs: with more than slots some were thrown away, with fewer some never came up."""
+    """Processes that ran epochs: beyond the slots are those thrown away; fewer, and some never came up."""
     window_seconds: float
     ramp_up_seconds: float
     between_epochs: tuple[float, float]
