@@ -23,7 +23,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="a variable for the job, by default with its value here: PGPASSWORD, AWS_PROFILE, … (repeat it)",
+        help="a variable for the job, with its value here or another: --env AWS_PROFILE; not for secrets",
     )
     _add(commands, "jobs", _jobs, "the jobs of the cluster, the latest first")
     logs = _add(commands, "logs", _logs, "follow a job's log to its end")

@@ -33,7 +33,7 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
         if has_password(values[name]):
             raise ValueError(
                 f"--{name.replace('_', '-')} holds a password, which all would see in the job's command line "
-                f"and log: leave it out; set {variable} on the head node, or send it with --env {variable}"
+                f"and log: leave it out, and set {variable} where the cluster's head node is started"
             )
     # Weights are looked for where the job runs.
     return StudyConfig(**values | {"weights": "auto"})

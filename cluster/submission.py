@@ -18,9 +18,9 @@ from cluster.job_server import JobServer, JobServerError
 from cluster.working_directory import list_untracked, staged_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+SECRET_NAMES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY")
 STOP_SECONDS = 120
 """So long a stopped job may take to finish its running epochs."""
-_EXIT_CODES = {"SUCCEEDED": 0, "STOPPED": 130}
 
 
 def submit_search(
@@ -54,11 +54,17 @@ def read_variables(given: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE as it is, NAME with the value that it has here.
 
     Raises:
-        ValueError: NAME is not set here.
+        ValueError: NAME is not set here, or looks like that of a secret: Ray writes a job's variables into
+            its logs.
     """
     variables = {}
     for word in given:
         name, has_value, value = word.partition("=")
+        if any(part in name.upper() for part in SECRET_NAMES):
+            raise ValueError(
+                f"--env {name}: Ray writes a job's variables into its logs; "
+                "set it where the cluster's nodes are started"
+            )
         if not has_value and name not in os.environ:
             raise ValueError(f"--env {name}: not set here; set it, or pass {name}=VALUE")
         variables[name] = value if has_value else os.environ[name]
@@ -91,8 +97,9 @@ def wait_for_end(server: JobServer, job: str) -> int:
         _tell(f"error: job {job} did not start: {_last_line(details.message)}")
     if status == "STOPPED":
         _tell(f"job {job} was stopped; submit the same again to continue")
+        return 130
     code = details.driver_exit_code
-    return int(code) if code is not None else _EXIT_CODES.get(status, 1)
+    return int(status != "SUCCEEDED") if code is None else int(code)
 
 
 class _Detached(Exception):

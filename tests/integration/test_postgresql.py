@@ -18,6 +18,9 @@ import pytest
 
 from cluster.records import Records
 from cluster.search import DONE
+from cluster.study import StudyConfig
+from cluster.study_copy import copy_database
+from cluster.study_directory import open_study
 from tests.unit.test_search import EPOCHS, accuracy, make_search, report, run_all, run_lease, take
 
 pytestmark = pytest.mark.slow
@@ -105,6 +108,27 @@ def test_a_search_in_postgresql_equals_one_in_sqlite(records: Records, tmp_path:
             e: row.metrics for e, row in near.epochs.items()
         }
     local.close()
+
+
+def test_a_study_is_copied_into_a_file_and_its_password_is_nowhere(server: Server, tmp_path: Path) -> None:
+    url = server.url.replace("tester@", "tester:hunter2@")
+    config = StudyConfig(space="toy", study="copied", runs_dir=tmp_path, storage=url, trials=3)
+    study = open_study(config, facts={"image_size": 32, "max_epochs": EPOCHS})
+    run_all(make_search(study.records))
+    kept = study.records.load()
+    study.close()
+
+    (tmp_path / "copy").mkdir()
+    copy_database(study.directory, tmp_path / "copy")
+
+    copied = Records(
+        f"sqlite:///{tmp_path}/copy/study.db", study="copied", directions=["maximize"], metric="x", new=False
+    )
+    assert copied.load() == kept
+    copied.close()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert not any(b"hunter2" in path.read_bytes() for path in written)
 
 
 def test_a_server_that_is_gone_for_a_while_is_waited_for_and_nothing_is_lost(

@@ -81,3 +81,29 @@ def test_the_leader_of_several_workers_reserves_a_share_of_a_core() -> None:
     assert alone.of_tune_trial == {"CPU": 1.0, "GPU": 0.5}
     assert led.of_tune_trial == {"CPU": 0.1}
     assert led.threads == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "nodes", "slots"),
+    [
+        ({}, [(2, 0), (1, 0)], 3),
+        ({"cpus_per_trial": 2}, [(3, 0), (3, 0)], 2),
+        ({}, [(0, 0), (8, 2), (8, 2)], 4),
+        ({"gpus_per_trial": 0.4}, [(8, 1), (8, 1)], 4),
+        ({"gpus_per_trial": 2}, [(8, 1), (8, 1), (8, 2)], 1),
+        ({"workers_per_trial": 2}, [(1, 0), (1, 0), (1, 0)], 1),
+        ({"concurrent": 2}, [(8, 0), (8, 0)], 2),
+    ],
+)
+def test_a_trial_has_to_fit_on_one_node_of_a_cluster_unless_it_has_several_workers(
+    flags: dict[str, Any], nodes: list[tuple[float, float]], slots: int
+) -> None:
+    assert check_resources(config(**flags), nodes=nodes).slots == slots
+
+
+def test_a_trial_that_no_node_can_take_is_refused_unless_nodes_may_come() -> None:
+    large = config(cpus_per_trial=4, concurrent=8)
+
+    with pytest.raises(ValueError, match="needs 4 CPUs, but the largest of 2 nodes has 3: lower"):
+        check_resources(large, nodes=[(3, 0), (2, 0)])
+    assert check_resources(large, nodes=[(3, 0), (2, 0)], can_grow=True).slots == 1

@@ -1,0 +1,47 @@
+"""Nodes of a cluster: whether each sees the study and the data, asked before a search starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.elastic_slots import elastic_slots
+from cluster.nodes import alive_nodes, check_paths, find_missing
+from cluster.resources import check_resources
+from cluster.session import Session
+from cluster.study import StudyConfig
+
+
+def test_a_directory_of_the_same_name_is_told_from_the_shared_one(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mark.write_text("another study's")
+
+    assert find_missing([(str(mark), "this study's"), (str(tmp_path), ""), ("/not/there", "")]) == [
+        str(mark),
+        "/not/there",
+    ]
+    mark.write_text("this study's")
+    assert find_missing([(str(mark), "this study's")]) == []
+
+
+@pytest.mark.slow
+def test_a_path_that_a_node_does_not_see_is_named_with_its_flag(ray_session: Session, tmp_path: Path) -> None:
+    check_paths(tmp_path, others=[("--data", str(tmp_path))])
+
+    with pytest.raises(ValueError, match=r"--data /not/there is not seen by 1 of 1 nodes \(.+\): every node"):
+        check_paths(tmp_path, others=[("--data", "/not/there")])
+    assert list(tmp_path.iterdir()) == []
+    assert [node.cpus for node in alive_nodes()] == [ray_session.cpus]
+
+
+@pytest.mark.slow
+def test_the_slots_are_those_of_the_nodes_of_now(
+    ray_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.elastic_slots.LOOK_SECONDS", 0)
+    config = StudyConfig(space="demo")
+    fewer_before = check_resources(config, nodes=[(1, 0)])
+
+    with elastic_slots(config, fewer_before) as count_slots:
+        assert count_slots() == ray_session.cpus
