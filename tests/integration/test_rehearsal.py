@@ -1,0 +1,154 @@
+"""The whole path to a cluster: up, submit, a node lost, a node added, fetch, leaderboard, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.cluster_record import ClusterRecord, find_processes, read_record
+from tests.tiny_data import write_images
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+TRIALS = 6
+
+
+class Rehearsal:
+    """A cluster of this test's own, addressed by its state directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # As for a new user: no token of his own, nothing in the environment.
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        self.environment |= {"XDG_STATE_HOME": str(folder), "HOME": str(folder / "home")}
+
+    @property
+    def record(self) -> ClusterRecord:
+        record = read_record(self.folder / "unfreeze")
+        assert record is not None
+        return record
+
+    def run(self, *words: str, code: int = 0, module: str = "cluster") -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def flags(self, study: str, *more: str) -> tuple[str, ...]:
+        places = ("--runs-dir", str(self.folder / "runs"), "--cache-dir", str(self.folder / "cache"))
+        data = ("--data", str(self.folder / "images"), "--image-size", "32")
+        return ("--space", "demo", "--study", study, *places, *data, *more)
+
+    def num_epochs(self, study: str) -> int:
+        path = self.folder / "runs" / study / "study.db"
+        if not path.exists():
+            return 0
+        try:
+            with closing(sqlite3.connect(path, timeout=30)) as database:
+                return int(database.execute("SELECT count(*) FROM epochs").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # not there yet
+
+    def wait_for_epochs(self, study: str, num: int, job: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 400
+        while self.num_epochs(study) < num:
+            assert time.monotonic() < deadline and job.poll() is None, "no epochs"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    made = Rehearsal(tmp_path_factory.mktemp("rehearsal"))
+    write_images(made.folder / "images")
+    made.run("up", "--nodes", "3", "--cpus-per-node", "1")
+    yield made
+    made.run("down")
+
+
+def listening(record: ClusterRecord) -> set[str]:
+    """Addresses at which the processes of a cluster listen."""
+    found = set()
+    for node in record.nodes:
+        for process in find_processes(node):
+            try:
+                connections = process.net_connections(kind="tcp")
+            except psutil.NoSuchProcess:
+                continue
+            found |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_the_cluster_listens_on_loopback_only_and_wants_its_token(rehearsal: Rehearsal) -> None:
+    wrong = rehearsal.folder / "wrong"
+    wrong.write_text("0" * 64)
+
+    said = rehearsal.run("jobs", "--token-file", str(wrong), code=1)
+
+    assert listening(rehearsal.record) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert said.count("\n") == 1
+    assert "the token is not this cluster's" in said
+    assert rehearsal.record.token_file.stat().st_mode & 0o077 == 0
+
+
+def test_a_search_survives_a_lost_node_uses_a_new_one_and_comes_home(rehearsal: Rehearsal) -> None:
+    flags = rehearsal.flags("mine", "--trials", str(TRIALS), "--max-epochs", "6", "--scheduler", "none")
+    command = [sys.executable, "-m", "cluster", "submit", "--", *flags]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=rehearsal.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as job:
+        rehearsal.wait_for_epochs("mine", 4, job)
+        rehearsal.run("kill-node", "2")
+        rehearsal.run("add-node")
+        log = job.communicate(timeout=500)[0]
+    assert job.returncode == 0, log
+    assert "trials at once now" in log
+    assert f"({TRIALS}/{TRIALS})" in log
+
+    job_id = log.partition("submitted ")[2].split()[0]
+    listed = rehearsal.run("jobs")
+    fetched = rehearsal.run("fetch", "mine", "--from", job_id, "--to", str(rehearsal.folder / "home"))
+    rows = json.loads(
+        rehearsal.run("leaderboard", str(rehearsal.folder / "home" / "mine"), "--json", module="analysis")
+    )
+
+    assert job_id in listed and "SUCCEEDED" in listed
+    assert "python -m analysis leaderboard" in fetched
+    assert sorted(row["trial"] for row in rows) == list(range(TRIALS))
+    assert {row["state"] for row in rows} == {"complete"}
+    assert all(row["epochs"] == 6 for row in rows)
+    token = rehearsal.record.token_file.read_bytes()
+    written = [path for folder in ("runs", "home") for path in (rehearsal.folder / folder).rglob("*")]
+    assert not any(token in path.read_bytes() for path in written if path.is_file())
+    assert token.decode() not in log
+
+
+def test_what_the_nodes_do_not_see_ends_the_job_with_one_line_and_code_2(rehearsal: Rehearsal) -> None:
+    missing = rehearsal.folder / "not" / "there"
+    flags = rehearsal.flags("blind", "--data", str(missing))
+
+    log = rehearsal.run("submit", "--", *flags, code=2)
+
+    assert log.strip().splitlines()[-1].startswith(f"tune.py: no such folder or file: {missing}")
+    assert "Traceback" not in log
