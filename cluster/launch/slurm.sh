@@ -30,9 +30,12 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun has not taken it over from
 steps=()
 # shellcheck disable=SC2329 # the trap calls it
 clean_up() {
-    ((${#steps[@]} == 0)) || kill -TERM "${steps[@]}" 2> /dev/null || true
-    wait "${steps[@]}" 2> /dev/null || true
     rm -f "$token_file"
+    ((${#steps[@]} > 0)) || return 0
+    kill -TERM "${steps[@]}" 2> /dev/null || true
+    { sleep 30 && kill -KILL "${steps[@]}"; } &> /dev/null & # one that does not listen
+    wait "${steps[@]}" 2> /dev/null || true
+    kill "$!" 2> /dev/null || true
 }
 trap clean_up EXIT
 
@@ -65,11 +68,16 @@ signalled=
 trap 'signalled=yes again=yes; kill -TERM "$search"' USR1 # the time limit is near
 trap 'signalled=yes; kill -TERM "$search"' TERM INT
 code=0
-wait "$search" || code=$?
+wait -n "$search" "${steps[0]}" || code=$?
 while [[ -n $signalled ]]; do # a signal ended the wait, not the search
     signalled=
     code=0
     wait "$search" || code=$?
 done
+if kill -0 "$search" 2> /dev/null; then
+    echo "Ray's head ended before the search did; the same line continues it" >&2
+    kill -KILL "$search"
+    exit 1
+fi
 [[ -z $again || $code -ne 130 ]] || scontrol requeue "$SLURM_JOB_ID"
 exit "$code"

@@ -20,7 +20,7 @@ STAND_INS = {
 if [[ $1 == status ]]; then [[ -e $CALLS.head ]]; exit; fi
 [[ $(stat -c %a "$RAY_AUTH_TOKEN_PATH") == 600 && -s $RAY_AUTH_TOKEN_PATH ]] || echo "no token" >> "$CALLS"
 [[ $HEAD_FAILS ]] && exit 1
-[[ " $* " == *" --head "* ]] && touch "$CALLS.head"
+[[ " $* " == *" --head "* ]] && echo $$ > "$CALLS.head"
 trap 'echo "ray down" >> "$CALLS"; exit 0' TERM
 echo "ray up" >> "$CALLS"
 while :; do sleep 0.05; done""",
@@ -135,6 +135,17 @@ def test_a_head_that_does_not_start_is_told_and_ends_the_job(tmp_path: Path) -> 
     assert script.returncode == 1
     assert "Ray's head did not start on one" in errors
     assert "tune.py" not in (tmp_path / "calls").read_text()
+
+
+def test_a_head_that_is_lost_ends_the_job_instead_of_a_search_that_waits_for_ever(tmp_path: Path) -> None:
+    script = start(tmp_path, SEARCH="long")
+    wait_for(tmp_path / "calls.searching")
+
+    os.kill(int((tmp_path / "calls.head").read_text()), signal.SIGKILL)
+    errors = finish(script)
+
+    assert script.returncode == 1
+    assert "Ray's head ended before the search did; the same line continues it" in errors
 
 
 def test_without_an_installation_the_way_out_is_told(tmp_path: Path) -> None:
