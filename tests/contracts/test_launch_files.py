@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.__main__ import make_parser
 from cluster.flags import parse_flags
 from tests.launch_schemas import validate_dockerfile, validate_kubernetes, validate_ray, validate_slurm
 
@@ -217,6 +218,24 @@ def test_every_command_that_users_copy_has_flags_that_exist(
     config = parse_flags(words)
 
     assert config.space, capsys.readouterr().err
+
+
+def cluster_commands() -> list[tuple[str, str]]:
+    """(file, words) of every call of `python -m cluster` in what users copy, without tune.py's flags."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for line in path.read_text().splitlines():
+            call = re.match(r"(?:\.venv/bin/)?python -m cluster ([^#`]+)", line)
+            if call:
+                found.append((str(path.relative_to(ROOT)), call[1].partition(" -- ")[0].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("file", "words"), sorted(set(cluster_commands())))
+def test_every_cluster_command_that_users_copy_exists(file: str, words: str) -> None:
+    flags = make_parser().parse_args(shlex.split(words))
+
+    assert flags.command == words.split()[0]
 
 
 def test_a_command_with_a_flag_that_does_not_exist_is_found() -> None:
