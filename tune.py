@@ -33,6 +33,7 @@ from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
 from search_spaces import describe
+from trainables.batch_groups import batch_group
 from trainables.config import StudySettings, TrialConfig, config_as_dict
 from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
@@ -149,6 +150,8 @@ def make_search(plan: Plan, study: Study) -> Search:
         directions=plan.config.directions,
         max_epochs=plan.max_epochs,
         patience=plan.config.patience,
+        # Several workers train one trial at a time.
+        group_of=batch_group if plan.config.workers_per_trial == 1 else lambda _: None,
     )
 
 

@@ -19,7 +19,10 @@ class LeasedTrial:
     checkpoint_epochs: tuple[int, ...] = ()
     """Where the scheduler may pause it: the worker leaves a checkpoint there."""
     until_epoch: int | None = None
-    """Where the lease ends for it, with a checkpoint; a worker cannot be told to drop one of several."""
+    """Of a trial that may share its lease: where the lease ends for it, with a checkpoint unless it is over.
+
+    A worker cannot be told to drop one trial of several, so none of them runs past where it may be stopped.
+    """
 
     def as_config(self) -> dict[str, Any]:
         return {

@@ -42,13 +42,14 @@ class TrialStatus:
         self.attempt += 1
         self.started = self.charged = now
         self.paused = False
+        shared_until = self.until_epoch or int(self.config["epochs"])
         return LeasedTrial(
             trial=self.number,
             attempt=self.attempt,
             config=self.config,
             done_epochs=self.num_epochs,
             checkpoint_epochs=checkpoint_epochs,
-            until_epoch=self.until_epoch,
+            until_epoch=None if self.lease_number is None else shared_until,
         )
 
     def note_epoch(self, epoch: int, decision: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,10 +43,38 @@ class LeasedRun:
         self.finished = False
         self._saved_at = time.monotonic()
 
+    @property
+    def shares_lease(self) -> bool:
+        """Whether others may train beside it, up to an epoch that the search has set."""
+        return self.lease.get("until_epoch") is not None
+
+    @property
+    def remaining(self) -> int:
+        """Epochs to the end of its lease."""
+        assert self.run is not None
+        return self._last_epoch - self.run.epoch
+
+    def begin(self) -> list[Report]:
+        """Load it, if it is not yet; after a restart, the reports that the database lacks."""
+        return self._guarded(self._begin)
+
     def step(self) -> list[Report]:
         """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on."""
+        return self._guarded(self.advance)
+
+    def advance(self) -> list[Report]:
+        """The reports of the next epoch; after a restart, first those that the database lacks."""
+        reports = self._begin()
+        if not self.finished:
+            assert self.run is not None
+            reports.append(self.run.run_epoch())
+            self._save(self.run)
+            self.finished = self._is_over(self.run)
+        return reports
+
+    def _guarded(self, work: Callable[[], list[Report]]) -> list[Report]:
         try:
-            return self.advance()
+            return work()
         except Superseded:  # a newer attempt has the trial, and whatever this one says is ignored
             self.finished = True
             return []
@@ -56,19 +84,24 @@ class LeasedRun:
             self._release()
             return [report]
 
-    def advance(self) -> list[Report]:
-        """The reports of the next epoch; after a restart, first those that the database lacks."""
+    def _begin(self) -> list[Report]:
+        if self.run is not None or self.finished:
+            return []
         try:
-            reports = [] if self.run else self._start()
+            reports = self._start()
         except OutsideLimits as limit:
             self.finished = True
             return [self._end("infeasible", reason=str(limit), excess=limit.excess)]
         assert self.run is not None
-        if not self.run.finished:
-            reports.append(self.run.run_epoch())
-            self._save(self.run)
-        self.finished = self.run.finished
+        self.finished = self._is_over(self.run)
         return reports
+
+    @property
+    def _last_epoch(self) -> int:
+        return int(self.lease.get("until_epoch") or self.lease["config"]["epochs"])
+
+    def _is_over(self, run: TrialRun) -> bool:
+        return run.finished or (self.shares_lease and run.epoch >= self._last_epoch)
 
     def _start(self) -> list[Report]:
         prepare_processor(self.settings.threads)

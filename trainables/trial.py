@@ -1,4 +1,4 @@
-"""The Tune trainable: a lease on one or more study trials; one step is one epoch of each."""
+"""The Tune trainable: a lease on study trials; a step is an epoch of one, or a second's epochs of several."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch of every unfinished trial of the lease, as the reports that the search records."""
+        """The next epochs of the lease's trials, as the reports that the search records."""
         from trainables.lease import start_lease
+        from trainables.lease_turns import take_turns
 
         if self.runs is None:
             self.runs = start_lease(self.lease_config)
-        reports = [report for run in self.runs if not run.finished for report in run.step()]
-        return {"reports": reports, "done": all(run.finished for run in self.runs)}
+        return {"reports": take_turns(self.runs), "done": all(run.finished for run in self.runs)}
 
     def cleanup(self) -> None:
         self.runs = None

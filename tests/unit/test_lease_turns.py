@@ -1,0 +1,147 @@
+"""Heads that share a lease: each computes what it would alone, and they end where the search said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny_data import make_lease, make_settings
+from trainables.config import StudySettings
+from trainables.lease import LeasedRun, start_lease
+from trainables.lease_turns import take_turns
+from trainables.training.checkpoints import load_state
+
+Reports = list[dict[str, Any]]
+PROBE = {"regime": "linear_probe", "unfreeze_depth": 0}
+HEADS: list[dict[str, Any]] = [
+    {"batch_size": 8, "learning_rate": 3e-3},
+    {"batch_size": 8, "learning_rate": 1e-3, "dropout": 0.5},
+    {"batch_size": 4, "learning_rate": 1e-3, "dropout": 0.2, "head_width": 16},
+    {"batch_size": 8, "learning_rate": 2e-3, "head_width": "16-8", "head_batch_norm": True},
+    {"batch_size": 6, "optimizer": "sgd", "schedule": "constant", "ema_decay": 0.5, "label_smoothing": 0.1},
+]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
+    return make_settings(tmp_path_factory.mktemp("turns"), fits=("crop",))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def lease_of(
+    settings: StudySettings, heads: dict[int, dict[str, Any]], *, attempt: int = 1, **changes: Any
+) -> list[LeasedRun]:
+    leases = [
+        {"until_epoch": 3, **make_lease(number, attempt=attempt, **PROBE, epochs=3, **head), **changes}
+        for number, head in heads.items()
+    ]
+    return start_lease({"leases": leases, "settings": asdict(settings)})
+
+
+def run_through(runs: list[LeasedRun]) -> Reports:
+    reports: Reports = []
+    while any(not run.finished for run in runs):
+        reports += take_turns(runs)
+    return reports
+
+
+def numbers_of(reports: Reports, trial: int) -> list[dict[str, float]]:
+    timings = ("epoch_seconds", "images_per_second", "peak_memory_gb")
+    return [
+        {name: value for name, value in report["metrics"].items() if name not in timings}
+        for report in reports
+        if report["trial"] % 100 == trial
+    ]
+
+
+def left_behind(settings: StudySettings, trial: int) -> tuple[dict[str, Any], np.ndarray]:
+    directory = Path(settings.study_directory) / "trials" / str(trial)
+    model = load_state(directory / "model.pt")
+    assert model is not None
+    with np.load(directory / "predictions.npz") as file:
+        return model, file["probabilities"]
+
+
+def test_what_a_head_computes_does_not_depend_on_who_shares_its_lease(settings: StudySettings) -> None:
+    together = run_through(lease_of(settings, dict(enumerate(HEADS))))
+    kept = [left_behind(settings, number) for number in range(len(HEADS))]
+
+    for number, head in enumerate(HEADS):
+        alone = run_through(lease_of(settings, {number: head}, attempt=2, until_epoch=None))
+
+        model, probabilities = left_behind(settings, number)
+        assert numbers_of(together, number) == numbers_of(alone, number)
+        assert len(numbers_of(alone, number)) == 3
+        assert np.array_equal(kept[number][1], probabilities)
+        for name, tensor in model["trained"].items():
+            assert torch.equal(tensor, kept[number][0]["trained"][name]), name
+
+
+def test_a_lease_ends_at_its_epoch_with_checkpoints_and_the_next_goes_on_from_there(
+    settings: StudySettings,
+) -> None:
+    heads = {10: HEADS[0], 11: HEADS[1]}
+    first = lease_of(settings, heads, until_epoch=1, checkpoint_epochs=[1])
+    reports = run_through(first)
+
+    again = lease_of(settings, heads, attempt=2, done_epochs=1)
+    rest = run_through(again)
+
+    assert [(report["trial"], report["epoch"], report["outcome"]) for report in reports] == [
+        (10, 1, None),
+        (11, 1, None),
+    ]
+    assert [report["epoch"] for report in rest] == [2, 2, 3, 3]
+    assert [report["outcome"] for report in rest] == [None, None, "complete", "complete"]
+
+
+def test_a_checkpoint_ahead_of_the_database_is_replayed_and_not_trained_beyond_the_lease(
+    settings: StudySettings,
+) -> None:
+    run_through(lease_of(settings, {20: HEADS[0]}, until_epoch=1, checkpoint_epochs=[1]))
+
+    replayed = run_through(lease_of(settings, {20: HEADS[0]}, attempt=2, until_epoch=1))
+
+    assert [(report["epoch"], report["attempt"]) for report in replayed] == [(1, 2)]
+
+
+def test_one_that_fails_leaves_the_others_to_go_on(settings: StudySettings) -> None:
+    heads = {30: HEADS[0], 31: {**HEADS[0], "learning_rate": 1e60}, 32: HEADS[1]}
+
+    reports = run_through(lease_of(settings, heads))
+
+    outcomes = {report["trial"]: report["outcome"] for report in reports}
+    assert outcomes == {30: "complete", 31: "failed", 32: "complete"}
+    assert next(report for report in reports if report["outcome"] == "failed")["reason"] == "diverged"
+
+
+def test_those_with_most_epochs_to_go_have_their_turn_first(settings: StudySettings) -> None:
+    survivor, newcomer = (
+        lease_of(settings, {40: HEADS[0]})[0],
+        lease_of(settings, {41: HEADS[1]}, until_epoch=1)[0],
+    )
+
+    reports = run_through([newcomer, survivor])
+
+    assert [(report["trial"], report["epoch"]) for report in reports] == [(40, 1), (40, 2), (41, 1), (40, 3)]
+
+
+def test_a_trial_of_its_own_takes_one_epoch_a_step(settings: StudySettings) -> None:
+    runs = lease_of(settings, {50: HEADS[0]}, until_epoch=None)
+
+    steps = [len(take_turns(runs)) for _ in range(3)]
+
+    assert steps == [1, 1, 1]
+    assert runs[0].finished
