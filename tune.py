@@ -202,7 +202,7 @@ def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
 
 
 def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
-    config = plan.config
+    config, agreement = plan.config, plan.agreement
     return StudySettings(
         study_directory=str(study.directory),
         classes=tuple(study.info["data"]["classes"]),
@@ -214,6 +214,8 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
         num_trials=plan.num_trials,
+        shared_depths=agreement.depths,
+        agreement=agreement.share,
         threads=resources.threads,
         use_gpu=resources.gpus_per_trial > 0,
         data_source=plan.listing.source if is_url(plan.listing.source) else "",

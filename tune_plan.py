@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
 
 from cluster.resources import Resources, check_resources, count_cpus, count_gpus
 from cluster.searchers import check_searcher
+from cluster.space_probe import sample_configs
 from cluster.study import StudyConfig
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
 from trainables.config import make_trial_config
@@ -17,6 +19,7 @@ from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import locate_weights
+from trainables.sharing.agreement import Agreement, find_agreement
 from trainables.training.metrics import check_metrics
 
 
@@ -38,6 +41,11 @@ class Plan:
     @property
     def backbone_names(self) -> tuple[str, ...]:
         return tuple(backbone.name for backbone in self.backbones)
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """What the trials will have in common."""
+        return find_agreement(sample_configs(self.propose))
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """One configuration of the space, checked."""

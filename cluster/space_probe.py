@@ -33,6 +33,19 @@ def probe(space: Space, *, num: int = NUM_PROBES) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING]
 
 
+def sample_configs(space: Space, *, num: int = NUM_PROBES) -> list[Mapping[str, Any]]:
+    """Random configurations of the space; proposals at which it raises are left out."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    configs = []
+    for _ in range(num):
+        try:
+            configs.append(space(study.ask()))
+        except Exception:
+            continue  # the search will meet it too, and record it
+    return configs
+
+
 def find_distributions(space: Space) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for trial in probe(space):

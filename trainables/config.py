@@ -284,6 +284,12 @@ class StudySettings:
 
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    shared_depths: tuple[int | str, ...] = ()
+    """Unfreeze depths of the study's trials; the activations of all are computed in one pass."""
+
+    agreement: float = 0.125
+    """The chance that two trials read the same activations."""
+
     activation_dtype: Literal["auto", "float16", "float32"] = "auto"
     """What the frozen part's output is rounded to, cached or not; auto = by its size."""
 
@@ -295,3 +301,11 @@ class StudySettings:
 
     max_latency_ms: float | None = None
     """One that takes longer for an image is infeasible."""
+
+
+def make_study_settings(values: Mapping[str, Any]) -> StudySettings:
+    """From plain values, whose tuples may have become lists on the way to a worker."""
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    return StudySettings(**frozen)

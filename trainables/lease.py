@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from trainables.accelerator import limit_memory
-from trainables.config import StudySettings
+from trainables.config import StudySettings, make_study_settings
 from trainables.limits import OutsideLimits, check_limits
 from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
@@ -160,7 +160,7 @@ class LeasedRun:
 
 def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[LeasedRun]:
     """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
-    settings = StudySettings(**{**config["settings"], "classes": tuple(config["settings"]["classes"])})
+    settings = make_study_settings(config["settings"])
     return [LeasedRun(lease, settings, team=team) for lease in config["leases"]]
 
 

@@ -23,9 +23,10 @@ from trainables.config import StudySettings, TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
+from trainables.model.ladder import Ladder
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
-from trainables.sharing.backbone_pool import borrow_backbone
+from trainables.sharing.backbone_pool import borrow_backbone, borrow_ladder
 from trainables.sharing.inputs import Inputs
 from trainables.sharing.parts import ViewSettings, oversampled
 from trainables.sharing.study_data import find_weights, load_parts, open_cache, open_cost_model
@@ -161,15 +162,27 @@ class TrialRun:
             threads=self.settings.threads,
             uses=self._expected_uses(view),
             dtype=self.settings.activation_dtype,
+            ladder=self._borrow_ladder(),
+            chance=1 - (1 - self.settings.agreement) ** (self.settings.num_trials - 1),
         )
 
     def _expected_uses(self, view: ViewSettings) -> float:
-        """How often a view is read: by every epoch where it is the same one, and by an eighth of the trials.
-
-        That share is a guess, as trials differ in policy, depth and backbone; a wrong one costs time only.
-        """
+        """How often an activation that this trial reads is read: by its epochs, and by trials like it."""
         readings = 1 if view.is_random else self.phase.num_epochs
-        return readings * max(1.0, self.settings.num_trials / 8)
+        return readings * (1 + (self.settings.num_trials - 1) * self.settings.agreement)
+
+    def _borrow_ladder(self) -> Ladder | None:
+        """Of the study's depths, where there are several."""
+        if len(self.settings.shared_depths) < 2:
+            return None
+        return borrow_ladder(
+            self.backbone,
+            weights=self.weights,
+            depths=self.settings.shared_depths,
+            image_size=self.settings.image_size,
+            device=self.device,
+            pooling=self.config.head_pooling,
+        )
 
     def run_epoch(self) -> Report:
         """Train and validate once, and note the best epoch.

@@ -100,13 +100,13 @@ class Classifier(nn.Module):
         On an accelerator always in bfloat16, in an epoch or for a cache, so that both see the same numbers.
         """
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
-            features: Tensor = self.prefix(_channels_last(images))
+            features: Tensor = self.prefix(channels_last(images))
         return features.to(self.normalise.mean.dtype)
 
     def forward_features(self, features: Tensor) -> Tensor:
         """Logits from the prefix's output, which a cache may hold in half precision."""
         dtype = self.normalise.mean.dtype  # follows the network's; a head may have no parameters
-        logits: Tensor = self.head(self.suffix(_channels_last(features.to(dtype))))
+        logits: Tensor = self.head(self.suffix(channels_last(features.to(dtype))))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
@@ -172,5 +172,6 @@ def _batch_norms(suffix: nn.Module) -> frozenset[str]:
     )
 
 
-def _channels_last(tensor: Tensor) -> Tensor:
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images or maps with their channels side by side in memory; anything else unchanged."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

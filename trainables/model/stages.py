@@ -108,7 +108,7 @@ def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
         return nn.Identity(), module
     try:
         graph = _trace(module, trainable)
-    except _UNTRACEABLE:
+    except UNTRACEABLE:
         return nn.Identity(), module
     nodes = list(graph.nodes)
     point = _find_cut(graph, _trainable_nodes(graph, trainable))
@@ -117,7 +117,33 @@ def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
     return _subgraph(module, nodes, None, point), _subgraph(module, nodes, point, None)
 
 
-_UNTRACEABLE = (ValueError, TypeError, RuntimeError, AttributeError, IndexError)
+def cut_at_all(module: nn.Module, depths: Sequence[Depth]) -> list[tuple[Depth, nn.Module]]:
+    """Part a backbone at several depths: chained up to a depth, the parts are `cut`'s prefix of that depth.
+
+    The deepest cut comes first. Finer borders may move a cut past a layer without parameters, so compare.
+
+    Raises:
+        UNTRACEABLE: the backbone cannot be cut.
+    """
+    trainable = {depth: trainable_names(module, depth) for depth in depths}
+    graph = _trace(module, *trainable.values())
+    nodes = list(graph.nodes)
+    end: fx.Node = nodes[-1].all_input_nodes[0]
+    points = {
+        depth: _find_cut(graph, _trainable_nodes(graph, names)) if names else end
+        for depth, names in trainable.items()
+    }
+    position = {node: index for index, node in enumerate(nodes)}
+    parts: list[tuple[Depth, nn.Module]] = []
+    start: fx.Node | None = None
+    for depth, point in sorted(points.items(), key=lambda item: position[item[1]]):
+        if point.op != "placeholder" and point is not start:
+            parts.append((depth, _subgraph(module, nodes, start, point)))
+            start = point
+    return parts
+
+
+UNTRACEABLE = (ValueError, TypeError, RuntimeError, AttributeError, IndexError)
 """What tracing raises where a backbone branches on a value it computed."""
 
 
@@ -128,7 +154,8 @@ class _BorderTracer(fx.Tracer):
     original (a full trace would freeze `self.training` into the graph), and tracing takes 10 to 40 ms.
     """
 
-    def __init__(self, trainable: frozenset[str]) -> None:
+    def __init__(self, *trainable: frozenset[str]) -> None:
+        """With several sets, a module that is whole in each of them."""
         super().__init__()
         self.trainable = trainable
 
@@ -136,8 +163,9 @@ class _BorderTracer(fx.Tracer):
         inside = module_qualified_name.removeprefix("backbone").removeprefix(".")
         if not inside:
             return False
-        trains = {f"{inside}.{name}" in self.trainable for name, _ in m.named_parameters()}
-        return len(trains) <= 1 or super().is_leaf_module(m, module_qualified_name)
+        names = [f"{inside}.{name}" for name, _ in m.named_parameters()]
+        is_whole = all(len({name in trainable for name in names}) <= 1 for trainable in self.trainable)
+        return is_whole or super().is_leaf_module(m, module_qualified_name)
 
 
 class _ImagesOnly(nn.Module):
@@ -151,8 +179,8 @@ class _ImagesOnly(nn.Module):
         return self.backbone(images)
 
 
-def _trace(module: nn.Module, trainable: frozenset[str]) -> fx.Graph:
-    graph = _BorderTracer(trainable).trace(_ImagesOnly(module))
+def _trace(module: nn.Module, *trainable: frozenset[str]) -> fx.Graph:
+    graph = _BorderTracer(*trainable).trace(_ImagesOnly(module))
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = node.target.removeprefix("backbone.")

@@ -111,6 +111,23 @@ class Activations:
             self._settle(self._entry, np.unique(wanted // self._layout.chunk_rows).tolist())
         return self._gather(self._entry, wanted)
 
+    def reserve(self, start: int, stop: int) -> bool:
+        """Claim a chunk whose rows will come along with another key's, unless somebody has or computes it."""
+        entry, chunk = self._entry, start // self._layout.chunk_rows
+        if entry is None or entry.given_up or self._layout.bounds(chunk) != (start, stop):
+            return False
+        return not entry.is_ready(chunk) and entry.claim(chunk)
+
+    def release(self, start: int, values: np.ndarray | None = None) -> None:
+        """End a reservation, and keep the chunk's rows if they came."""
+        entry, chunk = self._entry, start // self._layout.chunk_rows
+        assert entry is not None
+        try:
+            if values is not None and not entry.is_ready(chunk):
+                self._write(entry, chunk, self._cast(values))
+        finally:
+            entry.release(chunk)
+
     def array(self) -> np.ndarray:
         """All rows, read-only; memory-mapped if the cache holds them."""
         if self._entry is not None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from trainables.model.backbones import Backbone
 from trainables.model.depthwise import quicken_depthwise
+from trainables.model.ladder import Ladder, make_ladder
 from trainables.model.networks import Pooling, make_backbone
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
@@ -17,7 +18,9 @@ from trainables.model.weights import WeightsSource, load_weights
 KEPT = 4
 """Backbones in memory at once; the one used longest ago goes first."""
 
-_loaded: OrderedDict[tuple[str, int, Pooling], nn.Module] = OrderedDict()
+_Key = tuple[str, int, Pooling]
+_loaded: OrderedDict[_Key, nn.Module] = OrderedDict()
+_ladders: dict[tuple[_Key, tuple[Depth, ...]], Ladder] = {}
 
 
 def borrow_backbone(
@@ -30,14 +33,40 @@ def borrow_backbone(
     pooling: Pooling = "average",
 ) -> nn.Module:
     """A backbone with its weights on the device: the shared one where nothing of it trains, else a copy."""
+    shared = _loaded[_load(backbone, weights, image_size, device, pooling)]
+    return shared if depth == 0 else copy.deepcopy(shared)
+
+
+def borrow_ladder(
+    backbone: Backbone,
+    *,
+    weights: WeightsSource,
+    depths: tuple[Depth, ...],
+    image_size: int,
+    device: torch.device,
+    pooling: Pooling = "average",
+) -> Ladder:
+    """The frozen prefixes of these depths, of the shared backbone; its weights are those of every trial."""
+    key = _load(backbone, weights, image_size, device, pooling)
+    if (key, depths) not in _ladders:
+        _ladders[key, depths] = make_ladder(_loaded[key], depths, image_size=image_size)
+    return _ladders[key, depths]
+
+
+def _load(
+    backbone: Backbone, weights: WeightsSource, image_size: int, device: torch.device, pooling: Pooling
+) -> _Key:
     key = (f"{backbone.key} {weights.identity} {device}", image_size, pooling)
     if key not in _loaded:
         module = make_backbone(backbone, image_size=image_size, pooling=pooling)
         load_weights(module, weights)
         if device.type == "cpu":
             quicken_depthwise(module)
-        _loaded[key] = module.eval().requires_grad_(False).to(device)
+        module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        _loaded[key] = module.to(device)
     _loaded.move_to_end(key)
     while len(_loaded) > KEPT:
-        _loaded.popitem(last=False)
-    return _loaded[key] if depth == 0 else copy.deepcopy(_loaded[key])
+        dropped, _ = _loaded.popitem(last=False)
+        for ladder in [ladder for ladder in _ladders if ladder[0] == dropped]:
+            del _ladders[ladder]
+    return key

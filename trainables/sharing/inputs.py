@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.model.classifier import Classifier
+from trainables.model.ladder import Ladder
+from trainables.model.stages import Depth
 from trainables.sharing.activation_cache import ActivationCache, ActivationKey
-from trainables.sharing.activations import Activations
+from trainables.sharing.activations import Activations, Compute
+from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.parts import Part, ViewSettings
 from trainables.sharing.prefetch import one_ahead, to_device
 from trainables.training.memory import FittingSize
+
+Precision = Literal["float16", "float32"]
 
 EXTRACTION_BATCH = 32
 """Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
@@ -46,7 +51,9 @@ class Inputs:
         costs: CostModel,
         threads: int,
         uses: float,
-        dtype: Literal["auto", "float16", "float32"] = "auto",
+        dtype: Precision | Literal["auto"] = "auto",
+        ladder: Ladder | None = None,
+        chance: float = 0.0,
     ) -> None:
         """Decides whether the frozen prefix's output is cached.
 
@@ -56,6 +63,8 @@ class Inputs:
             cache: None = images go through the whole network every time.
             uses: how often each activation will probably be read.
             dtype: what activations are rounded to; auto = `SMALL_ENTRY` decides.
+            ladder: of depths whose activations may be computed in one pass with the trial's own.
+            chance: that another trial will want the activations of a certain depth.
         """
         self.part, self.view, self.classifier, self.trainable = part, view, classifier, trainable
         self.weights, self.backbone, self.costs = weights, backbone, costs
@@ -70,8 +79,10 @@ class Inputs:
         )
         self._fitting = FittingSize(key=("prefix", self.cut.name))
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
-        self.dtype = self._choose_dtype() if dtype == "auto" else dtype
-        self.cache = cache if cache is not None and self._is_worth_caching(uses) else None
+        self._asked_dtype, self._uses = dtype, uses
+        self.dtype = self._choose_dtype(self._row_shape()) if self.has_prefix else "float16"
+        self._companions = self._make_companions(ladder, chance)
+        self.cache = cache if cache is not None and self._is_worth_caching() else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of what `batches` gives."""
@@ -102,28 +113,47 @@ class Inputs:
             else:
                 yield to_device(activations.rows(positions), self.device), targets
 
-    def _choose_dtype(self) -> Literal["float16", "float32"]:
+    def _choose_dtype(self, row_shape: tuple[int, ...]) -> Precision:
         """Known from data and network alone: what a trial computes must not depend on the machine's load.
 
         On an accelerator the prefix computes in bfloat16, which half precision holds without loss.
         """
-        if not self.has_prefix or self.device.type != "cpu":
+        if self._asked_dtype != "auto":
+            return self._asked_dtype
+        if self.device.type != "cpu":
             return "float16"
-        return "float32" if 4 * math.prod(self._row_shape()) * len(self.part) <= SMALL_ENTRY else "float16"
+        return "float32" if 4 * math.prod(row_shape) * len(self.part) <= SMALL_ENTRY else "float16"
 
-    def _is_worth_caching(self, uses: float) -> bool:
+    def _is_worth_caching(self) -> bool:
         if not self.has_prefix:
             return False
-        row_bytes = np.dtype(self.dtype).itemsize * math.prod(self._row_shape())
 
         def probe() -> int:
-            positions = np.arange(min(EXTRACTION_BATCH, len(self.part)))
-            self._compute(positions, epoch=1)
-            return len(positions)
+            self._compute(self._first_positions(), epoch=1)
+            return len(self._first_positions())
 
+        if self._companions is not None:
+            self._companions.time(self._images(self._first_positions(), epoch=1))
+        return self._is_worth_keeping(self.cut, self._row_shape(), probe=probe)
+
+    def _is_worth_keeping(
+        self, cut: Cut, row_shape: tuple[int, ...], *, probe: Callable[[], int] | None = None
+    ) -> bool:
         return self.costs.worth_caching(
-            self.cut, row_bytes=row_bytes, num_rows=len(self.part), uses=uses, probe=probe
+            cut,
+            row_bytes=np.dtype(self._choose_dtype(row_shape)).itemsize * math.prod(row_shape),
+            num_rows=len(self.part),
+            uses=self._uses,
+            probe=probe,
         )
+
+    def _first_positions(self) -> NDArray[np.int64]:
+        return np.arange(min(EXTRACTION_BATCH, len(self.part)))
+
+    def _make_companions(self, ladder: Ladder | None, chance: float) -> Companions | None:
+        if ladder is None or not self.has_prefix or self.cut.depth not in ladder.row_shapes:
+            return None
+        return Companions(ladder=ladder, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
         """In single precision: the cache rounds it, and refuses an entry that would overflow."""
@@ -138,26 +168,40 @@ class Inputs:
         return self.view.images(self.part, positions, epoch=epoch, device=self.device)
 
     def _activations(self, number: int) -> Activations:
+        compute = self.costs.timed(
+            self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
+        )
+        depths = self._companions.choose(self._is_worth_keeping) if self._companions is not None else ()
+        if self._companions is not None and depths:
+            compute = self._companions.accompany(
+                {depth: self._fetch(depth, number, compute) for depth in depths},
+                images=lambda start, stop: self._images(np.arange(start, stop), epoch=number),
+                alone=compute,
+            )
+        return self._fetch(self.cut.depth, number, compute)
+
+    def _fetch(self, depth: Depth, number: int, compute: Compute) -> Activations:
+        """The entry of a depth; `compute` gives rows of the trial's own, and is not asked for others."""
         assert self.cache is not None
+        is_own = depth == self.cut.depth
+        row_shape = self._row_shape() if is_own or not self._companions else self._companions.row_shape(depth)
         key = ActivationKey(
             data=self.part.digest,
             backbone=self.backbone,
             weights=self.weights,
-            depth=self.classifier.depth,
+            depth=depth,
             image_size=self.view.image_size,
             fit=self.view.fit,
             policy=self.view.identity,
             epoch=number,
             view_seed=self.view.seed if self.view.is_random else 0,
-            dtype=self.dtype,
+            dtype=self._choose_dtype(row_shape),
         )
         return self.cache.fetch(
             key,
             num_rows=len(self.part),
-            row_shape=self._row_shape(),
-            compute=self.costs.timed(
-                self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
-            ),
+            row_shape=row_shape,
+            compute=compute,
             compute_rows=lambda positions: self._compute(positions, epoch=number),
             chunk_rows=EXTRACTION_BATCH,
         )

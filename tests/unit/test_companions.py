@@ -1,0 +1,92 @@
+"""One pass over the images gives the activations of several depths, and the numbers stay what they were."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny_data import make_lease, make_settings
+from trainables.config import StudySettings, TrialConfig
+from trainables.lease import LeasedRun, start_lease
+from trainables.model.backbones import find_backbone
+from trainables.model.classifier import Classifier
+from trainables.model.ladder import make_ladder
+from trainables.model.networks import make_backbone
+from trainables.sharing.agreement import find_agreement
+from trainables.sharing.study_data import open_cache
+
+DEPTHS = (0, 1, 3)
+MEASURED = {"images_per_second", "epoch_seconds", "peak_memory_gb"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StudySettings:
+    return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, agreement=0.9)
+
+
+def run_trial(settings: StudySettings, depth: int) -> list[dict[str, float]]:
+    regime = "finetune" if depth else "linear_probe"
+    lease = make_lease(depth, unfreeze_depth=depth, regime=regime, policy="light")
+    [run] = start_lease({"leases": [lease], "settings": asdict(settings)})
+    assert isinstance(run, LeasedRun)
+    reports = []
+    while not run.finished:
+        reports += run.step()
+        assert reports[-1]["reason"] is None, reports[-1]["traceback"]
+    return [
+        {name: value for name, value in report["metrics"].items() if name not in MEASURED}
+        for report in reports
+    ]
+
+
+def num_computed(settings: StudySettings) -> int:
+    cache = open_cache(settings.cache_directory, settings.cache_gigabytes)
+    assert cache is not None
+    return cache.stats().chunks_computed
+
+
+def test_a_ladder_gives_what_each_prefix_gives() -> None:
+    backbone = make_backbone(find_backbone("lite0"), image_size=64).eval()
+    images = torch.rand(5, 3, 64, 64)
+
+    rungs = dict(make_ladder(backbone, (0, 2, "all", 1, 99, 7), image_size=64).climb(images))
+
+    assert list(rungs) == [7, 2, 1, 0]
+    for depth, rows in rungs.items():
+        alone = Classifier(backbone, torch.nn.Identity(), depth=depth)
+        assert torch.equal(rows, alone.prefix_features(images))
+
+
+def test_activations_of_other_depths_come_along(settings: StudySettings) -> None:
+    run_trial(settings, 1)
+    before = num_computed(settings)
+
+    run_trial(settings, 0)
+    run_trial(settings, 3)
+
+    assert before > 0 and num_computed(settings) == before
+
+
+def test_a_trial_computes_the_same_whether_or_not_others_came_along(
+    settings: StudySettings, tmp_path: Path
+) -> None:
+    alone = replace(settings, shared_depths=(), cache_directory=str(tmp_path / "other"))
+
+    together = [run_trial(settings, depth) for depth in DEPTHS]
+
+    assert together == [run_trial(alone, depth) for depth in DEPTHS]
+
+
+def test_agreement_is_the_chance_that_two_trials_read_the_same() -> None:
+    fields = [field.name for field in dataclass_fields(TrialConfig)]
+    config = dict.fromkeys(fields, "x")
+    depths = (0, 0, 2, "all")
+
+    found = find_agreement([{**config, "unfreeze_depth": depth} for depth in depths])
+
+    assert found.share == (2**2 + 1 + 1) / 4**2
+    assert found.depths == (0, 2, "all")

@@ -1,0 +1,105 @@
+"""A frozen backbone as a ladder of cuts: one pass over the images gives the activations of several depths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from trainables.model.classifier import Normalise, channels_last
+from trainables.model.networks import normalisation
+from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
+
+_NUM_CHECKED = 2
+"""Images that must come out the same, to the last bit, through the ladder and each cut's own prefix."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The part of the network between a deeper cut and this one."""
+
+    depth: Depth
+    part: nn.Module
+    is_exact: bool
+    """Whether its output is known to be that of the cut's own prefix; if not, it only leads on."""
+    row_shape: tuple[int, ...] = ()
+    """Of one image's activations."""
+
+
+class Ladder:
+    """The frozen prefixes of several unfreeze depths, each going on where the deeper one ends."""
+
+    def __init__(self, backbone: nn.Module, rungs: Sequence[Rung]) -> None:
+        self._rungs = tuple(rungs)
+        self._normalise = Normalise(*normalisation(backbone))
+        self.row_shapes = {rung.depth: rung.row_shape for rung in rungs if rung.is_exact}
+        """Of one image's activations, by depth; deepest cut first."""
+
+    def to(self, device: torch.device) -> Ladder:
+        """With what it owns itself on the device; the network stays where it is."""
+        self._normalise.to(device)
+        return self
+
+    @torch.no_grad()
+    def climb(self, images: Tensor) -> Iterator[tuple[Depth, Tensor]]:
+        """(depth, activations) of one cut after the other, for images in [0, 1]; stop when you have enough.
+
+        The same numbers as `Classifier.prefix_features` at that depth.
+        """
+        with _autocast(images):
+            state = self._normalise(channels_last(images))
+        for rung in self._rungs:
+            with _autocast(images):
+                state = rung.part(state)
+            if rung.is_exact:
+                yield rung.depth, state.float()
+
+
+def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> Ladder:
+    """A ladder of those depths at which the backbone has a frozen part; in eval mode, sharing its weights.
+
+    Whether a depth comes out exactly as alone is tried on random images; one that does not is left out.
+    """
+    prefixes = {depth: prefix for depth in depths if (prefix := _prefix(backbone, depth)) is not None}
+    try:
+        parts = cut_at_all(backbone, tuple(prefixes))
+    except UNTRACEABLE:
+        parts = []
+    device = next(backbone.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(_NUM_CHECKED, 3, image_size, image_size, generator=generator).to(device)
+    trial = Ladder(backbone, [Rung(depth, part, True) for depth, part in parts]).to(device)
+    found = dict(trial.climb(images))
+    rungs = [
+        Rung(
+            depth,
+            part,
+            is_exact=_is_same(prefixes[depth], backbone, images, found[depth]),
+            row_shape=tuple(found[depth].shape[1:]),
+        )
+        for depth, part in parts
+    ]
+    return Ladder(backbone, rungs).to(device)
+
+
+def _prefix(backbone: nn.Module, depth: Depth) -> nn.Module | None:
+    try:
+        prefix, _ = cut(backbone, depth)
+    except ValueError:  # of another backbone, which has more stages
+        return None
+    return None if isinstance(prefix, nn.Identity) else prefix
+
+
+@torch.no_grad()
+def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tensor) -> bool:
+    prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
+    normalise = Normalise(*normalisation(backbone)).to(images.device)
+    with _autocast(images):
+        alone: Tensor = prefix(normalise(channels_last(images)))
+    return torch.equal(alone.float(), rows)
+
+
+def _autocast(images: Tensor) -> torch.autocast:
+    return torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda)

@@ -1,0 +1,106 @@
+"""Activations of other depths that come along while a trial's own are computed: one pass serves them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.model.ladder import Ladder
+from trainables.model.stages import Depth
+from trainables.sharing.activations import Activations, Compute
+from trainables.sharing.cost_model import CostModel, Cut
+from trainables.training.memory import is_out_of_memory
+
+Rows = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companions:
+    """The depths whose activations a trial computes for others, in one pass with its own."""
+
+    ladder: Ladder
+    cut: Cut
+    """The trial's own."""
+
+    costs: CostModel
+    chance: float
+    """That another trial will want the activations of a certain depth."""
+
+    def time(self, images: Tensor) -> None:
+        """Measure what each depth takes, once on this machine; the first climb only warms up."""
+        cuts = {depth: replace(self.cut, depth=depth) for depth in self.ladder.row_shapes}
+        if all(self.costs.compute_seconds(cut) is not None for cut in cuts.values()):
+            return
+        for is_measured in (False, True):
+            begin = time.perf_counter()
+            for depth, rows in self.ladder.climb(images):
+                rows.cpu()
+                if is_measured:
+                    seconds = time.perf_counter() - begin
+                    self.costs.record(cuts[depth], images=len(images), seconds=seconds)
+
+    def choose(self, is_worth_keeping: Callable[[Cut, tuple[int, ...]], bool]) -> tuple[Depth, ...]:
+        """Other depths whose activations are worth their space and the time they take from here.
+
+        Deeper cuts lie on the way. A shallower one takes a part of the pass that its trial would make from
+        the images on, and is wanted with `chance` only.
+        """
+        depths, own = list(self.ladder.row_shapes), self.costs.compute_seconds(self.cut)
+        chosen = []
+        for depth in depths:
+            cut = replace(self.cut, depth=depth)
+            whole = self.costs.compute_seconds(cut)
+            if depth == self.cut.depth or own is None or whole is None:
+                continue
+            on_the_way = depths.index(depth) < depths.index(self.cut.depth)
+            if (on_the_way or self.chance * whole > whole - own) and is_worth_keeping(
+                cut, self.ladder.row_shapes[depth]
+            ):
+                chosen.append(depth)
+        return tuple(chosen)
+
+    def row_shape(self, depth: Depth) -> tuple[int, ...]:
+        return self.ladder.row_shapes[depth]
+
+    def accompany(
+        self, others: Mapping[Depth, Activations], *, images: Callable[[int, int], Tensor], alone: Compute
+    ) -> Compute:
+        """Compute the trial's own rows, and those of the others that nobody has, in one pass over the images.
+
+        Where the pass needs more memory than there is, the trial's own are computed `alone`.
+        """
+
+        def compute(start: int, stop: int) -> Rows:
+            reserved = {depth: kept for depth, kept in others.items() if kept.reserve(start, stop)}
+            rows: dict[Depth, Rows] = {}
+            try:
+                if reserved:
+                    rows = self._climb(images, start, stop, wanted={self.cut.depth, *reserved})
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            finally:
+                for depth, kept in reserved.items():
+                    kept.release(start, rows.get(depth))
+            return rows[self.cut.depth] if self.cut.depth in rows else alone(start, stop)
+
+        return compute
+
+    def _climb(
+        self, images: Callable[[int, int], Tensor], start: int, stop: int, *, wanted: set[Depth]
+    ) -> dict[Depth, Rows]:
+        rows: dict[Depth, Rows] = {}
+        begin = time.perf_counter()
+        for depth, features in self.ladder.climb(images(start, stop)):
+            if depth in wanted:
+                rows[depth] = features.cpu().numpy()
+            if depth == self.cut.depth:
+                self.costs.record(self.cut, images=stop - start, seconds=time.perf_counter() - begin)
+            if rows.keys() == wanted:
+                break
+        return rows
