@@ -48,6 +48,7 @@ class FittingSize:
         """
         known = _largest_known.get(key) if key is not None and may_shrink else None
         self.size = min(size for size in (asked, known) if size) if asked or known else None
+        self.is_reduced = self.size != asked
         self._key, self._may_shrink = key, may_shrink
 
     def of(self, count: int) -> int:
@@ -58,7 +59,7 @@ class FittingSize:
         """Whether it was the memory and less can be tried; then the size is half of what was tried."""
         if not self._may_shrink or tried <= 1 or not is_out_of_memory(error):
             return False
-        self.size = tried // 2
+        self.size, self.is_reduced = tried // 2, True
         if self._key is not None:
             _largest_known[self._key] = self.size
         logger.warning("out of memory with %d images at once: going on with %d", tried, self.size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -95,20 +96,32 @@ class Updates:
         except MEMORY_ERRORS as error:
             if not self.micro_batch.accept(error, tried=tried):
                 raise
+        except ValueError as error:  # what batch norm raises where it sees a single value
+            if not self.micro_batch.is_reduced:
+                raise
+            raise MemoryError(
+                f"not enough memory for the two images that batch norm needs: {error}"
+            ) from error
         self.optimizer.zero_grad(set_to_none=True)
         return None
 
     def _accumulate(self, batch: Batch, sums: MetricSums, *, size: int) -> Tensor:
         count = len(batch.targets)
         total = torch.zeros((), device=batch.inputs.device)
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            logits = compute_logits(self.forward, batch.inputs[part])
-            loss_sum = self._criterion(logits, batch.targets[part])
-            sums.update(logits.detach(), batch.targets[part], loss_sum.detach())
+        for inputs, targets in _split_evenly(batch, size):
+            logits = compute_logits(self.forward, inputs)
+            loss_sum = self._criterion(logits, targets)
+            sums.update(logits.detach(), targets, loss_sum.detach())
             (loss_sum / count).backward()
             total += loss_sum.detach()
         return total / count
+
+
+def _split_evenly(batch: Batch, most: int) -> Iterator[Batch]:
+    """In parts of equal size, within one image: a single image left over would have no batch statistics."""
+    num_parts = math.ceil(len(batch.targets) / most)
+    parts = (tensor.tensor_split(num_parts) for tensor in batch)
+    return (Batch(*part) for part in zip(*parts, strict=True))
 
 
 def compute_logits(forward: Forward, inputs: Tensor) -> Tensor:
