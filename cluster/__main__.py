@@ -99,7 +99,7 @@ def _up(flags: argparse.Namespace) -> int:
 
 
 def _status(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import count_alive
+    from cluster.rehearsal import alive_nodes
 
     record = _record(flags)
     print(f"{record.address} (tune.py --address {record.host}:{record.gcs_port})")
@@ -107,7 +107,7 @@ def _status(flags: argparse.Namespace) -> int:
         state = "running" if find_process(node) else "ended"
         name = "head" if node.number == 0 else f"node {node.number}"
         print(f"{name:8} {state:8} {node.cpus} CPUs, process {node.pid}")
-    print(f"{count_alive(record)} nodes have joined")
+    print(f"{len(alive_nodes(record))} nodes have joined")
     return 0
 
 

@@ -42,10 +42,10 @@ class JobServer:
                 "install the same on both (constraints.txt has the version that was tested)"
             )
 
-    def count_nodes(self) -> int:
-        """Nodes that are alive."""
+    def alive_nodes(self) -> set[str]:
+        """Ids of the nodes that the cluster believes to be alive."""
         nodes = self._get("/api/v0/nodes")["data"]["result"]["result"]
-        return sum(node["state"] == "ALIVE" for node in nodes)
+        return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
     def submit(self, entrypoint: str, *, runtime_env: Mapping[str, Any], job: str | None = None) -> str:
         """Upload the working directory unless it is there already, and start a job; its id."""

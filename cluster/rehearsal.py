@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import psutil
@@ -71,10 +71,10 @@ def start_cluster(
 
 def add_node(record: ClusterRecord, *, cpus: int) -> ClusterRecord:
     """Start one more node and wait until it has joined."""
-    alive = count_alive(record)
+    before = alive_nodes(record)
     number = 1 + max(node.number for node in record.nodes)
     record = _start(record, [number], cpus=cpus)
-    wait_for_nodes(record, alive + 1)
+    wait_for_nodes(record, 1, besides=before)
     return record
 
 
@@ -103,13 +103,13 @@ def stop_cluster(record: ClusterRecord) -> None:
     (Path(record.state_dir) / "cluster.json").unlink(missing_ok=True)
 
 
-def count_alive(record: ClusterRecord) -> int:
-    """Nodes that the cluster itself counts as alive."""
-    return JobServer(record.address, token=record.token_file.read_text()).count_nodes()
+def alive_nodes(record: ClusterRecord) -> set[str]:
+    """Ids of the nodes that the cluster believes to be alive: a killed one for some seconds more."""
+    return JobServer(record.address, token=record.token_file.read_text()).alive_nodes()
 
 
-def wait_for_nodes(record: ClusterRecord, num: int) -> None:
-    """Until so many nodes have joined.
+def wait_for_nodes(record: ClusterRecord, num: int, *, besides: Set[str] = frozenset()) -> None:
+    """Until so many nodes have joined, not counting those that were there before.
 
     Raises:
         ValueError: one ended meanwhile, or it takes too long; with the end of its log.
@@ -117,7 +117,7 @@ def wait_for_nodes(record: ClusterRecord, num: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            if count_alive(record) >= num:
+            if len(alive_nodes(record) - besides) >= num:
                 return
         except JobServerError:
             pass  # not up yet
