@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from trainables.accelerator import limit_memory
+from trainables.batch_groups import batch_group
 from trainables.config import StudySettings, make_study_settings
 from trainables.limits import OutsideLimits, check_limits
 from trainables.processor import prepare_processor
@@ -24,7 +25,8 @@ from trainables.training.checkpoints import (
     save_checkpoint,
     save_state,
 )
-from trainables.training.loop import Diverged
+from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
+from trainables.training.loop import Diverged, TrainResult
 from trainables.training.memory import is_out_of_memory
 from trainables.training.team import Team
 
@@ -54,20 +56,35 @@ class LeasedRun:
         assert self.run is not None
         return self._last_epoch - self.run.epoch
 
+    @property
+    def lockstep_key(self) -> Hashable | None:
+        """Equal for heads that train at once; None: it trains by the ordinary loop."""
+        group = batch_group(self.lease["config"])
+        if self.run is None or group is None or not trains_in_lockstep(self.run.device):
+            return None
+        key = lockstep_key(self.run.config)
+        return None if key is None else (group, key)
+
     def begin(self) -> list[Report]:
         """Load it, if it is not yet; after a restart, the reports that the database lacks."""
         return self._guarded(self._begin)
 
-    def step(self) -> list[Report]:
-        """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on."""
-        return self._guarded(self.advance)
+    def step(self, trained: TrainResult | Exception | None = None) -> list[Report]:
+        """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on.
 
-    def advance(self) -> list[Report]:
+        Args:
+            trained: what came of the epoch where the head trains beside others.
+        """
+        return self._guarded(lambda: self.advance(trained))
+
+    def advance(self, trained: TrainResult | Exception | None = None) -> list[Report]:
         """The reports of the next epoch; after a restart, first those that the database lacks."""
         reports = self._begin()
+        if isinstance(trained, Exception):
+            raise trained
         if not self.finished:
             assert self.run is not None
-            reports.append(self.run.run_epoch())
+            reports.append(self.run.run_epoch(trained))
             self._save(self.run)
             self.finished = self._is_over(self.run)
         return reports
@@ -162,6 +179,16 @@ def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[
     """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
     settings = make_study_settings(config["settings"])
     return [LeasedRun(lease, settings, team=team) for lease in config["leases"]]
+
+
+def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
+    """An epoch of heads of one lockstep key; an error of all of them is the outcome of each."""
+    trained: Sequence[TrainResult | Exception]
+    try:
+        trained = train_heads([run.run.head_epoch() for run in runs if run.run is not None])
+    except Exception as error:
+        trained = [error] * len(runs)
+    return [report for run, result in zip(runs, trained, strict=True) for report in run.step(result)]
 
 
 def save_result(run: TrialRun) -> None:

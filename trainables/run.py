@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables.accelerator import forget_peak, peak_memory_gb
 from trainables.assembly import (
@@ -32,6 +33,7 @@ from trainables.sharing.parts import ViewSettings, oversampled
 from trainables.sharing.study_data import find_weights, load_parts, open_cache, open_cost_model
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience
+from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
 from trainables.training.memorising import memorise
@@ -184,17 +186,18 @@ class TrialRun:
             pooling=self.config.head_pooling,
         )
 
-    def run_epoch(self) -> Report:
-        """Train and validate once, and note the best epoch.
+    def run_epoch(self, trained: TrainResult | None = None) -> Report:
+        """Train, unless the head was trained beside others already, validate, and note the best epoch.
 
         Raises:
             Diverged: the loss is no longer finite.
         """
-        started = time.perf_counter()
+        started = time.perf_counter() - (trained.seconds if trained else 0.0)
         self.epoch += 1
         if self.epoch > self.phase.last_epoch:
             self.enter_phase(self.phases[self.phases.index(self.phase) + 1])
-        trained = self._memorise() if self.regime.memorises else self._train()
+        if trained is None:
+            trained = self._memorise() if self.regime.memorises else self._train()
         averaged: AbstractContextManager[None] = self.average.applied() if self.average else nullcontext()
         with averaged:
             validated = self._validate()
@@ -215,21 +218,38 @@ class TrialRun:
         self.records.append(report)
         return report
 
+    def head_epoch(self) -> HeadEpoch:
+        """What the next epoch of a head alone needs, to be trained beside others."""
+        assert self.updates is not None
+        assert isinstance(self.classifier.head, torch.nn.Sequential)
+        generator, batches = self._draw_batches(self.epoch + 1)
+        return HeadEpoch(
+            head=self.classifier.head,
+            updates=self.updates,
+            batches=((self.inputs["train"].features(inputs), targets) for inputs, targets in batches),
+            schedule=self.schedule,
+            first_step=self.step,
+            generator=generator,
+        )
+
     def _train(self) -> TrainResult:
-        generator = torch.Generator().manual_seed(self._draw_seed("epoch", self.epoch))
-        config = self.config
-        order = draw_order(self.train_labels, config.sampler, generator)
-        batches = cut_batches(order, size=config.batch_size, limit=config.steps_per_epoch)
+        generator, batches = self._draw_batches(self.epoch)
         assert self.updates is not None
         self.classifier.train()
         return train_epoch(
             self.updates,
-            self.inputs["train"].batches(self.team.share_batches(batches), epoch=self.epoch),
+            batches,
             schedule=self.schedule,
             first_step=self.step,
             generator=generator,
             reduce=self.team.reduce,
         )
+
+    def _draw_batches(self, epoch: int) -> tuple[torch.Generator, Iterator[tuple[Tensor, Tensor]]]:
+        generator = torch.Generator().manual_seed(self._draw_seed("epoch", epoch))
+        order = draw_order(self.train_labels, self.config.sampler, generator)
+        batches = cut_batches(order, size=self.config.batch_size, limit=self.config.steps_per_epoch)
+        return generator, self.inputs["train"].batches(self.team.share_batches(batches), epoch=epoch)
 
     def _memorise(self) -> TrainResult:
         head, inputs = self.classifier.head, self.inputs["train"]

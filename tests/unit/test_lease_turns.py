@@ -145,3 +145,39 @@ def test_a_trial_of_its_own_takes_one_epoch_a_step(settings: StudySettings) -> N
 
     assert steps == [1, 1, 1]
     assert runs[0].finished
+
+
+def test_in_lockstep_too_a_head_computes_the_same_whoever_is_beside_it(
+    settings: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.lease.trains_in_lockstep", lambda _: True)  # as on an accelerator
+    heads = {60 + number: HEADS[number % 2] | {"learning_rate": 1e-3 * (number + 1)} for number in range(5)}
+
+    together = run_through(lease_of(settings, heads))
+    kept = {number: left_behind(settings, number) for number in heads}
+
+    for number, head in heads.items():
+        alone = run_through(lease_of(settings, {number: head}, attempt=2, until_epoch=None))
+        model, probabilities = left_behind(settings, number)
+        assert numbers_of(together, number) == numbers_of(alone, number)
+        assert np.array_equal(kept[number][1], probabilities)
+        assert all(
+            torch.equal(tensor, kept[number][0]["trained"][name]) for name, tensor in model["trained"].items()
+        )
+
+
+def test_an_error_in_lockstep_is_the_outcome_of_each(
+    settings: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(_: object) -> None:
+        raise torch.OutOfMemoryError("no memory for so many heads")
+
+    monkeypatch.setattr("trainables.lease.trains_in_lockstep", lambda _: True)
+    monkeypatch.setattr("trainables.lease.train_heads", starved)
+
+    reports = run_through(lease_of(settings, {70: HEADS[0], 71: HEADS[0]}))
+
+    assert [(report["trial"], report["reason"]) for report in reports] == [
+        (70, "out of memory"),
+        (71, "out of memory"),
+    ]

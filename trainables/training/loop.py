@@ -78,10 +78,10 @@ def train_epoch(
     """
     started, optimizer = time.perf_counter(), updates.optimizer
     sums = MetricSums.zeros(updates.num_classes, confusion=False, device=updates.device)
-    mixer = np.random.default_rng(_draw_seed(generator))
+    mixer = np.random.default_rng(draw_seed(generator))
     step, images, multiplier = first_step, 0, schedule.multiplier(first_step)
     last_loss: Tensor | None = None
-    with _seeded(_draw_seed(generator), updates.device):
+    with _seeded(draw_seed(generator), updates.device):
         for inputs, targets in batches:
             if multiplier is None:
                 break
@@ -143,7 +143,8 @@ def _check_finite(loss: Tensor | None, step: int | None) -> None:
         raise Diverged(f"the loss at {where} is {value}")
 
 
-def _draw_seed(generator: torch.Generator) -> int:
+def draw_seed(generator: torch.Generator) -> int:
+    """The next of an epoch's seeds."""
     return int(torch.randint(2**62, (), generator=generator))
 
 
