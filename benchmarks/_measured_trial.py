@@ -10,7 +10,9 @@ import importlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ CALLS = (
     ("trainables.lease", "save_checkpoint", "writing results"),
 )
 """Module, what is wrapped in it, and the span."""
-PREFIX = "frozen prefix, depth "
+PREFIX = "frozen prefix, "
+"""Begins the names of the spans in which a frozen part computes."""
+LADDER = PREFIX + "several depths at once"
 
 _spans = Spans()
 
@@ -77,19 +81,31 @@ class WithoutActivations(MeasuredTrial):
 
 def _wrap_calls() -> None:
     for module, name, span in CALLS:
-        owner, attribute = _find(module, name)
-        setattr(owner, attribute, _spans.timed(span, getattr(owner, attribute)))
-    owner, attribute = _find("trainables.sharing.parts", "ViewSettings.images")
-    images = getattr(owner, attribute)
-    count = lambda view, part, positions, **_: len(positions)  # noqa: E731
-    setattr(owner, attribute, _spans.timed("augmenting", images, count=count))
-    owner, attribute = _find("trainables.model.classifier", "Classifier.prefix_features")
-    timed = _spans.timed(
-        lambda classifier, _: f"{PREFIX}{classifier.depth}",
-        getattr(owner, attribute),
-        count=lambda _, images: len(images),
+        _wrap(module, name, partial(_spans.timed, span))
+    _wrap(
+        "trainables.sharing.parts",
+        "ViewSettings.images",
+        lambda images: _spans.timed("augmenting", images, count=lambda _, part, rows, **__: len(rows)),
     )
-    setattr(owner, attribute, timed)
+    _wrap(
+        "trainables.model.classifier",
+        "Classifier.prefix_features",
+        lambda features: _spans.timed(
+            lambda classifier, _: f"{PREFIX}depth {classifier.depth}",
+            features,
+            count=lambda _, images: len(images),
+        ),
+    )
+    _wrap(
+        "trainables.model.ladder",
+        "Ladder.climb",
+        lambda climb: _spans.timed_steps(LADDER, climb, count=lambda _, images: len(images)),
+    )
+
+
+def _wrap(module: str, name: str, wrap: Callable[[Any], Any]) -> None:
+    owner, attribute = _find(module, name)
+    setattr(owner, attribute, wrap(getattr(owner, attribute)))
 
 
 def _find(module: str, name: str) -> tuple[Any, str]:

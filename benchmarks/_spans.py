@@ -68,6 +68,24 @@ class Spans:
 
         return wrapper
 
+    def timed_steps(
+        self, name: str, generator: Callable[..., Iterator[Any]], *, count: Callable[..., int]
+    ) -> Callable[..., Iterator[Any]]:
+        """The generator function, each step of it in a span; rows are counted at the first."""
+
+        @functools.wraps(generator)
+        def wrapper(*arguments: Any, **named: Any) -> Iterator[Any]:
+            steps, rows = generator(*arguments, **named), count(*arguments, **named)
+            while True:
+                with self.span(name, rows=rows):
+                    step = next(steps, self)
+                if step is self:
+                    return
+                rows = 0
+                yield step
+
+        return wrapper
+
     def as_dict(self) -> dict[str, dict[str, float]]:
         with self._mutex:
             return {name: asdict(total) for name, total in self.totals.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measured_trial import PREFIX
+from benchmarks._measured_trial import LADDER, PREFIX
 from benchmarks._search_inputs import Images, distinct_views
 from benchmarks._spans import add_up
 from cluster.records import EpochRecord
@@ -109,10 +110,15 @@ def gap_seconds(by_worker: Mapping[str | None, Sequence[EpochRecord]]) -> float:
     """
     gaps = 0.0
     for rows in by_worker.values():
-        first, last = rows[0].arrival, rows[-1].arrival
-        later = [row for row in rows if row.arrival - first > SAME_STEP_SECONDS]
-        gaps += last - first - sum(row.metrics["epoch_seconds"] for row in later)
+        pairs = list(itertools.pairwise(rows))
+        step = next((n for n, (one, other) in enumerate(pairs) if _in_other_step(one, other)), len(pairs))
+        gaps += rows[-1].arrival - rows[step].arrival
+        gaps -= sum(row.metrics["epoch_seconds"] for row in rows[step + 1 :])
     return max(0.0, gaps)
+
+
+def _in_other_step(one: EpochRecord, other: EpochRecord) -> bool:
+    return other.arrival - one.arrival > SAME_STEP_SECONDS
 
 
 def floor_seconds(
@@ -130,10 +136,11 @@ def floor_seconds(
 
     by_depth, views = distinct_views([dict(config) for config in configs], images, epochs=epochs)
     work = seconds("training suffix and head") + seconds("validating suffix and head")
-    for depth, distinct in by_depth.items():
-        prefix = spans.get(f"{PREFIX}{depth}", {})
-        if prefix.get("rows"):
-            work += prefix["seconds"] / prefix["rows"] * distinct
+    # One pass that gives several depths need be made once for each view, and then none of a single depth.
+    alone = {f"{PREFIX}depth {depth}": distinct for depth, distinct in by_depth.items()}
+    for name, distinct in ({LADDER: views} if LADDER in spans else alone).items():
+        rows = spans.get(name, {}).get("rows", 0)
+        work += seconds(name) * min(1.0, distinct / rows) if rows else 0.0
     made = spans.get("augmenting", {}).get("rows", 0.0)
     making = (seconds("augmenting") + seconds("reading images")) * min(1.0, views / made) if made else 0.0
     return (work + making) / slots

@@ -31,11 +31,14 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
+from cluster.space_probe import sample_configs
 from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
-from trainables.config import StudySettings
+from trainables.batch_groups import batch_group
+from trainables.config import StudySettings, make_trial_config
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
+from trainables.sharing.agreement import find_agreement
 from trainables.sharing.preparation import prepare_images
 
 METRIC = "val_accuracy"
@@ -88,7 +91,7 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
     return manifest
 
 
-def make_search(study: Study, task: Task) -> Search:
+def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
     """Free, it is the default search: TPE, ASHA, and the published recipes first."""
     space = task.space
     priors = task.trials if space is None else published_priors(space)
@@ -102,10 +105,21 @@ def make_search(study: Study, task: Task) -> Search:
         seed=task.seed,
         metrics=[METRIC],
         max_epochs=task.epochs,
+        group_of=batch_group if batched_heads else lambda _: None,
     )
 
 
+def all_configs(task: Task) -> list[dict[str, Any]]:
+    """The list's, or a sample of the space's."""
+    space = task.space
+    configs = [make_config(trial) for trial in task.trials]
+    if space is not None:
+        configs = [dict(config) for config in sample_configs(lambda trial: propose(trial, space))]
+    return [asdict(make_trial_config({"epochs": task.epochs} | config)) for config in configs]
+
+
 def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
+    agreement = find_agreement(all_configs(task))
     return StudySettings(
         study_directory=str(study.directory),
         classes=classes,
@@ -117,6 +131,8 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         cache_directory=str(flags.cache_dir),
         cache_gigabytes=flags.cache_gb,
         num_trials=task.num_trials,
+        shared_depths=agreement.depths,
+        agreement=agreement.share,
         threads=1,
         use_gpu=False,
     )
@@ -137,7 +153,6 @@ def measure_search(search: Search, study: Study, spans: Spans, *, until: float) 
         (search, "next_lease", "proposing"),
         (search, "lease_ended", "deciding"),
         (study.records, "record", "study database"),
-        (study.records, "add_trial", "study database"),
     ):
         setattr(owner, name, spans.timed(span, getattr(owner, name)))
     setattr(search, "receive", spans.timed("deciding", receive_until))  # noqa: B010  (mypy)
@@ -155,7 +170,7 @@ def run(flags: argparse.Namespace, task: Task, folder: Path) -> dict[str, Any]:
     with spans.span("opening the study"):
         study = open_study(config, facts={"direction": "maximize", "space_table": [], "data": {}})
         manifest.write_csv(study.directory / "data.csv")
-        search = make_search(study, task)
+        search = make_search(study, task, batched_heads=flags.without != "batched heads")
     measure_search(search, study, spans, until=task.until)
     settings = make_settings(flags, task, study, manifest.classes)
     clock.starting = time.time()

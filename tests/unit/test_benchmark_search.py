@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks import plain_ray_tune, scaling, search
 from benchmarks._ablation import scaled_seconds
-from benchmarks._measured_trial import CALLS, PREFIX, _find
+from benchmarks._measured_trial import CALLS, LADDER, PREFIX, _find
 from benchmarks._plain_runs import PlainRuns
 from benchmarks._profile_table import profile_rows
 from benchmarks._search_inputs import (
@@ -43,6 +44,13 @@ def make_run(seconds: float, accuracies: list[float], **changes: Any) -> dict[st
     return {**dict.fromkeys(names, 0.5), **run, **changes}
 
 
+MEASURED = [call[:2] for call in CALLS] + [
+    ("trainables.sharing.parts", "ViewSettings.images"),
+    ("trainables.model.classifier", "Classifier.prefix_features"),
+    ("trainables.model.ladder", "Ladder.climb"),
+]
+
+
 class CountedSides(Sides):
     """Plain runs that take no time, counted."""
 
@@ -54,8 +62,8 @@ class CountedSides(Sides):
 
 
 def make_sides(folder: Path, **changes: Any) -> CountedSides:
-    given: dict[str, Any] = {"folder": folder, "images": IMAGES, "image_size": 32, "epochs": 1, "cpus": 2} | changes
-    return CountedSides(**given)
+    given: dict[str, Any] = {"image_size": 32, "epochs": 1, "cpus": 2} | changes
+    return CountedSides(folder=folder, images=IMAGES, **given)
 
 
 def test_every_class_gives_the_same_number_of_images_and_no_image_is_in_both_parts(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_spans_count_their_time_without_that_of_spans_inside() -> None:
     assert add_up([totals, totals])["inner 2"]["rows"] == 8
 
 
-@pytest.mark.parametrize(("module", "name"), [call[:2] for call in CALLS])
+@pytest.mark.parametrize(("module", "name"), MEASURED)
 def test_every_call_that_is_measured_exists(module: str, name: str) -> None:
     owner, attribute = _find(module, name)
 
@@ -178,12 +186,12 @@ def test_gaps_are_what_a_started_worker_did_not_compute() -> None:
     # The first step of a group: two reports at once, whose seconds lie before the first arrival.
     rows = [row(100.0, 9.0), row(100.001, 9.0), row(102.0, 1.5), row(103.0, 0.7)]
 
-    assert gap_seconds({"a:1": rows, "a:2": [row(50.0, 5.0)]}) == pytest.approx(0.8)
+    assert gap_seconds({"a:1": rows, "a:2": [row(50.0, 5.0)]}) == pytest.approx(0.799)
 
 
 def test_the_floor_counts_a_frozen_part_once_for_each_distinct_view() -> None:
     spans = {
-        f"{PREFIX}0": {"seconds": 20.0, "rows": 28.0},
+        f"{PREFIX}depth 0": {"seconds": 20.0, "rows": 28.0},
         "augmenting": {"seconds": 2.0, "rows": 28.0},
         "training suffix and head": {"seconds": 3.0},
         "validating suffix and head": {"seconds": 1.0},
@@ -193,6 +201,29 @@ def test_the_floor_counts_a_frozen_part_once_for_each_distinct_view() -> None:
     floor = floor_seconds(spans, TRIALS, IMAGES, epochs=3, slots=2)
 
     assert floor == pytest.approx((10.0 + 1.0 + 3.0 + 1.0) / 2)
+
+
+def test_the_floor_counts_a_pass_for_several_depths_once_for_each_view() -> None:
+    spans = {LADDER: {"seconds": 8.0, "rows": 28.0}, f"{PREFIX}depth 0": {"seconds": 1.0, "rows": 14.0}}
+
+    assert floor_seconds(spans, TRIALS, IMAGES, epochs=3, slots=1) == pytest.approx(4.0)
+
+
+def test_a_generator_s_steps_are_measured_and_what_happens_between_them_is_not() -> None:
+    spans = Spans()
+
+    def climb(images: list[int]) -> Iterator[int]:
+        for image in images:
+            time.sleep(0.01)
+            yield image
+
+    steps = spans.timed_steps("climb", climb, count=len)
+    for _ in steps([1, 2]):
+        time.sleep(0.05)
+
+    total = spans.as_dict()["climb"]
+    assert 0.02 <= total["seconds"] < 0.05
+    assert total["rows"] == 2
 
 
 def test_what_a_profile_says_of_workers_adds_up_to_all_slots() -> None:
