@@ -222,6 +222,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_trial,
         gpus_per_worker=resources.gpus_per_trial,
+        compile=config.compile,
         max_params=config.max_params,
         max_latency_ms=config.max_latency_ms,
     )

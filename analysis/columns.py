@@ -14,6 +14,8 @@ METRIC_COLUMNS = {
     "images_per_second": "training images a second [1/s]",
     "epoch_seconds": "training and validation of the epoch [s]",
     "learning_rate": "of the head at the epoch's last update; in a trial's row the hyperparameter",
+    "images_at_once": "training images in one pass: less than the batch if asked or out of memory [count]",
+    "peak_memory_gb": "most the trial allocated on its GPU so far; on a CPU what its process holds [GB]",
     "parameters": "weights of the classifier, head included [count]",
     "trainable_parameters": "weights that train, head included [count]",
 }

@@ -26,7 +26,8 @@ UNRANKED = ("failed", "infeasible", "waiting")
 METRICS = (
     *("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy"),
     *("train_loss", "train_accuracy", "train_top3_accuracy"),
-    *("images_per_second", "epoch_seconds", "parameters", "trainable_parameters"),
+    *("images_per_second", "epoch_seconds", "images_at_once", "peak_memory_gb"),
+    *("parameters", "trainable_parameters"),
 )
 ONLY_WITH = {
     "frozen_epochs": ("regime", "two_phase"),

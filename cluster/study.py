@@ -86,6 +86,9 @@ class StudyConfig:
     workers_per_trial: int = 1
     """Processes that train one trial together, through Ray Train."""
 
+    compile: bool = False
+    """Put what trains through torch.compile: minutes at first, faster epochs where a trial takes many."""
+
     storage: str | None = None
     """Database of the study: an SQLAlchemy URL [SQLite in the study directory]."""
 
@@ -237,7 +240,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _is_cost(metric: str) -> bool:
-    return metric.endswith(("_loss", "_seconds", "parameters"))
+    return metric.endswith(("_loss", "_seconds", "_gb", "parameters"))
 
 
 def _flag(name: str) -> str:

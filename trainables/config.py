@@ -70,7 +70,11 @@ class TrialConfig:
     """Images an optimizer step averages over, all workers together."""
 
     micro_batch_size: int | None = None
-    """Images sent through the network at once; None = the whole batch. An update averages over the batch."""
+    """Images sent through the network at once, None = the whole batch; halved where memory runs out.
+
+    An update averages over the batch all the same, but batch norm normalises over the images of one pass:
+    with `frozen_batch_norm`, or a network without it, the size changes nothing.
+    """
 
     learning_rate: float = 1e-3
     """Peak value, reached at the end of warm-up."""

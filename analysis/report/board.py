@@ -82,7 +82,13 @@ def _column(name: str, rows: Sequence[Row], *, extra: bool) -> dict[str, Any]:
         isinstance(one, int | float) and not isinstance(one, bool) for one in values
     )
     about = TRIAL_COLUMNS.get(name) or METRIC_COLUMNS.get(name) or "hyperparameter"
-    digits = 4 if name in METRICS and "parameters" not in name else 1 if name == "seconds" else None
+    digits = (
+        4
+        if name in METRICS and not name.endswith(("parameters", "at_once"))
+        else 1
+        if name == "seconds"
+        else None
+    )
     return {
         "name": name,
         "label": HEADERS.get(name, name.replace("_", " ")),
