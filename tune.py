@@ -34,9 +34,10 @@ from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
 from search_spaces import describe
 from trainables.batch_groups import batch_group
-from trainables.config import StudySettings, TrialConfig, config_as_dict
+from trainables.config import TrialConfig, config_as_dict
 from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
+from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 from tune_plan import Plan, make_plan, print_plan
 

@@ -35,9 +35,10 @@ from cluster.space_probe import sample_configs
 from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
 from trainables.batch_groups import batch_group
-from trainables.config import StudySettings, make_trial_config
+from trainables.config import make_trial_config
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
+from trainables.settings import StudySettings
 from trainables.sharing.agreement import find_agreement
 from trainables.sharing.preparation import prepare_images
 

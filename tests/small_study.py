@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainables.config import StudySettings
 from trainables.data.manifest import Manifest
+from trainables.settings import StudySettings
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 TRAIN_COUNTS = (6, 5, 4, 3, 2)

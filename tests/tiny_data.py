@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainables.config import StudySettings
 from trainables.data.datasets import find_images
 from trainables.data.views import Fit
+from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 
 CLASSES = ("blue", "green", "red")

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.config import StudySettings, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
 from trainables.model.classifier import Classifier
 from trainables.model.stages import stage_levels
+from trainables.settings import StudySettings
 from trainables.sharing.parts import ViewSettings
 from trainables.training.averaging import WeightAverage
 from trainables.training.memory import FittingSize

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import StudySettings, make_trial_config
+from trainables.config import make_trial_config
 from trainables.data.views import storage_size
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
 from trainables.model.weights import load_weights
+from trainables.settings import StudySettings
 from trainables.sharing.study_data import find_weights
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime

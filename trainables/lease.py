@@ -13,11 +13,11 @@ import torch
 
 from trainables.accelerator import limit_memory
 from trainables.batch_groups import batch_group
-from trainables.config import StudySettings, make_study_settings
 from trainables.limits import OutsideLimits, check_limits
 from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
 from trainables.run_state import continue_from, state_of
+from trainables.settings import StudySettings, make_study_settings
 from trainables.training.checkpoints import (
     Superseded,
     begin_attempt,

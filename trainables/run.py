@@ -20,13 +20,14 @@ from trainables.assembly import (
     make_updates,
     make_view,
 )
-from trainables.config import StudySettings, TrialConfig, make_trial_config
+from trainables.config import TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import Ladder
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
+from trainables.settings import StudySettings
 from trainables.sharing.backbone_pool import borrow_backbone, borrow_ladder
 from trainables.sharing.inputs import Inputs
 from trainables.sharing.parts import ViewSettings, oversampled

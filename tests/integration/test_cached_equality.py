@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings
 from trainables.lease import start_lease
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
 from trainables.model.weights import load_weights
 from trainables.run import TrialRun
+from trainables.settings import StudySettings
 from trainables.sharing.study_data import open_cache
 from trainables.training.batches import cut_batches
 from trainables.training.imbalance import draw_order

@@ -17,9 +17,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.session import Session
 from tests.collected_reports import CollectReports
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings
 from trainables.distributed import train_on_worker
 from trainables.lease import start_lease
+from trainables.settings import StudySettings
 from trainables.training.metrics import METRIC_NAMES
 from trainables.training.regimes import load_regime, names
 

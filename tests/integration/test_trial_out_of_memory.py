@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
+from trainables.settings import StudySettings
 from trainables.training import memory
 
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gb")

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings, TrialConfig
+from trainables.config import TrialConfig
 from trainables.lease import LeasedRun, start_lease
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import make_ladder
 from trainables.model.networks import make_backbone
+from trainables.settings import StudySettings
 from trainables.sharing.agreement import find_agreement
 from trainables.sharing.study_data import open_cache
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings
 from trainables.lease import LeasedRun, start_lease
 from trainables.lease_turns import take_turns
+from trainables.settings import StudySettings
 from trainables.training.checkpoints import load_state
 
 Reports = list[dict[str, Any]]

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from trainables import lease as lease_module
-from trainables.config import StudySettings
 from trainables.lease import LeasedRun
 from trainables.limits import OutsideLimits, check_limits, measure_latency_ms
+from trainables.settings import StudySettings
 
 
 class Tiny(nn.Module):

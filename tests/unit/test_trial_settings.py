@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.config import StudySettings
 from trainables.export import export_classifier, load_classifier
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.run_state import continue_from, state_of
+from trainables.settings import StudySettings
 
 pytestmark = pytest.mark.slow
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0}

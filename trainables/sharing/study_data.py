@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.config import StudySettings
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
 from trainables.model.backbones import Backbone
 from trainables.model.weights import WeightsSource, locate_weights, random_weights
+from trainables.settings import StudySettings
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
 from trainables.sharing.image_store import open_or_build
