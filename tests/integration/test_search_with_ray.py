@@ -90,6 +90,26 @@ def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("scheduler", ["asha", "none"])
+def test_trials_that_share_leases_end_as_any_others_and_a_killed_worker_costs_none_of_them(
+    tmp_path: Path, scheduler: str
+) -> None:
+    config = make_config(tmp_path, trials=32, scheduler=scheduler)
+
+    ending, search = run_toy_study(config, settings={"dies": 5}, group_of=lambda _: "heads")
+
+    counts = search.counts()
+    assert ending.how == "finished"
+    assert counts["complete"] + counts["pruned"] == 32
+    assert counts["complete"] == (32 if scheduler == "none" else counts["complete"]) > 0
+    leases = Counter(attributes(tmp_path, "lease").values())
+    assert max(leases.values()) > 1
+    assert attributes(tmp_path, "attempts")[5] >= 2
+    for number, trial in search.trials.items():
+        assert epochs_of(tmp_path, number) == list(range(1, trial.num_epochs + 1))
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_an_exception_in_the_trainable_fails_its_trial_only(tmp_path: Path) -> None:
     ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"raises": 1})
 

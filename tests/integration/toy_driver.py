@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from cluster.grouping import GroupOf
 from cluster.progress import Progress
 from cluster.resources import check_resources
 from cluster.run import RunEnding, run_search
@@ -32,7 +33,11 @@ def make_config(runs_dir: Path, **flags: Any) -> StudyConfig:
 
 
 def run_toy_study(
-    config: StudyConfig, *, settings: dict[str, Any], time_budget: float | None = None
+    config: StudyConfig,
+    *,
+    settings: dict[str, Any],
+    time_budget: float | None = None,
+    group_of: GroupOf = lambda _: None,
 ) -> tuple[RunEnding, Search]:
     """The whole of a search, on the Ray that is there."""
     from tests.integration.toy_trainable import ToyTrial
@@ -40,7 +45,7 @@ def run_toy_study(
     facts = {"space_table": [], "data": {"fingerprint": "toy"}, "image_size": 1, "max_epochs": 9}
     study = open_study(config, facts=facts)
     try:
-        search = make_search(study, config)
+        search = make_search(study, config, group_of=group_of)
         with Progress(search) as progress:
             ending = run_search(
                 search,
@@ -56,7 +61,7 @@ def run_toy_study(
     return ending, search
 
 
-def make_search(study: Study, config: StudyConfig) -> Search:
+def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf) -> Search:
     return Search(
         study.records,
         space=space,
@@ -68,6 +73,7 @@ def make_search(study: Study, config: StudyConfig) -> Search:
         patience=config.patience,
         max_epochs=config.max_epochs or 9,
         num_startup=4,
+        group_of=group_of,
     )
 
 

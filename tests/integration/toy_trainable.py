@@ -16,9 +16,9 @@ class ToyTrial(tune.Trainable):
     """Accuracy is a formula of the learning rate and the epoch."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.leased = config["leases"][0]
+        self.leases = config["leases"]
         self.settings = config["settings"]
-        self.epoch = self.leased["done_epochs"]
+        self.epochs = {leased["trial"]: leased["done_epochs"] for leased in self.leases}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -26,21 +26,30 @@ class ToyTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         time.sleep(self.settings.get("seconds", 0.0))
-        self.epoch += 1
-        config, number = self.leased["config"], self.leased["trial"]
-        if self.leased["attempt"] == 1 and number == self.settings.get("dies"):
+        going = [leased for leased in self.leases if self.epochs[leased["trial"]] < last_epoch(leased)]
+        reports = [self.run_epoch(leased) for leased in going]
+        done = all(self.epochs[leased["trial"]] >= last_epoch(leased) for leased in self.leases)
+        return {"reports": reports, "done": done}
+
+    def run_epoch(self, leased: dict[str, Any]) -> dict[str, Any]:
+        config, number = leased["config"], leased["trial"]
+        self.epochs[number] += 1
+        epoch = self.epochs[number]
+        if leased["attempt"] == 1 and number == self.settings.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
         if number == self.settings.get("raises"):
             raise KeyError("no such layer")
-        accuracy = toy_accuracy(config["learning_rate"], self.epoch)
+        accuracy = toy_accuracy(config["learning_rate"], epoch)
         if "log" in self.settings:
             with Path(self.settings["log"]).open("a") as file:
-                file.write(f"{number} {self.leased['attempt']} {self.epoch}\n")
-        done = self.epoch >= config["epochs"]
-        report = {"trial": number, "attempt": self.leased["attempt"], "epoch": self.epoch}
+                file.write(f"{number} {leased['attempt']} {epoch}\n")
+        report = {"trial": number, "attempt": leased["attempt"], "epoch": epoch}
         report |= {"metrics": {"val_accuracy": accuracy, "val_loss": 1 - accuracy}}
-        report |= {"outcome": "complete" if done else None, "reason": None, "traceback": None}
-        return {"reports": [report], "done": done}
+        return report | {"outcome": "complete" if epoch >= config["epochs"] else None}
+
+
+def last_epoch(leased: dict[str, Any]) -> int:
+    return int(leased["until_epoch"] or leased["config"]["epochs"])
 
 
 def toy_accuracy(learning_rate: float, epoch: int) -> float:
