@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import requests
 
 PROBE_SECONDS = 10.0
@@ -122,14 +122,14 @@ class JobServer:
             yield
         except AuthenticationError:
             raise self._refused() from None
-        except (requests.exceptions.RequestException, ConnectionError):
+        except (requests.exceptions.RequestException, aiohttp.ClientError, OSError):
             raise JobServerError(
                 f"no cluster answers at {self.address}: check the address (a rehearsal on this machine "
                 "starts with `python -m cluster up`)"
             ) from None
-        except asyncio.CancelledError:
-            raise
         except RuntimeError as error:
+            if "closed unexpectedly" in str(error):
+                raise JobServerError(f"the connection to {self.address} broke") from None
             raise JobServerError(_one_line(str(error))) from None
 
 

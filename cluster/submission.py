@@ -78,6 +78,7 @@ def follow_job(server: JobServer, job: str, *, out: TextIO | None = None) -> int
     """
     try:
         asyncio.run(_print_log(server, job, out or sys.stdout))
+        return wait_for_end(server, job)
     except _Detached:
         _tell(f"not followed any more; the job goes on: python -m cluster logs {job}")
         return 130
@@ -85,7 +86,6 @@ def follow_job(server: JobServer, job: str, *, out: TextIO | None = None) -> int
         raise JobServerError(
             f"{error}. What the search has done is in its study: submit the same again to continue"
         ) from None
-    return wait_for_end(server, job)
 
 
 def wait_for_end(server: JobServer, job: str) -> int:
