@@ -32,6 +32,7 @@ def limit_memory(share: float) -> None:
 def forget_peak(device: torch.device) -> None:
     """Count the most memory anew, for the next trial on this warm worker."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 
