@@ -11,16 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from cluster.cluster_record import ClusterRecord, find_processes, read_record
+from cluster.cluster_record import ClusterRecord, NodeProcess, find_processes, read_record
 from tests.tiny_data import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
-TRIALS = 6
 
 
 class Rehearsal:
@@ -56,21 +56,28 @@ class Rehearsal:
         data = ("--data", str(self.folder / "images"), "--image-size", "32")
         return ("--space", "demo", "--study", study, *places, *data, *more)
 
-    def num_epochs(self, study: str) -> int:
+    def query(self, study: str, sql: str) -> list[Any]:
         path = self.folder / "runs" / study / "study.db"
-        if not path.exists():
-            return 0
         try:
-            with closing(sqlite3.connect(path, timeout=30)) as database:
-                return int(database.execute("SELECT count(*) FROM epochs").fetchone()[0])
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
+                return [row[0] for row in database.execute(sql)]
         except sqlite3.OperationalError:
-            return 0  # not there yet
+            return []  # not there yet
 
-    def wait_for_epochs(self, study: str, num: int, job: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 400
-        while self.num_epochs(study) < num:
-            assert time.monotonic() < deadline and job.poll() is None, "no epochs"
-            time.sleep(0.2)
+    def wait_for_work_on(self, node: NodeProcess, study: str, job: subprocess.Popen[str]) -> None:
+        """Until a process of that node has reported an epoch of the study."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and job.poll() is None:
+            processes = {process.pid for process in find_processes(node)}
+            workers = self.query(study, attribute("worker"))
+            if processes & {int(json.loads(worker).rpartition(":")[2]) for worker in workers}:
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"no report from node {node.number}")
+
+
+def attribute(key: str) -> str:
+    return f"SELECT value_json FROM trial_user_attributes WHERE key = '{key}'"
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +114,11 @@ def test_the_cluster_listens_on_loopback_only_and_wants_its_token(rehearsal: Reh
     assert rehearsal.record.token_file.stat().st_mode & 0o077 == 0
 
 
-def test_a_search_survives_a_lost_node_uses_a_new_one_and_comes_home(rehearsal: Rehearsal) -> None:
-    flags = rehearsal.flags("mine", "--trials", str(TRIALS), "--max-epochs", "6", "--scheduler", "none")
-    command = [sys.executable, "-m", "cluster", "submit", "--", *flags]
+def test_a_search_survives_a_lost_node_uses_a_new_one_is_stopped_continued_and_comes_home(
+    rehearsal: Rehearsal,
+) -> None:
+    flags = rehearsal.flags("mine", "--max-epochs", "20", "--scheduler", "none")
+    command = [sys.executable, "-m", "cluster", "submit", "--", *flags, "--trials", "500"]
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -118,26 +127,29 @@ def test_a_search_survives_a_lost_node_uses_a_new_one_and_comes_home(rehearsal: 
         stderr=subprocess.STDOUT,
         text=True,
     ) as job:
-        rehearsal.wait_for_epochs("mine", 4, job)
+        rehearsal.wait_for_work_on(rehearsal.record.nodes[2], "mine", job)
         rehearsal.run("kill-node", "2")
         rehearsal.run("add-node")
-        log = job.communicate(timeout=500)[0]
-    assert job.returncode == 0, log
-    assert "trials at once now" in log
-    assert f"({TRIALS}/{TRIALS})" in log
+        rehearsal.wait_for_work_on(rehearsal.record.nodes[3], "mine", job)
+        listed = rehearsal.run("jobs").split()
+        rehearsal.run("stop", listed[0])
+        log = job.communicate(timeout=300)[0]
+    assert job.returncode == 130, log
+    assert "3 trials at once now, 2 before" in log
+    assert "submit the same again to continue" in log
+    assert [crash for crash in rehearsal.query("mine", attribute("crashes")) if crash != "0"]
+    num_trials = len(rehearsal.query("mine", "SELECT number FROM trials"))
 
+    log = rehearsal.run("submit", "--", *flags, "--trials", str(num_trials))
     job_id = log.partition("submitted ")[2].split()[0]
-    listed = rehearsal.run("jobs")
-    fetched = rehearsal.run("fetch", "mine", "--from", job_id, "--to", str(rehearsal.folder / "home"))
-    rows = json.loads(
-        rehearsal.run("leaderboard", str(rehearsal.folder / "home" / "mine"), "--json", module="analysis")
-    )
+    rehearsal.run("fetch", "mine", "--from", job_id, "--to", str(rehearsal.folder / "home"))
+    copy = rehearsal.folder / "home" / "mine"
+    rows = json.loads(rehearsal.run("leaderboard", str(copy), "--json", module="analysis"))
 
-    assert job_id in listed and "SUCCEEDED" in listed
-    assert "python -m analysis leaderboard" in fetched
-    assert sorted(row["trial"] for row in rows) == list(range(TRIALS))
+    assert sorted(row["trial"] for row in rows) == list(range(num_trials))
     assert {row["state"] for row in rows} == {"complete"}
-    assert all(row["epochs"] == 6 for row in rows)
+    assert all(row["epochs"] == 20 for row in rows)
+    assert not rehearsal.query("mine", "SELECT 1 FROM trials WHERE state = 'FAIL'")
     token = rehearsal.record.token_file.read_bytes()
     written = [path for folder in ("runs", "home") for path in (rehearsal.folder / folder).rglob("*")]
     assert not any(token in path.read_bytes() for path in written if path.is_file())
