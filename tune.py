@@ -180,7 +180,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
             count_slots = None
             if not cluster.local:
                 check_paths(study.directory, others=paths_on_nodes(config))
-                count_slots = stack.enter_context(elastic_slots(config, resources))
+                count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
             progress = stack.enter_context(Progress(search, console=console))
             return run_search(
                 search,

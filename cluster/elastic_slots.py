@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from cluster.study import StudyConfig
 
 LOOK_SECONDS = 2.0
 
-logger = logging.getLogger("unfreeze")
-
 
 @contextmanager
-def elastic_slots(config: StudyConfig, resources: Resources) -> Iterator[Callable[[], int]]:
+def elastic_slots(
+    config: StudyConfig, resources: Resources, *, say: Callable[[str], None]
+) -> Iterator[Callable[[], int]]:
     """A function that says how many trials fit on the nodes of now.
 
     With --concurrent a cluster that can grow is asked for as many places, for as long as the search runs; one
@@ -29,6 +28,8 @@ def elastic_slots(config: StudyConfig, resources: Resources) -> Iterator[Callabl
     if asked:
         _ask_for(resources, num=min(config.concurrent or 1, config.trials or 10**9))
     look = _Look(config, resources)
+    if look.fitting() == 0:
+        say("no node can take a trial yet: the cluster is asked for more")
     try:
         yield look.count
     finally:
@@ -45,11 +46,14 @@ class _Look:
 
     def count(self) -> int:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
-            nodes = [(node.cpus, node.gpus) for node in alive_nodes()]
             # Never none: a lease that waits is how a cluster without a free node shows what it lacks.
-            self._slots = max(1, count_slots(self._config, self._resources.gpus_per_trial, nodes))
+            self._slots = max(1, self.fitting())
             self._looked = time.monotonic()
         return self._slots
+
+    def fitting(self) -> int:
+        nodes = [(node.cpus, node.gpus) for node in alive_nodes()]
+        return count_slots(self._config, self._resources.gpus_per_trial, nodes)
 
 
 def _ask_for(resources: Resources, *, num: int) -> None:

@@ -43,5 +43,18 @@ def test_the_slots_are_those_of_the_nodes_of_now(
     config = StudyConfig(space="demo")
     fewer_before = check_resources(config, nodes=[(1, 0)])
 
-    with elastic_slots(config, fewer_before) as count_slots:
+    with elastic_slots(config, fewer_before, say=print) as count_slots:
         assert count_slots() == ray_session.cpus
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_without_a_fitting_node_is_asked_for_more_and_the_user_told() -> None:
+    config = StudyConfig(space="demo", concurrent=2, cpus_per_trial=16)
+    resources = check_resources(config, nodes=[(2, 0)], can_grow=True)
+    said: list[str] = []
+
+    with elastic_slots(config, resources, say=said.append) as count_slots:
+        assert count_slots() == 1
+
+    assert said == ["no node can take a trial yet: the cluster is asked for more"]
