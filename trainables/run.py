@@ -18,20 +18,18 @@ from trainables.assembly import (
     make_average,
     make_phase_optimizer,
     make_updates,
-    make_view,
 )
 from trainables.config import TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
-from trainables.model.ladder import Ladder
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
+from trainables.run_inputs import make_inputs
 from trainables.settings import StudySettings
-from trainables.sharing.backbone_pool import borrow_backbone, borrow_ladder
-from trainables.sharing.inputs import Inputs
-from trainables.sharing.parts import ViewSettings, oversampled
-from trainables.sharing.study_data import find_weights, load_parts, open_cache, open_cost_model
+from trainables.sharing.backbone_pool import borrow_backbone
+from trainables.sharing.parts import oversampled
+from trainables.sharing.study_data import find_weights, load_parts
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience
 from trainables.training.head_batch import HeadEpoch
@@ -116,7 +114,7 @@ class TrialRun:
             self.classifier.set_depth(phase.depth)
         trainable = self.team.joined(TrainablePart(self.classifier))
         self.trainable = compiled(trainable) if self.settings.compile else trainable
-        self.inputs = {name: self._make_inputs(name) for name in ("train", "val")}
+        self.inputs = {part: make_inputs(self, part) for part in ("train", "val")}
         self.optimizer, self.average, self.updates = None, None, None
         if not self.regime.memorises:
             self.optimizer = make_phase_optimizer(self.config, self.classifier, phase)
@@ -147,45 +145,6 @@ class TrialRun:
         """Workers that train together talk at every pass: one alone cannot make more of them."""
         network = (self.backbone.key, self.config.head_pooling, self.phase.depth, self.settings.image_size)
         return FittingSize(asked, key=(purpose, str(self.device), *network), may_shrink=self.team.size == 1)
-
-    def _make_inputs(self, part: str) -> Inputs:
-        is_train = part == "train"
-        view = make_view(self.config, self.settings, fit=self.backbone.fit, is_train=is_train)
-        mixed = is_train and self.config.mixup_alpha > 0  # mixed images have no activations of their own
-        cache = open_cache(self.settings.cache_directory, self.settings.cache_gigabytes)
-        return Inputs(
-            self.parts[part],
-            view,
-            self.classifier,
-            trainable=self.trainable,
-            weights=self.weights.identity,
-            backbone=f"{self.backbone.key} {self.config.head_pooling}",
-            cache=None if mixed else cache,
-            costs=open_cost_model(self.settings.cache_directory),
-            threads=self.settings.threads,
-            uses=self._expected_uses(view),
-            dtype=self.settings.activation_dtype,
-            ladder=self._borrow_ladder(),
-            chance=1 - (1 - self.settings.agreement) ** (self.settings.num_trials - 1),
-        )
-
-    def _expected_uses(self, view: ViewSettings) -> float:
-        """How often an activation that this trial reads is read: by its epochs, and by trials like it."""
-        readings = 1 if view.is_random else self.phase.num_epochs
-        return readings * (1 + (self.settings.num_trials - 1) * self.settings.agreement)
-
-    def _borrow_ladder(self) -> Ladder | None:
-        """Of the study's depths, where there are several."""
-        if len(self.settings.shared_depths) < 2:
-            return None
-        return borrow_ladder(
-            self.backbone,
-            weights=self.weights,
-            depths=self.settings.shared_depths,
-            image_size=self.settings.image_size,
-            device=self.device,
-            pooling=self.config.head_pooling,
-        )
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
         """Train, unless the head was trained beside others already, validate, and note the best epoch.

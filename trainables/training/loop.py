@@ -71,7 +71,6 @@ def train_epoch(
         batches: of inputs and classes, or of inputs and each class's share of every image, [B, classes].
         first_step: updates made so far in the schedule's phase.
         generator: of the CPU; all randomness of the epoch (MixUp, dropout) follows from it.
-        reduce: sums a tensor over the workers.
 
     Raises:
         Diverged: the loss is not finite.
