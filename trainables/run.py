@@ -103,9 +103,9 @@ class TrialRun:
             head.to(self.device),
             depth=self.phases[0].depth,
             frozen_batch_norm=config.frozen_batch_norm,
-        ).to(self.device)
+        )
         if settings.use_gpu:
-            self.classifier.to(memory_format=torch.channels_last)
+            self.classifier.to(self.device).to(memory_format=torch.channels_last)
 
     def enter_phase(self, phase: Phase) -> None:
         """Set what trains, and start its optimizer and schedule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -119,9 +120,13 @@ class Classifier(nn.Module):
     def num_parameters(self) -> tuple[int, int]:
         """All parameters, and those that train."""
         head = sum(parameter.numel() for parameter in self.head.parameters())
-        backbone = sum(parameter.numel() for parameter in self.backbone.parameters())
+        backbone = self._num_backbone_parameters
         trainable = sum(parameter.numel() for parameter in self.trainable_backbone_parameters().values())
         return head + backbone, head + trainable
+
+    @cached_property
+    def _num_backbone_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.backbone.parameters())
 
     def trained_state(self) -> dict[str, Tensor]:
         """What trains, by name in the backbone, so that it also loads at another depth; not copies."""

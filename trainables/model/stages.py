@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
 
@@ -12,11 +13,22 @@ Depth = int | str
 """As `TrialConfig.unfreeze_depth` has it."""
 
 
-def parameter_stages(module: nn.Module) -> dict[str, int]:
-    """The stage of every parameter by name, counted from the stem.
+_known_stages: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
+"""Of backbones that trials share: finding them takes 1 to 5 ms, several times a trial."""
 
-    timm's coarse groups, except that a last group holding nothing but a norm belongs to the stage it follows:
-    on its own it would spend a whole step of unfreeze depth on a few thousand numbers.
+
+def parameter_stages(module: nn.Module) -> dict[str, int]:
+    """The stage of every parameter by name, counted from the stem."""
+    if module not in _known_stages:
+        _known_stages[module] = _find_stages(module)
+    return _known_stages[module]
+
+
+def _find_stages(module: nn.Module) -> dict[str, int]:
+    """By timm's coarse groups.
+
+    A last group holding nothing but a norm belongs to the stage it follows: on its own it would spend a whole
+    step of unfreeze depth on a few thousand numbers.
     """
     matcher = getattr(module, "group_matcher", None)
     if matcher is None:
