@@ -93,11 +93,11 @@ def kill_node(record: ClusterRecord, number: int) -> None:
 
 def stop_cluster(record: ClusterRecord) -> None:
     """End the processes of this cluster, and no others; delete what Ray and `up` have left behind."""
-    for node in sorted(record.nodes, key=lambda node: -node.number):
-        processes = find_processes(node)
-        _end(processes, psutil.Process.terminate)
-        _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
-        _end({*left, *find_processes(node)}, psutil.Process.kill)
+    processes = [process for node in record.nodes for process in find_processes(node)]
+    _end(processes, psutil.Process.terminate)
+    _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    late = [process for node in record.nodes for process in find_processes(node)]
+    _end({*left, *late}, psutil.Process.kill)
     shutil.rmtree(record.temp_dir, ignore_errors=True)
     record.token_file.unlink(missing_ok=True)
     (Path(record.state_dir) / "cluster.json").unlink(missing_ok=True)
