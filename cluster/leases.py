@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DISK_FULL = "disk full"
+"""The one reason of a LeaseError that stops the study: every other trial would end the same way."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedTrial:
@@ -54,7 +57,7 @@ class LeaseError:
     transient: bool
     """The worker or its node died: the trial itself may be fine, so it is tried again."""
     reason: str = "bug"
-    """The trial's reason if it is given up: bug | out of memory."""
+    """The trial's reason if it is given up: bug | out of memory; or DISK_FULL, and it is not given up."""
 
 
 @dataclass(frozen=True, kw_only=True)

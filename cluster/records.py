@@ -94,13 +94,17 @@ class NewTrial:
     ending: Ending | None = None
 
 
+class DatabaseGone(RuntimeError):
+    """The study database did not answer for PATIENCE_SECONDS, or had no room."""
+
+
 class Records:
     """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
 
     def __init__(self, url: str, *, study: str, directions: Sequence[str], metric: str, new: bool) -> None:
         self._metric = metric
         try:
-            self._storage = self._patiently(lambda: open_storage(url), limit_seconds=OPENING_SECONDS)
+            self._storage = self._patiently(lambda: open_storage(url), opening=True)
         except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
             raise ValueError(f"the study database {_public(url)} cannot be opened: {_cause(error)}") from None
         self._engine = self._storage.engine
@@ -131,15 +135,20 @@ class Records:
         self._storage.remove_session()
         self._engine.dispose()
 
-    def _patiently(self, work: Callable[[], T], *, limit_seconds: float = PATIENCE_SECONDS) -> T:
+    def _patiently(self, work: Callable[[], T], *, opening: bool = False) -> T:
         began, pause = time.monotonic(), 0.05
         while True:
             try:
                 return work()
             except (sa.exc.OperationalError, sa.exc.InterfaceError, StorageInternalError) as error:
                 waited = time.monotonic() - began
-                if waited > limit_seconds:
+                if opening and waited > OPENING_SECONDS:
                     raise
+                if waited > PATIENCE_SECONDS:
+                    text = f"the study database has not answered for {waited / 60:.0f} minutes"
+                    raise DatabaseGone(
+                        f"{text} ({_cause(error)}): run the same command to continue"
+                    ) from None
                 log = logger.warning if waited > SILENT_SECONDS else logger.debug
                 log("the study database does not answer (%s): waiting, nothing is lost", _cause(error))
                 time.sleep(pause)

@@ -17,6 +17,7 @@ from ray.tune.error import TuneError
 
 from cluster.interrupts import Interrupts
 from cluster.progress import Progress
+from cluster.records import DatabaseGone
 from cluster.resources import Resources
 from cluster.search import Search
 from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
@@ -90,9 +91,9 @@ def run_search(
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
             return RunEnding(how="interrupted")
-        except (TuneError, RayError) as error:
+        except (TuneError, RayError, DatabaseGone) as error:
             if not interrupts.received:
-                return RunEnding(how="failed", reason=str(error).strip())
+                return RunEnding(how="failed", reason=_describe(error))
         finally:
             shutil.rmtree(storage_dir, ignore_errors=True)
     if search.failure is not None:
@@ -106,6 +107,14 @@ def run_search(
     if out_of_time:
         return RunEnding(how="time budget")
     return RunEnding(how="failed", reason="Ray Tune ended before the search did")
+
+
+def _describe(error: BaseException) -> str:
+    """One line where it is ours: Tune puts the traceback of whatever we raise into an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DatabaseGone):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or error).strip()
 
 
 def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path, reuse: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.leases import Decision, Lease, LeaseError, Report
+from cluster.leases import DISK_FULL, Decision, Lease, LeaseError, Report
 from cluster.progress import Progress
 from cluster.search import DONE, Search
 
@@ -91,6 +92,8 @@ class Bridge:
         self._last_iteration.pop(tune_id, None)
         lease = self.leases.pop(tune_id, None)
         if lease is not None:
+            if error is not None and error.reason == DISK_FULL:
+                self.search.stop(f"{error.message}: free some, and run the same command to continue")
             decisions = self.search.lease_ended(lease, error)
             self.progress.lease_ended(lease, decisions, error)
             self._say_ended(decisions)
@@ -200,6 +203,8 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
         with Path(trial.pickled_error_file).open("rb") as file:
             raised = cloudpickle.load(file)
     if isinstance(raised, RayTaskError):
+        if isinstance(raised.cause, OSError) and raised.cause.errno == errno.ENOSPC:
+            return LeaseError(message=str(raised.cause.strerror), transient=True, reason=DISK_FULL)
         return LeaseError(message=str(raised), transient=False)
     text = str(raised) if raised else _error_text(trial)
     # Ray kills the hungriest worker of a node that runs out of memory, and says so in the message only.

@@ -25,6 +25,7 @@ from trainables.training.checkpoints import (
     save_checkpoint,
     save_state,
 )
+from trainables.training.full_disk import DiskFull, write_patiently
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
 from trainables.training.memory import is_out_of_memory
@@ -95,6 +96,8 @@ class LeasedRun:
         except Superseded:  # a newer attempt has the trial, and whatever this one says is ignored
             self.finished = True
             return []
+        except DiskFull:  # the worker ends, and the search with it: the trial goes on in the next run
+            raise
         except Exception as error:
             self.finished = True
             report = self._end("failed", reason=reason_of(error), error=error)
@@ -132,7 +135,8 @@ class LeasedRun:
             max_latency_ms=self.settings.max_latency_ms,
         )
         if self.team.rank == 0:
-            begin_attempt(self.run.directory, self.run.attempt)
+            directory, attempt = self.run.directory, self.run.attempt
+            write_patiently(lambda: begin_attempt(directory, attempt))
         state = load_checkpoint(self.run.directory) if self.run.attempt > 1 else None
         if state is not None:
             continue_from(self.run, state)
@@ -144,12 +148,12 @@ class LeasedRun:
         if self.team.rank != 0:
             return
         if run.finished:
-            save_result(run)
+            write_patiently(lambda: save_result(run))
         elif (
             run.epoch in self.lease.get("checkpoint_epochs", ())  # the scheduler may pause it here
             or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         ):
-            save_checkpoint(run.directory, state_of(run), attempt=run.attempt)
+            write_patiently(lambda: save_checkpoint(run.directory, state_of(run), attempt=run.attempt))
             self._saved_at = time.monotonic()
 
     def _end(

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -188,3 +189,55 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
     assert json.loads(output.strip().rpartition("\n")[2])["how"] == "interrupted"
     assert time.monotonic() - began < 20
+
+
+def test_a_full_disk_stops_the_study_with_one_line_and_the_next_run_continues_it(
+    ray_session: Session, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, trials=6)
+
+    ending, search = run_toy_study(config, settings={"fills_disk": 2})
+    unfinished = search.counts()["running"]
+    again, search = run_toy_study(config, settings={})
+
+    assert (ending.how, again.how) == ("failed", "finished")
+    assert ending.reason == (
+        "no space is left on the study's disk: free some, and run the same command to continue"
+    )
+    assert unfinished > 0
+    assert search.counts()["failed"] == 0
+    assert sorted(attributes(tmp_path, "outcome")) == list(range(6))
+
+
+def test_a_database_that_never_answers_again_ends_the_search_with_one_line(
+    ray_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.records.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
+    over = threading.Event()
+    thread = threading.Thread(target=lock_after_three_epochs, args=(tmp_path, over))
+    thread.start()
+
+    ending, _ = run_toy_study(make_config(tmp_path, trials=40), settings={"seconds": 0.2})
+    over.set()
+    thread.join()
+
+    assert ending.how == "failed"
+    assert ending.reason is not None
+    assert ending.reason.startswith("the study database has not answered for 0 minutes (database is locked)")
+    assert "\n" not in ending.reason
+
+
+def lock_after_three_epochs(runs_dir: Path, over: threading.Event) -> None:
+    while not (runs_dir / "toy" / "study.db").exists() or num_epochs(runs_dir) < 3:
+        time.sleep(0.05)
+    with sqlite3.connect(runs_dir / "toy" / "study.db", isolation_level=None, timeout=30) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        over.wait(60)
+
+
+def num_epochs(runs_dir: Path) -> int:
+    try:
+        return int(query(runs_dir, "SELECT count(*) FROM epochs")[0][0])
+    except sqlite3.OperationalError:
+        return 0  # not there yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -37,6 +38,8 @@ class ToyTrial(tune.Trainable):
         epoch = self.epochs[number]
         if leased["attempt"] == 1 and number == self.settings.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if number == self.settings.get("fills_disk"):
+            raise OSError(errno.ENOSPC, "no space is left on the study's disk")
         if number == self.settings.get("raises"):
             raise KeyError("no such layer")
         accuracy = toy_accuracy(config["learning_rate"], epoch)
