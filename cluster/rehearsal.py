@@ -43,9 +43,9 @@ def start_cluster(
         ValueError: one is running already, or a node does not start.
     """
     before = read_record(state_dir)
-    if before is not None and any(find_process(node) for node in before.nodes):
+    if before is not None and any(find_process(node) for node in before.nodes if node.number == HEAD):
         raise ValueError(f"a cluster is running already at {before.address}: python -m cluster down ends it")
-    if before is not None:
+    if before is not None:  # without a head the other nodes are of no use
         stop_cluster(before)
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     record = ClusterRecord(
