@@ -164,3 +164,36 @@ def test_what_the_nodes_do_not_see_ends_the_job_with_one_line_and_code_2(rehears
 
     assert log.strip().splitlines()[-1].startswith(f"tune.py: no such folder or file: {missing}")
     assert "Traceback" not in log
+
+
+def test_a_search_whose_head_is_lost_goes_on_with_up_and_the_same_line(rehearsal: Rehearsal) -> None:
+    flags = rehearsal.flags("headless", "--max-epochs", "20", "--scheduler", "none", "--trials", "12")
+    command = [sys.executable, "-m", "cluster", "submit", "--", *flags]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=rehearsal.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as job:
+        rehearsal.wait_for_work_on(rehearsal.record.nodes[1], "headless", job)
+        rehearsal.run("kill-node", "0")
+        log = job.communicate(timeout=120)[0]
+    assert job.returncode == 1, log
+    assert log.strip().splitlines()[-1].endswith("submit the same again to continue")
+    ended = rehearsal.query("headless", "SELECT number FROM trials WHERE state = 'COMPLETE'")
+    before = rehearsal.query("headless", "SELECT trial || ':' || epoch || ':' || metrics FROM epochs")
+
+    rehearsal.run("up", "--nodes", "2", "--cpus-per-node", "1")
+    rehearsal.run("submit", "--", *flags)
+
+    assert rehearsal.query("headless", "SELECT state FROM trials") == ["COMPLETE"] * 12
+    rows = rehearsal.query("headless", "SELECT trial || ':' || epoch FROM epochs")
+    assert sorted(rows) == sorted(f"{trial}:{epoch}" for trial in range(12) for epoch in range(1, 21))
+    attempts = dict(enumerate(rehearsal.query("headless", attribute("attempts") + " ORDER BY trial_id")))
+    assert {attempts[number] for number in ended} <= {"1"}
+    assert set(attempts.values()) > {"1"}
+    kept = rehearsal.query("headless", "SELECT trial || ':' || epoch || ':' || metrics FROM epochs")
+    finished = tuple(f"{number}:" for number in ended)
+    assert {row for row in before if row.startswith(finished)} <= set(kept)
