@@ -45,11 +45,11 @@ class FakeRun:
         self.records: list[Any] = []
         self.finished = False
 
-    def run_epoch(self) -> Any:
+    def run_epoch(self, _: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
 
-LEASE = {"trial": 0, "attempt": 1, "config": {}, "done_epochs": 0}
+LEASE = {"trial": 0, "attempt": 1, "config": {"epochs": 4}, "done_epochs": 0}
 
 
 def test_a_larger_classifier_is_outside_with_both_numbers() -> None:
@@ -91,7 +91,7 @@ def test_out_of_memory_is_told_and_what_the_trial_held_is_given_back(
 
     (report,) = run.step()
 
-    assert (report["outcome"], report["reason"]) == ("failed", "out of memory")
+    assert (report["outcome"], report["reason"]) == ("failed", "out of memory"), report["traceback"]
     assert "Tried to allocate" in report["traceback"]
     assert run.finished
     assert run.run is None
@@ -102,11 +102,10 @@ def test_a_checkpoint_is_left_where_the_scheduler_may_pause(
 ) -> None:
     saved: list[int] = []
     run = LeasedRun({**LEASE, "checkpoint_epochs": [1, 3]}, make_settings(tmp_path))
+    monkeypatch.setattr(lease_module, "state_of", lambda run: run.epoch)
     monkeypatch.setattr(lease_module, "save_checkpoint", lambda _, state, *, attempt: saved.append(state))
     for epoch in range(1, 5):
-        fake = SimpleNamespace(
-            finished=False, epoch=epoch, directory=tmp_path, attempt=1, state=lambda epoch=epoch: epoch
-        )
+        fake = SimpleNamespace(finished=False, epoch=epoch, directory=tmp_path, attempt=1)
         run._save(cast(Any, fake))
 
     assert saved == [1, 3]
