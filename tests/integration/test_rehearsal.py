@@ -167,7 +167,7 @@ def test_what_the_nodes_do_not_see_ends_the_job_with_one_line_and_code_2(rehears
 
 
 def test_a_search_whose_head_is_lost_goes_on_with_up_and_the_same_line(rehearsal: Rehearsal) -> None:
-    flags = rehearsal.flags("headless", "--max-epochs", "20", "--scheduler", "none", "--trials", "12")
+    flags = rehearsal.flags("headless", "--max-epochs", "20", "--scheduler", "none", "--trials", "24")
     command = [sys.executable, "-m", "cluster", "submit", "--", *flags]
     with subprocess.Popen(
         command,
@@ -188,9 +188,9 @@ def test_a_search_whose_head_is_lost_goes_on_with_up_and_the_same_line(rehearsal
     rehearsal.run("up", "--nodes", "2", "--cpus-per-node", "1")
     rehearsal.run("submit", "--", *flags)
 
-    assert rehearsal.query("headless", "SELECT state FROM trials") == ["COMPLETE"] * 12
+    assert rehearsal.query("headless", "SELECT state FROM trials") == ["COMPLETE"] * 24
     rows = rehearsal.query("headless", "SELECT trial || ':' || epoch FROM epochs")
-    assert sorted(rows) == sorted(f"{trial}:{epoch}" for trial in range(12) for epoch in range(1, 21))
+    assert sorted(rows) == sorted(f"{trial}:{epoch}" for trial in range(24) for epoch in range(1, 21))
     attempts = dict(enumerate(rehearsal.query("headless", attribute("attempts") + " ORDER BY trial_id")))
     assert {attempts[number] for number in ended} <= {"1"}
     assert set(attempts.values()) > {"1"}
