@@ -6,20 +6,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from trainables.config import TrialConfig
+from trainables.config import ACTIVATION_FIELDS, TrialConfig
 
-_INPUTS = (
-    "backbone",
-    "policy",
-    "minority_policy",
-    "mix",
-    "mix_alpha",
-    "mix_share",
-    "cutmix_min",
-    "cutmix_max",
-    "zero_inputs",
-)
-"""What the features that a head is trained on depend on."""
 _DEFAULTS = {field.name: field.default for field in fields(TrialConfig)}
 _HEAD_REGIMES = ("linear_probe", "finetune", "bit")
 
@@ -34,4 +22,4 @@ def batch_group(config: Mapping[str, Any]) -> Hashable | None:
     is_head = values["unfreeze_depth"] == 0 and values["regime"] in _HEAD_REGIMES
     if not is_head or values["mixup_alpha"] > 0 or values["head_pooling"] != "average":
         return None
-    return tuple(values[name] for name in _INPUTS)
+    return tuple(values[name] for name in ACTIVATION_FIELDS)

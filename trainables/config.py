@@ -219,6 +219,22 @@ class TrialConfig:
             raise ValueError("class_weights, sampler and minority_policy each make classes equal: choose one")
 
 
+ACTIVATION_FIELDS = (
+    "backbone",
+    "head_pooling",
+    "unfreeze_depth",
+    "policy",
+    "minority_policy",
+    "mix",
+    "mix_alpha",
+    "mix_share",
+    "cutmix_min",
+    "cutmix_max",
+    "zero_inputs",
+)
+"""Of `TrialConfig`: what decides which activations a trial reads."""
+
+
 def hidden_widths(head_width: int | str) -> tuple[int, ...]:
     """The units of each hidden layer of a head, the first one first.
 

@@ -7,20 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_SHARED_FIELDS = (
-    "backbone",
-    "head_pooling",
-    "unfreeze_depth",
-    "policy",
-    "minority_policy",
-    "mix",
-    "mix_alpha",
-    "mix_share",
-    "cutmix_min",
-    "cutmix_max",
-    "zero_inputs",
-)
-"""Of `TrialConfig`: what decides which activations a trial reads."""
+from trainables.config import ACTIVATION_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +23,7 @@ class Agreement:
 
 def find_agreement(configs: Sequence[Mapping[str, Any]]) -> Agreement:
     """From configurations of the space, each holding every field of `TrialConfig`."""
-    counts = Counter(tuple(config[name] for name in _SHARED_FIELDS) for config in configs)
+    counts = Counter(tuple(config[name] for name in ACTIVATION_FIELDS) for config in configs)
     depths = {config["unfreeze_depth"] for config in configs}
     if any(config["regime"] in ("two_phase", "gradual") for config in configs):
         depths.add(0)  # where they begin
