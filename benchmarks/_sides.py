@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks._search_inputs import Images, Trial
+from benchmarks._search_inputs import Images, Trial, draw_images, draw_trials
 from cluster.resources import count_cpus
 
 HEARTBEAT_SECONDS = 60.0
@@ -103,6 +104,25 @@ class Sides:
         summary["command_seconds"] = round(time.monotonic() - began, 3)
         self.say(f"{label}: {summary['seconds']:.1f} s (whole command {summary['command_seconds']:.1f} s)")
         return summary
+
+
+def prepare_sides(flags: argparse.Namespace, folder: Path) -> Sides:
+    """Both sides on images drawn as the flags say, warmed up.
+
+    Raises:
+        ValueError: the images cannot be drawn.
+        SideFailed: the warm-up did.
+    """
+    sides = Sides(
+        folder=folder,
+        images=draw_images(flags.data, num_images=flags.images, seed=0),
+        image_size=flags.image_size,
+        epochs=flags.epochs,
+        cpus=flags.cpus,
+    )
+    if not flags.no_warm_up:
+        sides.warm_up(draw_trials(1, depths=(1,), policies=flags.policies, seed=1)[0])
+    return sides
 
 
 def run_process(command: Sequence[str], *, log: Path, alive: Any = lambda: None) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._plain_runs import PlainRuns
-from benchmarks._search_inputs import Case, draw_images, draw_trials
+from benchmarks._search_inputs import Case, draw_trials
 from benchmarks._side_figures import Figures, compare_runs, footnotes, text_of
-from benchmarks._sides import SideFailed, Sides, hardware
+from benchmarks._sides import SideFailed, Sides, hardware, prepare_sides
 from benchmarks.search import add_common_flags
 
 NUMBERS = (8, 16, 32, 64, 128, 256)
@@ -90,17 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = make_parser().parse_args(argv)
     flags.numbers = sorted(set(flags.numbers))
     try:
-        images = draw_images(flags.data, num_images=flags.images, seed=0)
         with tempfile.TemporaryDirectory() as folder:
-            sides = Sides(
-                folder=Path(folder),
-                images=images,
-                image_size=flags.image_size,
-                epochs=flags.epochs,
-                cpus=flags.cpus,
-            )
-            if not flags.no_warm_up:
-                sides.warm_up(draw_trials(1, depths=(1,), policies=flags.policies, seed=1)[0])
+            sides = prepare_sides(flags, Path(folder))
             found = measure(flags, sides)
     except (ValueError, SideFailed) as error:
         print(f"benchmarks scaling: {error}", file=sys.stderr)

@@ -33,12 +33,11 @@ from benchmarks._search_inputs import (
     POLICIES,
     Case,
     default_data,
-    draw_images,
     draw_trials,
     joint_space,
 )
 from benchmarks._side_figures import compare_runs, footnotes, make_table
-from benchmarks._sides import SideFailed, Sides, hardware
+from benchmarks._sides import SideFailed, Sides, hardware, prepare_sides
 from benchmarks._warm_study import make_warm_table, measure_warm
 from cluster.resources import count_cpus
 from cluster.study import nearest
@@ -216,18 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = make_parser().parse_args(argv)
     try:
         names, cases = choose_cases(flags)
-        images = draw_images(flags.data, num_images=flags.images, seed=0)
         with tempfile.TemporaryDirectory() as folder:
-            sides = Sides(
-                folder=Path(folder),
-                images=images,
-                image_size=flags.image_size,
-                epochs=flags.epochs,
-                cpus=flags.cpus,
-            )
+            sides = prepare_sides(flags, Path(folder))
             comparison = Comparison(flags, sides)
-            if not flags.no_warm_up:
-                sides.warm_up(draw_trials(1, depths=(1,), policies=flags.policies, seed=1)[0])
             comparison.run(cases, names=names)
     except (ValueError, SideFailed) as error:
         print(f"benchmarks search: {error}", file=sys.stderr)

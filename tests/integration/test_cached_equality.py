@@ -7,7 +7,7 @@ import csv
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
-from trainables.lease import start_lease
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
@@ -30,10 +30,6 @@ from trainables.training.batches import cut_batches
 from trainables.training.imbalance import draw_order
 
 FLOWERS = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "flowers5"
-MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gb")
-"""Metrics that say how it went, not what was computed."""
-
-Metrics = list[dict[str, float]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,15 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 def run_trial(settings: StudySettings, number: int = 0, **config: Any) -> Metrics:
     """The metrics of all epochs, less those that are measured."""
-    [run] = start_lease({"leases": [make_lease(number, **config)], "settings": asdict(settings)})
-    reports = []
-    while not run.finished:
-        reports += run.step()
-        assert reports[-1]["reason"] is None, reports[-1]["traceback"]
-    return [
-        {name: value for name, value in report["metrics"].items() if name not in MEASURED}
-        for report in reports
-    ]
+    return run_alone(settings, make_lease(number, **config))
 
 
 class WholeNetwork:

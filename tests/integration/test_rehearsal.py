@@ -51,6 +51,17 @@ class Rehearsal:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def submit(self, *flags: str) -> subprocess.Popen[str]:
+        """Submitted and followed, while the test goes on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster", "submit", "--", *flags],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def flags(self, study: str, *more: str) -> tuple[str, ...]:
         places = ("--runs-dir", str(self.folder / "runs"), "--cache-dir", str(self.folder / "cache"))
         data = ("--data", str(self.folder / "images"), "--image-size", "32")
@@ -118,15 +129,7 @@ def test_a_search_survives_a_lost_node_uses_a_new_one_is_stopped_continued_and_c
     rehearsal: Rehearsal,
 ) -> None:
     flags = rehearsal.flags("mine", "--max-epochs", "20", "--scheduler", "none")
-    command = [sys.executable, "-m", "cluster", "submit", "--", *flags, "--trials", "500"]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=rehearsal.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as job:
+    with rehearsal.submit(*flags, "--trials", "500") as job:
         rehearsal.wait_for_work_on(rehearsal.record.nodes[2], "mine", job)
         rehearsal.run("kill-node", "2")
         rehearsal.run("add-node")
@@ -167,15 +170,7 @@ def test_what_the_nodes_do_not_see_ends_the_job_with_one_line_and_code_2(rehears
 
 def test_a_search_whose_head_is_lost_goes_on_with_up_and_the_same_line(rehearsal: Rehearsal) -> None:
     flags = rehearsal.flags("headless", "--max-epochs", "20", "--scheduler", "none", "--trials", "24")
-    command = [sys.executable, "-m", "cluster", "submit", "--", *flags]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=rehearsal.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as job:
+    with rehearsal.submit(*flags) as job:
         rehearsal.wait_for_work_on(rehearsal.record.nodes[1], "headless", job)
         rehearsal.run("kill-node", "0")
         log = job.communicate(timeout=120)[0]

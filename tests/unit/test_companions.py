@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
 from trainables.config import TrialConfig
-from trainables.lease import LeasedRun, start_lease
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import make_ladder
@@ -21,7 +21,6 @@ from trainables.sharing.agreement import find_agreement
 from trainables.sharing.study_data import open_cache
 
 DEPTHS = (0, 1, 3)
-MEASURED = {"images_per_second", "epoch_seconds", "peak_memory_gb"}
 
 
 @pytest.fixture
@@ -29,19 +28,10 @@ def settings(tmp_path: Path) -> StudySettings:
     return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, agreement=0.9)
 
 
-def run_trial(settings: StudySettings, depth: int) -> list[dict[str, float]]:
+def run_trial(settings: StudySettings, depth: int) -> Metrics:
     regime = "finetune" if depth else "linear_probe"
     lease = make_lease(depth, unfreeze_depth=depth, regime=regime, policy="light")
-    [run] = start_lease({"leases": [lease], "settings": asdict(settings)})
-    assert isinstance(run, LeasedRun)
-    reports = []
-    while not run.finished:
-        reports += run.step()
-        assert reports[-1]["reason"] is None, reports[-1]["traceback"]
-    return [
-        {name: value for name, value in report["metrics"].items() if name not in MEASURED}
-        for report in reports
-    ]
+    return run_alone(settings, lease)
 
 
 def num_computed(settings: StudySettings) -> int:
