@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._spans import Spans
-from trainables.trial import Trial
+from trainables.trial import Trial, import_engine
 
 CALLS = (
     ("trainables.sharing.image_store", "ImageStore.take", "reading images"),
@@ -52,7 +52,7 @@ class MeasuredTrial(Trial):
         self._first.setdefault("step_at", time.time())
         if not MeasuredTrial._prepared:
             with _spans.span("imports"):
-                importlib.import_module("trainables.lease")
+                import_engine()
             _wrap_calls()
             _leave_out(self.without)
             MeasuredTrial._prepared = True

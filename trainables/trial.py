@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+
+from trainables.collector import paused_collector
 
 if TYPE_CHECKING:
     from trainables.lease import LeasedRun
@@ -28,9 +32,7 @@ class Trial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next epochs of the lease's trials, as the reports that the search records."""
-        from trainables.lease import start_lease
-        from trainables.lease_turns import take_turns
-
+        start_lease, take_turns = import_engine()
         if self.runs is None:
             self.runs = start_lease(self.lease_config)
         return {"reports": take_turns(self.runs), "done": all(run.finished for run in self.runs)}
@@ -43,3 +45,12 @@ class Trial(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Unused, as `save_checkpoint` writes none."""
+
+
+@cache
+def import_engine() -> tuple[Callable[..., list[LeasedRun]], Callable[..., list[dict[str, Any]]]]:
+    """What starts a lease and takes turns at it: torch, timm and all of ours that needs them."""
+    with paused_collector():
+        from trainables.lease import start_lease
+        from trainables.lease_turns import take_turns
+    return start_lease, take_turns

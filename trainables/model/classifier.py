@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from trainables.model.folding import find_folds, fold
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
 
@@ -74,6 +75,7 @@ class Classifier(nn.Module):
             parameter.requires_grad_(name in trainable)
         self._frozen = frozenset(_frozen_modules(suffix))
         self._still = self._frozen | (_batch_norms(suffix) if self._frozen_batch_norm else frozenset())
+        self._folded_prefix: tuple[nn.Module, ...] = ()
         self.prefix.eval()
         self.train(self.training)
 
@@ -92,6 +94,7 @@ class Classifier(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The backbone too: a buffer that the cut reads directly would otherwise stay behind there.
         self.backbone._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._folded_prefix = ()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
@@ -101,8 +104,16 @@ class Classifier(nn.Module):
         On an accelerator always in bfloat16, in an epoch or for a cache, so that both see the same numbers.
         """
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
-            features: Tensor = self.prefix(channels_last(images))
+            features: Tensor = self._frozen_part(images)(channels_last(images))
         return features.to(self.normalise.mean.dtype)
+
+    def _frozen_part(self, images: Tensor) -> nn.Module:
+        """The prefix, on a CPU with its batch norms folded when it is first needed."""
+        if not self._folded_prefix:
+            frozen = self.prefix[1]
+            folds = find_folds(frozen, self.normalise(probe_images(images)))
+            self._folded_prefix = (nn.Sequential(self.normalise, fold(frozen, folds)),)
+        return self._folded_prefix[0]
 
     def forward_features(self, features: Tensor) -> Tensor:
         """Logits from the prefix's output, which a cache may hold in half precision."""
@@ -175,6 +186,12 @@ def _batch_norms(suffix: nn.Module) -> frozenset[str]:
         for name, module in suffix.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and name
     )
+
+
+def probe_images(like: Tensor) -> Tensor:
+    """Two random images of the same size, always the same two, to try a network on."""
+    generator = torch.Generator().manual_seed(0)
+    return channels_last(torch.rand(2, *like.shape[1:], generator=generator).to(like.device, like.dtype))
 
 
 def channels_last(tensor: Tensor) -> Tensor:

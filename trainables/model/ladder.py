@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from trainables.model.classifier import Normalise, channels_last
+from trainables.model.classifier import Normalise, channels_last, probe_images
+from trainables.model.folding import find_folds, fold
 from trainables.model.networks import normalisation
 from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
-
-_NUM_CHECKED = 2
-"""Images that must come out the same, to the last bit, through the ladder and each cut's own prefix."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Ladder:
 def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> Ladder:
     """A ladder of those depths at which the backbone has a frozen part; in eval mode, sharing its weights.
 
-    Whether a depth comes out exactly as alone is tried on random images; one that does not is left out.
+    Whether a depth comes out as alone, to the last bit, is tried on random images; one that does not is left
+    out.
     """
     prefixes = {depth: prefix for depth in depths if (prefix := _prefix(backbone, depth)) is not None}
     try:
@@ -68,15 +67,16 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
     except UNTRACEABLE:
         parts = []
     device = next(backbone.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(_NUM_CHECKED, 3, image_size, image_size, generator=generator).to(device)
+    images = probe_images(torch.empty(0, 3, image_size, image_size, device=device))
+    folds = find_folds(backbone, images)  # as a trial's own prefix has them
+    parts = [(depth, fold(part, folds)) for depth, part in parts]
     trial = Ladder(backbone, [Rung(depth, part, True) for depth, part in parts]).to(device)
     found = dict(trial.climb(images))
     rungs = [
         Rung(
             depth,
             part,
-            is_exact=_is_same(prefixes[depth], backbone, images, found[depth]),
+            is_exact=_is_same(fold(prefixes[depth], folds), backbone, images, found[depth]),
             row_shape=tuple(found[depth].shape[1:]),
         )
         for depth, part in parts
@@ -97,7 +97,7 @@ def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tenso
     prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
     normalise = Normalise(*normalisation(backbone)).to(images.device)
     with _autocast(images):
-        alone: Tensor = prefix(normalise(channels_last(images)))
+        alone: Tensor = prefix(normalise(images))
     return torch.equal(alone.float(), rows)
 
 

@@ -12,6 +12,7 @@ from trainables.model.backbones import Backbone
 from trainables.model.depthwise import quicken_depthwise
 from trainables.model.ladder import Ladder, make_ladder
 from trainables.model.networks import Pooling, make_backbone
+from trainables.model.pooling import keep_gradient_layout
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
 
@@ -62,6 +63,7 @@ def _load(
         load_weights(module, weights)
         if device.type == "cpu":
             quicken_depthwise(module)
+            keep_gradient_layout(module)
         module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         _loaded[key] = module.to(device)
     _loaded.move_to_end(key)

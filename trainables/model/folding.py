@@ -1,0 +1,112 @@
+"""Folds frozen batch norms into the convolutions ahead of them.
+
+It takes a sixth off a frozen EfficientNet's time on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import BatchNormAct2d, Conv2dSame
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from trainables.model.depthwise import DepthwiseConv2d, DepthwiseConv2dSame
+
+_CONVOLUTIONS = (nn.Conv2d, Conv2dSame, DepthwiseConv2d, DepthwiseConv2dSame)
+"""No subclasses: those that rescale their weights at every use cannot take a norm over."""
+_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+_TOLERANCE = 1e-5
+"""Of the largest number in the output. 2e-6 was seen; a convolution that others use too is far off."""
+
+
+class Fold(NamedTuple):
+    """A convolution and the batch norm behind it, by name, and what stands in for each."""
+
+    convolution: str
+    norm: str
+    fused: nn.Module
+    activation: nn.Module
+
+
+@torch.no_grad()
+def find_folds(network: nn.Module, images: Tensor) -> list[Fold]:
+    """The batch norms of a backbone, or a part of it, in eval mode that convolutions can take over.
+
+    There a batch norm is a scale and a shift of each channel, so weights and a bias can do its work; up to
+    rounding the output stays. Which belong together is seen while the images pass through, and the folded
+    network is tried on them. On an accelerator there are none: its rounded weights would give other numbers.
+    """
+    has_norms = any(type(module) in _NORMS for module in network.modules())
+    if not has_norms or images.device.type != "cpu" or images.dtype != torch.float32:
+        return []
+    folds = []
+    for name, norm_name in _find_pairs(network, images):
+        convolution: Any = network.get_submodule(name)
+        norm: Any = network.get_submodule(norm_name)
+        fused = fuse_conv_bn_eval(convolution, norm)
+        activation = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        folds.append(Fold(name, norm_name, fused, activation))
+    expected, found = network(images), fold(network, folds)(images)
+    is_near = (expected - found).abs().max() <= _TOLERANCE * expected.abs().max()
+    return folds if is_near else []
+
+
+def fold(part: nn.Module, folds: Sequence[Fold]) -> nn.Module:
+    """A part of a backbone with the folds that lie wholly in it; all else is shared, nothing is changed."""
+    inside = {name for name, _ in part.named_modules()}
+    replacements: dict[str, nn.Module] = {}
+    for each in folds:
+        if {each.convolution, each.norm} <= inside:
+            replacements |= {each.convolution: each.fused, each.norm: each.activation}
+    return _replaced(part, replacements) if replacements else part
+
+
+def _replaced(module: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Module:
+    """A module with some of those below it replaced, by name; what lies on the way to them is copied."""
+    clone: nn.Module = object.__new__(type(module))
+    clone.__dict__ = module.__dict__ | {"_modules": dict(module._modules)}
+    for name, child in module._modules.items():
+        below = {
+            path.removeprefix(f"{name}."): new
+            for path, new in replacements.items()
+            if path.startswith(f"{name}.")
+        }
+        if name in replacements:
+            clone._modules[name] = replacements[name]
+        elif below and child is not None:
+            clone._modules[name] = _replaced(child, below)
+    return clone
+
+
+def _find_pairs(network: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
+    """Names of the convolutions and of the batch norms that take their output as it is, each used once."""
+    made: dict[str, Tensor] = {}
+    taken: dict[str, Tensor] = {}
+    repeated: set[str] = set()
+
+    def note(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+        if name in seen:
+            repeated.add(name)
+        seen[name] = tensor
+
+    hooks = []
+    for name, module in network.named_modules():
+        if type(module) in _CONVOLUTIONS:
+            hooks.append(
+                module.register_forward_hook(lambda _, __, output, name=name: note(made, name, output))
+            )
+        elif type(module) in _NORMS and not module.training:
+            hooks.append(
+                module.register_forward_pre_hook(lambda _, given, name=name: note(taken, name, given[0]))
+            )
+    try:
+        network(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    maker = {id(tensor): name for name, tensor in made.items()}  # all still alive, so no number comes twice
+    pairs = [(maker[id(tensor)], norm) for norm, tensor in taken.items() if id(tensor) in maker]
+    return [pair for pair in pairs if repeated.isdisjoint(pair)]
