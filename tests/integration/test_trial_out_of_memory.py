@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.lone_trial import MEASURED
 from tests.tiny_data import make_lease, make_settings
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
 from trainables.training import memory
 
-MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gb")
 CONFIG: dict[str, Any] = {"unfreeze_depth": 1, "dropout": 0.3, "policy": "light", "batch_size": 16}
 
 

@@ -13,7 +13,6 @@ from trainables.training.checkpoints import (
     PREVIOUS,
     Superseded,
     begin_attempt,
-    delete_checkpoints,
     load_checkpoint,
     load_state,
     save_checkpoint,
@@ -110,14 +109,3 @@ def test_a_write_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
         save_state(tmp_path / "model.pt", {"unpicklable": lambda: None})
 
     assert list(tmp_path.iterdir()) == []
-
-
-def test_deleted_checkpoints_leave_the_model(tmp_path: Path) -> None:
-    for epoch in (1, 2):
-        save_checkpoint(tmp_path, state_of(epoch), attempt=1)
-    save_state(tmp_path / "model.pt", state_of(1))
-
-    delete_checkpoints(tmp_path)
-
-    assert load_checkpoint(tmp_path) is None
-    assert load_state(tmp_path / "model.pt") is not None

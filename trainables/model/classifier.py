@@ -110,9 +110,8 @@ class Classifier(nn.Module):
     def _frozen_part(self, images: Tensor) -> nn.Module:
         """The prefix, on a CPU with its batch norms folded when it is first needed."""
         if not self._folded_prefix:
-            frozen = self.prefix[1]
-            folds = find_folds(frozen, self.normalise(probe_images(images)))
-            self._folded_prefix = (nn.Sequential(self.normalise, fold(frozen, folds)),)
+            folds = find_folds(self.prefix, probe_images(images))
+            self._folded_prefix = (fold(self.prefix, folds),)
         return self._folded_prefix[0]
 
     def forward_features(self, features: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainables.accelerator import GIGABYTE
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
@@ -19,8 +20,6 @@ from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
 from trainables.sharing.image_store import open_or_build
 from trainables.sharing.parts import Part, view_id
-
-GIGABYTE = 10**9
 
 
 @lru_cache(maxsize=4)

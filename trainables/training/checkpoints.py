@@ -59,12 +59,6 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def delete_checkpoints(directory: Path) -> None:
-    """Remove what only a continued trial would need; `model.pt` and the predictions stay."""
-    for name in (NEWEST, PREVIOUS):
-        (directory / name).unlink(missing_ok=True)
-
-
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a file of tensors that is there wholly or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
