@@ -52,6 +52,24 @@ def test_a_ladder_gives_what_each_prefix_gives() -> None:
         assert torch.equal(rows, alone.prefix_features(images))
 
 
+def test_so_it_does_where_only_some_prefixes_can_be_folded() -> None:
+    """This random network blows rounding up, so that the whole of it is no longer near when folded."""
+    backbone = make_backbone(find_backbone("efficientnet_v2_s"), image_size=128).eval()
+    backbone = backbone.to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.dim() <= 1:
+                parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator))
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+    rungs = dict(make_ladder(backbone, (0, 2, 4), image_size=128).climb(images))
+
+    assert list(rungs) == [0], "trials fold the prefixes of 2 and 4, which the ladder as a whole cannot"
+    alone = Classifier(backbone, torch.nn.Identity(), depth=0)
+    assert torch.equal(rungs[0], alone.prefix_features(images))
+
+
 def test_activations_of_other_depths_come_along(settings: StudySettings) -> None:
     run_trial(settings, 1)
     before = num_computed(settings)

@@ -68,7 +68,7 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
         parts = []
     device = next(backbone.parameters()).device
     images = probe_images(torch.empty(0, 3, image_size, image_size, device=device))
-    folds = find_folds(backbone, images)  # as a trial's own prefix has them
+    folds = find_folds(backbone, images)
     parts = [(depth, fold(part, folds)) for depth, part in parts]
     trial = Ladder(backbone, [Rung(depth, part, True) for depth, part in parts]).to(device)
     found = dict(trial.climb(images))
@@ -76,7 +76,7 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
         Rung(
             depth,
             part,
-            is_exact=_is_same(fold(prefixes[depth], folds), backbone, images, found[depth]),
+            is_exact=_is_same(prefixes[depth], backbone, images, found[depth]),
             row_shape=tuple(found[depth].shape[1:]),
         )
         for depth, part in parts
@@ -94,10 +94,11 @@ def _prefix(backbone: nn.Module, depth: Depth) -> nn.Module | None:
 
 @torch.no_grad()
 def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tensor) -> bool:
+    """Whether a trial computes these rows from the images, with the folds found in its own prefix."""
     prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
-    normalise = Normalise(*normalisation(backbone)).to(images.device)
+    whole = nn.Sequential(Normalise(*normalisation(backbone)).to(images.device), prefix)
     with _autocast(images):
-        alone: Tensor = prefix(normalise(images))
+        alone: Tensor = fold(whole, find_folds(whole, images))(images)
     return torch.equal(alone.float(), rows)
 
 
