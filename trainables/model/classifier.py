@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainables.model.folding import find_folds, fold
+from trainables.model.folding import folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
 
@@ -110,8 +110,7 @@ class Classifier(nn.Module):
     def _frozen_part(self, images: Tensor) -> nn.Module:
         """The prefix, on a CPU with its batch norms folded when it is first needed."""
         if not self._folded_prefix:
-            folds = find_folds(self.prefix, probe_images(images))
-            self._folded_prefix = (fold(self.prefix, folds),)
+            self._folded_prefix = (folded(self.prefix, probe_images(images)),)
         return self._folded_prefix[0]
 
     def forward_features(self, features: Tensor) -> Tensor:

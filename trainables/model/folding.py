@@ -42,16 +42,24 @@ def find_folds(network: nn.Module, images: Tensor) -> list[Fold]:
     has_norms = any(type(module) in _NORMS for module in network.modules())
     if not has_norms or images.device.type != "cpu" or images.dtype != torch.float32:
         return []
+    pairs, expected = _find_pairs(network, images)
     folds = []
-    for name, norm_name in _find_pairs(network, images):
+    for name, norm_name in pairs:
         convolution: Any = network.get_submodule(name)
         norm: Any = network.get_submodule(norm_name)
         fused = fuse_conv_bn_eval(convolution, norm)
         activation = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
         folds.append(Fold(name, norm_name, fused, activation))
-    expected, found = network(images), fold(network, folds)(images)
+    if not folds:
+        return []
+    found = fold(network, folds)(images)
     is_near = (expected - found).abs().max() <= _TOLERANCE * expected.abs().max()
     return folds if is_near else []
+
+
+def folded(network: nn.Module, images: Tensor) -> nn.Module:
+    """A network with all of its own folds, found and tried on these images."""
+    return fold(network, find_folds(network, images))
 
 
 def fold(part: nn.Module, folds: Sequence[Fold]) -> nn.Module:
@@ -81,8 +89,11 @@ def _replaced(module: nn.Module, replacements: Mapping[str, nn.Module]) -> nn.Mo
     return clone
 
 
-def _find_pairs(network: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
-    """Names of the convolutions and of the batch norms that take their output as it is, each used once."""
+def _find_pairs(network: nn.Module, inputs: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+    """Names of convolutions and of the batch norms that take their output as it is; the network's output.
+
+    Each is used once.
+    """
     made: dict[str, Tensor] = {}
     taken: dict[str, Tensor] = {}
     repeated: set[str] = set()
@@ -103,10 +114,10 @@ def _find_pairs(network: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
                 module.register_forward_pre_hook(lambda _, given, name=name: note(taken, name, given[0]))
             )
     try:
-        network(inputs)
+        output: Tensor = network(inputs)
     finally:
         for hook in hooks:
             hook.remove()
     maker = {id(tensor): name for name, tensor in made.items()}  # all still alive, so no number comes twice
     pairs = [(maker[id(tensor)], norm) for norm, tensor in taken.items() if id(tensor) in maker]
-    return [pair for pair in pairs if repeated.isdisjoint(pair)]
+    return [pair for pair in pairs if repeated.isdisjoint(pair)], output

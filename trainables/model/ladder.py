@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from trainables.model.classifier import Normalise, channels_last, probe_images
-from trainables.model.folding import find_folds, fold
+from trainables.model.folding import find_folds, fold, folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
 
@@ -98,7 +98,7 @@ def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tenso
     prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
     whole = nn.Sequential(Normalise(*normalisation(backbone)).to(images.device), prefix)
     with _autocast(images):
-        alone: Tensor = fold(whole, find_folds(whole, images))(images)
+        alone: Tensor = folded(whole, images)(images)
     return torch.equal(alone.float(), rows)
 
 
