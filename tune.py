@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from analysis.leaderboard import print_leaderboard
@@ -39,6 +40,7 @@ from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
 from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
+from trainables.training.planned_epochs import planned_shares
 from tune_plan import Plan, make_plan, print_plan
 
 console = Console(highlight=False)
@@ -90,7 +92,7 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
     study = open_study(plan.config, facts=study_facts(plan, manifest, left_out))
     try:
         manifest.write_csv(study.directory / "data.csv")
-        search = make_search(plan, study)
+        search = make_search(plan, study, manifest)
         if search.finished or search.out_of_gain:
             more = "--trials extends it" if search.finished else "a larger --patience goes on"
             say(f"study {plan.config.name} is finished; {more}")
@@ -98,6 +100,7 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
             return 0
         tracker = Tracker(study.directory)
         tracker.start()
+        say(plan.stopping_line)
         ending = search_with_ray(plan, study, search)
         study.update(status="finished" if ending.how in ("finished", "no gain") else "stopped")
         Cleaner(study, search).clean_all()
@@ -136,13 +139,15 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
     }
 
 
-def make_search(plan: Plan, study: Study) -> Search:
-    published = [(prior.name, prior.config) for prior in plan.priors]
+def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
+    train_labels = manifest.labels[manifest.indices("train")]
+    class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
     assert plan.config.scheduler is not None
     return Search(
         study.records,
         space=plan.propose,
-        priors=published + [(prior["name"], prior["params"]) for prior in study.info["warm_start"]],
+        recipes=[(prior.name, prior.config) for prior in plan.priors],
+        warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
         make_sampler=load_searcher(plan.config.searcher),
         scheduler=load_scheduler(plan.config.scheduler),
         num_trials=plan.num_trials,
@@ -153,6 +158,7 @@ def make_search(plan: Plan, study: Study) -> Search:
         patience=plan.config.patience,
         # Several workers train one trial at a time.
         group_of=batch_group if plan.config.workers_per_trial == 1 else lambda _: None,
+        shares_of=lambda config: planned_shares(config, class_counts),
     )
 
 

@@ -42,6 +42,19 @@ class Plan:
     def backbone_names(self) -> tuple[str, ...]:
         return tuple(backbone.name for backbone in self.backbones)
 
+    @property
+    def stopping_line(self) -> str:
+        """One line that says which trials may be stopped early."""
+        num_recipes = min(len(self.priors), self.num_trials)
+        if self.config.scheduler == "none":
+            return "early stopping: off, every trial runs to its end"
+        if num_recipes == self.num_trials:
+            return "early stopping: nothing is stopped, since every trial is a published recipe"
+        return (
+            f"early stopping: {self.config.scheduler}, at shares of each trial's own schedule; "
+            f"published recipes ({num_recipes}) run to their end"
+        )
+
     @cached_property
     def agreement(self) -> Agreement:
         """What the trials will have in common."""
@@ -110,6 +123,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {needs.slots} at once, each with "
         f"{needs.workers_per_trial} x ({needs.cpus_per_trial:g} CPU, {needs.gpus_per_trial:g} GPU)\n"
+        f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,

@@ -99,7 +99,7 @@ def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
     return Search(
         study.records,
         space=lambda trial: {} if space is None else propose(trial, space),
-        priors=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(priors)],
+        recipes=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(priors)],
         make_sampler=load_searcher("random" if space is None else "tpe"),
         scheduler=load_scheduler("none" if space is None else "asha"),
         num_trials=task.num_trials,

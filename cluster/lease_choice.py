@@ -58,18 +58,21 @@ class LeaseChoice:
 
     def group(self, trial: TrialStatus) -> Hashable | None:
         """None where it cannot share a lease: also under a scheduler that may stop it behind any epoch."""
-        rungs = self._scheduler.rungs(int(trial.config["epochs"]))
+        rungs = self._rungs(trial)
         if rungs is None or group_size(self._num_trials, slots=self.slots) == 1:
             return None
         return self._group_of(trial.config)
 
     def _lease(self, trial: TrialStatus, *, now: float) -> LeasedTrial:
-        rungs = self._scheduler.rungs(int(trial.config["epochs"])) or ()
+        rungs = self._rungs(trial) or ()
         shares = self.group(trial) is not None
         trial.lease_number = self._num_leases if shares else None
         trial.until_epoch = next((e for e in rungs if e > trial.num_epochs), None) if shares else None
         ends = () if trial.until_epoch is None else (trial.until_epoch,)
         return trial.lease(now=now, checkpoint_epochs=rungs if self._scheduler.pauses else ends)
+
+    def _rungs(self, trial: TrialStatus) -> tuple[int, ...] | None:
+        return self._scheduler.rungs(self._scores.curves.shares(trial.number))
 
     def _fill(
         self, members: list[TrialStatus], group: Hashable, running: Mapping[int, int]

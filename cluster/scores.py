@@ -6,16 +6,19 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 
-from cluster.schedulers import Curves
+from cluster.schedulers import Curves, Shares
 
 
 class Scores:
     """A score is the first metric with its sign turned so that higher is better; only numbers get in."""
 
-    def __init__(self, metrics: Sequence[str], *, directions: Sequence[str]) -> None:
+    def __init__(
+        self, metrics: Sequence[str], *, directions: Sequence[str], shares_of: Callable[[int], Shares]
+    ) -> None:
+        """`shares_of` gives by a trial's number how far in its schedule it is after each epoch."""
         self.metrics = tuple(metrics)
         self.metric = self.metrics[0]
-        self.curves = Curves()
+        self.curves = Curves(shares_of=shares_of)
         self._sign = 1.0 if directions[0] == "maximize" else -1.0
         self._best: dict[int, tuple[float, tuple[float, ...]]] = {}
         """Score and all metrics of each trial's best epoch."""
@@ -26,14 +29,17 @@ class Scores:
         """The first metric."""
         return float(metrics.get(self.metric, math.nan))
 
-    def note(self, trial: int, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Take an epoch in; whether it is the best of the whole study so far."""
+    def note(self, trial: int, epoch: int, metrics: Mapping[str, float], *, is_end: bool = False) -> bool:
+        """Take an epoch in; True if it is better than every one of the study before it.
+
+        `is_end` says that the trial completed with it.
+        """
         value = self.value(metrics)
         if not math.isfinite(value):
             return False
         score = value * self._sign
         before = -self._ranking[0][0] if self._ranking else -math.inf
-        self.curves.note(trial, epoch, score)
+        self.curves.note(trial, epoch, score, is_end=is_end)
         if score > self.best_score(trial):
             values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
             before_it = self._best.get(trial)

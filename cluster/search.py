@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from cluster.lease_choice import LeaseChoice
 from cluster.leases import Decision, Lease, LeaseError, Report
 from cluster.proposals import Proposals, Space
 from cluster.records import Ending, EpochRecord, NewTrial, Records
-from cluster.schedulers import Scheduler
+from cluster.schedulers import Scheduler, Shares, even_shares
 from cluster.scores import Scores
 from cluster.searchers import MakeSampler
 from cluster.stopping import FailureStreak, GainWatch, replay
@@ -41,7 +42,8 @@ class Search:
         records: Records,
         *,
         space: Space,
-        priors: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        recipes: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = (),
         make_sampler: MakeSampler,
         scheduler: Scheduler,
         num_trials: int,
@@ -52,26 +54,34 @@ class Search:
         num_startup: int = 10,
         patience: int | None = None,
         group_of: GroupOf = lambda _: None,
+        shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["epochs"]),
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take up the study where its records end.
 
         `space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
-        Infeasible. `priors` are (name, configuration) of published recipes, tried first. The first metric is
-        what schedulers and the ranking go by. Trials of one group share a lease, up to its next rung.
+        Infeasible. `recipes` are (name, configuration) of published recipes: they are tried first, and never
+        stopped or paused early. `warm_starts` come next, and are judged like any other trial. The first
+        metric is what schedulers and the ranking go by. Trials of one group share a lease, up to its next
+        rung. `shares_of` gives for a configuration the share of its planned updates after each of its epochs.
         """
         self.num_trials, self.max_epochs = num_trials, max_epochs
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
         self.stopping = False
         """No lease is handed out any more; unfinished trials stay for the next run."""
-        self.scores = Scores(metrics, directions=directions)
+        self.scores = Scores(
+            metrics, directions=directions, shares_of=lambda number: shares_of(self.trials[number].config)
+        )
         self._records, self._scheduler, self._seed, self._now = records, scheduler, seed, now
         self._open: dict[int, Lease] = {}
         self._streak = FailureStreak()
         history = records.load()
         self.trials = rebuild_statuses(history)
-        self._watch = GainWatch(patience, replay(history, self.trials, self.scores))
+        self._watch = GainWatch(patience, replay(history, self.scores))
+        self._last_arrival = max(
+            (row.arrival for record in history for row in record.epochs.values()), default=-math.inf
+        )
         self._choice = LeaseChoice(
             self.trials,
             scheduler=scheduler,
@@ -83,7 +93,9 @@ class Search:
         self._new: list[NewTrial] = []
         """Proposed, but not written yet: killed now, the next run proposes them again."""
         used = {record.attrs.get("prior") for record in history}
-        self._priors = deque((name, config) for name, config in priors if name not in used)
+        given = [(*one, True) for one in recipes] + [(*one, False) for one in warm_starts]
+        self._given = deque(one for one in given if one[0] not in used)
+        """Name and configuration of what is tried first, and whether it is a recipe."""
         self._proposals = Proposals(
             space,
             make_sampler=make_sampler,
@@ -131,8 +143,8 @@ class Search:
                 attrs.setdefault(trial.number, {})["worker"] = worker
             verdict = self._judge(report, trial)
             if report.metrics:  # else it failed before the epoch's end
-                trial.note_epoch(report.epoch, verdict.recorded_as)
-                rows.append(make_row(report, verdict, now=self._now()))
+                arrival = trial.note_epoch(report.epoch, verdict.recorded_as, arrival=self._next_arrival())
+                rows.append(make_row(report, verdict, arrival=arrival))
             if verdict.outcome is not None:
                 endings.append(self._end(trial, verdict))
             elif verdict.paused:
@@ -230,33 +242,39 @@ class Search:
         return None
 
     def _propose(self) -> TrialStatus:
-        name, prior = self._priors.popleft() if self._priors else (None, None)
-        proposal = self._proposals.ask(prior)
-        config = {"epochs": self.max_epochs} | proposal.config
-        now = self._now()
-        trial = TrialStatus(number=proposal.trial.number, config=config, started=now, charged=now)
+        name, given, is_recipe = self._given.popleft() if self._given else (None, None, False)
+        proposal = self._proposals.ask(given)
+        config, now = {"epochs": self.max_epochs} | proposal.config, self._now()
+        trial = TrialStatus(
+            number=proposal.trial.number, config=config, is_recipe=is_recipe, started=now, charged=now
+        )
         self.trials[trial.number] = trial
         ending = None if proposal.error is None else self._end(trial, verdict_of_error(proposal.error))
-        attrs = {"config": config} | trial.attempt_attrs() | ({"prior": name} if name else {})
+        attrs = {"config": config} | trial.attempt_attrs()
+        attrs |= {"prior": name, "recipe": is_recipe} if name else {}
         self._new.append(NewTrial(trial=proposal.trial, attrs=attrs, ending=ending))
         if ending is not None:
             self._tell([ending])
         return trial
 
     def _prune_paused(self) -> None:
-        """Nobody comes any more whom they could be compared with."""
+        """End the paused trials as pruned: no trial will reach their rungs any more."""
         endings = [self._end(self.trials[n], Verdict(outcome="pruned")) for n in sorted(self._choice.paused)]
         self._choice.paused.clear()
         self._records.record(endings=endings)
         self._tell(endings)
 
     def _judge(self, report: Report, trial: TrialStatus) -> Verdict:
-        best = self.scores.best()
         verdict = judge(report, trial, scores=self.scores, scheduler=self._scheduler, seed=self._seed)
         if report.metrics:
-            self._watch.note(gained=self.scores.best() != best, ended=verdict.outcome is not None)
+            self._watch.note(gained=verdict.gained, ended=verdict.outcome is not None)
             self.stopping = self.stopping or self.out_of_gain
         return verdict
+
+    def _next_arrival(self) -> float:
+        """The time, later than that of every report before, so that records replay in the order they came."""
+        self._last_arrival = max(self._now(), math.nextafter(self._last_arrival, math.inf))
+        return self._last_arrival
 
     def _pause(self, trial: TrialStatus) -> dict[str, Any]:
         trial.paused = True

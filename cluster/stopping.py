@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from cluster.records import EpochRecord, TrialRecord
 from cluster.scores import Scores
-from cluster.trial_status import TrialStatus
 
 FAILURE_STREAK = 5
 """So many failed trials in a row stop the study: the next would fail too."""
 STREAK_REASONS = ("bug", "data", "out of memory")
 """Diverged trials do not count: they are what a search over learning rates must expect."""
+ENDED = ("complete", "stop", "failed")
+"""Decisions of the table `epochs` with which a trial ended."""
 
 
 class FailureStreak:
@@ -31,14 +32,15 @@ class FailureStreak:
 class GainWatch:
     """The rule behind --patience: so many trials in a row have ended without a new best value of the study.
 
-    The count is rebuilt from the records, so that a killed and continued run stops where it would have.
+    A gain is a value better than all before: a tie is none. The count is rebuilt from the records, so that a
+    killed and continued run stops where it would have.
     """
 
-    def __init__(self, patience: int | None, history: Iterable[tuple[float, bool, bool]] = ()) -> None:
-        """`history`: (arrival, is it the study's best so far, did its trial end with it) of every epoch."""
+    def __init__(self, patience: int | None, history: Iterable[tuple[bool, bool]] = ()) -> None:
+        """`history`: (is it the study's best so far, did its trial end with it) of every epoch, in order."""
         self._patience = patience
         self._ended_since = 0
-        for _, gained, ended in sorted(history):
+        for gained, ended in history:
             self.note(gained=gained, ended=ended)
 
     def note(self, *, gained: bool, ended: bool) -> None:
@@ -53,16 +55,16 @@ class GainWatch:
         return self._patience is not None and self._ended_since >= self._patience
 
 
-def replay(
-    history: Iterable[TrialRecord], trials: Mapping[int, TrialStatus], scores: Scores
-) -> list[tuple[float, bool, bool]]:
+def replay(history: Iterable[TrialRecord], scores: Scores) -> list[tuple[bool, bool]]:
     """Take the recorded epochs into the scores, in the order they came; what a GainWatch asks of each."""
     rows = sorted((row for record in history for row in record.epochs.values()), key=_arrival)
     seen = []
     for row in rows:
-        trial = trials[row.trial]
-        gained = row.decision != "failed" and scores.note(row.trial, row.epoch, row.metrics)
-        seen.append((row.arrival, gained, trial.outcome is not None and row.epoch == trial.num_epochs))
+        is_complete = row.decision == "complete"
+        gained = row.decision != "failed" and scores.note(
+            row.trial, row.epoch, row.metrics, is_end=is_complete
+        )
+        seen.append((gained, row.decision in ENDED))
     return seen
 
 

@@ -17,10 +17,14 @@ class TrialStatus:
 
     number: int
     config: dict[str, Any]
+    is_recipe: bool = False
+    """It runs a published recipe, which is never stopped or paused early."""
     attempt: int = 0
     crashes: int = 0
     decisions: dict[int, str] = field(default_factory=dict)
     """Epoch -> what was decided after it."""
+    arrivals: dict[int, float] = field(default_factory=dict)
+    """Epoch -> when its report came first, unix time."""
     seconds: float = 0.0
     """Of earlier attempts."""
     started: float = 0.0
@@ -52,10 +56,12 @@ class TrialStatus:
             until_epoch=None if self.lease_number is None else shared_until,
         )
 
-    def note_epoch(self, epoch: int, decision: str) -> None:
+    def note_epoch(self, epoch: int, decision: str, *, arrival: float) -> float:
+        """Take an epoch in; the time of its first arrival, which a replayed epoch keeps."""
         if epoch > self.num_epochs:
             self.crashes = 0  # it came further: what killed its worker before was not the trial
         self.decisions[epoch] = decision
+        return self.arrivals.setdefault(epoch, arrival)
 
     @property
     def is_active(self) -> bool:
@@ -109,9 +115,11 @@ def _rebuild(record: TrialRecord, *, sharers: int) -> TrialStatus:
     status = TrialStatus(
         number=record.number,
         config=attrs["config"],
+        is_recipe=attrs.get("recipe", False),
         attempt=attrs["attempts"],
         crashes=attrs.get("crashes", 0),
         decisions={epoch: row.decision for epoch, row in record.epochs.items()},
+        arrivals={epoch: row.arrival for epoch, row in record.epochs.items()},
         seconds=attrs.get("seconds", 0.0),
         started=attrs.get("attempt_started", 0.0),
         charged=attrs.get("attempt_started", 0.0),

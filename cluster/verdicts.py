@@ -19,6 +19,8 @@ class Verdict:
     outcome: str | None = None
     """complete | pruned | failed | infeasible; None: it does not end."""
     paused: bool = False
+    gained: bool = False
+    """The report holds the best value of the whole study so far, better than all before it."""
     reason: str | None = None
     traceback: str | None = None
     excess: float = 0.0
@@ -43,28 +45,25 @@ def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Sche
             return Verdict(outcome="failed", reason="bug", traceback=text)
         if not math.isfinite(report.metrics[name]):
             return Verdict(outcome="failed", reason="diverged", traceback=f"{name} is {report.metrics[name]}")
-    scores.note(trial.number, report.epoch, report.metrics)
-    if report.outcome == "complete":
-        return Verdict(outcome="complete")
+    is_complete = report.outcome == "complete"
+    gained = scores.note(trial.number, report.epoch, report.metrics, is_end=is_complete)
+    if is_complete:
+        return Verdict(outcome="complete", gained=gained)
+    if trial.is_recipe:
+        return Verdict(gained=gained)  # whatever the search finds must be no worse than the published recipes
     if trial.decisions.get(report.epoch) in ("continue", "pause"):
-        return Verdict()  # a replayed epoch: later results must not change what was decided
-    action = scheduler.decide(
-        trial=trial.number,
-        epoch=report.epoch,
-        curves=scores.curves,
-        max_epochs=int(trial.config["epochs"]),
-        seed=seed,
-    )
-    return Verdict(outcome="pruned" if action == "stop" else None, paused=action == "pause")
+        return Verdict(gained=gained)  # a replayed epoch: later results must not change what was decided
+    action = scheduler.decide(trial=trial.number, epoch=report.epoch, curves=scores.curves, seed=seed)
+    return Verdict(outcome="pruned" if action == "stop" else None, paused=action == "pause", gained=gained)
 
 
-def make_row(report: Report, verdict: Verdict, *, now: float) -> EpochRecord:
+def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord:
     return EpochRecord(
         trial=report.trial,
         epoch=report.epoch,
         attempt=report.attempt,
         metrics={name: float(value) for name, value in report.metrics.items()},
-        arrival=now,
+        arrival=arrival,
         decision=verdict.recorded_as,
     )
 

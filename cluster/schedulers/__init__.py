@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from cluster.schedulers._curves import Curves as Curves
+from cluster.schedulers._curves import Shares as Shares
+from cluster.schedulers._rungs import even_shares as even_shares
 
 Action = Literal["continue", "stop", "pause"]
 """pause: the lease ends, its slot is free for others, and `promote` may hand the trial out again."""
@@ -17,7 +19,7 @@ Action = Literal["continue", "stop", "pause"]
 class Decide(Protocol):
     """A pure function of the records, so that a resumed study decides as the first run would have."""
 
-    def __call__(self, *, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action: ...
+    def __call__(self, *, trial: int, epoch: int, curves: Curves, seed: int) -> Action: ...
 
 
 class Promote(Protocol):
@@ -36,13 +38,13 @@ class Promote(Protocol):
 
 
 class Rungs(Protocol):
-    """Epochs behind which a trial may not go on; None: any.
+    """Epochs after which a trial of such a schedule may be stopped or paused; None: after any.
 
     Where trials may be paused, their workers leave a checkpoint there; trials that share a lease go from one
     to the next.
     """
 
-    def __call__(self, max_epochs: int) -> tuple[int, ...] | None: ...
+    def __call__(self, shares: Sequence[float]) -> tuple[int, ...] | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,5 +81,5 @@ def _promote_nobody(
     return None
 
 
-def _any_epoch(max_epochs: int) -> tuple[int, ...] | None:  # noqa: ARG001
+def _any_epoch(shares: Sequence[float]) -> tuple[int, ...] | None:  # noqa: ARG001
     return None

@@ -1,19 +1,23 @@
-"""ASHA: at epochs 1, 3, 9, ... only the best third of the trials seen so far goes on."""
+"""ASHA: at 1/9 and at 1/3 of its own schedule a trial goes on if it is among the best third so far.
+
+Li et al. 2020, arXiv 1810.05934, as the stopping variant that Ray has, with rungs at shares of a schedule.
+"""
 
 from __future__ import annotations
 
 import math
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import find_rungs, stays
+from cluster.schedulers._rungs import rung_epochs, stays
 
-rungs = find_rungs
+rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action:  # noqa: ARG001
-    if epoch not in find_rungs(max_epochs):
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:  # noqa: ARG001
+    rung = curves.rung_at(trial, epoch)
+    if rung is None:
         return "continue"
     score = curves[trial][epoch]
     if math.isnan(score):
         return "stop"
-    return "continue" if stays(score, curves.at(epoch).values()) else "stop"
+    return "continue" if stays(score, curves.at_rung(rung).values()) else "stop"

@@ -12,27 +12,28 @@ import math
 import numpy as np
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import GRACE_EPOCHS, REDUCTION, find_rungs, stays
+from cluster.schedulers._rungs import REDUCTION, RUNG_SHARES, rung_epochs, stays
 
-rungs = find_rungs
+rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action:
-    bracket = draw_bracket(trial, max_epochs=max_epochs, seed=seed)
-    if epoch not in find_rungs(max_epochs, grace=GRACE_EPOCHS * REDUCTION**bracket):
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:
+    rung = curves.rung_at(trial, epoch)
+    bracket = draw_bracket(trial, seed=seed)
+    if rung is None or rung < bracket:
         return "continue"
     score = curves[trial][epoch]
     if math.isnan(score):
         return "stop"
-    here = curves.at(epoch).items()
-    rivals = [s for n, s in here if draw_bracket(n, max_epochs=max_epochs, seed=seed) == bracket]
+    here = curves.at_rung(rung).items()
+    rivals = [rival for n, rival in here if draw_bracket(n, seed=seed) == bracket]
     return "continue" if stays(score, rivals) else "stop"
 
 
 @functools.lru_cache(maxsize=100_000)
-def draw_bracket(trial: int, *, max_epochs: int, seed: int) -> int:
-    """0 judges from the first epoch on; each further one three times later; the last one never."""
-    last = len(find_rungs(max_epochs))
+def draw_bracket(trial: int, *, seed: int) -> int:
+    """The first rung at which the trial is judged; the last bracket is never judged."""
+    last = len(RUNG_SHARES)
     weights = np.array([REDUCTION ** (last - s) / (last - s + 1) for s in range(last + 1)])
     bounds = np.cumsum(weights / weights.sum())
     point = np.random.SeedSequence([seed, trial]).generate_state(1)[0] / 2**32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cluster.schedulers import Action, Curves
 
 
@@ -10,11 +12,10 @@ def decide(
     trial: int,  # noqa: ARG001
     epoch: int,  # noqa: ARG001
     curves: Curves,  # noqa: ARG001
-    max_epochs: int,  # noqa: ARG001
     seed: int,  # noqa: ARG001
 ) -> Action:
     return "continue"
 
 
-def rungs(max_epochs: int) -> tuple[int, ...]:  # noqa: ARG001
+def rungs(shares: Sequence[float]) -> tuple[int, ...]:  # noqa: ARG001
     return ()

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.schedulers import Action, Curves
-from cluster.schedulers._rungs import REDUCTION, find_rank, find_rungs
+from cluster.schedulers._rungs import REDUCTION, find_rank, rung_epochs
 
-rungs = find_rungs
+rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, max_epochs: int, seed: int) -> Action:  # noqa: ARG001
-    if epoch not in find_rungs(max_epochs):
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:  # noqa: ARG001
+    rung = curves.rung_at(trial, epoch)
+    if rung is None:
         return "continue"
     # One that would be promoted at once keeps its warm worker.
-    scores = curves.at(epoch)
+    scores = curves.at_rung(rung)
     promoted = trial in scores and find_rank(trial, scores) < len(scores) // REDUCTION
     return "continue" if promoted else "pause"
 
@@ -27,35 +28,44 @@ def promote(
     *, paused: Mapping[int, int], running: Mapping[int, int], curves: Curves, is_last: bool
 ) -> int | None:
     """The highest rung first, so that a good trial is finished soon."""
-    for epoch in sorted(set(paused.values()), reverse=True):
-        scores = curves.at(epoch)
-        chosen = _find_best(epoch, paused, scores, among=len(scores) // REDUCTION)
+    waiting = _by_rung(paused, curves)
+    for rung in sorted(waiting, reverse=True):
+        scores = curves.at_rung(rung)
+        chosen = _find_best(waiting[rung], scores, among=len(scores) // REDUCTION)
         if chosen is not None:
             return chosen
-    return _close(paused, running, curves) if is_last else None
+    return _close(waiting, running, curves) if is_last else None
 
 
-def _close(paused: Mapping[int, int], running: Mapping[int, int], curves: Curves) -> int | None:
+def _close(waiting: Mapping[int, list[int]], running: Mapping[int, int], curves: Curves) -> int | None:
     """At the end of a study each rung sends on its best at least, so that something reaches the full budget.
 
     From the bottom up, and only where nobody can arrive any more.
     """
-    for epoch in sorted(set(paused.values())):
-        if any(done < epoch for done in running.values()):
+    for rung in sorted(waiting):
+        if any(done < curves.rungs(trial)[rung] for trial, done in running.items()):
             return None
-        scores = curves.at(epoch)
-        chosen = _find_best(epoch, paused, scores, among=max(1, len(scores) // REDUCTION))
+        scores = curves.at_rung(rung)
+        chosen = _find_best(waiting[rung], scores, among=max(1, len(scores) // REDUCTION))
         if chosen is not None:
             return chosen
     return None
 
 
-def _find_best(
-    epoch: int, paused: Mapping[int, int], scores: Mapping[int, float], *, among: int
-) -> int | None:
-    """The best trial that waits there, if it is one of the best `among`; the earlier of two equals first."""
-    waiting = [(-scores[trial], trial) for trial, at in paused.items() if at == epoch and trial in scores]
-    if not waiting or among == 0:
+def _by_rung(paused: Mapping[int, int], curves: Curves) -> dict[int, list[int]]:
+    """The paused trials at each rung."""
+    waiting: dict[int, list[int]] = {}
+    for trial, epoch in paused.items():
+        rung = curves.rung_at(trial, epoch)
+        assert rung is not None, f"trial {trial} waits at epoch {epoch}, which is no rung of its"
+        waiting.setdefault(rung, []).append(trial)
+    return waiting
+
+
+def _find_best(waiting: list[int], scores: Mapping[int, float], *, among: int) -> int | None:
+    """The best trial that waits at a rung, if it is among the best so many; the earlier of equals first."""
+    ranked = [(-scores[trial], trial) for trial in waiting if trial in scores]
+    if not ranked or among == 0:
         return None
-    trial = min(waiting)[1]
+    trial = min(ranked)[1]
     return trial if find_rank(trial, scores) < among else None

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from cluster.schedulers import Curves
+from cluster.schedulers import Curves, even_shares
 from cluster.schedulers._rungs import find_rank, stays
 from cluster.scores import Scores
 from cluster.searchers import Draw
@@ -76,7 +76,7 @@ def test_a_shortened_study_is_modelled_as_good_where_the_whole_is() -> None:
 
 def test_the_ranking_is_that_of_sorting_everything_after_each_epoch() -> None:
     dice = random.Random(1)
-    scores = Scores(["loss"], directions=["minimize"])
+    scores = Scores(["loss"], directions=["minimize"], shares_of=lambda _: even_shares(200))
     best: dict[int, float] = {}
     for epoch in range(200):
         trial, value = dice.randrange(20), round(dice.random(), 1)
@@ -91,14 +91,14 @@ def test_the_ranking_is_that_of_sorting_everything_after_each_epoch() -> None:
 
 
 def test_who_stands_at_a_rung_follows_replayed_epochs_and_leaves_out_what_is_no_number() -> None:
-    curves = Curves({0: {1: 0.1, 3: 0.3}, 1: {1: math.nan}, 2: {1: 0.2}})
+    points = {0: {1: 0.1, 3: 0.3}, 1: {1: math.nan}, 2: {1: 0.2}}
+    curves = Curves(points, shares_of=lambda _: even_shares(9))
 
     curves.note(0, 1, 0.5)
     curves.note(2, 1, math.nan)
 
-    assert dict(curves.at(1)) == {0: 0.5}
-    assert dict(curves.at(3)) == {0: 0.3}
-    assert not curves.at(9)
+    assert dict(curves.at_rung(0)) == {0: 0.5}
+    assert dict(curves.at_rung(1)) == {0: 0.3}
     assert sorted(curves) == [0, 1, 2]
 
 

@@ -346,10 +346,10 @@ def test_stopping_keeps_unfinished_trials_for_the_next_run(study: Study) -> None
 def test_priors_come_first_in_full_and_only_once(study: Study) -> None:
     recipe = {"learning_rate": 0.003, "regime": "linear_probe", "optimizer": "sgd", "momentum": 0.9}
     priors = [("BiT", recipe), ("Howard", recipe | {"learning_rate": 0.01})]
-    search = study.search(priors=priors)
+    search = study.search(recipes=priors)
 
     first = take(search)
-    search = study.search(priors=priors)
+    search = study.search(recipes=priors)
     second = [take(search), take(search), take(search)][1:]
 
     assert first.trials[0].config == recipe | {"epochs": EPOCHS}
@@ -361,7 +361,7 @@ def test_priors_come_first_in_full_and_only_once(study: Study) -> None:
 
 
 def test_a_prior_outside_the_space_fails_and_says_so(study: Study) -> None:
-    search = study.search(priors=[("wild", {"learning_rate": 5.0})])
+    search = study.search(recipes=[("wild", {"learning_rate": 5.0})])
 
     lease = take(search)
 

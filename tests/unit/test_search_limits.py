@@ -11,16 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cluster.leases import LeaseError
 from cluster.schedulers import load_scheduler
 from cluster.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.space_changes import space_differences
 from cluster.study import StudyConfig
 from cluster.warm_start import find_warm_starts, fit_params, likeness
-from tests.unit.test_search import Study, report, run_all, run_lease, space, take
-
-LOST = LeaseError(message="the node died", transient=True)
+from tests.unit.test_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
 
 
 @pytest.fixture
@@ -275,7 +272,7 @@ def test_a_warm_start_costs_its_prior_trials_at_most(tmp_path: Path, searcher: s
         (tmp_path / name).mkdir()
         one = Study(tmp_path / name)
         sampler = load_searcher(searcher)
-        run_all(one.search(num_trials=8 + len(priors), priors=priors, make_sampler=sampler))
+        run_all(one.search(num_trials=8 + len(priors), warm_starts=priors, make_sampler=sampler))
         studies.append([trial.params for trial in one.optuna_trials()])
         assert one.records is not None
         one.records.close()
@@ -283,3 +280,39 @@ def test_a_warm_start_costs_its_prior_trials_at_most(tmp_path: Path, searcher: s
     cold, warm = studies
     assert warm[0] == bad
     assert warm[1:] == cold
+
+
+def test_a_tie_is_no_gain_live_and_when_it_is_replayed(study: Study) -> None:
+    search = study.search(patience=1)
+    earlier, later = take(search), take(search)
+    ending: dict[str, Any] = {"metrics": {METRIC: 0.5}, "outcome": "complete"}
+    search.receive([report(later, 1, **ending)])
+    search.receive([report(earlier, 1, **ending)])
+
+    assert search.out_of_gain
+    assert study.search(patience=1).out_of_gain
+
+
+def test_reports_of_one_moment_are_replayed_in_the_order_they_came(study: Study) -> None:
+    search = study.search(patience=1, now=lambda: 1_000.0)
+    first, second = take(search), take(search)
+    search.receive([report(second, 1, metrics={METRIC: 0.9})])
+    search.receive([report(first, 1, metrics={METRIC: 0.1}, outcome="complete")])
+
+    assert search.out_of_gain
+    assert study.search(patience=1).out_of_gain
+
+
+def test_a_replayed_epoch_keeps_its_place_in_the_order(study: Study) -> None:
+    search = study.search(patience=2)
+    lease, other = take(search), take(search)
+    search.receive([report(lease, 1, metrics={METRIC: 0.9})])
+    search.receive([report(other, 1, metrics={METRIC: 0.1}, outcome="complete")])
+    search.lease_ended(lease, LOST)
+    again = take(search)
+    search.receive([report(again, 1, metrics={METRIC: 0.9})])
+    third = take(search)
+    search.receive([report(third, 1, metrics={METRIC: 0.2}, outcome="complete")])
+
+    assert search.out_of_gain
+    assert study.search(patience=2).out_of_gain

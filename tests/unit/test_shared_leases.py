@@ -203,7 +203,7 @@ def test_priors_come_first_and_in_order_in_shared_leases_too(study: Study) -> No
         (f"recipe {number}", {"learning_rate": 0.01 / (number + 1), "regime": regime})
         for number, regime in enumerate(("linear_probe", "linear_probe", "finetune", "linear_probe"))
     ]
-    search = search_of(study, priors=priors)
+    search = search_of(study, recipes=priors)
 
     leases = [take(search) for _ in range(3)]
 
