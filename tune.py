@@ -105,6 +105,8 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
         study.update(status="finished" if ending.how in ("finished", "no gain") else "stopped")
         Cleaner(study, search).clean_all()
         print_leaderboard(study.directory)
+        if search.used_up:
+            say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
         return conclude(plan, study, search, ending, tracker)
     finally:
         study.close()

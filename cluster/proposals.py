@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from cluster.finite_space import Untried
 from cluster.records import Ending, TrialRecord
 from cluster.searchers import Draw, MakeSampler
 from cluster.space_probe import fit_to_space
@@ -22,6 +24,12 @@ from cluster.space_probe import fit_to_space
 INFEASIBLE = "infeasible"
 CONSTRAINT = f"constraints:{INFEASIBLE}"
 """Optuna's own attribute of a constraint: above 0 is outside."""
+MOST_ASKS = 10
+"""How often a searcher is asked for a configuration that is not tried yet."""
+MOST_RANDOM_ASKS = 20
+"""How often chance is asked after that, before the space is walked through."""
+ATTEMPT_STRIDE = 2**16
+"""How far behind the first the points of further attempts lie, for a searcher that goes by the index."""
 Space = Callable[[optuna.Trial], Mapping[str, Any]]
 
 
@@ -36,13 +44,17 @@ class Proposal:
     error: Exception | None
     """What the space raised, if it did."""
 
+    @property
+    def key(self) -> str:
+        return _key(self.trial.params, self.config)
+
 
 class Proposals:
     """Asks for configurations and tells what became of them, in memory: 16 ms a trial instead of 300.
 
     The sampler is made anew for every trial, seeded by the study's seed and how many trials were proposed
-    before (given ones not counted), so that the same history gives the same proposal
-    whatever happened between.
+    before (given ones not counted), so that the same history gives the same proposal whatever happened
+    between. A configuration that the study has is not proposed again: its trial would teach little new.
     """
 
     def __init__(
@@ -55,55 +67,110 @@ class Proposals:
         num_startup: int,
         history: Iterable[TrialRecord],
         metric: str,
+        defaults: Mapping[str, Any],
     ) -> None:
+        """`defaults` are the values of a configuration that the space leaves out."""
         self._space = space
         self._make_sampler = make_sampler
         self._seed = seed
         self._num_startup = num_startup
+        self._defaults = dict(defaults)
         self.num_trials = 0
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage, directions=[StudyDirection[direction.upper()] for direction in directions]
         )
         self._num_given = 0
+        self._tried: set[str] = set()
         for record in fit_to_space(list(history), space):
             assert record.number == self.num_trials, f"trial {self.num_trials} is missing in the database"
             self._study.add_trial(_as_frozen(record, metric))
             self.num_trials += 1
             self._num_given += "prior" in record.attrs
+            self._tried.add(_key(record.params, record.attrs["config"]))
+        self._untried = Untried(space, is_tried=self._is_tried)
 
-    def ask(self, prior: Mapping[str, Any] | None = None) -> Proposal:
+    @property
+    def used_up(self) -> bool:
+        """Every configuration of the space has been proposed; False where it has no end of them."""
+        return self._untried.first() is None and not self._untried.is_endless
+
+    def ask(self, given: Mapping[str, Any] | None = None) -> Proposal | None:
         """The next trial, under its number.
 
-        A prior's values replace those of the space, the suggested and the fixed ones alike.
+        Given values, as a recipe has them, replace those of the space, suggested and fixed ones alike.
+        Without them a configuration is asked for until it is a new one: of the searcher first, then at
+        random, then by walking through the space. None once all of the space has been proposed.
         """
-        number, index = self.num_trials, self.num_trials - self._num_given
-        self._num_given += prior is not None
-        draw = Draw(
-            seed=int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0]),
+        index = self.num_trials - self._num_given
+        if given is None:
+            proposal = self._propose_untried(index)
+        else:
+            proposal = self._propose(self._make_sampler(self._draw(index)), given)
+            self._num_given += 1
+        if proposal is None:
+            return None
+        assert proposal.trial.number == self.num_trials
+        self.num_trials += 1
+        self._tried.add(proposal.key)
+        return proposal
+
+    def _propose_untried(self, index: int) -> Proposal | None:
+        for attempt in range(MOST_ASKS + MOST_RANDOM_ASKS):
+            draw = self._draw(index, attempt)
+            is_random = attempt >= MOST_ASKS
+            sampler = RandomSampler(seed=draw.seed) if is_random else self._make_sampler(draw)
+            proposal = self._propose(sampler)
+            if proposal.key not in self._tried:
+                return proposal
+            self._withdraw(proposal)
+        untried = self._untried.first()
+        if untried is None and not self._untried.is_endless:
+            return None
+        # In an endless space, where even chance repeats itself, a repeat is all that can be had.
+        return self._propose(RandomSampler(seed=self._seed), untried)
+
+    def _draw(self, index: int, attempt: int = 0) -> Draw:
+        """What the sampler's randomness comes from; a further attempt draws anew, from a point far behind."""
+        entropy = [self._seed, index, attempt] if attempt else [self._seed, index]
+        return Draw(
+            seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
             study_seed=self._seed,
-            index=index,
+            index=index + attempt * ATTEMPT_STRIDE,
             num_startup=self._num_startup,
         )
-        self._study.sampler = self._make_sampler(draw)
-        if prior is not None:
-            self._study.enqueue_trial(dict(prior))
+
+    def _propose(self, sampler: BaseSampler, given: Mapping[str, Any] | None = None) -> Proposal:
+        self._study.sampler = sampler
+        if given is not None:
+            self._study.enqueue_trial(dict(given))
         trial = self._study.ask()
-        assert trial.number == number
-        self.num_trials += 1
         config: dict[str, Any] = {}
         error: Exception | None = None
         try:
             with warnings.catch_warnings():
-                # Optuna would take a prior's value that the space does not contain, and only warn.
+                # Optuna would take a given value that the space does not contain, and only warn.
                 warnings.filterwarnings("error", message="Fixed parameter")
                 fixed = self._space(trial)
-            config = {**trial.params, **fixed, **(prior or {})}
+            config = {**trial.params, **fixed, **(given or {})}
             # Through JSON: a resumed run reads it from there, and must hand out the very same.
             config = json.loads(json.dumps(config))
         except Exception as raised:  # the space is somebody's code: its error becomes the trial's reason
             error = raised
-        return Proposal(trial=self._storage.get_trial(trial._trial_id), config=config, error=error)
+        frozen = self._storage.get_trial(trial._trial_id)
+        return Proposal(trial=frozen, config=self._defaults | config, error=error)
+
+    def _withdraw(self, proposal: Proposal) -> None:
+        """Take the newest proposal back as if it had not been made: Optuna itself can only fail it.
+
+        A failed one would take a number, and be missing when the study is continued.
+        """
+        del self._storage._trial_id_to_study_id_and_number[proposal.trial._trial_id]
+        self._storage._studies[self._study._study_id].trials.pop()
+        self._storage._max_trial_id -= 1  # a trial's id here is its number
+
+    def _is_tried(self, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
+        return _key(params, self._defaults | {**params, **fixed}) in self._tried
 
     def report(self, number: int, epoch: int, value: float) -> None:
         self._storage.set_trial_intermediate_value(number, epoch, value)
@@ -114,6 +181,11 @@ class Proposals:
             self._storage.set_trial_system_attr(ending.trial, key, value)
         values = list(ending.values or ()) if ending.state == TrialState.COMPLETE else None
         self._study.tell(ending.trial, values, state=ending.state)
+
+
+def _key(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Equal for the same configuration; what a space that raised was asked for counts as one too."""
+    return json.dumps({**params, **config}, sort_keys=True)
 
 
 def _as_frozen(record: TrialRecord, metric: str) -> FrozenTrial:

@@ -104,6 +104,7 @@ class Search:
             num_startup=num_startup,
             history=history,
             metric=self.scores.metric,
+            defaults={"epochs": max_epochs},
         )
         self.stopping = self.out_of_gain
 
@@ -190,9 +191,14 @@ class Search:
 
     @property
     def finished(self) -> bool:
-        """Every trial of the study has its outcome."""
+        """Every trial of the study has its outcome, and none is left to propose."""
         ended = all(trial.outcome is not None for trial in self.trials.values())
-        return ended and len(self.trials) >= self.num_trials
+        return ended and (len(self.trials) >= self.num_trials or self.used_up)
+
+    @property
+    def used_up(self) -> bool:
+        """The space has finitely many configurations, and each of them is a trial of the study."""
+        return not self._given and self._proposals.used_up
 
     @property
     def out_of_gain(self) -> bool:
@@ -237,14 +243,16 @@ class Search:
         """The next proposal that can run; None behind the last."""
         while self._proposals.num_trials < self.num_trials and not self.stopping:
             trial = self._propose()
-            if trial.outcome is None:
+            if trial is None or trial.outcome is None:
                 return trial
         return None
 
-    def _propose(self) -> TrialStatus:
+    def _propose(self) -> TrialStatus | None:
         name, given, is_recipe = self._given.popleft() if self._given else (None, None, False)
         proposal = self._proposals.ask(given)
-        config, now = {"epochs": self.max_epochs} | proposal.config, self._now()
+        if proposal is None:
+            return None
+        config, now = proposal.config, self._now()
         trial = TrialStatus(
             number=proposal.trial.number, config=config, is_recipe=is_recipe, started=now, charged=now
         )
