@@ -113,6 +113,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
     counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
     data = {
         "source": plan.config.data,
+        "contents": manifest.contents,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": left_out,

@@ -97,7 +97,9 @@ def group_columns(rows: Sequence[Row]) -> list[str]:
 
 def _family(study: StudyInfo) -> str:
     facts = [study.facts.get(name) for name in FAMILY_FACTS]
-    facts.append((study.facts.get("data") or {}).get("fingerprint"))
+    # The seed decides the split, too, so the images count and not how they were split. A study that does not
+    # say what its images were is like no other.
+    facts.append((study.facts.get("data") or {}).get("contents") or study.name)
     return json.dumps(facts, sort_keys=True)
 
 
