@@ -130,7 +130,7 @@ def test_the_study_run_has_the_data_set_and_the_newest_report(runs_dir: Path) ->
     parent, _ = runs_of(runs_dir, "s")
     (used,) = parent.inputs.dataset_inputs
     assert unchanged
-    assert (used.dataset.name, used.dataset.digest) == ("flowers", "f1")
+    assert (used.dataset.name, used.dataset.digest) == ("flowers", "split 0 of c1")
     assert '"num_val": 30' in used.dataset.profile
     logged = client_of(runs_dir).download_artifacts(parent.info.run_id, "report.html")
     assert Path(logged).read_text() == "second"
