@@ -120,7 +120,7 @@ def pack_study(directory: Path) -> Iterator[str]:
 
 def copy_database(source: Path, target: Path) -> None:
     """The study's rows as they are at one moment, in an SQLite file of the copy's own; study.json says so."""
-    info = json.loads((source / "study.json").read_text())
+    info = json.loads((source / "study.json").read_text(encoding="utf-8"))
     database = target / "study.db"
     if (source / "study.db").is_file():
         uri = f"file:{source / 'study.db'}?mode=ro"

@@ -102,7 +102,7 @@ def _is_alive(owner: dict[str, Any], *, silent_seconds: float) -> bool:
 def _process_start(pid: int) -> str | None:
     """When the process started, None when there is none: a process number alone may have been given anew."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
     state, *rest = stat.rpartition(")")[2].split()

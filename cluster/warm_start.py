@@ -109,7 +109,7 @@ def _candidates(study: str, runs_dir: Path, data: Mapping[str, Any], most: int) 
     directory = next((d for d in (Path(study), runs_dir / study) if (d / "study.json").exists()), None)
     if directory is None:
         raise ValueError(f"--warm-start {study}: no such study in {runs_dir}, and no study directory")
-    info = json.loads((directory / "study.json").read_text())
+    info = json.loads((directory / "study.json").read_text(encoding="utf-8"))
     local = directory / "study.db"
     url = f"sqlite:///{local.absolute()}" if local.exists() else info["storage"]
     records = Records(

@@ -90,7 +90,7 @@ def only_writer(study_dir: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process or thread writes this study's view.
     """
-    with (study_dir / ".tracking.lock").open("a") as file:
+    with (study_dir / ".tracking.lock").open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
