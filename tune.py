@@ -41,7 +41,7 @@ from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 from tune_plan import Plan, make_plan, print_plan
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Print as it is: file names may hold brackets, and a terminal wraps by itself."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print as it is, on one line: a terminal wraps by itself."""
+    console.print(text, soft_wrap=True)
 
 
 def read_images(plan: Plan) -> tuple[Manifest, str]:

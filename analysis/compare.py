@@ -100,7 +100,7 @@ def _load_verdict(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) ->
 
 def print_comparison(comparison: Mapping[str, Any], *, console: Console | None = None) -> None:
     """The same for people."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     first, second = comparison["studies"]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for head in ("result", first, second):

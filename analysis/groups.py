@@ -57,7 +57,7 @@ def print_groups(
     studies: Sequence[StudyInfo], *, by: str, top: int | None = None, console: Console | None = None
 ) -> None:
     """A table of as many columns as the terminal holds; over several seeds, mean ± standard deviation."""
-    console = console or Console()
+    console = console or Console(markup=False, emoji=False)
     rows = group_leaderboard(studies, by=by)[:top]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     left, left_out, columns = console.width, list[str](), list[str]()

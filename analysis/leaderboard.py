@@ -95,7 +95,7 @@ def print_table(
     studies: Sequence[StudyInfo], *, top: int | None = None, console: Console | None = None
 ) -> None:
     """The table of one or more studies, as wide as the terminal."""
-    console = console or Console()
+    console = console or Console(markup=False, emoji=False)
     rows = load_leaderboard(studies)
     varying = find_varying(rows)
     for line in _header_lines(studies, rows, varying):
