@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -292,3 +293,28 @@ def test_thousands_of_known_photos_open_in_a_third_of_a_second(tmp_path: Path) -
 
     assert again.path == store.path and store.readable.all()
     assert seconds < 0.3
+
+
+def test_a_store_removed_between_its_opening_and_its_lock_is_made_again(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_store(photos)
+    assert first.path is not None
+    path, expected = first.path, first.take(np.arange(len(photos)))
+    del first
+    lock = fcntl.flock
+    removed = []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH and not removed:
+            removed.append(path)
+            path.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("trainables.sharing.image_file.fcntl.flock", remove_first)
+
+    again = open_store(photos)
+
+    assert removed == [path]
+    assert path.exists()
+    assert np.array_equal(again.take(np.arange(len(photos))), expected)
