@@ -43,7 +43,7 @@ from trainables.sharing.preparation import prepare_images
 from trainables.training.planned_epochs import planned_shares
 from tune_plan import Plan, make_plan, print_plan
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Print as it is: file names may hold brackets, and a terminal wraps by itself."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print as it is, on one line: a terminal wraps by itself."""
+    console.print(text, soft_wrap=True)
 
 
 def read_images(plan: Plan) -> tuple[Manifest, str]:
@@ -118,6 +118,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
     counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
     data = {
         "source": plan.config.data,
+        "contents": manifest.contents,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": left_out,

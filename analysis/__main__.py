@@ -134,7 +134,7 @@ def _status(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
         print(json.dumps(loaded, ensure_ascii=False, indent=1))
     else:
         for one in loaded:
-            status.print_status(one, console=Console(highlight=False))
+            status.print_status(one, console=Console(highlight=False, markup=False, emoji=False))
     return 0
 
 

@@ -70,9 +70,14 @@ def _summarise(study: StudyInfo, rows: list[Row]) -> dict[str, Any]:
 def _judge(first: StudyInfo, second: StudyInfo, rows: list[Row], others: list[Row]) -> str:
     if (first.metric, first.maximize) != (second.metric, second.maximize):
         return f"different metrics ({first.metric}, {second.metric}): the studies cannot be ranked together"
-    prints = [(study.facts.get("data") or {}).get("fingerprint") for study in (first, second)]
-    if prints[0] != prints[1]:
+    one, other = ((study.facts.get("data") or {}) for study in (first, second))
+    if one.get("contents") != other.get("contents"):
         return "different data: the values of the two studies cannot be compared"
+    if one.get("fingerprint") != other.get("fingerprint"):
+        return (
+            "the same images, split differently: no image by image test is possible; "
+            "leaderboard --by averages over the splits"
+        )
     best, rival = find_finalists(rows)[0], find_finalists(others)[0]
     if best is None or rival is None:
         return "one of the studies has no trial with a result"
@@ -95,7 +100,7 @@ def _load_verdict(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) ->
 
 def print_comparison(comparison: Mapping[str, Any], *, console: Console | None = None) -> None:
     """The same for people."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     first, second = comparison["studies"]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for head in ("result", first, second):

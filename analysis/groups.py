@@ -57,7 +57,7 @@ def print_groups(
     studies: Sequence[StudyInfo], *, by: str, top: int | None = None, console: Console | None = None
 ) -> None:
     """A table of as many columns as the terminal holds; over several seeds, mean ± standard deviation."""
-    console = console or Console()
+    console = console or Console(markup=False, emoji=False)
     rows = group_leaderboard(studies, by=by)[:top]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     left, left_out, columns = console.width, list[str](), list[str]()
@@ -97,7 +97,9 @@ def group_columns(rows: Sequence[Row]) -> list[str]:
 
 def _family(study: StudyInfo) -> str:
     facts = [study.facts.get(name) for name in FAMILY_FACTS]
-    facts.append((study.facts.get("data") or {}).get("fingerprint"))
+    # The seed decides the split, too, so the images count and not how they were split. A study that does not
+    # say what its images were is like no other.
+    facts.append((study.facts.get("data") or {}).get("contents") or study.name)
     return json.dumps(facts, sort_keys=True)
 
 

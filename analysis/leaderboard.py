@@ -95,7 +95,7 @@ def print_table(
     studies: Sequence[StudyInfo], *, top: int | None = None, console: Console | None = None
 ) -> None:
     """The table of one or more studies, as wide as the terminal."""
-    console = console or Console()
+    console = console or Console(markup=False, emoji=False)
     rows = load_leaderboard(studies)
     varying = find_varying(rows)
     for line in _header_lines(studies, rows, varying):
@@ -173,8 +173,13 @@ def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Se
         style="not bold",
     )
     lines = [title]
-    if len({study.facts.get("data", {}).get("fingerprint") for study in studies}) > 1:
+    data = [study.facts.get("data") or {} for study in studies]
+    if len({facts.get("contents") for facts in data}) > 1:
         lines.append(Text("different data: the values of these studies cannot be compared", style="yellow"))
+    elif len({facts.get("fingerprint") for facts in data}) > 1:
+        lines.append(
+            Text("the same images, split differently: --by averages over the splits", style="yellow")
+        )
     same = [name for name in hyperparameter_names(rows) if name not in varying and _has_effect(name, rows)]
     defaults: Mapping[str, Any] = studies[0].facts.get("config_defaults", {})
     fixed = [

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, inspect, text
 
 from analysis.studies import StudyInfo
+from contract.sqlite_files import has_write_ahead_log, network_file_system
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +61,12 @@ def make_engine(study: StudyInfo) -> Engine:
         path = Path(unquote(study.storage_url.removeprefix("sqlite:///")))
     if not path.is_file():
         raise ValueError(f"study {study.name!r} has no database yet: {path} does not exist")
-    # A read-only directory cannot get the shared-memory file of the write-ahead log.
-    frozen = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    # Readers of a write-ahead log share memory, which neither a read-only directory nor a network file system
+    # can hold. Without a log beside the file nobody writes it, so it can be read as it lies there.
+    has_no_room = not os.access(path.parent, os.W_OK) or (
+        has_write_ahead_log(path) and network_file_system(path) is not None
+    )
+    frozen = has_no_room and not path.with_name(path.name + "-wal").exists()
     uri = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if frozen else ''}"
     return create_engine(
         "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30), poolclass=NullPool

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from analysis.leaderboard import rank_rows
 from analysis.records import connect, load_trial_rows
@@ -50,15 +51,15 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
 
 def print_status(status: dict[str, Any], *, console: Console | None = None) -> None:
     """The same for people."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     num_ended = sum(num for state, num in status["trials"].items() if state not in ("running", "waiting"))
     of_wanted = f" of {status['trials_wanted']}" if status["trials_wanted"] else ""
     by_state = (
         ", ".join(f"{num} {state}" for state, num in sorted(status["trials"].items())) or "no trial yet"
     )
-    console.print(
-        f"[bold]{status['study']}[/bold] {status['status']}: {num_ended}{of_wanted} trials ended ({by_state})"
-    )
+    title = Text(status["study"], style="bold")
+    title.append(f" {status['status']}: {num_ended}{of_wanted} trials ended ({by_state})", style="not bold")
+    console.print(title)
     hours = status["trial_seconds"] / 3600
     console.print(f"{status['epochs']} epochs recorded in {hours:.1f} trial hours")
     if best := status["best"]:
@@ -69,7 +70,8 @@ def print_status(status: dict[str, Any], *, console: Console | None = None) -> N
         value = row[status["metric"]]
         shown = "" if value is None else f", {status['metric']} {value:.4f}"
         progress = f"epoch {row['epochs']} of {row['max_epochs']}"
-        console.print(f"  trial {row['trial']}: {row['backbone']} {row['regime']}, {progress}{shown}")
+        line = f"  trial {row['trial']}: {row['backbone']} {row['regime']}, {progress}{shown}"
+        console.print(Text(line))
     silent = status["seconds_since_last_epoch"]
     if status["status"] == "running" and silent is not None and silent > SILENT_SECONDS:
         console.print(

@@ -68,7 +68,7 @@ class MeasuredTrial(Trial):
         content |= {"cache": _cache_stats(settings["cache_directory"], settings["cache_gigabytes"])}
         path = Path(settings["study_directory"]) / "spans" / f"{os.getpid()}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 class WithoutImageStore(MeasuredTrial):

@@ -60,7 +60,7 @@ class PlainRuns:
 
 def _read(path: Path) -> dict[str, list[Run]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         runs: dict[str, list[Run]] = content["plain_runs"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"--reuse-plain {path}: not a file that --json wrote ({error})") from None

@@ -87,13 +87,13 @@ class Sides:
 
     def _write(self, name: str, content: Any) -> str:
         path = self.folder / f"{name}-{self._runs}.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
         return str(path)
 
     def _run(self, side: str, arguments: Sequence[str], label: str) -> dict[str, Any]:
         self._runs += 1
         images = self.folder / "images.json"
-        images.write_text(json.dumps(self.images))
+        images.write_text(json.dumps(self.images), encoding="utf-8")
         command = [sys.executable, "-m", "benchmarks", side, "--images", str(images), *arguments]
         command += ["--image-size", str(self.image_size), "--epochs", str(self.epochs)]
         command += ["--cpus", str(self.cpus)]
@@ -132,7 +132,7 @@ def run_process(command: Sequence[str], *, log: Path, alive: Any = lambda: None)
         SideFailed: it ended badly, or printed no such line; with the end of what it said.
     """
     output = log.with_suffix(".out")
-    with log.open("w") as errors, output.open("w") as lines:
+    with log.open("w", encoding="utf-8") as errors, output.open("w", encoding="utf-8") as lines:
         process = subprocess.Popen(command, stdout=lines, stderr=errors, env=environment(), cwd=repository())
         try:
             while process.poll() is None:
@@ -142,13 +142,13 @@ def run_process(command: Sequence[str], *, log: Path, alive: Any = lambda: None)
                     alive()
         finally:
             _end(process)
-    printed = output.read_text().splitlines()
+    printed = output.read_text(encoding="utf-8").splitlines()
     try:
         summary: dict[str, Any] = json.loads(printed[-1]) if process.returncode == 0 else {}
     except (IndexError, json.JSONDecodeError):
         summary = {}
     if not summary:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        tail = "\n".join(log.read_text(errors="replace", encoding="utf-8").splitlines()[-TAIL_LINES:])
         raise SideFailed(
             f"exit code {process.returncode} of {' '.join(command[2:5])}; the end of its log:\n{tail}"
         )
@@ -187,7 +187,7 @@ def repository() -> Path:
 def hardware() -> dict[str, Any]:
     """What the figures were taken on."""
     facts = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-    texts = [path.read_text() if path.exists() else "" for path in facts]
+    texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in facts]
     names = [
         line.partition(":")[2].strip() for line in texts[0].splitlines() if line.startswith("model name")
     ]

@@ -149,7 +149,12 @@ def _moment(seconds: float) -> str:
 
 
 def _study_facts(directory: Path, *, trials: int, epochs: int) -> dict[str, Any]:
-    data = {"source": "synthetic", "fingerprint": "synthetic", "classes": list(CLASSES)}
+    data = {
+        "source": "synthetic",
+        "contents": "synthetic",
+        "fingerprint": "synthetic",
+        "classes": list(CLASSES),
+    }
     return {
         "study": directory.name,
         "created": "2026-01-02T03:04:05",

@@ -87,7 +87,7 @@ def summarise(
 
 def read_workers(folder: Path) -> tuple[dict[str, dict[str, float]], dict[str, float], list[dict[str, Any]]]:
     """Spans and cache counters of all workers together, and what each left."""
-    left = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    left = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     cache: dict[str, float] = defaultdict(float)
     for name, value in ((name, value) for worker in left for name, value in worker["cache"].items()):
         cache[name] += value

@@ -25,7 +25,7 @@ def measure_warm(sides: Sides, *, num_trials: int, label: str) -> dict[str, Any]
     """Run the real tune.py twice, cache cold and then warm; figures of each."""
     folder = sides.folder / f"warm-{time.monotonic_ns()}"
     folder.mkdir()
-    with (folder / "images.csv").open("w", newline="") as file:
+    with (folder / "images.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [(path, f"class {own}", part) for part, rows in sides.images.items() for path, own in rows]
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     figures = {}

@@ -73,7 +73,12 @@ def make_study(flags: argparse.Namespace) -> Study:
         storage=flags.storage,
         concurrent=flags.slots,
     )
-    data: dict[str, Any] = {"source": "simulated", "fingerprint": "simulated", "classes": ["yes", "no"]}
+    data: dict[str, Any] = {
+        "source": "simulated",
+        "contents": "simulated",
+        "fingerprint": "simulated",
+        "classes": ["yes", "no"],
+    }
     data |= {"num_train": 0, "num_val": 0, "num_test": 0}
     return open_study(
         config, facts={"space_table": [], "data": data, "image_size": 1, "max_epochs": MAX_EPOCHS}

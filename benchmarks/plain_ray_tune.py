@@ -234,15 +234,20 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, default=2, help="trials at once, one CPU each")
     flags = parser.parse_args()
     if flags.space:
-        search = make_free_search(json.loads(flags.space.read_text()), epochs=flags.epochs, seed=flags.seed)
+        search = make_free_search(
+            json.loads(flags.space.read_text(encoding="utf-8")), epochs=flags.epochs, seed=flags.seed
+        )
         num_trials = flags.num_trials
     else:
-        trials = [{"epochs": flags.epochs, **trial} for trial in json.loads(flags.trials.read_text())]
+        trials = [
+            {"epochs": flags.epochs, **trial}
+            for trial in json.loads(flags.trials.read_text(encoding="utf-8"))
+        ]
         search, num_trials = make_search(trials), len(trials)
     with tempfile.TemporaryDirectory() as storage:
         summary = run_search(
             search,
-            json.loads(flags.images.read_text()),
+            json.loads(flags.images.read_text(encoding="utf-8")),
             num_trials=num_trials,
             image_size=flags.image_size,
             num_cpus=flags.cpus,

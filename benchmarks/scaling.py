@@ -51,7 +51,9 @@ def measure(flags: argparse.Namespace, sides: Sides) -> dict[str, Any]:
             figures[number] = compare_runs(case, plain, ours[number], plain_from=earlier)
             found["numbers"] = list(figures.values())
             if flags.json is not None:
-                flags.json.write_text(json.dumps(found | {"plain_runs": plain_runs.runs}, indent=1))
+                flags.json.write_text(
+                    json.dumps(found | {"plain_runs": plain_runs.runs}, indent=1), encoding="utf-8"
+                )
     return found
 
 

@@ -141,7 +141,7 @@ class Comparison:
         """After every case: hours of measuring must not be lost to a last failure."""
         if self.flags.json is not None:
             content = self.results() | {"plain_runs": self.plain_runs.runs, "our_runs": self.ours}
-            self.flags.json.write_text(json.dumps(content, indent=1))
+            self.flags.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def show(self, console: Console) -> None:
         figures = list(self.cases.values())

@@ -75,9 +75,9 @@ def propose(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
-    images = json.loads(flags.images.read_text())
+    images = json.loads(flags.images.read_text(encoding="utf-8"))
     table = folder / "images.csv"
-    with table.open("w", newline="") as file:
+    with table.open("w", newline="", encoding="utf-8") as file:
         rows = [(path, label, part) for part in ("train", "val") for path, label in images[part]]
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     manifest, _ = prepare_images(
@@ -181,7 +181,7 @@ def run(flags: argparse.Namespace, task: Task, folder: Path) -> dict[str, Any]:
             ending = search_with_ray(flags, search, settings, config, folder)
         clock.ended = time.time()
     facts = {"driver": spans.as_dict(), "ending": ending.how if ending.reason is None else ending.reason}
-    images = json.loads(flags.images.read_text())
+    images = json.loads(flags.images.read_text(encoding="utf-8"))
     summary = summarise(search, study, clock, images=images, epochs=task.epochs, until=task.until)
     study.close()
     return facts | summary
@@ -203,11 +203,11 @@ def search_with_ray(
 
 
 def read_task(flags: argparse.Namespace) -> Task:
-    trials = [] if flags.trials is None else json.loads(flags.trials.read_text())
+    trials = [] if flags.trials is None else json.loads(flags.trials.read_text(encoding="utf-8"))
     trials = [{"epochs": flags.epochs, **trial} for trial in trials]
     return Task(
         trials=trials,
-        space=None if flags.space is None else json.loads(flags.space.read_text()),
+        space=None if flags.space is None else json.loads(flags.space.read_text(encoding="utf-8")),
         num_trials=len(trials) if flags.space is None else flags.num_trials,
         until=flags.until,
         epochs=flags.epochs,

@@ -73,7 +73,7 @@ def read_record(state_dir: Path) -> ClusterRecord | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         nodes = tuple(NodeProcess(**node) for node in content.pop("nodes"))
         return ClusterRecord(**content, nodes=nodes)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -83,7 +83,7 @@ def read_record(state_dir: Path) -> ClusterRecord | None:
 def write_record(record: ClusterRecord) -> None:
     path = Path(record.state_dir) / "cluster.json"
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1))
+    temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
     temporary.replace(path)
 
 

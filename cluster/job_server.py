@@ -143,7 +143,7 @@ def find_token(given: Path | None, recorded: Path | None) -> str | None:
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = given or recorded or (Path(named) if named else Path.home() / ".ray" / "auth_token")
     if path.is_file():
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     if given is not None:
         raise ValueError(f"--token-file {given} does not exist")
     return None

@@ -49,7 +49,7 @@ def check_paths(
     """
     mark = study_directory / f".seen-{secrets.token_hex(4)}"
     wanted = [(flag, path, "") for flag, path in others]
-    mark.write_text(mark.name)
+    mark.write_text(mark.name, encoding="utf-8")
     try:
         wanted.insert(0, (runs_flag, str(mark), mark.name))
         nodes = [node for node in alive_nodes() if node.cpus or node.gpus]
@@ -93,7 +93,7 @@ def find_missing(wanted: Iterable[tuple[str, str]]) -> list[str]:
 
 def _holds(path: Path, text: str) -> bool:
     if path.is_file() and text:
-        return path.read_text() == text
+        return path.read_text(encoding="utf-8") == text
     # A parent's listing refreshes what NFS remembers as missing.
     return path.exists() or (path.parent.is_dir() and path in path.parent.iterdir())
 

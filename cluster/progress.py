@@ -35,7 +35,7 @@ class Progress:
 
     def __init__(self, search: Search, *, console: Console | None = None) -> None:
         self._search = search
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._rows: dict[int, _Row] = {}
         self._began = self._spoke = time.monotonic()
         self._ended = 0
@@ -116,7 +116,7 @@ class Progress:
             epoch = f"{row.epoch}/{row.config.get('epochs', '?')}"
             value = "" if row.value is None else f"{row.value:.4f}"
             spent = _duration(time.monotonic() - row.since)
-            table.add_row(str(number), epoch, value, _describe(row.config), spent)
+            table.add_row(str(number), epoch, value, Text(_describe(row.config)), spent)
         return Group(Text(self._headline(), style="bold"), table)
 
     def _headline(self) -> str:

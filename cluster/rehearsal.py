@@ -105,7 +105,7 @@ def stop_cluster(record: ClusterRecord) -> None:
 
 def alive_nodes(record: ClusterRecord) -> set[str]:
     """Ids of the nodes that the cluster believes to be alive: a killed one for some seconds more."""
-    return JobServer(record.address, token=record.token_file.read_text()).alive_nodes()
+    return JobServer(record.address, token=record.token_file.read_text(encoding="utf-8")).alive_nodes()
 
 
 def wait_for_nodes(record: ClusterRecord, num: int, *, besides: Set[str] = frozenset()) -> None:
@@ -205,7 +205,7 @@ def _free_port() -> int:
 
 def _write_secret(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -214,5 +214,5 @@ def _log(record: ClusterRecord, number: int) -> Path:
 
 
 def _last_line(record: ClusterRecord, number: int) -> str:
-    lines = _log(record, number).read_text(errors="replace").strip().splitlines()
+    lines = _log(record, number).read_text(errors="replace", encoding="utf-8").strip().splitlines()
     return lines[-1] if lines else f"see {_log(record, number)}"

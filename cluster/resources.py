@@ -143,10 +143,10 @@ def _lower(kind: str, workers: int) -> str:
 def _container_quota(cgroup: Path) -> float | None:
     try:
         if (cgroup / "cpu.max").exists():
-            limit, period = (cgroup / "cpu.max").read_text().split()
+            limit, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            limit = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+            limit = (cgroup / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     return int(limit) / int(period) if limit.isdigit() and int(limit) > 0 else None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
+from contract.sqlite_files import network_file_system, remove_write_ahead_log
+
+logger = logging.getLogger("unfreeze")
 LOCKED_SECONDS = 5
 """So long a write waits for another process's (a dashboard, a copy) in silence; then the user is told."""
 
@@ -19,6 +26,14 @@ def open_storage(url: str) -> RDBStorage:
         ValueError: no such kind of database, or its driver is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    set_pragmas = _set_pragmas
+    if (path := _sqlite_path(url)) and (kind := network_file_system(path)):
+        _recommend_server(path, kind)
+        set_pragmas = _set_network_pragmas
+        try:
+            remove_write_ahead_log(path, timeout_seconds=LOCKED_SECONDS)
+        except sqlite3.OperationalError as error:  # as SQLAlchemy's, which the caller waits for
+            raise sa.exc.OperationalError("PRAGMA journal_mode=DELETE", None, error) from error
     arguments = {"connect_args": {"timeout": LOCKED_SECONDS}} if url.startswith("sqlite") else {}
     try:
         storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})
@@ -32,9 +47,38 @@ def open_storage(url: str) -> RDBStorage:
             f"--storage must be a URL like sqlite:///study.db or postgresql://user@host/db: {error}"
         ) from None
     if storage.engine.dialect.name == "sqlite":
-        sa.event.listen(storage.engine, "connect", _set_pragmas)
+        sa.event.listen(storage.engine, "connect", set_pragmas)
         storage.engine.dispose()  # the connections made so far lack the pragmas
     return storage
+
+
+def _sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite database; None for another kind, for one in memory, and for what is no URL."""
+    try:
+        parts = sa.engine.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return None  # refused with its reason where the storage is opened
+    if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
+        return None
+    return Path(parts.database)
+
+
+@cache  # a study is opened more than once in a process; once is enough to know
+def _recommend_server(path: Path, kind: str) -> None:
+    logger.warning(
+        "%s lies on a network file system (%s), where SQLite is slower and rests on that system's locks: "
+        "--storage postgresql://USER@HOST/DATABASE is safer",
+        path,
+        kind,
+    )
+
+
+def _set_network_pragmas(connection: Any, _: Any) -> None:
+    """A rollback journal, forced to the disk: what works without memory shared between processes."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=DELETE")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cluster.flags import make_parser
@@ -55,9 +55,26 @@ def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path)
         package = Path(scratch) / "study.tar.gz"
         asyncio.run(_receive(server, packing, package))
         with tarfile.open(package) as archive:
-            archive.extractall(scratch, filter="data")
+            extract(archive, Path(scratch))
         (Path(scratch) / source.name).rename(target)
     return target
+
+
+def extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack a study's copy: plain files and folders, and nothing outside `folder`.
+
+    Raises:
+        ValueError, tarfile.FilterError: the archive holds something else.
+    """
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive.getmembers():  # Python 3.11.0 to 3.11.3 have no filters
+        place = PurePosixPath(member.name)
+        if not (member.isfile() or member.isdir()) or place.is_absolute() or ".." in place.parts:
+            raise ValueError(f"the copy holds {member.name!r}, which is no plain file of a study")
+        member.mode &= 0o755
+    archive.extractall(folder)
 
 
 def runs_dir_of(entrypoint: str) -> Path:
@@ -120,7 +137,7 @@ def pack_study(directory: Path) -> Iterator[str]:
 
 def copy_database(source: Path, target: Path) -> None:
     """The study's rows as they are at one moment, in an SQLite file of the copy's own; study.json says so."""
-    info = json.loads((source / "study.json").read_text())
+    info = json.loads((source / "study.json").read_text(encoding="utf-8"))
     database = target / "study.db"
     if (source / "study.db").is_file():
         uri = f"file:{source / 'study.db'}?mode=ro"

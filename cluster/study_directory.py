@@ -65,7 +65,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         wanted = _describe(config, facts)
         path = directory / "study.json"
         resumed = path.exists()
-        info = _continue(json.loads(path.read_text()), wanted) if resumed else wanted
+        info = _continue(json.loads(path.read_text(encoding="utf-8")), wanted) if resumed else wanted
         write_json(path, info)
         records = Records(
             config.storage_url,

@@ -55,6 +55,7 @@ def acquire_lock(path: Path) -> StudyLock:
     """
     me = {
         "host": socket.gethostname(),
+        "namespace": _process_namespace(),
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
         "token": secrets.token_hex(8),
@@ -93,16 +94,30 @@ def _read(file: int) -> dict[str, Any]:
 
 
 def _is_alive(owner: dict[str, Any], *, silent_seconds: float) -> bool:
-    if owner["host"] != socket.gethostname():
+    here = (socket.gethostname(), _process_namespace())
+    if (owner["host"], owner.get("namespace")) != here:
         return silent_seconds < STALE_SECONDS
     started = _process_start(owner["pid"])
     return started is not None and started == str(owner["started"])
 
 
+def _process_namespace() -> str:
+    """Within what process numbers are unique: the kernel since its start, and the container's own numbering.
+
+    Host names do not tell: two containers may share one, and number their processes from 1 each. Empty on a
+    system without /proc, which has no such containers.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 def _process_start(pid: int) -> str | None:
     """When the process started, None when there is none: a process number alone may have been given anew."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
     state, *rest = stat.rpartition(")")[2].split()

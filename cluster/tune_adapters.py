@@ -214,4 +214,4 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
 
 def _error_text(trial: TuneTrial) -> str:
     path = Path(trial.error_file) if trial.error_file else None
-    return path.read_text() if path and path.exists() else "the worker died"
+    return path.read_text(encoding="utf-8") if path and path.exists() else "the worker died"

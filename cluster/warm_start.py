@@ -60,8 +60,8 @@ def find_warm_starts(
 
 
 def likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Of two data sets, 0 to 1: the same images 1, else by their numbers of classes and images."""
-    if one.get("fingerprint") and one.get("fingerprint") == other.get("fingerprint"):
+    """How alike two data sets are: 1 for the same images, however split; else below 0.9, by their sizes."""
+    if one.get("contents") and one.get("contents") == other.get("contents"):
         return 1.0
     pairs = (
         (len(one.get("classes", ())), len(other.get("classes", ()))),
@@ -109,7 +109,7 @@ def _candidates(study: str, runs_dir: Path, data: Mapping[str, Any], most: int) 
     directory = next((d for d in (Path(study), runs_dir / study) if (d / "study.json").exists()), None)
     if directory is None:
         raise ValueError(f"--warm-start {study}: no such study in {runs_dir}, and no study directory")
-    info = json.loads((directory / "study.json").read_text())
+    info = json.loads((directory / "study.json").read_text(encoding="utf-8"))
     local = directory / "study.db"
     url = f"sqlite:///{local.absolute()}" if local.exists() else info["storage"]
     records = Records(

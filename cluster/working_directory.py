@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROJECT = Path(__file__).resolve().parent.parent
-CODE = ("search_spaces", "trainables", "cluster", "analysis", "benchmarks")
+CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
 MODULES = ("tune.py", "tune_plan.py", "pyproject.toml")
 SECRETS = (
     ".*",

@@ -45,7 +45,7 @@ def print_spaces() -> None:
 def print_space(name: str) -> None:
     space = load_space(name)
     budget = space.defaults.max_epochs or 10
-    Console().print(make_table(space, backbones=space.backbones, max_epochs=budget))
+    Console(markup=False, emoji=False).print(make_table(space, backbones=space.backbones, max_epochs=budget))
 
 
 if __name__ == "__main__":

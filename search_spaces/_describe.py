@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from search_spaces._contract import SearchSpace
 
@@ -103,11 +104,12 @@ def _join(branches: Sequence[Answers]) -> str:
 def make_table(space: SearchSpace, *, backbones: Sequence[str], max_epochs: int) -> Table:
     """The space as a person reads it."""
     rows, fixed = describe(space, backbones=backbones, max_epochs=max_epochs)
-    table = Table(title=f"search space {space.name}: {space.summary}", title_justify="left")
+    title = Text(f"search space {space.name}: {space.summary}", style="table.title")
+    table = Table(title=title, title_justify="left")
     for heading in ("hyperparameter", "values", "searched if"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(row.name, row.values, row.condition or "always")
+        table.add_row(Text(row.name), Text(row.values), Text(row.condition or "always"))
     for name, value in fixed.items():
-        table.add_row(name, str(value), "fixed")
+        table.add_row(Text(name), Text(str(value)), "fixed")
     return table

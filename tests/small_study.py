@@ -26,7 +26,12 @@ def make_small_study(root: Path) -> Path:
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     parts = np.array(["train"] * sum(TRAIN_COUNTS) + ["val"] * NUM_VAL)
     manifest = Manifest(
-        paths=paths, labels=labels.astype(np.int64), splits=parts, classes=CLASSES, fingerprint=""
+        paths=paths,
+        labels=labels.astype(np.int64),
+        splits=parts,
+        classes=CLASSES,
+        contents="",
+        fingerprint="",
     )
     manifest.write_csv(root / "data.csv")
     return root

@@ -150,7 +150,8 @@ def _study_facts(directory: Path, *, status: str, seed: int) -> dict[str, Any]:
         "git_revision": "0000000",
         "data": {
             "source": "/photos/flowers",
-            "fingerprint": "f1",
+            "contents": "c1",
+            "fingerprint": f"split {seed} of c1",
             "classes": list(CLASSES),
             "num_train": 7,
             "num_val": 30,

@@ -46,7 +46,7 @@ def peak_memory_gb(device: torch.device) -> float:
 def process_bytes() -> int:
     """Resident memory less mapped files, which all processes share; where unknown, the most ever resident."""
     try:
-        _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+        _, resident, shared = Path("/proc/self/statm").read_text(encoding="utf-8").split()[:3]
     except OSError:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else 1024 * most

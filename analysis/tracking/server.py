@@ -9,11 +9,15 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from analysis.studies import StudyInfo
+from contract.sqlite_files import network_file_system, remove_write_ahead_log
+
+logger = logging.getLogger("unfreeze")
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
 QUIET |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -58,12 +62,23 @@ def silence_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def use_write_ahead_log(tracking_uri: str) -> None:
-    """For SQLite, before MLflow opens it: its UI can then read while we write. The file keeps the mode."""
+def choose_journal(tracking_uri: str) -> None:
+    """Set the journal of an SQLite file before MLflow opens it; the file keeps it.
+
+    On a disk of this machine a write-ahead log lets the UI read while we write. A network file system cannot
+    hold one.
+
+    Raises:
+        sqlite3.OperationalError: a log has to go, and another process has the file open.
+    """
     if not tracking_uri.startswith("sqlite:///"):
         return
-    # A UI in the middle of a read refuses the change; it is tried again at the next start.
     path = _sqlite_path(tracking_uri)
+    if kind := network_file_system(path):
+        _recommend_server(path, kind)
+        remove_write_ahead_log(path, timeout_seconds=2)
+        return
+    # A UI in the middle of a read refuses the change; it is tried again at the next start.
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=2)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
 
@@ -75,9 +90,19 @@ def only_writer(study_dir: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process or thread writes this study's view.
     """
-    with (study_dir / ".tracking.lock").open("a") as file:
+    with (study_dir / ".tracking.lock").open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@cache  # a view is opened again after each failure; once is enough to know
+def _recommend_server(path: Path, kind: str) -> None:
+    logger.warning(
+        "%s lies on a network file system (%s), where SQLite is slower and rests on that system's locks: "
+        "a server is safer, --tracking-uri http://HOST:5000",
+        path,
+        kind,
+    )
 
 
 def _sqlite_path(uri: str) -> Path:

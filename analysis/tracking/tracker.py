@@ -11,10 +11,10 @@ from analysis.records import connect, read_epochs_since
 from analysis.studies import StudyInfo, load_study
 from analysis.tracking.server import (
     check_reachable,
+    choose_journal,
     find_tracking_uri,
     only_writer,
     silence_mlflow,
-    use_write_ahead_log,
 )
 from analysis.tracking.view import MlflowView
 
@@ -123,7 +123,7 @@ def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
     uri = find_tracking_uri(study, tracking_uri)
     check_reachable(uri)
     silence_mlflow()
-    use_write_ahead_log(uri)
+    choose_journal(uri)
     return MlflowView(study, uri)
 
 

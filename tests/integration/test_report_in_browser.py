@@ -138,12 +138,16 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(page: Any) -> None:
     assert [entry for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
-def test_text_is_on_the_screen_within_two_seconds(page: Any) -> None:
-    script = "return performance.getEntriesByName('first-contentful-paint').map((entry) => entry.startTime)"
+def test_text_is_on_the_screen_before_the_code_that_draws_is_read(page: Any) -> None:
+    """Plotly is 4 MB at the end of the page: text came after 80 to 240 ms, that end after 280 to 2,000."""
+    script = """
+        const [text] = performance.getEntriesByName('first-contentful-paint');
+        const [page] = performance.getEntriesByType('navigation');
+        return [text.startTime, page.domInteractive];"""
 
-    (milliseconds,) = page.execute_script(script)
+    text, end_of_page = page.execute_script(script)
 
-    assert milliseconds < 2000
+    assert 0 < text < end_of_page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -130,7 +130,7 @@ def test_the_study_run_has_the_data_set_and_the_newest_report(runs_dir: Path) ->
     parent, _ = runs_of(runs_dir, "s")
     (used,) = parent.inputs.dataset_inputs
     assert unchanged
-    assert (used.dataset.name, used.dataset.digest) == ("flowers", "f1")
+    assert (used.dataset.name, used.dataset.digest) == ("flowers", "split 0 of c1")
     assert '"num_val": 30' in used.dataset.profile
     logged = client_of(runs_dir).download_artifacts(parent.info.run_id, "report.html")
     assert Path(logged).read_text() == "second"
@@ -293,13 +293,15 @@ def test_a_dead_server_costs_two_warnings_and_no_time(
     tracker = Tracker(directory, uri, poll_seconds=0.05)
     with caplog.at_level(logging.WARNING):
         tracker.start()
-        time.sleep(0.5)
-        started = time.monotonic()
+        deadline = time.monotonic() + 60
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
 
-        is_complete = tracker.finish(timeout=10)
+        is_complete = tracker.finish(timeout=60)
 
     assert not is_complete
-    assert time.monotonic() - started < 3
+    assert "nobody answers there" in caplog.text
+    assert "not done after" not in caplog.text  # the thread had ended, nobody waited for it
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "the search goes on" in messages[0]
@@ -311,16 +313,16 @@ def test_a_server_that_accepts_and_says_nothing_does_not_hold_the_end(
 ) -> None:
     directory = make_study(tmp_path / "s", [FakeTrial()])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracker = Tracker(directory, f"http://127.0.0.1:{silent.getsockname()[1]}", poll_seconds=0.05)
         tracker.start()
-        started = time.monotonic()
 
         is_complete = tracker.finish(timeout=1.0)
+        still_waiting = tracker._thread.is_alive()
 
     assert not is_complete
-    assert time.monotonic() - started < 3
+    assert still_waiting  # the thread waits for the server, and `finish` did not wait for the thread
 
 
 def test_a_view_that_failed_is_written_later_by_the_same_thread(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import plain_ray_tune, scaling, search
+from benchmarks import _spans, plain_ray_tune, scaling, search
 from benchmarks._ablation import scaled_seconds
 from benchmarks._measured_trial import CALLS, LADDER, PREFIX, _find
 from benchmarks._plain_runs import PlainRuns
@@ -151,23 +150,45 @@ def test_the_plain_side_is_scaled_and_accuracies_are_compared_over_what_both_ran
     assert make_table([figures]).row_count > 10
 
 
-def test_spans_count_their_time_without_that_of_spans_inside() -> None:
+class Clock:
+    """A clock that stands still but for what is said to take time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    thread_time = perf_counter
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(_spans, "time", made)
+    return made
+
+
+def test_spans_count_their_time_without_that_of_spans_inside(clock: Clock) -> None:
     spans = Spans()
 
     def inner(images: list[int]) -> None:
-        time.sleep(0.03)
+        clock.pass_time(3.0)
 
     timed = spans.timed(lambda images: f"inner {len(images)}", inner, count=lambda images: len(images))
     with spans.span("outer"):
-        time.sleep(0.01)
+        clock.pass_time(1.0)
         timed([1, 2])
         timed([1, 2])
 
     totals = spans.as_dict()
-    assert totals["inner 2"]["seconds"] >= 0.06
+    assert totals["inner 2"]["seconds"] == 6.0
     assert totals["inner 2"]["calls"] == 2
     assert totals["inner 2"]["rows"] == 4
-    assert 0.01 <= totals["outer"]["seconds"] < 0.06
+    assert totals["outer"]["seconds"] == 1.0
     assert add_up([totals, totals])["inner 2"]["rows"] == 8
 
 
@@ -209,20 +230,20 @@ def test_the_floor_counts_a_pass_for_several_depths_once_for_each_view() -> None
     assert floor_seconds(spans, TRIALS, IMAGES, epochs=3, slots=1) == pytest.approx(4.0)
 
 
-def test_a_generator_s_steps_are_measured_and_what_happens_between_them_is_not() -> None:
+def test_a_generator_s_steps_are_measured_and_what_happens_between_them_is_not(clock: Clock) -> None:
     spans = Spans()
 
     def climb(images: list[int]) -> Iterator[int]:
         for image in images:
-            time.sleep(0.01)
+            clock.pass_time(1.0)
             yield image
 
     steps = spans.timed_steps("climb", climb, count=len)
     for _ in steps([1, 2]):
-        time.sleep(0.05)
+        clock.pass_time(5.0)
 
     total = spans.as_dict()["climb"]
-    assert 0.02 <= total["seconds"] < 0.05
+    assert total["seconds"] == 2.0
     assert total["rows"] == 2
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,17 +82,22 @@ def test_caching_is_only_chosen_where_it_is_faster_in_all(uses: int) -> None:
         assert not chosen or compute + write + uses * read < uses * compute
 
 
-def test_an_unknown_cut_is_timed_by_its_second_short_run(tmp_path: Path) -> None:
+def test_an_unknown_cut_is_timed_by_its_second_short_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = iter([0.2, 0.02])
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
+    monkeypatch.setattr(cost_model, "time", clock)
 
     def probe() -> int:
-        time.sleep(next(seconds))
+        now[0] += next(seconds)
         return 10
 
     model = CostModel(tmp_path)
 
     assert model.worth_caching(CUT, row_bytes=POOLED_BYTES, num_rows=600, probe=probe)
-    assert model.compute_seconds(CUT) == pytest.approx(0.002, rel=0.5)
+    assert model.compute_seconds(CUT) == pytest.approx(0.002)
     assert next(seconds, None) is None
 
 

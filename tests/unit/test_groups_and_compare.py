@@ -51,7 +51,7 @@ def test_studies_that_differ_in_their_seed_are_averaged_with_their_spread(tmp_pa
 
 def test_studies_of_other_data_stay_apart(tmp_path: Path) -> None:
     first = load_study(make_study(tmp_path / "a", [backbone("lite0", 0.5)]))
-    other = {"source": "/x", "fingerprint": "f2", "classes": ["a", "b", "c"]}
+    other = {"source": "/x", "contents": "c2", "fingerprint": "f2", "classes": ["a", "b", "c"]}
     second = load_study(make_study(tmp_path / "b", [backbone("lite0", 0.7)], data=other))
 
     assert len(group_leaderboard([first, second], by="backbone")) == 2
@@ -102,7 +102,7 @@ def test_comparison_names_what_changed_and_judges(tmp_path: Path) -> None:
 
 def test_studies_of_different_data_are_not_judged(tmp_path: Path) -> None:
     first = load_study(make_study(tmp_path / "a", [FakeTrial()]))
-    second = load_study(make_study(tmp_path / "b", [], data={"source": "/x", "fingerprint": "f2"}))
+    second = load_study(make_study(tmp_path / "b", [], data={"source": "/x", "contents": "c2"}))
 
     assert "different data" in compare_studies(first, second)["verdict"]
 

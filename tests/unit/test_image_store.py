@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections import Counter
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,16 +282,50 @@ def test_processes_that_ask_at_once_build_once(photos: list[Path], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_thousands_of_known_photos_open_in_a_third_of_a_second(tmp_path: Path) -> None:
+def test_thousands_of_known_photos_open_with_one_look_at_each(tmp_path: Path) -> None:
     root = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data"))
     photos = sorted((root / "flowers5").rglob("*.jpg"))
     if not photos:
         pytest.skip("no photos: set UNFREEZE_DATA")
     store = open_or_build(photos, storage_size=16, fit="crop", cache_dir=tmp_path)
+    calls: Counter[str] = Counter()
 
-    start = time.process_time()
-    again = open_or_build(photos, storage_size=16, fit="crop", cache_dir=tmp_path)
-    seconds = time.process_time() - start
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            calls[argument.__name__ if event == "c_call" else frame.f_code.co_name] += 1
+
+    sys.setprofile(note)
+    try:
+        again = open_or_build(photos, storage_size=16, fit="crop", cache_dir=tmp_path)
+    finally:
+        sys.setprofile(None)
 
     assert again.path == store.path and store.readable.all()
-    assert seconds < 0.3
+    assert len(photos) <= calls["stat"] < len(photos) + 20
+    assert calls["open"] < 20
+    assert calls.total() < 20 * len(photos), calls.most_common(20)
+
+
+def test_a_store_removed_between_its_opening_and_its_lock_is_made_again(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_store(photos)
+    assert first.path is not None
+    path, expected = first.path, first.take(np.arange(len(photos)))
+    del first
+    lock = fcntl.flock
+    removed = []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_SH and not removed:
+            removed.append(path)
+            path.unlink()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("trainables.sharing.image_file.fcntl.flock", remove_first)
+
+    again = open_store(photos)
+
+    assert removed == [path]
+    assert path.exists()
+    assert np.array_equal(again.take(np.arange(len(photos))), expected)

@@ -61,6 +61,18 @@ def test_a_package_imports_none_of_the_other_three(package: str) -> None:
     assert not crossings
 
 
+def test_what_all_packages_agree_on_imports_none_of_them() -> None:
+    crossings = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in sources("contract")
+        for module in imported_modules(path)
+        if module.split(".")[0] in PACKAGES
+    ]
+
+    assert sources("contract")
+    assert not crossings
+
+
 @pytest.mark.parametrize("library", EDGES)
 def test_a_heavy_library_is_imported_only_at_its_edge(library: str) -> None:
     strays = [

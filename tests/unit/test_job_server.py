@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import ray
 
+from cluster import submission
 from cluster.job_server import JobServer, JobServerError, find_token
 from cluster.submission import follow_job, wait_for_end
 
@@ -108,14 +108,22 @@ class EndlessJob:
         await asyncio.sleep(60)
 
 
-def test_the_second_ctrl_c_stops_following_and_the_job_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    server = EndlessJob()
+def test_the_second_ctrl_c_stops_following_and_the_job_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, told = EndlessJob(), threading.Event()
+    tell = submission._tell
+
+    def note(line: str) -> None:
+        tell(line)
+        told.set()
+
+    monkeypatch.setattr(submission, "_tell", note)
 
     def interrupt_twice() -> None:
-        server.following.wait(30)
-        for _ in range(2):
+        for ready in (server.following, told):  # two signals before the first is seen would count as one
+            ready.wait(30)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
 
     thread = threading.Thread(target=interrupt_twice)
     thread.start()

@@ -67,7 +67,7 @@ def test_a_slow_classifier_is_outside_and_measuring_leaves_its_mode() -> None:
         check_limits(cast(Any, model), image_size=8, max_params=None, max_latency_ms=1e-6)
 
     assert model.training
-    assert 0 < measure_latency_ms(cast(Any, model), image_size=8) < 1000
+    assert measure_latency_ms(cast(Any, model), image_size=8) > 0
 
 
 def test_a_trial_outside_the_limits_is_reported_as_infeasible(

@@ -32,7 +32,10 @@ def test_the_next_item_is_made_while_one_is_in_use_and_no_more() -> None:
 
     taken = in_background(items())
     next(taken)
-    time.sleep(0.3)
+    deadline = time.monotonic() + 60
+    while len(made) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # time for one too many
 
     # One in use, one waiting, and one in the hands of the thread.
     assert made == [0, 1, 2]

@@ -222,7 +222,7 @@ def make_past(runs_dir: Path, name: str, *, classes: int, num_train: int) -> Non
     run_all(past.search(num_trials=8, seed=len(name)))
     assert past.records is not None
     past.records.close()
-    data = {"fingerprint": name, "classes": [str(n) for n in range(classes)], "num_train": num_train}
+    data = {"contents": name, "classes": [str(n) for n in range(classes)], "num_train": num_train}
     info = {"study": "s", "metric": "val_accuracy", "direction": "maximize", "directions": ["maximize"]}
     (runs_dir / name / "study.json").write_text(json.dumps(info | {"data": data, "storage": past.url}))
 
@@ -230,7 +230,7 @@ def make_past(runs_dir: Path, name: str, *, classes: int, num_train: int) -> Non
 def test_a_warm_start_takes_the_best_of_the_likest_study_first(tmp_path: Path) -> None:
     make_past(tmp_path, "alike", classes=5, num_train=900)
     make_past(tmp_path, "different", classes=1000, num_train=90_000)
-    here = {"fingerprint": "new", "classes": list("abcde"), "num_train": 1000}
+    here = {"contents": "new", "classes": list("abcde"), "num_train": 1000}
 
     found = find_warm_starts(["different", "alike"], runs_dir=tmp_path, data=here, space=space, num_trials=24)
 
@@ -256,11 +256,11 @@ def test_what_the_space_cannot_hold_is_no_warm_start() -> None:
 
 
 def test_the_same_images_are_most_alike() -> None:
-    one = {"fingerprint": "a", "classes": list("ab"), "num_train": 100}
+    one = {"contents": "a", "classes": list("ab"), "num_train": 100}
 
     assert likeness(one, one) == 1.0
-    assert 0.85 < likeness(one, one | {"fingerprint": "b"}) < 1.0
-    assert likeness(one, one | {"fingerprint": "b", "num_train": 10_000}) < 0.2
+    assert 0.85 < likeness(one, one | {"contents": "b"}) < 1.0
+    assert likeness(one, one | {"contents": "b", "num_train": 10_000}) < 0.2
 
 
 @pytest.mark.parametrize("searcher", ["random", "qmc"])

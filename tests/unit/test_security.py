@@ -17,7 +17,7 @@ from analysis.predictions import load_predictions
 from trainables.training.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("search_spaces", "trainables", "cluster", "analysis", "benchmarks")
+PACKAGES = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
 SOURCES = tuple(
     sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])
 )

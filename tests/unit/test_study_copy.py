@@ -15,7 +15,7 @@ import pytest
 from analysis.leaderboard import load_leaderboard
 from analysis.studies import load_study
 from cluster import study_copy
-from cluster.study_copy import main, pack_study
+from cluster.study_copy import extract, main, pack_study
 from tests.study_factory import FakeTrial, make_study
 
 TRIALS = (FakeTrial(curve=(0.5, 0.7)), FakeTrial(curve=(0.6, 0.9)), FakeTrial(curve=(0.2,), outcome="pruned"))
@@ -49,7 +49,7 @@ def test_a_copied_study_has_the_same_leaderboard_and_only_what_is_needed(tmp_pat
 
     receive(PackingJob(list(pack_study(study))), tmp_path / "study.tar.gz")
     with tarfile.open(tmp_path / "study.tar.gz") as archive:
-        archive.extractall(tmp_path / "here", filter="data")
+        extract(archive, tmp_path / "here")
     copy = tmp_path / "here" / study.name
 
     assert load_leaderboard([load_study(copy)]) == load_leaderboard([load_study(study)])

@@ -29,8 +29,10 @@ class Manifest:
     labels: NDArray[np.int64]
     splits: NDArray[np.str_]
     classes: tuple[str, ...]
+    contents: str
+    """Hash of the images with their class names, in any order: seeds and splits of the same data share it."""
     fingerprint: str
-    """Hash of the contents, labels, parts and classes: the same data elsewhere have the same fingerprint."""
+    """Hash of the contents with their split: studies that share it can be compared image by image."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,7 +55,7 @@ class Manifest:
 def make_manifest(
     listing: ImageListing, digests: Sequence[str], *, seed: int, keep: NDArray[np.bool_] | None = None
 ) -> Manifest:
-    """Drop the images that are not to be kept, split the rest, and take their fingerprint.
+    """Drop the images that are not to be kept, split the rest, and hash it with and without the split.
 
     Args:
         digests: content hash of every listed file, as the image store found it.
@@ -71,20 +73,23 @@ def make_manifest(
         )
     splits = split_images(labels, [listing.splits[i] for i in kept], seed=seed, classes=listing.classes)
     _report_copies(listing, kept, [digests[row] for row in kept], splits)
-    content = hashlib.sha256("\0".join(listing.classes).encode())
+    names = [listing.classes[label] for label in labels]
+    contents = sorted(f"{digests[row]} {name}" for row, name in zip(kept, names, strict=True))
+    ordered = hashlib.sha256("\0".join(listing.classes).encode())
     for row, label, split in zip(kept, labels, splits, strict=True):
-        content.update(f"\n{digests[row]} {label} {split}".encode())
+        ordered.update(f"\n{digests[row]} {label} {split}".encode())
     return Manifest(
         paths=tuple(listing.paths[i] for i in kept),
         labels=labels,
         splits=splits,
         classes=listing.classes,
-        fingerprint=content.hexdigest()[:16],
+        contents=hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16],
+        fingerprint=ordered.hexdigest()[:16],
     )
 
 
-def read_manifest(path: Path, classes: Sequence[str], *, fingerprint: str = "") -> Manifest:
-    """Read data.csv back; class names and fingerprint stand in study.json.
+def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
+    """Read data.csv back; class names and hashes stand in study.json, and the hashes are empty here.
 
     Raises:
         ValueError: not a data.csv, or damaged.
@@ -101,7 +106,8 @@ def read_manifest(path: Path, classes: Sequence[str], *, fingerprint: str = "") 
         labels=np.array([int(row[2]) for row in rows], dtype=np.int64),
         splits=np.array([row[3] for row in rows], dtype="<U5"),
         classes=tuple(classes),
-        fingerprint=fingerprint,
+        contents="",
+        fingerprint="",
     )
 
 

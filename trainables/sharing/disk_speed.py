@@ -71,8 +71,10 @@ def available_memory_bytes() -> int:
     ):
         cgroup = Path("/sys/fs/cgroup") / folder
         try:
-            stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-            available = min(available, int((cgroup / limit).read_text()) - int(stat[field]))
+            stat = dict(
+                line.split() for line in (cgroup / "memory.stat").read_text(encoding="utf-8").splitlines()
+            )
+            available = min(available, int((cgroup / limit).read_text(encoding="utf-8")) - int(stat[field]))
         except (OSError, ValueError, KeyError):  # no such file, or "max"
             continue
     return max(available, 0)
@@ -80,7 +82,7 @@ def available_memory_bytes() -> int:
 
 def _available_on_machine() -> int:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:

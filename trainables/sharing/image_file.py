@@ -70,6 +70,9 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
     except FileNotFoundError:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
+        os.close(descriptor)
+        return None
     try:
         _check(descriptor, layout)
     except DamagedFile:
@@ -78,8 +81,9 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
     shape = (layout.count, layout.size, layout.size, 3)
     if layout.count == 0:  # nothing to map
         return np.zeros(shape, dtype=np.uint8), descriptor
-    os.utime(path)  # the stores used longest ago are removed first
-    return np.memmap(path, dtype=np.uint8, mode="r", offset=HEADER_BYTES, shape=shape), descriptor
+    os.utime(descriptor)  # the stores used longest ago are removed first
+    with os.fdopen(os.dup(descriptor), "rb") as file:  # by its name another file may be found, or none
+        return np.memmap(file, dtype=np.uint8, mode="r", offset=HEADER_BYTES, shape=shape), descriptor
 
 
 def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -> None:

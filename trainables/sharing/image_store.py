@@ -260,7 +260,7 @@ def _usable_cpus() -> int:
 def _locked(lock: Path) -> Iterator[None]:
     """Wait for a lock between processes; the kernel frees it when its owner dies."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as handle:
+    with lock.open("a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -268,7 +268,7 @@ def _locked(lock: Path) -> Iterator[None]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what builders left that were killed: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):
-        with partial.with_suffix(".lock").open("a") as handle, suppress(OSError):
+        with partial.with_suffix(".lock").open("a", encoding="utf-8") as handle, suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink(missing_ok=True)
 

@@ -82,12 +82,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 def _claim(directory: Path, attempt: int) -> None:
     path = directory / _ATTEMPT
-    newest = int(path.read_text()) if path.exists() else -1
+    newest = int(path.read_text(encoding="utf-8")) if path.exists() else -1
     if newest > attempt:
         raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {directory}")
     if newest < attempt:
         part = _part(path)
-        part.write_text(str(attempt))
+        part.write_text(str(attempt), encoding="utf-8")
         part.replace(path)
 
 
@@ -122,6 +122,6 @@ def _sync(directory: Path) -> None:
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     """Held while an attempt is compared and a file renamed; the kernel frees it when a process dies."""
-    with (directory / ".lock").open("w") as file:
+    with (directory / ".lock").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

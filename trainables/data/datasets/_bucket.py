@@ -253,6 +253,6 @@ def _describe(error: Exception) -> str:
 def _locked(lock: Path) -> Iterator[None]:
     """Wait for the other processes of this machine; the kernel frees the lock when its owner dies."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as handle:
+    with lock.open("a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,1 @@
+"""What all packages agree on; it imports none of them."""
