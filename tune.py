@@ -20,6 +20,7 @@ from analysis.tracking import Tracker, log_model
 from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
 from cluster.flags import parse_flags
+from cluster.job_environment import in_job
 from cluster.job_paths import check_runs_dir
 from cluster.nodes import check_paths
 from cluster.progress import Progress
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_flags(argv)
     try:
         check_runs_dir(config.runs_dir)
+        if in_job():
+            say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
         plan = make_plan(config)
         if config.dry_run:
             print_plan(plan, console)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import schedulers, searchers
+from cluster.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.passwords import has_password, without_password
 
 WEIGHTS = ("auto", "random")
@@ -32,8 +33,8 @@ class StudyConfig:
     study: str | None = None
     """Name of the study; running it again continues it [<space>-<data>]."""
 
-    runs_dir: Path = Path("runs")
-    """Folder that holds the studies."""
+    runs_dir: Path = DEFAULT_RUNS_DIR
+    """Folder that holds the studies; in a cluster's job $UNFREEZE_RUNS, else ~/unfreeze/runs."""
 
     trials: int | None = None
     """Trials of the study in all, prior and failed ones included [what the space says]."""
@@ -108,7 +109,7 @@ class StudyConfig:
     """Every random choice of the study follows from it."""
 
     address: str | None = None
-    """Join the Ray cluster at this address [start Ray here]."""
+    """Join the Ray cluster at this address [a job's own cluster; else start Ray here]."""
 
     dry_run: bool = False
     """Check everything, say what would run, start nothing."""
@@ -121,6 +122,8 @@ class StudyConfig:
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)
+        if in_job():
+            self._take_what_the_job_has()
         self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
         self._set("cache_dir", _cache_dir(self.cache_dir))
         self._set("backbones", tuple(self.backbones))
@@ -177,6 +180,12 @@ class StudyConfig:
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
         flags["storage"] = self.storage and without_password(self.storage)
         return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
+
+    def _take_what_the_job_has(self) -> None:
+        """In a job, search on the job's cluster, and keep the studies where they outlive the job."""
+        self._set("address", self.address or CLUSTER_ADDRESS)
+        if self.runs_dir == DEFAULT_RUNS_DIR:
+            self._set("runs_dir", job_runs_dir())
 
     def _check_metrics(self) -> None:
         if not all(self.metrics) or len(set(self.metrics)) < len(self.metrics):

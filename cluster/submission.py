@@ -44,7 +44,7 @@ def submit_search(
     }
     with staged_project() as folder:
         return server.submit(
-            f"python tune.py {shlex.join(tune_flags)} --address auto",
+            f"python tune.py {shlex.join(tune_flags)}",
             runtime_env={"working_dir": str(folder), "env_vars": environment | dict(variables)},
             job=f"{_plain(config.name)}-{secrets.token_hex(3)}",
         )
