@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.cluster_record import default_state_dir, find_process, read_record
-from cluster.resources import count_cpus
+from cluster.machine import count_cpus
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -79,13 +79,13 @@ class StudyConfig:
     """Most trials at once [as many as the machine holds]."""
 
     cpus_per_trial: float = 1.0
-    """CPU cores of a trial, or of each of its workers."""
+    """CPU cores of a trial; with several workers, of each."""
 
     gpus_per_trial: float | None = None
-    """GPUs of a trial, or of each of its workers; 0.5 puts two on one GPU [1 if there are GPUs, else 0]."""
+    """GPUs of one trial: 2 are two workers of one each, 0.5 is half of one [1 a worker if there are GPUs]."""
 
-    workers_per_trial: int = 1
-    """Processes that train one trial together, through Ray Train."""
+    workers_per_trial: int | None = None
+    """Processes that train one trial together, through Ray Train [one for each of its GPUs, else 1]."""
 
     compile: bool = False
     """Put what trains through torch.compile: minutes at first, faster epochs where a trial takes many."""
@@ -172,6 +172,18 @@ class StudyConfig:
         return tuple("minimize" if _is_cost(name) else "maximize" for name in self.metrics)
 
     @property
+    def num_workers(self) -> int:
+        """Processes that train one trial together; each uses at most one GPU."""
+        if self.workers_per_trial is not None:
+            return self.workers_per_trial
+        return max(1, int(self.gpus_per_trial or 0))
+
+    @property
+    def gpus_per_worker(self) -> float | None:
+        """Each worker's part of the trial's GPUs; None = one, if there are GPUs."""
+        return None if self.gpus_per_trial is None else self.gpus_per_trial / self.num_workers
+
+    @property
     def time_budget_seconds(self) -> float | None:
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
@@ -217,9 +229,22 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{_flag(name)} must not be negative, got {value}")
-        gpus = self.gpus_per_trial or 0
+        self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        gpus, workers = self.gpus_per_trial or 0, self.num_workers
         if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"--gpus-per-trial above 1 must be a whole number, got {gpus}")
+            raise ValueError(f"--gpus-per-trial above 1 must be a whole number, got {gpus:g}")
+        if workers > 1 and 0 < gpus < workers:
+            raise ValueError(
+                f"--gpus-per-trial {gpus:g} is less than one GPU for each of {workers} workers, which cannot "
+                f"share one: pass --gpus-per-trial {workers}, or fewer --workers-per-trial"
+            )
+        if gpus > workers:
+            raise ValueError(
+                f"--gpus-per-trial {gpus:g} is more than --workers-per-trial {workers} can use, one each: "
+                "leave --workers-per-trial out to have as many workers as GPUs"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

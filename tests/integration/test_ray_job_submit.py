@@ -124,3 +124,22 @@ def test_a_run_directory_in_the_jobs_own_folder_is_refused(cluster: Cluster) -> 
 
     assert latest_job(cluster.record).driver_exit_code == 2
     assert "which is deleted with the job" in done.stdout + done.stderr
+
+
+def test_a_trial_of_two_workers_fits_on_two_nodes_of_one_core_each(cluster: Cluster) -> None:
+    flags = (
+        "--space",
+        "demo",
+        "--data",
+        str(cluster.folder / "images"),
+        "--image-size",
+        "32",
+        "--trials",
+        "1",
+    )
+
+    done = cluster.ray_job_submit(*flags, "--max-epochs", "1", "--study", "two", "--workers-per-trial", "2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = cluster.folder / "home/unfreeze/runs/two"
+    assert rows(study, "SELECT state FROM trials") == ["COMPLETE"]
