@@ -24,6 +24,7 @@ from cluster.job_environment import in_job
 from cluster.job_paths import check_runs_dir
 from cluster.machine import count_cpus, count_gpus, find_gpus
 from cluster.nodes import check_paths
+from cluster.passwords import without_password
 from cluster.progress import Progress
 from cluster.resources import Resources, check_resources
 from cluster.run import RunEnding, run_search
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_workers(config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, left_out)
     except (ValueError, OSError) as error:
-        print(f"tune.py: {error}", file=sys.stderr)
+        print(f"tune.py: {without_password(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to continue", file=sys.stderr)

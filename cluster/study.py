@@ -17,6 +17,13 @@ from cluster.passwords import has_password, without_password
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_INSTEAD_OF_PASSWORD = {
+    "tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)",
+    "data": "give it in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the like)",
+    "weights": "pass a file",
+    "warm_start": "pass names or directories of studies",
+    "address": "set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
+}
 _STUDY_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -116,6 +123,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        self._check_passwords()
         _check_choice("searcher", self.searcher, searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
@@ -136,11 +144,6 @@ class StudyConfig:
             self._set("study", f"{self.space}-{_data_name(self.data)}")
         if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
             raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")
-        if has_password(self.tracking_uri):
-            raise ValueError(
-                "--tracking-uri holds a password, which would be written down: leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)"
-            )
         if self.tracking_uri is None:
             self._set("tracking_uri", f"sqlite:///{self.runs_dir / 'mlflow.db'}")
 
@@ -159,7 +162,7 @@ class StudyConfig:
         if self.storage is None:
             return f"sqlite:///{self.directory / 'study.db'}"
         # SQLAlchemy would look for psycopg2; psycopg 3 is what we install.
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage)
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage, flags=re.IGNORECASE)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -190,7 +193,7 @@ class StudyConfig:
     def as_dict(self) -> dict[str, Any]:
         """The flags as plain values, the way study.json keeps them: without the database's password."""
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
-        flags["storage"] = self.storage and without_password(self.storage)
+        flags["storage"] = self.storage and without_password(self.storage, whole=True)
         return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
 
     def _take_what_the_job_has(self) -> None:
@@ -209,6 +212,16 @@ class StudyConfig:
                 f"--scheduler {self.scheduler} judges by one metric and would stop trials that are best by "
                 "another: with several use --scheduler none"
             )
+
+    def _check_passwords(self) -> None:
+        """Refuse passwords in what is written down; the database's is used, but never written."""
+        for name, instead in _INSTEAD_OF_PASSWORD.items():
+            value = getattr(self, name)
+            if any(has_password(one) for one in ([value] if isinstance(value, str) else value or ())):
+                raise ValueError(
+                    f"{_flag(name)} holds a password, which would be written down: "
+                    f"leave it out, and {instead}"
+                )
 
     def _check_numbers(self) -> None:
         for name in (

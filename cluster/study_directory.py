@@ -104,7 +104,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
-        "storage": without_password(config.storage_url),
+        "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": "running",
     }
