@@ -21,10 +21,13 @@ from analysis.tracking import Tracker, log_model
 from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
 from cluster.flags import parse_flags
+from cluster.job_environment import in_job
 from cluster.job_paths import check_runs_dir
+from cluster.machine import count_cpus, count_gpus, find_gpus
 from cluster.nodes import check_paths
+from cluster.passwords import without_password
 from cluster.progress import Progress
-from cluster.resources import Resources, check_resources, count_cpus, count_gpus
+from cluster.resources import Resources, check_resources
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
@@ -41,7 +44,7 @@ from trainables.data.manifest import Manifest
 from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 from trainables.training.planned_epochs import planned_shares
-from tune_plan import Plan, make_plan, print_plan
+from tune_plan import Plan, check_workers, make_plan, print_plan
 
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -51,13 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_flags(argv)
     try:
         check_runs_dir(config.runs_dir)
+        if in_job():
+            say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
+        if config.address is None and config.gpus_per_trial != 0 and find_gpus().unused:
+            print(find_gpus().unused, file=sys.stderr)
         plan = make_plan(config)
         if config.dry_run:
             print_plan(plan, console)
             return 0
-        return run_study(plan, *read_images(plan))
+        manifest, left_out = read_images(plan)
+        check_workers(config, num_val=len(manifest.indices("val")))
+        return run_study(plan, manifest, left_out)
     except (ValueError, OSError) as error:
-        print(f"tune.py: {error}", file=sys.stderr)
+        print(f"tune.py: {without_password(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to continue", file=sys.stderr)
@@ -160,8 +169,8 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
         max_epochs=plan.max_epochs,
         patience=plan.config.patience,
         # Several workers train one trial at a time.
-        group_of=batch_group if plan.config.workers_per_trial == 1 else lambda _: None,
         shares_of=lambda config: planned_shares(config, class_counts),
+        group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
     )
 
 
@@ -177,7 +186,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
         gpus=count_gpus(),
         threads=plan.resources.threads,
         cache_dir=config.cache_dir,
-        with_state_server=config.workers_per_trial > 1,
+        with_state_server=config.num_workers > 1,
     )
     with session as cluster:
         resources = check_resources(
@@ -188,12 +197,15 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
         with ExitStack() as stack:
             count_slots = None
             if not cluster.local:
+                study.update(
+                    hardware={"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
+                )
                 check_paths(study.directory, others=paths_on_nodes(config))
                 count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
             progress = stack.enter_context(Progress(search, console=console))
             return run_search(
                 search,
-                trainable=distributed_trial if config.workers_per_trial > 1 else Trial,
+                trainable=distributed_trial if config.num_workers > 1 else Trial,
                 settings=asdict(make_settings(plan, study, resources)),
                 resources=resources,
                 storage_dir=study.directory / ".ray",
@@ -227,11 +239,11 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         shared_depths=agreement.depths,
         agreement=agreement.share,
         threads=resources.threads,
-        use_gpu=resources.gpus_per_trial > 0,
+        use_gpu=bool(resources.gpus_per_worker),
         data_source=plan.listing.source if is_url(plan.listing.source) else "",
         workers=resources.workers_per_trial,
-        cpus_per_worker=resources.cpus_per_trial,
-        gpus_per_worker=resources.gpus_per_trial,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker or 0.0,
         compile=config.compile,
         max_params=config.max_params,
         max_latency_ms=config.max_latency_ms,
@@ -264,12 +276,11 @@ def log_best(plan: Plan, study: Study, search: Search, best: tuple[int, float]) 
 
     number, value = best
     target = study.directory / "model"
-    resources = check_resources(plan.config, cpus=float("inf"), gpus=float("inf"))
     with console.status(f"exporting the classifier of trial {number}"):
         export_classifier(
             study.trial_directory(number),
             search.trials[number].config,
-            make_settings(plan, study, resources),
+            make_settings(plan, study, plan.resources),
             target=target,
             about={"study": plan.config.name, "trial": number, "metrics": {plan.config.metrics[0]: value}},
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from rich.console import Console
 
-from cluster.resources import Resources, check_resources, count_cpus, count_gpus
+from cluster.machine import count_cpus, count_gpus
+from cluster.resources import Resources, check_resources, unasked_resources
 from cluster.searchers import check_searcher
-from cluster.space_probe import sample_configs
+from cluster.space_probe import find_choices, sample_configs
 from cluster.study import StudyConfig
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
 from trainables.config import make_trial_config
@@ -75,7 +78,10 @@ def make_plan(config: StudyConfig) -> Plan:
     check_metrics(config.metrics)
     space = load_space(config.space)
     backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
-    resources = check_resources(config, cpus=count_cpus(), gpus=count_gpus()) if not config.address else None
+    if config.address:
+        resources = unasked_resources(config)
+    else:
+        resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
     listing = find_images(config.data, cache_dir=config.cache_dir)
     for backbone in backbones:
@@ -92,7 +98,7 @@ def make_plan(config: StudyConfig) -> Plan:
         space=space,
         backbones=backbones,
         listing=listing,
-        resources=resources or check_resources(config, cpus=float("inf"), gpus=float("inf")),
+        resources=resources,
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
         max_epochs=max_epochs,
@@ -103,8 +109,39 @@ def make_plan(config: StudyConfig) -> Plan:
     )
     for backbone in backbones:
         check_image_size(backbone, plan.image_size)
+    check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=find_batch_sizes(plan))
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
+
+
+def find_batch_sizes(plan: Plan) -> list[int]:
+    """Every batch size that the space may propose, as far as asking it often shows them."""
+    sizes = {config["batch_size"] for config in sample_configs(plan.propose)}
+    sizes |= {prior.config["batch_size"] for prior in plan.priors if "batch_size" in prior.config}
+    return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
+
+
+def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[int] = ()) -> None:
+    """Check that the workers of one trial can share out its images.
+
+    Raises:
+        ValueError: a batch cannot be cut into equal parts, or some worker would get no validation image.
+    """
+    workers = config.num_workers
+    flag = "--gpus-per-trial" if config.workers_per_trial is None else "--workers-per-trial"
+    torn = [size for size in batch_sizes if size % workers]
+    if torn:
+        common = math.gcd(*batch_sizes)
+        fitting = [str(num) for num in range(1, common + 1) if common % num == 0]
+        raise ValueError(
+            f"{flag} {workers}: batch_size {', '.join(map(str, torn))} of --space {config.space} does not "
+            f"divide by {workers}; pass one of {', '.join(fitting)}"
+        )
+    if workers > num_val:
+        raise ValueError(
+            f"{flag} {workers}: there are only {num_val} validation images, and each worker needs one; "
+            "pass a smaller number, or more images"
+        )
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -117,15 +154,22 @@ def print_plan(plan: Plan, console: Console) -> None:
         plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
     )
     parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
-    needs = plan.resources
     console.print(
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
-        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {needs.slots} at once, each with "
-        f"{needs.workers_per_trial} x ({needs.cpus_per_trial:g} CPU, {needs.gpus_per_trial:g} GPU)\n"
+        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {_describe_needs(plan.resources)}\n"
         f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _describe_needs(needs: Resources) -> str:
+    """What each trial takes, and how many run at once; what only the cluster knows is said to be unknown."""
+    gpus = "1 GPU if there are any" if needs.gpus_per_worker is None else f"{needs.gpus_per_worker:g} GPU"
+    at_once = "as many at once as the cluster takes (not asked yet)"
+    if needs.slots is not None:
+        at_once = f"{needs.slots} at once"
+    return f"{at_once}, each with {needs.workers_per_trial} x ({needs.cpus_per_worker:g} CPU, {gpus})"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._search_inputs import Images, Trial, draw_images, draw_trials
-from cluster.resources import count_cpus
+from cluster.machine import count_cpus
 
 HEARTBEAT_SECONDS = 60.0
 TAIL_LINES = 15

@@ -136,7 +136,7 @@ def _search(
             search,
             trainable=SimulatedTrial,
             settings={"seed": SEED, "epoch_seconds": flags.epoch_seconds / flags.compress},
-            resources=check_resources(config, cpus=cpus, gpus=0),
+            resources=check_resources(config, nodes=[(cpus, 0)]),
             storage_dir=study.directory / ".ray",
             progress=progress,
             on_ended=Cleaner(study, search).clean,

@@ -164,7 +164,7 @@ def run(flags: argparse.Namespace, task: Task, folder: Path) -> dict[str, Any]:
     config = StudyConfig(
         space="benchmark", data=str(flags.images), study="benchmark", runs_dir=folder, concurrent=flags.cpus
     )
-    clock, spans = Clock(slots=check_resources(config, cpus=flags.cpus, gpus=0).slots), Spans()
+    clock, spans = Clock(slots=check_resources(config, nodes=[(flags.cpus, 0)]).slots or 1), Spans()
     with spans.span("decoding images"):
         manifest = read_images(flags, folder)
     clock.decoded = time.time()
@@ -195,7 +195,7 @@ def search_with_ray(
             search,
             trainable=PARTS.get(flags.without, MeasuredTrial),
             settings=asdict(settings),
-            resources=check_resources(config, cpus=flags.cpus, gpus=0),
+            resources=check_resources(config, nodes=[(flags.cpus, 0)]),
             storage_dir=folder / "ray",
             progress=progress,
             reuse_workers=flags.without != "worker reuse",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.cluster_record import default_state_dir, find_process, read_record
-from cluster.resources import count_cpus
+from cluster.machine import count_cpus
+from cluster.passwords import without_password
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(flags)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_password(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

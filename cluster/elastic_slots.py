@@ -42,7 +42,7 @@ class _Look:
 
     def __init__(self, config: StudyConfig, resources: Resources) -> None:
         self._config, self._resources = config, resources
-        self._slots, self._looked = resources.slots, time.monotonic()
+        self._slots, self._looked = resources.slots or 1, time.monotonic()
 
     def count(self) -> int:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
@@ -53,11 +53,10 @@ class _Look:
 
     def fitting(self) -> int:
         nodes = [(node.cpus, node.gpus) for node in alive_nodes()]
-        return count_slots(self._config, self._resources.gpus_per_trial, nodes)
+        return count_slots(self._config, self._resources.gpus_per_worker or 0.0, nodes)
 
 
 def _ask_for(resources: Resources, *, num: int) -> None:
     from ray.autoscaler.sdk import request_resources
 
-    one = {name: amount for name, amount in resources.of_worker.items() if amount}
-    request_resources(bundles=[one] * (num * resources.workers_per_trial))
+    request_resources(bundles=[resources.of_worker] * (num * resources.workers_per_trial))

@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cluster.passwords import without_password
 from cluster.study import StudyConfig, nearest
 
 
@@ -21,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, with the nearest flag."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: {message}\n")
+        sys.stderr.write(f"{self.prog}: {without_password(message)}\n")
         sys.exit(2)
 
 

@@ -77,7 +77,7 @@ def _submit(flags: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _say(f"submitted {job} to {server.address}")
+    _say(f"submitted {job} to {server.shown}")
     if flags.detach:
         _say(f"follow it: python -m cluster logs {job}\nstop it: python -m cluster stop {job}")
         return 0

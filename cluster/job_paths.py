@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.flags import make_parser
+from cluster.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
 from cluster.passwords import VARIABLES, has_password
 from cluster.study import WEIGHTS, StudyConfig, nearest
-
-_JOB_FOLDER = "working_dir_files"
-"""Ray unpacks a job's working directory below a folder of this name."""
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
@@ -45,17 +43,18 @@ def check_runs_dir(runs_dir: Path) -> None:
     Raises:
         ValueError: with what to pass instead.
     """
-    if _JOB_FOLDER in runs_dir.parts:
+    if is_in_job_folder(runs_dir):
         raise ValueError(
             f"--runs-dir {runs_dir} lies in the job's temporary folder, which is deleted with the job: "
-            "pass an absolute path that every node sees"
+            f"pass an absolute path that every node sees, or set {RUNS_VARIABLE} to one on the head node"
         )
 
 
 def _check_places(values: dict[str, object]) -> None:
-    if not Path(str(values["runs_dir"])).is_absolute():
+    runs_dir = Path(str(values["runs_dir"]))
+    if runs_dir != DEFAULT_RUNS_DIR and not runs_dir.expanduser().is_absolute():
         raise ValueError(
-            f"--runs-dir {values['runs_dir']} is relative, and a job's own folder is temporary: "
+            f"--runs-dir {runs_dir} is relative, and a job's own folder is temporary: "
             "pass an absolute path that every node sees"
         )
     data = str(values["data"])

@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import requests
 
+from cluster.passwords import without_password
+
 PROBE_SECONDS = 10.0
 
 
@@ -24,6 +26,8 @@ class JobServer:
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
+        self.shown = without_password(self.address, whole=True)
+        """The address as it may be printed."""
         self._headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}
         self._client: Any = None
 
@@ -38,7 +42,7 @@ class JobServer:
         there = self._get("/api/version").get("ray_version", "unknown")
         if there != ray.__version__:
             raise JobServerError(
-                f"the cluster at {self.address} runs Ray {there}, this environment Ray {ray.__version__}: "
+                f"the cluster at {self.shown} runs Ray {there}, this environment Ray {ray.__version__}: "
                 "install the same on both (constraints.txt has the version that was tested)"
             )
 
@@ -100,17 +104,17 @@ class JobServer:
         if answer.status_code in (401, 403):
             raise self._refused()
         if not answer.ok:
-            raise JobServerError(f"{self.address} is no Ray job server: it answers {answer.status_code}")
+            raise JobServerError(f"{self.shown} is no Ray job server: it answers {answer.status_code}")
         try:
             content: dict[str, Any] = answer.json()
         except ValueError:
-            raise JobServerError(f"{self.address} is no Ray job server") from None
+            raise JobServerError(f"{self.shown} is no Ray job server") from None
         return content
 
     def _refused(self) -> JobServerError:
         given = "the token is not this cluster's" if self._headers else "it wants a token"
         return JobServerError(
-            f"the cluster at {self.address} refuses: {given}; pass --token-file FILE, "
+            f"the cluster at {self.shown} refuses: {given}; pass --token-file FILE, "
             "or set RAY_AUTH_TOKEN_PATH"
         )
 
@@ -124,13 +128,13 @@ class JobServer:
             raise self._refused() from None
         except (requests.exceptions.RequestException, aiohttp.ClientError, OSError):
             raise JobServerError(
-                f"no cluster answers at {self.address}: check the address (a rehearsal on this machine "
+                f"no cluster answers at {self.shown}: check the address (a rehearsal on this machine "
                 "starts with `python -m cluster up`)"
             ) from None
         except RuntimeError as error:
             if "closed unexpectedly" in str(error):
-                raise JobServerError(f"the connection to {self.address} broke") from None
-            raise JobServerError(_one_line(str(error))) from None
+                raise JobServerError(f"the connection to {self.shown} broke") from None
+            raise JobServerError(_one_line(without_password(str(error)))) from None
 
 
 def find_token(given: Path | None, recorded: Path | None) -> str | None:

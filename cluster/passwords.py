@@ -3,16 +3,76 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote, unquote_plus
 
-_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@\s:]*):[^/\s]*@")
 VARIABLES = {"storage": "PGPASSWORD", "tracking_uri": "MLFLOW_TRACKING_PASSWORD"}
 """Flag and environment variable that takes its password."""
 
+_SECRET_NAME = re.compile(
+    r"passw|passphrase|pwd|secret|token|credential|signature|^sig$|^pass$|^key$|(api|access|account)[-_]?key"
+)
+"""Names of URL parameters whose value is a secret, in lower case; `sslkey` and `passfile` name files."""
+_HIDDEN_INSIDE = re.compile(r"(password|passwd|pwd|secret|token)\s*=\s*[^\s;&]+", re.IGNORECASE)
+"""A secret within a parameter's value (ODBC), or in a list of words."""
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "r2", "oss")
+"""Protocols whose addresses have no port, so that a colon is always in front of a secret."""
+_CHAIN = 2 * ":"
+"""Between the protocols of a chained address (fsspec)."""
+_URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s'\"<>]*")
 
-def has_password(url: str | None) -> bool:
-    return url is not None and _PASSWORD.search(url) is not None
+
+def has_password(text: str | None) -> bool:
+    """Whether the text, a flag's value, holds a URL with a password, key or token."""
+    return text is not None and without_password(text, whole=True) != text
 
 
-def without_password(url: str) -> str:
-    """What may be written down. The database's client finds the password itself: $PGPASSWORD, ~/.pgpass."""
-    return _PASSWORD.sub(r"\g<user>@", url)
+def without_password(text: str, *, whole: bool = False) -> str:
+    """The text with the passwords of all URLs in it left out: what may be written down or printed.
+
+    The database's client finds its password itself: $PGPASSWORD, ~/.pgpass.
+
+    Args:
+        whole: the text is one URL to its end; else a URL ends at a space or quote, as in an error message.
+    """
+    if not whole:
+        cleaned = _URLS.sub(lambda found: _clean(found[0]), text)
+        return _HIDDEN_INSIDE.sub(lambda found: f"{found[1]}=…", cleaned)
+    if "://" not in text:
+        return text
+    return _CHAIN.join(_clean(part) if "://" in part else part for part in text.split(_CHAIN))
+
+
+def _clean(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    user, rest = _split_user(rest, is_bucket=scheme.lower() in _BUCKETS)
+    rest, fragment_mark, fragment = rest.partition("#")
+    path, query_mark, query = rest.partition("?")
+    kept = f"{scheme}://{user}{path}"
+    for mark, pairs in ((query_mark, query), (fragment_mark, fragment)):
+        public = "&".join(pair for pair in pairs.split("&") if not _is_secret(pair))
+        kept += mark + public if public or not pairs else ""
+    return kept
+
+
+def _split_user(rest: str, *, is_bucket: bool) -> tuple[str, str]:
+    """("user@" or nothing, all that comes after), of what follows a URL's "://"."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        at = authority.rindex("@")
+    elif ":" in authority and "@" in rest and (is_bucket or not authority.rpartition(":")[2].isdigit()):
+        # The secret itself has a slash, as those of Amazon often do.
+        at = rest.rindex("@")
+    else:
+        return "", rest
+    user, *password = re.split(":|%3a", rest[:at], maxsplit=1, flags=re.IGNORECASE)
+    if not any(password):
+        return "", rest
+    return (f"{user}@" if user else ""), rest[at + 1 :]
+
+
+def _is_secret(pair: str) -> bool:
+    name, _, value = pair.partition("=")
+    if not value:
+        return False
+    name, value = unquote_plus(name).lower(), unquote(value)
+    return bool(_SECRET_NAME.search(name) or _HIDDEN_INSIDE.search(value) or has_password(value))

@@ -17,6 +17,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from cluster.passwords import without_password
 from cluster.storage import open_storage
 from cluster.trial_rows import param_row, utc_now, write_attrs
 
@@ -286,8 +287,8 @@ class Records:
 
 def _cause(error: Exception) -> str:
     text = str(getattr(error, "orig", None) or error.__cause__ or error).strip()
-    return text.partition("\n")[0]
+    return without_password(text.partition("\n")[0])
 
 
 def _public(url: str) -> str:
-    return sa.make_url(url).render_as_string(hide_password=True)
+    return without_password(url, whole=True)

@@ -24,7 +24,7 @@ from cluster.cluster_record import (
     write_record,
 )
 from cluster.job_server import JobServer, JobServerError
-from cluster.resources import count_gpus
+from cluster.machine import count_gpus
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0

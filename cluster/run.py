@@ -81,7 +81,7 @@ def run_search(
     bridge = Bridge(
         search,
         settings=settings,
-        slots=resources.slots,
+        slots=resources.slots or 1,
         progress=progress,
         should_stop=check,
         on_ended=on_ended,
@@ -120,7 +120,7 @@ def _describe(error: BaseException) -> str:
 def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path, reuse: bool) -> None:
     # As many as there are slots: with fewer, warm actors are thrown away; with more, new ones are started
     # for trials that a warm actor then takes, and the end waits for them.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots or 1)
     os.environ |= _TUNE_SETTINGS
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it, the progress display says

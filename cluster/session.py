@@ -14,8 +14,8 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
+from cluster.job_environment import in_job
 from cluster.nodes import Node, alive_nodes
 from cluster.working_directory import staged_project
 
@@ -131,11 +131,6 @@ def _join(address: str, environment: dict[str, str], *, cache_dir: Path | None) 
         ) from None
     except (ConnectionError, ray.exceptions.RaySystemError, ValueError, RuntimeError) as error:
         raise ValueError(_describe_refusal(address, str(error))) from None
-
-
-def in_job() -> bool:
-    """Whether a Ray cluster's job server started this process."""
-    return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
 
 
 def _describe_refusal(address: str, message: str) -> str:

@@ -54,6 +54,12 @@ def find_distributions(space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
+def find_choices(space: Space, name: str) -> list[Any]:
+    """The values between which the space chooses a parameter; none if it does not choose it from a list."""
+    found = find_distributions(space).get(name)
+    return list(found.choices) if isinstance(found, CategoricalDistribution) else []
+
+
 def fit_to_space(history: list[TrialRecord], space: Space) -> list[TrialRecord]:
     """The trials with the distributions that the space has now: a study may have been widened since.
 

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from cluster import schedulers, searchers
+from cluster.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.passwords import has_password, without_password
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_INSTEAD_OF_PASSWORD = {
+    "tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)",
+    "data": "give it in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the like)",
+    "weights": "pass a file",
+    "warm_start": "pass names or directories of studies",
+    "address": "set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
+}
 _STUDY_NAME = re.compile(r"[^/\\\0]+")
 
 
@@ -32,8 +40,8 @@ class StudyConfig:
     study: str | None = None
     """Name of the study; running it again continues it [<space>-<data>]."""
 
-    runs_dir: Path = Path("runs")
-    """Folder that holds the studies."""
+    runs_dir: Path = DEFAULT_RUNS_DIR
+    """Folder that holds the studies; in a cluster's job $UNFREEZE_RUNS, else ~/unfreeze/runs."""
 
     trials: int | None = None
     """Trials of the study in all, prior and failed ones included [what the space says]."""
@@ -78,13 +86,13 @@ class StudyConfig:
     """Most trials at once [as many as the machine holds]."""
 
     cpus_per_trial: float = 1.0
-    """CPU cores of a trial, or of each of its workers."""
+    """CPU cores of a trial; with several workers, of each."""
 
     gpus_per_trial: float | None = None
-    """GPUs of a trial, or of each of its workers; 0.5 puts two on one GPU [1 if there are GPUs, else 0]."""
+    """GPUs of one trial: 2 are two workers of one each, 0.5 is half of one [1 a worker if there are GPUs]."""
 
-    workers_per_trial: int = 1
-    """Processes that train one trial together, through Ray Train."""
+    workers_per_trial: int | None = None
+    """Processes that train one trial together, through Ray Train [one for each of its GPUs, else 1]."""
 
     compile: bool = False
     """Put what trains through torch.compile: minutes at first, faster epochs where a trial takes many."""
@@ -108,19 +116,22 @@ class StudyConfig:
     """Every random choice of the study follows from it."""
 
     address: str | None = None
-    """Join the Ray cluster at this address [start Ray here]."""
+    """Join the Ray cluster at this address [a job's own cluster; else start Ray here]."""
 
     dry_run: bool = False
     """Check everything, say what would run, start nothing."""
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        self._check_passwords()
         _check_choice("searcher", self.searcher, searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)
+        if in_job():
+            self._take_what_the_job_has()
         self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
         self._set("cache_dir", _cache_dir(self.cache_dir))
         self._set("backbones", tuple(self.backbones))
@@ -133,11 +144,6 @@ class StudyConfig:
             self._set("study", f"{self.space}-{_data_name(self.data)}")
         if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
             raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")
-        if has_password(self.tracking_uri):
-            raise ValueError(
-                "--tracking-uri holds a password, which would be written down: leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)"
-            )
         if self.tracking_uri is None:
             self._set("tracking_uri", f"sqlite:///{self.runs_dir / 'mlflow.db'}")
 
@@ -156,7 +162,7 @@ class StudyConfig:
         if self.storage is None:
             return f"sqlite:///{self.directory / 'study.db'}"
         # SQLAlchemy would look for psycopg2; psycopg 3 is what we install.
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage)
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage, flags=re.IGNORECASE)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -169,14 +175,32 @@ class StudyConfig:
         return tuple("minimize" if _is_cost(name) else "maximize" for name in self.metrics)
 
     @property
+    def num_workers(self) -> int:
+        """Processes that train one trial together; each uses at most one GPU."""
+        if self.workers_per_trial is not None:
+            return self.workers_per_trial
+        return max(1, int(self.gpus_per_trial or 0))
+
+    @property
+    def gpus_per_worker(self) -> float | None:
+        """Each worker's part of the trial's GPUs; None = one, if there are GPUs."""
+        return None if self.gpus_per_trial is None else self.gpus_per_trial / self.num_workers
+
+    @property
     def time_budget_seconds(self) -> float | None:
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
     def as_dict(self) -> dict[str, Any]:
         """The flags as plain values, the way study.json keeps them: without the database's password."""
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
-        flags["storage"] = self.storage and without_password(self.storage)
+        flags["storage"] = self.storage and without_password(self.storage, whole=True)
         return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
+
+    def _take_what_the_job_has(self) -> None:
+        """In a job, search on the job's cluster, and keep the studies where they outlive the job."""
+        self._set("address", self.address or CLUSTER_ADDRESS)
+        if self.runs_dir == DEFAULT_RUNS_DIR:
+            self._set("runs_dir", job_runs_dir())
 
     def _check_metrics(self) -> None:
         if not all(self.metrics) or len(set(self.metrics)) < len(self.metrics):
@@ -188,6 +212,16 @@ class StudyConfig:
                 f"--scheduler {self.scheduler} judges by one metric and would stop trials that are best by "
                 "another: with several use --scheduler none"
             )
+
+    def _check_passwords(self) -> None:
+        """Refuse passwords in what is written down; the database's is used, but never written."""
+        for name, instead in _INSTEAD_OF_PASSWORD.items():
+            value = getattr(self, name)
+            if any(has_password(one) for one in ([value] if isinstance(value, str) else value or ())):
+                raise ValueError(
+                    f"{_flag(name)} holds a password, which would be written down: "
+                    f"leave it out, and {instead}"
+                )
 
     def _check_numbers(self) -> None:
         for name in (
@@ -208,9 +242,22 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{_flag(name)} must not be negative, got {value}")
-        gpus = self.gpus_per_trial or 0
+        self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        gpus, workers = self.gpus_per_trial or 0, self.num_workers
         if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"--gpus-per-trial above 1 must be a whole number, got {gpus}")
+            raise ValueError(f"--gpus-per-trial above 1 must be a whole number, got {gpus:g}")
+        if workers > 1 and 0 < gpus < workers:
+            raise ValueError(
+                f"--gpus-per-trial {gpus:g} is less than one GPU for each of {workers} workers, which cannot "
+                f"share one: pass --gpus-per-trial {workers}, or fewer --workers-per-trial"
+            )
+        if gpus > workers:
+            raise ValueError(
+                f"--gpus-per-trial {gpus:g} is more than --workers-per-trial {workers} can use, one each: "
+                "leave --workers-per-trial out to have as many workers as GPUs"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cluster.machine import count_cpus, count_gpus
 from cluster.passwords import without_password
 from cluster.records import Records
-from cluster.resources import count_cpus, count_gpus
 from cluster.space_changes import space_differences
 from cluster.study import StudyConfig
 from cluster.study_lock import StudyLock, acquire_lock
@@ -104,11 +104,12 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
-        "storage": without_password(config.storage_url),
+        "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": "running",
-        "hardware": {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()},
     }
+    if config.address is None:  # a cluster's is added once its nodes have been asked
+        info["hardware"] = {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()}
     # Through JSON and back: what is compared with study.json must look like study.json (tuples are lists).
     described: dict[str, Any] = json.loads(json.dumps(info | dict(facts)))
     return described

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from cluster.job_paths import check_job_flags
 from cluster.job_server import JobServer, JobServerError
+from cluster.passwords import has_password
 from cluster.working_directory import list_untracked, staged_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -44,7 +45,7 @@ def submit_search(
     }
     with staged_project() as folder:
         return server.submit(
-            f"python tune.py {shlex.join(tune_flags)} --address auto",
+            f"python tune.py {shlex.join(tune_flags)}",
             runtime_env={"working_dir": str(folder), "env_vars": environment | dict(variables)},
             job=f"{_plain(config.name)}-{secrets.token_hex(3)}",
         )
@@ -54,21 +55,27 @@ def read_variables(given: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE as it is, NAME with the value that it has here.
 
     Raises:
-        ValueError: NAME is not set here, or looks like that of a secret: Ray writes a job's variables into
-            its logs.
+        ValueError: NAME is not set here, or looks like that of a secret, or its value holds a password: Ray
+            writes a job's variables into its logs.
     """
     variables = {}
     for word in given:
         name, has_value, value = word.partition("=")
         if any(part in name.upper() for part in SECRET_NAMES):
-            raise ValueError(
-                f"--env {name}: Ray writes a job's variables into its logs; "
-                "set it where the cluster's nodes are started"
-            )
+            raise ValueError(_describe_secret(name))
         if not has_value and name not in os.environ:
             raise ValueError(f"--env {name}: not set here; set it, or pass {name}=VALUE")
         variables[name] = value if has_value else os.environ[name]
+        if has_password(variables[name]):
+            raise ValueError(_describe_secret(name))
     return variables
+
+
+def _describe_secret(name: str) -> str:
+    return (
+        f"--env {name}: Ray writes a job's variables into its logs; "
+        "set it where the cluster's nodes are started"
+    )
 
 
 def follow_job(server: JobServer, job: str, *, out: TextIO | None = None) -> int:

@@ -12,8 +12,9 @@ from ray import train, tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-DRIVER_CPUS = 0.1
-"""Ray Tune reserves this for the function that leads the workers; they give it up together."""
+WORKER_SHARE = 0.9
+"""Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
+core each), wherever Ray starts them. On two nodes of one core each a trial of two workers would hang else."""
 
 
 def distributed_trial(config: dict[str, Any]) -> None:
@@ -42,8 +43,8 @@ def distributed_trial(config: dict[str, Any]) -> None:
 
 
 def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
-    """What one worker takes, less its share of the leading process."""
-    cpus = settings["cpus_per_worker"] - DRIVER_CPUS / settings["workers"]
+    """What one worker reserves: a little less than it takes, for the leading process."""
+    cpus = settings["cpus_per_worker"] * WORKER_SHARE
     gpus = {"GPU": settings["gpus_per_worker"]} if settings["gpus_per_worker"] else {}
     return {"CPU": cpus} | gpus
 

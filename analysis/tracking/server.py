@@ -38,6 +38,12 @@ def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
     return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
 
 
+def public_address(tracking_uri: str) -> str:
+    """The address as it may be printed: without user, password and parameters."""
+    scheme, mark, rest = tracking_uri.partition("://")
+    return scheme + mark + rest.split("?")[0].split("#")[0].rpartition("@")[2]
+
+
 def check_reachable(tracking_uri: str) -> None:
     """Knock at an HTTP server, which takes milliseconds where MLflow's own retries take minutes.
 

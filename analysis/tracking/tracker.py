@@ -14,6 +14,7 @@ from analysis.tracking.server import (
     choose_journal,
     find_tracking_uri,
     only_writer,
+    public_address,
     silence_mlflow,
 )
 from analysis.tracking.view import MlflowView
@@ -104,7 +105,7 @@ def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
     """
     study = load_study(study_dir)
     uri = find_tracking_uri(study, tracking_uri)
-    started = time.monotonic()
+    shown, started = public_address(uri), time.monotonic()
     try:
         with only_writer(study_dir):
             view = open_view(study, tracking_uri)
@@ -112,10 +113,11 @@ def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
     except BlockingIOError as error:
         raise ValueError(f"{study.name}: a running search writes this view itself") from error
     except Exception as error:
-        raise ValueError(f"MLflow at {uri} cannot be written: {first_line(error)}") from error
+        reason = first_line(error).replace(uri, shown)
+        raise ValueError(f"MLflow at {shown} cannot be written: {reason}") from error
     if not num_trials:
-        return f"up to date in {uri}"
-    return f"{num_trials} trials written to {uri} in {time.monotonic() - started:.1f} s"
+        return f"up to date in {shown}"
+    return f"{num_trials} trials written to {shown} in {time.monotonic() - started:.1f} s"
 
 
 def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:

@@ -25,7 +25,7 @@ def test_paths_that_only_the_nodes_have_are_no_mistake() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--space", "demo"), "--runs-dir runs is relative, and a job's own folder is temporary"),
+        (("--space", "demo", "--runs-dir", "my/runs"), "--runs-dir my/runs is relative, and a job's own"),
         ((*GOOD, "--data", "my/photos"), "--data my/photos is relative, and data is not uploaded"),
         ((*GOOD, "--cache-dir", "cache"), "--cache-dir cache is relative"),
         ((*GOOD, "--weights", "w.pt"), "--weights w.pt is relative"),
