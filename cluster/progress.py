@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,11 @@ from cluster.leases import Decision, Lease, LeaseError, Report
 from cluster.search import Search
 
 PLAIN_SECONDS = 30.0
-"""Without a terminal: a sign of life at most so often."""
+"""Without a terminal: a line after an epoch at most this often."""
+QUIET_SECONDS = 120.0
+"""Without a terminal: a line at least this often, also in the middle of a long epoch."""
+SHOWN = 4
+"""Running trials that such a line names."""
 
 
 @dataclass(kw_only=True)
@@ -26,18 +30,25 @@ class _Row:
 
     config: dict[str, Any]
     epoch: int
+    since: float
     value: float | None = None
-    since: float = field(default_factory=time.monotonic)
 
 
 class Progress:
     """Shows a search; use it as a context manager around `run_search`."""
 
-    def __init__(self, search: Search, *, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        search: Search,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._search = search
         self._console = console or Console(highlight=False, markup=False, emoji=False)
+        self._clock = clock
         self._rows: dict[int, _Row] = {}
-        self._began = self._spoke = time.monotonic()
+        self._began = self._spoke = clock()
         self._ended = 0
         self._epochs = 0
         self._live: Live | None = None
@@ -59,9 +70,24 @@ class Progress:
         """Say something above the table."""
         self._console.print(line, markup=False)
 
+    def tick(self) -> None:
+        """Called often: says what is running when nothing was said for QUIET_SECONDS."""
+        if self._live is not None or self._clock() - self._spoke < QUIET_SECONDS:
+            return
+        self._spoke = self._clock()
+        running = [
+            f"trial {number}: epoch {row.epoch + 1} of {row.config.get('epochs', '?')}, "
+            f"running for {_duration(self._clock() - row.since)}"
+            for number, row in sorted(self._rows.items())[:SHOWN]
+        ]
+        more = [f"{len(self._rows) - SHOWN} more"] if len(self._rows) > SHOWN else []
+        self.note("  ".join([self._headline(), "; ".join(running + more) or "waiting for a worker"]))
+
     def lease_started(self, lease: Lease) -> None:
         for leased in lease.trials:
-            self._rows[leased.trial] = _Row(config=dict(leased.config), epoch=leased.done_epochs)
+            self._rows[leased.trial] = _Row(
+                config=dict(leased.config), epoch=leased.done_epochs, since=self._clock()
+            )
 
     def reported(self, report: Report, decision: Decision) -> None:
         if decision.action == "ignored":
@@ -73,8 +99,8 @@ class Progress:
             row.value = report.metrics.get(self._search.scores.metric, row.value)
         if decision.outcome is not None:
             self._say_ended(decision)
-        elif self._live is None and time.monotonic() - self._spoke > PLAIN_SECONDS:
-            self._spoke = time.monotonic()
+        elif self._live is None and self._clock() - self._spoke > PLAIN_SECONDS:
+            self._spoke = self._clock()
             self.note(self._headline())
 
     def lease_ended(self, lease: Lease, decisions: Sequence[Decision], error: LeaseError | None) -> None:
@@ -104,7 +130,7 @@ class Progress:
             parts.append(f"{self._search.scores.metric} {value:.4f} after epoch {decision.epoch}")
         if row is not None:
             parts.append(_describe(row.config))
-        self._spoke = time.monotonic()
+        self._spoke = self._clock()
         return "  ".join(parts)
 
     def _render(self) -> RenderableType:
@@ -115,7 +141,7 @@ class Progress:
         for number, row in sorted(self._rows.copy().items()):
             epoch = f"{row.epoch}/{row.config.get('epochs', '?')}"
             value = "" if row.value is None else f"{row.value:.4f}"
-            spent = _duration(time.monotonic() - row.since)
+            spent = _duration(self._clock() - row.since)
             table.add_row(str(number), epoch, value, Text(_describe(row.config)), spent)
         return Group(Text(self._headline(), style="bold"), table)
 
@@ -127,7 +153,7 @@ class Progress:
         best = self._search.best()
         if best is not None:
             parts.append(f"best {best[1]:.4f} (trial {best[0]})")
-        spent = time.monotonic() - self._began
+        spent = self._clock() - self._began
         parts += [f"{self._epochs} epochs", _duration(spent)]
         if self._ended and done < self._search.num_trials:
             parts.append(f"about {_duration(spent / self._ended * (self._search.num_trials - done))} left")

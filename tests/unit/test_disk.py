@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.disk import Cleaner
+from cluster.disk import FINALISTS, Cleaner
 from cluster.search import Search
 from tests.unit.test_search import Study, report, take
 
@@ -46,17 +46,60 @@ def left(tmp_path: Path, number: int) -> set[str]:
     return {path.name for path in (tmp_path / "trials" / str(number)).iterdir()}
 
 
-def test_only_the_best_complete_trial_keeps_its_weights(study: Study, tmp_path: Path) -> None:
+def with_weights(tmp_path: Path) -> set[int]:
+    return {int(path.parent.name) for path in (tmp_path / "trials").glob("*/model.pt")}
+
+
+def test_the_finalists_keep_their_weights_and_all_keep_their_predictions(
+    study: Study, tmp_path: Path
+) -> None:
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search)
+    values = (0.5, 0.9, 0.7, 0.1, 0.6, 0.8, 0.2)
+    for value in values:
+        cleaner.clean(end(search, tmp_path, value))
+
+    assert FINALISTS == 5
+    assert with_weights(tmp_path) == {0, 1, 2, 4, 5}
+    assert all("predictions.npz" in left(tmp_path, number) for number in range(len(values)))
+    assert not list((tmp_path / "trials").glob("*/checkpoint*"))
+
+
+def test_of_equal_trials_the_earlier_ones_are_finalists(study: Study, tmp_path: Path) -> None:
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search)
+    for _ in range(FINALISTS + 2):
+        cleaner.clean(end(search, tmp_path, 0.5))
+
+    assert with_weights(tmp_path) == set(range(FINALISTS))
+
+
+def test_finalists_that_do_not_fit_the_disk_budget_lose_their_weights_but_the_best_never(
+    study: Study, tmp_path: Path
+) -> None:
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search, weights_bytes=250)  # each file has 100 bytes
+    for value in (0.5, 0.9, 0.7):
+        cleaner.clean(end(search, tmp_path, value))
+    assert with_weights(tmp_path) == {1, 2}
+
+    make_cleaner(tmp_path, search, weights_bytes=10).clean_all()
+    assert with_weights(tmp_path) == {1}
+
+
+def test_a_continued_run_keeps_the_finalists_of_both_runs(study: Study, tmp_path: Path) -> None:
     search = study.search()
     cleaner = make_cleaner(tmp_path, search)
     for value in (0.5, 0.9, 0.7):
         cleaner.clean(end(search, tmp_path, value))
 
-    assert [left(tmp_path, n) for n in range(3)] == [
-        {"predictions.npz"},
-        {"model.pt", "predictions.npz"},
-        {"predictions.npz"},
-    ]
+    search = study.search()
+    cleaner = make_cleaner(tmp_path, search)
+    for value in (0.6, 0.8, 0.4):
+        cleaner.clean(end(search, tmp_path, value))
+    cleaner.clean_all()
+
+    assert with_weights(tmp_path) == {0, 1, 2, 3, 4}
 
 
 def test_a_running_trial_keeps_everything(study: Study, tmp_path: Path) -> None:
@@ -75,8 +118,7 @@ def test_a_later_run_cleans_up_after_a_killed_one(study: Study, tmp_path: Path) 
 
     make_cleaner(tmp_path, study.search()).clean_all()
 
-    assert left(tmp_path, 0) == {"predictions.npz"}
-    assert left(tmp_path, 1) == {"model.pt", "predictions.npz"}
+    assert left(tmp_path, 0) == left(tmp_path, 1) == {"model.pt", "predictions.npz"}
 
 
 def test_beyond_the_budget_the_worst_trials_predictions_go_first(study: Study, tmp_path: Path) -> None:

@@ -72,6 +72,23 @@ def test_without_a_terminal_each_ended_trial_is_one_line(search: Search) -> None
     ]
 
 
+def test_without_a_terminal_a_line_is_said_regularly_in_the_middle_of_a_long_epoch(search: Search) -> None:
+    output, seconds = io.StringIO(), [0.0]
+
+    with Progress(search, console=Console(file=output, width=120), clock=lambda: seconds[0]) as progress:
+        lease = search.next_lease()
+        assert isinstance(lease, Lease)
+        progress.lease_started(lease)
+        for now in range(0, 1201, 5):  # an epoch of 20 minutes, looked at every 5 seconds
+            seconds[0] = now
+            progress.tick()
+
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "0/2 trials  0 epochs  2:00  trial 0: epoch 1 of 2, running for 2:00"
+    assert lines[-1].endswith("running for 20:00")
+
+
 def test_in_a_terminal_running_trials_stand_in_a_table_under_the_best_so_far(search: Search) -> None:
     output = io.StringIO()
     console = Console(file=output, width=120, force_terminal=True, color_system=None)
