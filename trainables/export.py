@@ -16,9 +16,8 @@ from trainables.data.views import storage_size
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
-from trainables.model.weights import load_weights
+from trainables.model.weights import choose_weights, load_weights
 from trainables.settings import StudySettings
-from trainables.sharing.study_data import find_weights
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime
 
@@ -53,9 +52,14 @@ def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudyS
     backbone = find_backbone(trial.backbone)
     regime = load_regime(trial.regime)
     module = make_backbone(backbone, image_size=settings.image_size, pooling=trial.head_pooling)
-    load_weights(
-        module, find_weights(backbone, settings.weights, seed=settings.seed, pretrained=regime.pretrained)
+    weights = choose_weights(
+        backbone,
+        settings.backbone_weights,
+        settings.weights,
+        seed=settings.seed,
+        pretrained=regime.pretrained,
     )
+    load_weights(module, weights)
     head = regime.make_head(
         trial,
         in_features=num_features(module),
