@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from trainables.batch_groups import batch_group
 from trainables.config import TrialConfig, config_as_dict
 from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
+from trainables.model.weights import fetch_weights, is_here
 from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 from trainables.training.planned_epochs import planned_shares
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             print_plan(plan, console)
             return 0
+        plan = fetch_all_weights(plan)
         manifest, left_out = read_images(plan)
         check_workers(config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, left_out)
@@ -76,6 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def say(text: str) -> None:
     """Print as it is, on one line: a terminal wraps by itself."""
     console.print(text, soft_wrap=True)
+
+
+def fetch_all_weights(plan: Plan) -> Plan:
+    """Download the weights that are not here yet: once, and before any trial depends on them."""
+    fetched = []
+    for source in plan.weights:
+        if not is_here(source):
+            say(f"downloading the weights of {source.backbone}: {source.location}")
+        fetched.append(fetch_weights(source))
+    return replace(plan, weights=tuple(fetched))
 
 
 def read_images(plan: Plan) -> tuple[Manifest, str]:
@@ -140,6 +152,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
         "data": data,
+        "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
             plan.config.warm_start,
             runs_dir=plan.config.runs_dir,
@@ -229,6 +242,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         study_directory=str(study.directory),
         classes=tuple(study.info["data"]["classes"]),
         weights=config.weights,
+        backbone_weights=plan.weights,
         image_size=plan.image_size,
         seed=config.seed,
         metric=config.metrics[0],

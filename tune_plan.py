@@ -15,13 +15,14 @@ from cluster.resources import Resources, check_resources, unasked_resources
 from cluster.searchers import check_searcher
 from cluster.space_probe import find_choices, sample_configs
 from cluster.study import StudyConfig
+from cluster.study_directory import recorded_weights
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
 from trainables.config import make_trial_config
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import locate_weights
+from trainables.model.weights import WeightsSource, locate_weights
 from trainables.sharing.agreement import Agreement, find_agreement
 from trainables.training.metrics import check_metrics
 
@@ -33,6 +34,9 @@ class Plan:
     config: StudyConfig
     space: SearchSpace
     backbones: tuple[Backbone, ...]
+    weights: tuple[WeightsSource, ...]
+    """Of each backbone. Those on the hub may not be downloaded yet."""
+
     listing: ImageListing
     resources: Resources
     facts: DataFacts
@@ -77,15 +81,15 @@ def make_plan(config: StudyConfig) -> Plan:
     """
     check_metrics(config.metrics)
     space = load_space(config.space)
-    backbones = tuple(find_backbone(name) for name in config.backbones or space.backbones)
+    # Two names of one row are one backbone.
+    backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
     if config.address:
         resources = unasked_resources(config)
     else:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
     listing = find_images(config.data, cache_dir=config.cache_dir)
-    for backbone in backbones:
-        locate_weights(backbone, config.weights, seed=config.seed)
+    weights = _locate_all(backbones, config)
     splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
@@ -97,6 +101,7 @@ def make_plan(config: StudyConfig) -> Plan:
         config=config,
         space=space,
         backbones=backbones,
+        weights=weights,
         listing=listing,
         resources=resources,
         facts=facts,
@@ -142,6 +147,15 @@ def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[in
             f"{flag} {workers}: there are only {num_val} validation images, and each worker needs one; "
             "pass a smaller number, or more images"
         )
+
+
+def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[WeightsSource, ...]:
+    """Each backbone's weights: for a study that exists, those that it began with."""
+    recorded = {name: WeightsSource(**source) for name, source in recorded_weights(config.directory).items()}
+    return tuple(
+        locate_weights(backbone, config.weights, seed=config.seed, recorded=recorded.get(backbone.name))
+        for backbone in backbones
+    )
 
 
 def print_plan(plan: Plan, console: Console) -> None:

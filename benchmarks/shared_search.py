@@ -38,6 +38,8 @@ from trainables.batch_groups import batch_group
 from trainables.config import make_trial_config
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
+from trainables.model.backbones import find_backbone
+from trainables.model.weights import locate_weights
 from trainables.settings import StudySettings
 from trainables.sharing.agreement import find_agreement
 from trainables.sharing.preparation import prepare_images
@@ -125,6 +127,7 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         study_directory=str(study.directory),
         classes=classes,
         weights="auto",
+        backbone_weights=(locate_weights(find_backbone("lite0"), "auto"),),
         image_size=flags.image_size,
         seed=task.seed,
         metric=METRIC,

@@ -80,6 +80,17 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     return Study(directory=directory, info=info, records=records, lock=lock, resumed=resumed)
 
 
+def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
+    """Where the study's backbones have their weights from, by backbone; empty before its first run."""
+    path = directory / "study.json"
+    if not path.exists():
+        return {}
+    recorded: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")).get(
+        "backbone_weights", {}
+    )
+    return recorded
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a file that others read: they see the old one or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -124,13 +135,24 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
         changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
+    weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
+    changes += [
+        f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"
+        for name, source in weights_now.items()
+        if name in weights_before and weights_before[name]["digest"] != source["digest"]
+    ]
     if changes:
         raise ValueError(
             f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
             "Set them back to continue it, or start another one with --study NAME"
         )
     kept = {name: old[name] for name in ("created", "warm_start") if old.get(name)}
-    return old | new | kept | {"status": "running"}
+    weights = {"backbone_weights": weights_before | weights_now}  # those of a narrower search stay known
+    return old | new | kept | weights | {"status": "running"}
+
+
+def _weights_line(source: Mapping[str, Any]) -> str:
+    return f"{source['kind']} {source['location']}, sha256 {source['digest'][:12]}"
 
 
 def _data_line(data: Mapping[str, Any]) -> str:

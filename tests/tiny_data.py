@@ -10,6 +10,8 @@ from PIL import Image
 
 from trainables.data.datasets import find_images
 from trainables.data.views import Fit
+from trainables.model.backbones import BACKBONES
+from trainables.model.weights import locate_weights
 from trainables.settings import StudySettings
 from trainables.sharing.preparation import prepare_images
 
@@ -46,10 +48,12 @@ def make_settings(
         refuse_bad=True,
     )
     manifest.write_csv(study / "data.csv")
+    packaged = [row for row in BACKBONES.values() if row.package]
     settings: dict[str, Any] = {
         "study_directory": str(study),
         "classes": manifest.classes,
         "weights": "auto",
+        "backbone_weights": tuple(locate_weights(row, "auto") for row in packaged),
         "image_size": image_size,
         "seed": 0,
         "metric": "val_accuracy",

@@ -16,9 +16,9 @@ from trainables.data.views import storage_size
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
-from trainables.model.weights import load_weights
+from trainables.model.weights import choose_weights, load_weights
+from trainables.proof import check_predictions
 from trainables.settings import StudySettings
-from trainables.sharing.study_data import find_weights
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime
 
@@ -53,9 +53,14 @@ def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudyS
     backbone = find_backbone(trial.backbone)
     regime = load_regime(trial.regime)
     module = make_backbone(backbone, image_size=settings.image_size, pooling=trial.head_pooling)
-    load_weights(
-        module, find_weights(backbone, settings.weights, seed=settings.seed, pretrained=regime.pretrained)
+    weights = choose_weights(
+        backbone,
+        settings.backbone_weights,
+        settings.weights,
+        seed=settings.seed,
+        pretrained=regime.pretrained,
     )
+    load_weights(module, weights)
     head = regime.make_head(
         trial,
         in_features=num_features(module),
@@ -79,9 +84,11 @@ def export_classifier(
     """Write classifier.pt2 and export.json to `target`; `about` goes into the card as it is.
 
     The program takes float32 images [N, 3, size, size] in [0, 1], N free, and gives probabilities [N, C].
+    Before anything is written, it must predict for validation images what the trial predicted for them.
 
     Raises:
-        ValueError: the trial's weights are gone, or the program computes something else than the classifier.
+        ValueError: the trial's weights are gone, or the program computes something else than the classifier
+            or the trial.
     """
     classifier = load_classifier(directory, config, settings)
     module = _Probabilities(classifier).eval()
@@ -94,11 +101,20 @@ def export_classifier(
         difference = float((program.module()(example[:1]) - module(example[:1])).abs().max())
     if difference > TOLERANCE:
         raise ValueError(f"the exported program differs from the classifier by {difference:.1e}")
+    trial = make_trial_config(config)
+    fit = find_backbone(trial.backbone).fit
+    check_predictions(
+        program.module(),
+        directory,
+        trial,
+        settings,
+        fit=fit,
+        memorises=load_regime(trial.regime).memorises,
+    )
     target.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
         torch.export.save(program, target / PROGRAM)
-    fit = find_backbone(str(config["backbone"])).fit
     card = {
         "classes": list(settings.classes),
         "image_size": size,

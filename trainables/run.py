@@ -25,11 +25,12 @@ from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
+from trainables.model.weights import choose_weights
 from trainables.run_inputs import make_inputs
 from trainables.settings import StudySettings
 from trainables.sharing.backbone_pool import borrow_backbone
 from trainables.sharing.parts import oversampled
-from trainables.sharing.study_data import find_weights, load_parts
+from trainables.sharing.study_data import load_parts
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience
 from trainables.training.head_batch import HeadEpoch
@@ -70,8 +71,12 @@ class TrialRun:
             raise ValueError(f"batch_size {config.batch_size} cannot be shared by {self.team.size} workers")
         self.backbone = find_backbone(config.backbone)
         self.regime = load_regime(config.regime)
-        self.weights = find_weights(
-            self.backbone, settings.weights, seed=settings.seed, pretrained=self.regime.pretrained
+        self.weights = choose_weights(
+            self.backbone,
+            settings.backbone_weights,
+            settings.weights,
+            seed=settings.seed,
+            pretrained=self.regime.pretrained,
         )
         self.parts = load_parts(settings, self.backbone.fit, self.device)
         if config.minority_policy:

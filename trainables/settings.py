@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainables.model.weights import WeightsSource
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
@@ -35,6 +37,9 @@ class StudySettings:
     """CPU threads of one trial's process."""
 
     use_gpu: bool
+    backbone_weights: tuple[WeightsSource, ...] = ()
+    """Those of all backbones, located by the driver: workers and the export use exactly them."""
+
     data_source: str = ""
     """URL of the bucket whose copies data.csv lists; each node makes its own. Empty: no bucket."""
 
@@ -67,4 +72,8 @@ def make_study_settings(values: Mapping[str, Any]) -> StudySettings:
     frozen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
-    return StudySettings(**frozen)
+    sources = tuple(
+        source if isinstance(source, WeightsSource) else WeightsSource(**source)
+        for source in frozen.pop("backbone_weights", ())
+    )
+    return StudySettings(**frozen, backbone_weights=sources)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import subprocess
 import sys
-import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainables.model import downloads, weights
+from tests.stand_in_hub import point_at
+from trainables.model import weights
 from trainables.model.backbones import BACKBONES, find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head
 from trainables.model.networks import make_backbone
-from trainables.model.weights import WeightsSource, load_weights, locate_weights, random_weights
+from trainables.model.weights import (
+    WeightsSource,
+    fetch_weights,
+    load_weights,
+    locate_weights,
+    random_weights,
+)
 
 ROW = find_backbone("resnet18")
 PACKAGED = [row.name for row in BACKBONES.values() if row.package]
 
 
 @pytest.fixture
-def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(weights, "_hub_revision", lambda *_: None)
+def without_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "no cache")
 
 
 def state_of(seed: int) -> dict[str, torch.Tensor]:
@@ -166,26 +173,6 @@ def test_without_weights_or_network_the_message_says_in_one_line_what_to_pass() 
     assert all(way in message for way in ("lite0", "--weights random", "--weights PATH"))
 
 
-def test_a_hub_that_does_not_answer_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.1)
-
-    over, answered = threading.Event(), threading.Event()
-
-    def never_answer(*_: object, **__: object) -> None:
-        over.wait(60)
-        answered.set()
-        raise TimeoutError
-
-    monkeypatch.setattr("urllib.request.urlopen", never_answer)
-
-    revision = weights._hub_revision("https://hub.invalid", ROW)
-    was_answered = answered.is_set()
-    over.set()
-
-    assert revision is None
-    assert not was_answered
-
-
 def test_weights_in_the_local_hub_cache_are_found_with_their_revision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +188,7 @@ def test_weights_in_the_local_hub_cache_are_found_with_their_revision(
 
     assert (source.kind, source.revision) == ("hub", "abc123")
     assert source.identity == "hub:timm/resnet18.a1_in1k@abc123"
+    assert same(loaded(source), state_of(1))
 
 
 @pytest.mark.parametrize("place", ["nowhere.pth", "empty"])
@@ -216,6 +204,57 @@ def test_an_unknown_backbone_is_refused_with_what_comes_nearest() -> None:
         find_backbone("rsnet50")
     with pytest.raises(ValueError, match="no backbone"):
         find_backbone("resnet26.no_such_tag")
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in BACKBONES.values() if row.timm_name], ids=lambda row: row.name
+)
+def test_a_row_asked_for_by_its_timm_name_has_all_of_the_row(name: str) -> None:
+    row = BACKBONES[name]
+
+    found = find_backbone(row.timm_name)
+
+    assert replace(found, name=row.name, without=row.without) == row
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_weights_are_found_by_the_timm_name_with_and_without_its_tag(name: str) -> None:
+    timm_name = find_backbone(name).timm_name
+
+    found = [find_backbone(timm_name), find_backbone(timm_name.partition(".")[0])]
+
+    assert [row.name for row in found] == [name, name]
+    assert locate_weights(found[1], "auto").kind == "package"
+
+
+def test_a_tag_that_is_no_row_has_the_size_limits_of_its_architecture() -> None:
+    large = find_backbone("inception_v3.gluon_in1k")
+
+    assert (large.smallest, large.timm_name) == (75, "inception_v3.gluon_in1k")
+
+
+def test_downloaded_weights_are_never_unpickled_by_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = pickle.dumps("anything that unpickling could run")
+    digest = hashlib.sha256(content).hexdigest()
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / f"net-{digest[:8]}.pth").write_bytes(content)
+    (folder / "net-00000000.pth").write_bytes(content)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("unpickled"))
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("unpickled"))
+
+    good = WeightsSource(
+        kind="url", backbone="alexnet", location=f"{folder.as_uri()}/net-{digest[:8]}.pth", identity=""
+    )
+    other = replace(good, location=f"{folder.as_uri()}/net-00000000.pth")
+
+    assert fetch_weights(good).digest == digest
+    with pytest.raises(OSError, match="could not be downloaded: invalid hash"):
+        fetch_weights(other)
+    assert [path.name for path in (tmp_path / "hub/checkpoints").iterdir()] == [f"net-{digest[:8]}.pth"]
 
 
 def test_any_timm_model_is_a_backbone() -> None:

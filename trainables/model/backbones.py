@@ -33,7 +33,10 @@ class Backbone:
     """Python package that ships the weights."""
 
     weights_url: str = ""
-    """Where the weights are, if not on timm's hub."""
+    """Where the weights are, if not on the model hub."""
+
+    hub_repository: str = ""
+    """Where the weights are on the model hub, if not under timm/ by the timm name."""
 
     image_size: int = 224
     """Pixels a side of the images it was trained on."""
@@ -52,6 +55,11 @@ class Backbone:
         """What the output depends on beside weights and image; a part of cache keys."""
         own = ":".join((f"own/{self.own}", *self.options)) if self.own else self.timm_name
         return " without ".join((own, *self.without))
+
+    @property
+    def repository(self) -> str:
+        """The weights' repository on the model hub."""
+        return self.hub_repository or f"timm/{self.timm_name}"
 
     @property
     def pretrained(self) -> bool:
@@ -147,9 +155,11 @@ def names() -> list[str]:
 
 
 def find_backbone(name: str) -> Backbone:
-    """A row of the table, or any other timm model by its own name.
+    """A row of the table, by its own name or by its timm name, or any other timm model.
 
-    A row with choices takes them behind colons: hyper_resnet:v2:50:max.
+    Whatever name a row is asked for by, it has its package, URL, image size and so on. Another timm model
+    whose architecture is in the table has that row's limits on the image's size. A row with choices takes
+    them behind colons: hyper_resnet:v2:50:max.
 
     Raises:
         ValueError: neither; the message names what comes nearest.
@@ -159,9 +169,9 @@ def find_backbone(name: str) -> Backbone:
         return _with_options(BACKBONES[base], name, tuple(options))
     if name in BACKBONES:
         return BACKBONES[name]
-    for row in BACKBONES.values():
-        if row.timm_name and row.timm_name == name:
-            return row
+    row = _row_of_timm_name(name)
+    if row is not None:
+        return row
     import timm
 
     architecture, _, tag = name.partition(".")
@@ -169,12 +179,23 @@ def find_backbone(name: str) -> Backbone:
         raise ValueError(f"no backbone {name!r}; {_nearest(name)}")
     config = timm.get_pretrained_cfg(name)
     timm_name = f"{architecture}.{config.tag}" if config.tag else architecture
+    row = _row_of_timm_name(timm_name)  # the tag that timm chooses may be the row's
+    if row is not None:
+        return row
+    relative = next((row for row in BACKBONES.values() if row.timm_name.split(".")[0] == architecture), None)
     return Backbone(
         name=name,
         timm_name=timm_name,
+        hub_repository=config.hf_hub_id or "",
         image_size=config.input_size[-1],
+        patch=relative.patch if relative else 1,
+        smallest=relative.smallest if relative else 32,
         fit="squash" if config.crop_mode == "squash" or "_bit." in timm_name else "crop",
     )
+
+
+def _row_of_timm_name(name: str) -> Backbone | None:
+    return next((row for row in BACKBONES.values() if row.timm_name and row.timm_name == name), None)
 
 
 def _with_options(row: Backbone, name: str, options: tuple[str, ...]) -> Backbone:

@@ -1,4 +1,4 @@
-"""What the trials of a study share in one process: images, labels, weights, and the activation cache."""
+"""What the trials of a study share in one process: images, labels, and the activation cache."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from trainables.accelerator import GIGABYTE
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
-from trainables.model.backbones import Backbone
-from trainables.model.weights import WeightsSource, locate_weights, random_weights
 from trainables.settings import StudySettings
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
@@ -70,9 +68,3 @@ def open_cache(directory: str, gigabytes: float) -> ActivationCache | None:
 @lru_cache(maxsize=1)
 def open_cost_model(directory: str) -> CostModel:
     return CostModel(Path(directory) / "activations")
-
-
-@lru_cache(maxsize=32)
-def find_weights(backbone: Backbone, weights: str, *, seed: int, pretrained: bool) -> WeightsSource:
-    """The backbone's weights; untrained ones, drawn from the study's seed, where the regime wants them."""
-    return locate_weights(backbone, weights, seed=seed) if pretrained else random_weights(backbone, seed)

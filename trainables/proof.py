@@ -1,0 +1,96 @@
+"""Proves an exported program: on validation images it must predict what the trial itself predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.assembly import make_view
+from trainables.config import TrialConfig
+from trainables.data.views import Fit
+from trainables.predictions import load_predictions
+from trainables.settings import StudySettings
+from trainables.sharing.study_data import load_parts
+
+NUM_IMAGES = 64
+"""Validation images that are compared, drawn by the study's seed; all of them where there are fewer."""
+
+BATCH = 16
+
+TOLERANCE_CPU = 0.02
+"""Largest difference of a probability where the trial computed in single precision; its frozen part's output
+may have been rounded to float16."""
+
+TOLERANCE_GPU = 0.1
+"""The same where the trial computed in bfloat16, which keeps 8 bits of a number."""
+
+NEIGHBOUR_SHARE = 0.9
+"""Share of equal labels that is asked of nearest neighbours: rounding may bring another one nearest, which
+changes a probability by whole votes."""
+
+
+def check_predictions(
+    program: Callable[[Tensor], Tensor],
+    directory: Path,
+    config: TrialConfig,
+    settings: StudySettings,
+    *,
+    fit: Fit,
+    memorises: bool,
+) -> None:
+    """Compare the program with the trial's own predictions, on images as the trial saw them.
+
+    Args:
+        program: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes].
+        memorises: the head is nearest neighbours.
+
+    Raises:
+        ValueError: it predicts something else; the message has both figures.
+    """
+    ids, stored = load_predictions(directory)
+    part = load_parts(settings, fit, torch.device("cpu"))["val"]
+    view = make_view(config, settings, fit=fit, is_train=False)
+    position = {int(number): at for at, number in enumerate(part.ids)}
+    if not set(ids.tolist()) <= set(position):
+        raise ValueError(f"{directory}: the predictions are of other images than the study's")
+    rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
+    positions = np.array([position[int(number)] for number in ids[rows]])
+    chunks = []
+    with torch.inference_mode():
+        for start in range(0, len(positions), BATCH):
+            chosen = positions[start : start + BATCH]
+            images = view.images(part, chosen, epoch=0, device=torch.device("cpu"))
+            chunks.append(program(images).float().numpy())
+    tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
+    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, memorises=memorises)
+
+
+def compare(
+    found: NDArray[np.float32], stored: NDArray[np.float32], *, tolerance: float, memorises: bool
+) -> None:
+    """Refuse probabilities [N, classes] that are not the stored ones.
+
+    Where the two likeliest classes are closer than the tolerance, either may come first.
+
+    Raises:
+        ValueError: labels or probabilities differ.
+    """
+    ordered = np.sort(stored, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > tolerance if stored.shape[1] > 1 else np.ones(len(stored), bool)
+    others = int(((found.argmax(axis=1) != stored.argmax(axis=1)) & clear).sum())
+    difference = float(np.abs(found - stored).max())
+    if memorises:
+        fits = others <= (1 - NEIGHBOUR_SHARE) * len(stored)
+    else:
+        fits = others == 0 and difference <= tolerance
+    if not fits:
+        raise ValueError(
+            f"the exported program does not predict what the trial did: {others} of {len(stored)} validation "
+            f"images get another label, and a probability differs by {difference:.3f} (at most {tolerance:g} "
+            "is taken for rounding); the trial's weights, or those of its backbone, were changed since"
+        )
