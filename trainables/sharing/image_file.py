@@ -69,10 +69,10 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         _check(descriptor, layout)
-    except DamagedFile:
+    except (DamagedFile, OSError):
         os.close(descriptor)
         raise
     shape = (layout.count, layout.size, layout.size, 3)
