@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 from cluster.search import Search
 from cluster.study_directory import Study
+
+logger = logging.getLogger("unfreeze")
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 WEIGHTS = "model.pt"
@@ -41,6 +45,7 @@ class Cleaner:
         self._study, self._search = study, search
         self._limit, self._weights_limit = predictions_bytes, weights_bytes
         self._sizes: dict[int, int] = {}
+        self._left: set[Path] = set()
         self._with_weights: set[int] = set()
 
     def clean_all(self) -> None:
@@ -52,7 +57,11 @@ class Cleaner:
         self._keep_finalists(ended)
 
     def clean(self, number: int) -> None:
-        """A trial has ended."""
+        """A trial has ended.
+
+        A file that cannot be removed now, since the share does not answer, is tried again with the next trial
+        and at last by `clean_all`: the search does not end for it.
+        """
         self._remove(number, *CHECKPOINTS)
         self._note_predictions(number)
         self._keep_finalists([number])
@@ -81,9 +90,14 @@ class Cleaner:
 
     def _note_predictions(self, number: int) -> None:
         path = self._study.trial_directory(number) / PREDICTIONS
-        if path.exists():
+        try:
             self._sizes[number] = path.stat().st_size
-            self._keep_budget()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            logger.warning("the size of %s is unknown: %s", path, error.strerror)
+            return
+        self._keep_budget()
 
     def _keep_budget(self) -> None:
         if sum(self._sizes.values()) <= self._limit:
@@ -95,5 +109,12 @@ class Cleaner:
             del self._sizes[worst]
 
     def _remove(self, number: int, *names: str) -> None:
-        for name in names:
-            (self._study.trial_directory(number) / name).unlink(missing_ok=True)
+        paths = {self._study.trial_directory(number) / name for name in names}
+        for path in paths | self._left:
+            try:
+                path.unlink(missing_ok=True)
+                self._left.discard(path)
+            except OSError as error:
+                if path not in self._left:
+                    logger.warning("%s is not removed yet: %s", path, error.strerror)
+                self._left.add(path)

@@ -55,9 +55,11 @@ class LeaseError:
 
     message: str
     transient: bool
-    """The worker or its node died: the trial itself may be fine, so it is tried again."""
+    """The worker, its node, its accelerator or its storage failed, and the trial itself may be fine: it is
+    tried again."""
     reason: str = "bug"
-    """The trial's reason if it is given up: bug | out of memory; or DISK_FULL, and it is not given up."""
+    """The trial's reason if it is given up: bug | out of memory | data | accelerator; or DISK_FULL, and it is
+    not given up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,13 +203,23 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
         with Path(trial.pickled_error_file).open("rb") as file:
             raised = cloudpickle.load(file)
     if isinstance(raised, RayTaskError):
-        if isinstance(raised.cause, OSError) and raised.cause.errno == errno.ENOSPC:
-            return LeaseError(message=str(raised.cause.strerror), transient=True, reason=DISK_FULL)
-        return LeaseError(message=str(raised), transient=False)
+        return _describe_raised(raised)
     text = str(raised) if raised else _error_text(trial)
     # Ray kills the hungriest worker of a node that runs out of memory, and says so in the message only.
     starved = isinstance(raised, OutOfMemoryError) or "running low on memory" in text
     return LeaseError(message=text, transient=True, reason="out of memory" if starved else "bug")
+
+
+def _describe_raised(raised: RayTaskError) -> LeaseError:
+    """What the trainable's code raised; an exception with `interrupts_lease` says nothing about the trial."""
+    cause = raised.cause
+    reason = getattr(cause, "interrupts_lease", None)
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        reason = DISK_FULL
+    if reason is None:
+        return LeaseError(message=str(raised), transient=False)
+    message = cause.strerror if isinstance(cause, OSError) else None
+    return LeaseError(message=message or str(cause), transient=True, reason=reason)
 
 
 def _error_text(trial: TuneTrial) -> str:

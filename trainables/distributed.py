@@ -5,12 +5,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import train, tune
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.integration.ray_train import TuneReportCallback
+
+if TYPE_CHECKING:
+    from trainables.training.team import Team
 
 WORKER_SHARE = 0.9
 """Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
@@ -20,7 +24,8 @@ core each), wherever Ray starts them. On two nodes of one core each a trial of t
 def distributed_trial(config: dict[str, Any]) -> None:
     """Train the one study trial of a lease on `workers` processes; rank 0's reports reach the search.
 
-    A worker's error ends all of them; it is reported as the trial's outcome.
+    A worker's error ends all of them. It is reported as the trial's outcome, unless it says nothing about the
+    trial: then it ends the lease, and the search tries the trial again.
     """
     settings, lease = config["settings"], config["leases"][0]
     name = f"trial-{lease['trial']}-attempt-{lease['attempt']}"
@@ -42,6 +47,13 @@ def distributed_trial(config: dict[str, Any]) -> None:
         tune.report({"reports": [failure_report(lease, error)]})
 
 
+class WorkersLost(RuntimeError):
+    """Workers of a trial ended without an error of their own, with their node or by a signal."""
+
+    interrupts_lease = "bug"
+    """For the search: the trial is tried again elsewhere, and this is its reason if it is given up."""
+
+
 def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
     """What one worker reserves: a little less than it takes, for the leading process."""
     cpus = settings["cpus_per_worker"] * WORKER_SHARE
@@ -50,10 +62,25 @@ def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
 
 
 def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    """The outcome of a trial whose workers failed, with the reason read off the first cause."""
-    text = "".join(traceback.format_exception(error))
-    reasons = {"Diverged": "diverged", "OutOfMemoryError": "out of memory", "MemoryError": "out of memory"}
-    reason = next((reason for name, reason in reasons.items() if name in text), "bug")
+    """The outcome of a trial whose workers failed; the error of one of them often makes others fail, too.
+
+    Raises:
+        Exception: one that interrupts the lease: a worker's own, or WorkersLost.
+    """
+    from trainables.lease import reason_of
+
+    causes = causes_of(error)
+    reasons = [reason_of(cause) for cause in causes]
+    reason = next((reason for reason in reasons if reason in ("diverged", "out of memory")), None)
+    if reason is None:
+        for cause in causes:
+            if hasattr(cause, "interrupts_lease"):
+                raise cause
+        if not causes:
+            raise WorkersLost(
+                f"the trial's workers were lost: {str(error).strip().splitlines()[-1]}"
+            ) from error
+        reason = reasons[0]
     return {
         "trial": lease["trial"],
         "attempt": lease["attempt"],
@@ -61,17 +88,37 @@ def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]
         "metrics": {},
         "outcome": "failed",
         "reason": reason,
-        "traceback": text,
+        "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def causes_of(error: Exception) -> list[Exception]:
+    """The exceptions that the trial's own code raised in the workers, by rank; none where a worker died."""
+    failures = getattr(error, "worker_failures", {})
+    raised = [failures[rank] for rank in sorted(failures)]
+    return [one._base_exc for one in raised if isinstance(one, UserExceptionWithTraceback)]
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
-    import torch
-    from torch import Tensor, distributed
+    from trainables.lease import raise_interruption, start_lease
+
+    team = join_team()
+    for run in start_lease(config, team=team):
+        while not run.finished:
+            try:
+                reports = run.advance()
+            except Exception as error:  # it ends this worker, and Ray Train then ends the others
+                raise_interruption(error)
+                raise
+            train.report({"reports": reports})
+
+
+def join_team() -> Team:
+    """This process's place among the workers of torch's process group."""
+    from torch import Tensor, distributed, nn
     from torch.nn.parallel import DistributedDataParallel
 
-    from trainables.lease import start_lease
     from trainables.training.team import Team
 
     def reduce(tensor: Tensor) -> Tensor:
@@ -79,11 +126,13 @@ def train_on_worker(config: dict[str, Any]) -> None:
         distributed.all_reduce(total)
         return total
 
-    def wrap(module: torch.nn.Module) -> torch.nn.Module:
+    def broadcast(value: Any) -> Any:
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wrap(module: nn.Module) -> nn.Module:
         return DistributedDataParallel(module)
 
-    context = train.get_context()
-    team = Team(rank=context.get_world_rank(), size=context.get_world_size(), reduce=reduce, wrap=wrap)
-    for run in start_lease(config, team=team):
-        while not run.finished:
-            train.report({"reports": run.advance()})
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    return Team(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from trainables.accelerator import limit_memory
 from trainables.batch_groups import batch_group
+from trainables.device_faults import DeviceFault, find_device_fault
 from trainables.limits import OutsideLimits, check_limits
 from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
-from trainables.run_state import continue_from, state_of
+from trainables.run_state import continue_from, keep_training, state_of, undo_training
 from trainables.settings import StudySettings, make_study_settings
-from trainables.training.checkpoints import (
-    Superseded,
-    begin_attempt,
-    load_checkpoint,
-    save_checkpoint,
-    save_state,
-)
-from trainables.training.full_disk import DiskFull, write_patiently
+from trainables.storage_faults import StorageFault, as_storage_fault, find_fault, wait_out_faults
+from trainables.training import checkpoints
+from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
-from trainables.training.memory import is_out_of_memory
+from trainables.training.memory import is_out_of_memory, release_memory
 from trainables.training.team import Team
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 10.0
 """A checkpoint is due after so much work: a killed worker costs no more, and a short trial writes none."""
@@ -86,7 +85,8 @@ class LeasedRun:
         if not self.finished:
             assert self.run is not None
             reports.append(self.run.run_epoch(trained))
-            self._save(self.run)
+            run = self.run
+            self.team.decide(lambda: self._save(run))  # all end where the first one must not write any more
             self.finished = self._is_over(self.run)
         return reports
 
@@ -96,9 +96,8 @@ class LeasedRun:
         except Superseded:  # a newer attempt has the trial, and whatever this one says is ignored
             self.finished = True
             return []
-        except DiskFull:  # the worker ends, and the search with it: the trial goes on in the next run
-            raise
-        except Exception as error:
+        except Exception as error:  # the trial's outcome, unless it says nothing about the trial
+            raise_interruption(error)
             self.finished = True
             report = self._end("failed", reason=reason_of(error), error=error)
             self._release()
@@ -133,11 +132,11 @@ class LeasedRun:
             image_size=self.settings.image_size,
             max_params=self.settings.max_params,
             max_latency_ms=self.settings.max_latency_ms,
+            team=self.team,
         )
-        if self.team.rank == 0:
-            directory, attempt = self.run.directory, self.run.attempt
-            write_patiently(lambda: begin_attempt(directory, attempt))
-        state = load_checkpoint(self.run.directory) if self.run.attempt > 1 else None
+        directory, attempt = self.run.directory, self.run.attempt
+        # Only the first worker's node may see the newest checkpoint: what it read is what all go on from.
+        state = self.team.decide(lambda: wait_out_faults(lambda: take_over(directory, attempt)))
         if state is not None:
             continue_from(self.run, state)
         lacking = [record for record in self.run.records if record["epoch"] > self.lease["done_epochs"]]
@@ -145,15 +144,13 @@ class LeasedRun:
 
     def _save(self, run: TrialRun) -> None:
         """Write what must outlive this worker: a checkpoint now and then, the result at the end."""
-        if self.team.rank != 0:
-            return
         if run.finished:
-            write_patiently(lambda: save_result(run))
+            wait_out_faults(lambda: save_result(run))
         elif (
             run.epoch in self.lease.get("checkpoint_epochs", ())  # the scheduler may pause it here
             or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         ):
-            write_patiently(lambda: save_checkpoint(run.directory, state_of(run), attempt=run.attempt))
+            wait_out_faults(lambda: save_checkpoint(run.directory, state_of(run), attempt=run.attempt))
             self._saved_at = time.monotonic()
 
     def _end(
@@ -186,13 +183,42 @@ def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[
 
 
 def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
-    """An epoch of heads of one lockstep key; an error of all of them is the outcome of each."""
-    trained: Sequence[TrainResult | Exception]
+    """An epoch of heads of one lockstep key; an error of all of them is the outcome of each.
+
+    Where memory does not suffice for all at once, each trains by itself; and where not even for one, as any
+    other trial does, in parts of a batch.
+    """
+    trained = _train_heads(runs)
+    if trained is None and len(runs) > 1:
+        return [report for run in runs for report in step_in_lockstep([run])]
+    results = [None] * len(runs) if trained is None else trained
+    return [report for run, result in zip(runs, results, strict=True) for report in run.step(result)]
+
+
+def _train_heads(runs: Sequence[LeasedRun]) -> Sequence[TrainResult | Exception] | None:
+    """What came of each head's epoch; None where memory did not suffice: they are as before."""
+    heads = [run.run for run in runs if run.run is not None]
+    kept = [keep_training(head) for head in heads]
     try:
-        trained = train_heads([run.run.head_epoch() for run in runs if run.run is not None])
-    except Exception as error:
-        trained = [error] * len(runs)
-    return [report for run, result in zip(runs, trained, strict=True) for report in run.step(result)]
+        return train_heads([head.head_epoch() for head in heads])
+    except Exception as error:  # raised again in each trial's own step, whose outcome it becomes
+        if not is_out_of_memory(error):
+            return [error] * len(runs)
+        logger.warning("out of memory with %d heads at once", len(heads))
+    release_memory()  # only here, where the error no longer holds the frames and their tensors
+    for head, state in zip(heads, kept, strict=True):
+        undo_training(head, state)
+    return None
+
+
+def take_over(directory: Path, attempt: int) -> dict[str, Any] | None:
+    """Fence off the attempts before this one, and read the checkpoint that they left, if any.
+
+    Raises:
+        Superseded: a newer attempt has begun.
+    """
+    begin_attempt(directory, attempt)
+    return load_checkpoint(directory) if attempt > 1 else None
 
 
 def save_result(run: TrialRun) -> None:
@@ -206,18 +232,28 @@ def save_result(run: TrialRun) -> None:
         "value": best.value,
         "num_train": len(run.parts["train"]),
     }
-    save_state(run.directory / "model.pt", content)
     part, shown = run.parts["val"], run.validated
-    target = run.directory / "predictions.npz"
-    aside = run.directory / ".predictions.npz"
-    with aside.open("wb") as file:
-        np.savez(
-            file,
-            ids=part.ids[shown],
-            labels=part.labels.cpu().numpy()[shown],
-            probabilities=best.probabilities.numpy(),
-        )
-    aside.replace(target)
+    predictions = {
+        "ids": part.ids[shown],
+        "labels": part.labels.cpu().numpy()[shown],
+        "probabilities": best.probabilities.numpy(),
+    }
+    checkpoints.save_result(run.directory, model=content, predictions=predictions, attempt=run.attempt)
+
+
+def raise_interruption(error: Exception) -> None:
+    """Raise what ends the worker and the lease, if that and not the trial is behind the error; else return.
+
+    Raises:
+        DeviceFault: the accelerator is of no more use to this process.
+        StorageFault: a disk or a share has a fault that passes.
+    """
+    if isinstance(error, DeviceFault | StorageFault):
+        raise error
+    if (device_fault := find_device_fault(error)) is not None:
+        raise device_fault from error
+    if (storage_fault := find_fault(error)) is not None:
+        raise as_storage_fault(storage_fault) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import time
 import torch
 
 from trainables.model.classifier import Classifier
+from trainables.training.team import Team
 
 WARM_UPS = 3
 REPEATS = 10
@@ -15,16 +16,28 @@ REPEATS = 10
 class OutsideLimits(Exception):
     """The configuration is not one the user would take, however well it does."""
 
-    def __init__(self, reason: str, *, excess: float) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, excess: float) -> None:
+        super().__init__(reason, excess)
         self.excess = excess
         """How far beyond the limit, as a share of it."""
 
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 def check_limits(
-    classifier: Classifier, *, image_size: int, max_params: int | None, max_latency_ms: float | None
+    classifier: Classifier,
+    *,
+    image_size: int,
+    max_params: int | None,
+    max_latency_ms: float | None,
+    team: Team | None = None,
 ) -> None:
-    """Before the first epoch.
+    """Check a classifier before its first epoch.
+
+    Args:
+        team: the workers that train it together; the first one measures for all, since two that measured
+            for themselves could decide differently, and the one that goes on would wait for the other.
 
     Raises:
         OutsideLimits: it has more parameters, or takes longer for one image.
@@ -33,7 +46,7 @@ def check_limits(
         params, _ = classifier.num_parameters()
         _check(params, max_params, f"{params:,} parameters, --max-params is {max_params:,}")
     if max_latency_ms is not None:
-        latency = measure_latency_ms(classifier, image_size=image_size)
+        latency = (team or Team()).decide(lambda: measure_latency_ms(classifier, image_size=image_size))
         _check(latency, max_latency_ms, f"{latency:.1f} ms an image, --max-latency-ms is {max_latency_ms:g}")
 
 
@@ -58,4 +71,4 @@ def measure_latency_ms(classifier: Classifier, *, image_size: int) -> float:
 
 def _check(value: float, limit: float, reason: str) -> None:
     if value > limit:
-        raise OutsideLimits(reason, excess=value / limit - 1)
+        raise OutsideLimits(reason, value / limit - 1)

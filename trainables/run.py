@@ -31,6 +31,7 @@ from trainables.settings import StudySettings
 from trainables.sharing.backbone_pool import borrow_backbone
 from trainables.sharing.parts import oversampled
 from trainables.sharing.study_data import load_parts
+from trainables.storage_faults import wait_out_faults
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience
 from trainables.training.head_batch import HeadEpoch
@@ -62,7 +63,7 @@ class TrialRun:
         self.records: list[Report] = []
         self.best, self.patience = Best(), Patience()
         forget_peak(self.device)
-        self._build()
+        wait_out_faults(self._build)
         self.enter_phase(self.phases[0])
 
     def _build(self) -> None:
@@ -117,8 +118,14 @@ class TrialRun:
         self.phase, self.step, self.patience = phase, 0, Patience()
         if self.classifier.depth != phase.depth:
             self.classifier.set_depth(phase.depth)
-        trainable = self.team.joined(TrainablePart(self.classifier))
+        part = TrainablePart(self.classifier)
+        trainable = self.team.joined(part)
         self.trainable = compiled(trainable) if self.settings.compile else trainable
+        # Validation takes the bare part: workers look at different numbers of batches, and the joined one
+        # would wait at each batch for workers that have no more.
+        self.validatable = self.trainable if trainable is part else part
+        self._statistics = [] if trainable is part else list(part.buffers())
+        self.evaluated_at_once = FittingSize()
         self.inputs = {part: make_inputs(self, part) for part in ("train", "val")}
         self.optimizer, self.average, self.updates = None, None, None
         if not self.regime.memorises:
@@ -139,17 +146,16 @@ class TrialRun:
             self.config,
             forward=self.inputs["train"].forward,
             optimizer=optimizer,
-            micro_batch=self._fitting("train", self.config.micro_batch_size),
+            micro_batch=self._fitting(self.config.micro_batch_size),
             changing=tuple(trainable.buffers()),
             num_classes=len(self.settings.classes),
             class_weights=self.class_weights,
             device=str(self.device),
         )
 
-    def _fitting(self, purpose: str, asked: int | None = None) -> FittingSize:
-        """Workers that train together talk at every pass: one alone cannot make more of them."""
-        network = (self.backbone.key, self.config.head_pooling, self.phase.depth, self.settings.image_size)
-        return FittingSize(asked, key=(purpose, str(self.device), *network), may_shrink=self.team.size == 1)
+    def _fitting(self, asked: int | None = None) -> FittingSize:
+        """Workers that train together talk at every pass of an update: one alone cannot make more of them."""
+        return FittingSize(asked, may_shrink=self.team.size == 1)
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
         """Train, unless the head was trained beside others already, validate, and note the best epoch.
@@ -234,13 +240,14 @@ class TrialRun:
 
     def _validate(self) -> EvaluationResult:
         self.classifier.eval()
+        self.team.agree_on(self._statistics)  # batch norm saw other images on each worker
         return evaluate(
             self.inputs["val"].forward,
             self.inputs["val"].batches(cut_evaluation(self.team.share(self.validated)), epoch=0),
             num_classes=len(self.settings.classes),
             device=str(self.device),
             reduce=self.team.reduce,
-            fitting=self._fitting("evaluate"),
+            fitting=self.evaluated_at_once,
         )
 
     def _metrics(self, train: TrainResult, val: EvaluationResult, *, seconds: float) -> dict[str, float]:

@@ -25,7 +25,7 @@ def make_inputs(run: TrialRun, part: str) -> Inputs:
         run.parts[part],
         view,
         run.classifier,
-        trainable=run.trainable,
+        trainable=run.trainable if is_train else run.validatable,
         weights=run.weights.identity,
         backbone=f"{run.backbone.key} {config.head_pooling}",
         cache=None if mixed else open_cache(settings.cache_directory, settings.cache_gigabytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,9 +21,8 @@ def state_of(run: TrialRun) -> dict[str, Any]:
         "epoch": run.epoch,
         "step": run.step,
         "records": json.dumps(run.records),
-        "trained": run.classifier.trained_state(),
-        "optimizer": run.optimizer.state_dict() if run.optimizer else {},
-        "average": run.average.state() if run.average else {},
+        **_trained_state(run),
+        "images_at_once": run.updates.micro_batch.size if run.updates else None,
         "schedule": run.schedule.state(),
         "best": asdict(run.best),
         "patience": run.patience.state(),
@@ -35,11 +35,31 @@ def continue_from(run: TrialRun, state: Mapping[str, Any]) -> None:
     run.enter_phase(next(phase for phase in run.phases if run.epoch <= phase.last_epoch))
     run.step = int(state["step"])
     run.records = json.loads(state["records"])
+    undo_training(run, state)
+    if run.updates and state["images_at_once"] != run.updates.micro_batch.size:
+        run.updates.micro_batch.reduce_to(state["images_at_once"])
+    run.schedule.load_state(state["schedule"])
+    run.best = Best(**state["best"])
+    run.patience = Patience(**state["patience"])
+
+
+def keep_training(run: TrialRun) -> dict[str, Any]:
+    """A copy of what an epoch's updates change, for `undo_training`."""
+    return copy.deepcopy(_trained_state(run))
+
+
+def undo_training(run: TrialRun, state: Mapping[str, Any]) -> None:
+    """Set weights, optimizer and average to those of a state."""
     run.classifier.load_trained_state(state["trained"])
     if run.optimizer:
         run.optimizer.load_state_dict(state["optimizer"])
     if run.average:
         run.average.load_state(**state["average"])
-    run.schedule.load_state(state["schedule"])
-    run.best = Best(**state["best"])
-    run.patience = Patience(**state["patience"])
+
+
+def _trained_state(run: TrialRun) -> dict[str, Any]:
+    return {
+        "trained": run.classifier.trained_state(),
+        "optimizer": run.optimizer.state_dict() if run.optimizer else {},
+        "average": run.average.state() if run.average else {},
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,9 @@ from tests.lone_trial import MEASURED
 from tests.tiny_data import make_lease, make_settings
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
+from trainables.run_state import continue_from, state_of
 from trainables.settings import StudySettings
+from trainables.sharing.backbone_pool import drop_backbones
 from trainables.training import memory
 
 CONFIG: dict[str, Any] = {"unfreeze_depth": 1, "dropout": 0.3, "policy": "light", "batch_size": 16}
@@ -26,10 +27,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    memory._largest_known.clear()
-    yield
-    memory._largest_known.clear()
+def without_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backbones that other tests have left in this process would be freed ahead of anything else."""
+    monkeypatch.setattr(memory, "_reserves", [])
 
 
 def narrow(module: nn.Module, most: int) -> list[int]:
@@ -56,7 +56,6 @@ def test_a_trial_that_does_not_fit_computes_what_the_same_one_in_micro_batches_d
     settings: StudySettings,
 ) -> None:
     asked = run_epochs(TrialRun(make_lease(1, **CONFIG, micro_batch_size=4), settings))
-    memory._largest_known.clear()
     run = TrialRun(make_lease(1, **CONFIG), settings)
     refused = narrow(run.classifier.head, most=4)
 
@@ -78,7 +77,6 @@ def test_a_prefix_that_does_not_fit_is_computed_in_smaller_chunks(settings: Stud
     refused = narrow(run.classifier.prefix, most=10)
 
     found = run_epochs(run)
-    memory._largest_known.clear()
     expected = run_epochs(TrialRun(make_lease(2, **config), replace(settings, cache_gigabytes=0.0)))
 
     assert refused
@@ -95,3 +93,27 @@ def test_where_not_one_image_fits_the_trial_fails_as_out_of_memory(settings: Stu
 
     assert (report["outcome"], report["reason"]) == ("failed", "out of memory")
     assert leased.run is None, "what it held is given back"
+
+
+def test_a_continued_trial_goes_on_with_the_size_that_fitted(settings: StudySettings) -> None:
+    run = TrialRun(make_lease(4, **CONFIG), settings)
+    narrow(run.classifier.head, most=4)
+    run.run_epoch()
+
+    again = TrialRun(make_lease(4, attempt=2, **CONFIG), settings)
+    continue_from(again, state_of(run))
+    refused = narrow(again.classifier.head, most=4)
+    report = again.run_epoch()
+
+    assert report["metrics"]["images_at_once"] == 4
+    assert 16 not in refused, "training; validation looks at 9 images"
+
+
+def test_a_backbone_that_was_let_go_of_is_found_again_while_a_trial_uses_it(settings: StudySettings) -> None:
+    run = TrialRun(make_lease(5, **CONFIG | {"unfreeze_depth": 0, "regime": "linear_probe"}), settings)
+
+    assert drop_backbones()
+    assert not drop_backbones()
+    again = TrialRun(make_lease(6, **CONFIG | {"unfreeze_depth": 0, "regime": "linear_probe"}), settings)
+
+    assert again.classifier.backbone is run.classifier.backbone

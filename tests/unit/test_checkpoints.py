@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from trainables.training import checkpoints
 from trainables.training.checkpoints import (
     NEWEST,
     PREVIOUS,
@@ -16,7 +19,7 @@ from trainables.training.checkpoints import (
     load_checkpoint,
     load_state,
     save_checkpoint,
-    save_state,
+    save_result,
 )
 
 
@@ -94,18 +97,51 @@ def test_a_checkpoint_may_hold_an_optimizer_and_nothing_that_runs_code(tmp_path:
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
 
-    save_state(tmp_path / "good.pt", {"optimizer": optimizer.state_dict()})
-    save_state(tmp_path / "bad.pt", {"path": tmp_path})
+    save_checkpoint(tmp_path / "good", {"optimizer": optimizer.state_dict()}, attempt=1)
+    save_checkpoint(tmp_path / "bad", {"path": tmp_path}, attempt=1)
 
-    loaded = load_state(tmp_path / "good.pt")
+    loaded = load_state(tmp_path / "good" / NEWEST)
     assert loaded is not None
     optimizer.load_state_dict(loaded["optimizer"])
     with pytest.raises(pickle.UnpicklingError):
-        load_state(tmp_path / "bad.pt")
+        load_state(tmp_path / "bad" / NEWEST)
 
 
-def test_a_write_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", ["model", "predictions"])
+def test_a_result_that_cannot_be_written_leaves_no_file_behind(tmp_path: Path, broken: str) -> None:
+    result: dict[str, Any] = {"model": {"epoch": 1}, "predictions": {"ids": np.arange(3)}}
+    result[broken] = {"unpicklable": lambda: None}
+
     with pytest.raises(AttributeError):
-        save_state(tmp_path / "model.pt", {"unpicklable": lambda: None})
+        save_result(tmp_path, **result, attempt=1)
 
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "attempt"}
+
+
+def test_an_attempt_that_was_replaced_cannot_overwrite_the_newer_ones_result(tmp_path: Path) -> None:
+    save_result(tmp_path, model={"epoch": 9}, predictions={"ids": np.arange(9)}, attempt=2)
+
+    with pytest.raises(Superseded, match="attempt 1"):
+        save_result(tmp_path, model={"epoch": 3}, predictions={"ids": np.arange(3)}, attempt=1)
+
+    model = load_state(tmp_path / "model.pt")
+    assert model is not None
+    assert model["epoch"] == 9
+    with np.load(tmp_path / "predictions.npz") as file:
+        assert len(file["ids"]) == 9
+
+
+def test_two_writers_never_share_a_temporary_name(tmp_path: Path) -> None:
+    """Two containers may have the same process ids, so those do not tell writers apart."""
+    names = {checkpoints._part(tmp_path / NEWEST) for _ in range(100)}
+
+    assert len(names) == 100
+
+
+def test_what_a_killed_writer_left_half_done_is_removed_by_the_next_attempt(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state_of(1), attempt=1)
+    checkpoints._part(tmp_path / NEWEST).write_bytes(b"half")
+
+    begin_attempt(tmp_path, 2)
+
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "attempt", NEWEST}

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Manifest:
         return np.flatnonzero(self.splits == split).astype(np.int64)
 
     def write_csv(self, path: Path) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with partial.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.writer(lines)
             writer.writerow(HEADER)

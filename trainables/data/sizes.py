@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from PIL import Image, UnidentifiedImageError
+
+from trainables.storage_faults import StorageFault, wait_out_faults
 
 SAMPLE = 100
 
@@ -25,10 +28,16 @@ def median_pixels(paths: Sequence[Path]) -> int:
     areas = []
     for path in take_sample(paths):
         try:
-            with Image.open(path) as image:
-                areas.append(image.width * image.height)
+            areas.append(wait_out_faults(partial(_read_area, path)))
+        except StorageFault:
+            raise
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
             continue
     if not areas:
         raise ValueError(f"none of the images can be read, {paths[0]} for one: are these image files?")
     return int(median(areas))
+
+
+def _read_area(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width * image.height

@@ -116,14 +116,14 @@ class Activations:
         entry, chunk = self._entry, start // self._layout.chunk_rows
         if entry is None or entry.given_up or self._layout.bounds(chunk) != (start, stop):
             return False
-        return not entry.is_ready(chunk) and entry.claim(chunk)
+        return not self._is_ready(entry, chunk) and self._claim(entry, chunk)
 
     def release(self, start: int, values: np.ndarray | None = None) -> None:
         """End a reservation, and keep the chunk's rows if they came."""
         entry, chunk = self._entry, start // self._layout.chunk_rows
         assert entry is not None
         try:
-            if values is not None and not entry.is_ready(chunk):
+            if values is not None and not self._is_ready(entry, chunk):
                 self._write(entry, chunk, self._cast(values))
         finally:
             entry.release(chunk)
@@ -178,17 +178,35 @@ class Activations:
 
     def _provide(self, entry: Entry, chunk: int) -> bool:
         """Whether the chunk is ready now, after computing it if nobody else does."""
-        if entry.is_ready(chunk):
+        if self._is_ready(entry, chunk):
             return True
-        if entry.given_up or not entry.claim(chunk):
+        if not self._claim(entry, chunk):
             return False
         try:
-            if not entry.is_ready(chunk):  # finished by another between the look and the claim
+            if not self._is_ready(entry, chunk):  # finished by another between the look and the claim
                 start, stop = self._layout.bounds(chunk)
                 self._write(entry, chunk, self._cast(self._compute(start, stop)))
         finally:
             entry.release(chunk)
         return not entry.given_up
+
+    def _is_ready(self, entry: Entry, chunk: int) -> bool:
+        try:
+            return entry.is_ready(chunk)
+        except OSError as error:
+            return self._give_up(entry, "read", error)
+
+    def _claim(self, entry: Entry, chunk: int) -> bool:
+        try:
+            return not entry.given_up and entry.claim(chunk)
+        except OSError as error:
+            return self._give_up(entry, "lock", error)
+
+    def _give_up(self, entry: Entry, what: str, error: OSError) -> bool:
+        """Compute the rest of the entry without the cache, which is quicker than waiting for its disk."""
+        entry.given_up = True
+        self._notes.warn(what, f"cannot {what} the activation cache ({error}); going on without it")
+        return False
 
     def _write(self, entry: Entry, chunk: int, values: np.ndarray) -> None:
         if values.dtype != self._layout.dtype:
@@ -199,8 +217,7 @@ class Activations:
             entry.write(chunk, values)
             self._notes.count(chunks_computed=1, bytes_written=values.nbytes)
         except OSError as error:
-            entry.given_up = True
-            self._notes.warn("write", f"cannot write the activation cache ({error}); going on without it")
+            self._give_up(entry, "write", error)
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
         """To the stored precision, or unchanged if a number would become infinite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -15,12 +16,15 @@ from trainables.model.networks import Pooling, make_backbone
 from trainables.model.pooling import keep_gradient_layout
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
+from trainables.training.memory import register_reserve
 
 KEPT = 4
 """Backbones in memory at once; the one used longest ago goes first."""
 
 _Key = tuple[str, int, Pooling]
 _loaded: OrderedDict[_Key, nn.Module] = OrderedDict()
+_in_use: WeakValueDictionary[_Key, nn.Module] = WeakValueDictionary()
+"""Those that somebody holds: one that was let go of is found again, not loaded beside itself."""
 _ladders: dict[tuple[_Key, tuple[Depth, ...]], Ladder] = {}
 
 
@@ -54,10 +58,23 @@ def borrow_ladder(
     return _ladders[key, depths]
 
 
+def drop_backbones() -> bool:
+    """Let go of all backbones, so that only those in use take memory; False: there was none."""
+    had_some = bool(_loaded)
+    _loaded.clear()
+    _ladders.clear()
+    return had_some
+
+
+register_reserve(drop_backbones)
+
+
 def _load(
     backbone: Backbone, weights: WeightsSource, image_size: int, device: torch.device, pooling: Pooling
 ) -> _Key:
     key = (f"{backbone.key} {weights.identity} {device}", image_size, pooling)
+    if key not in _loaded and (held := _in_use.get(key)) is not None:
+        _loaded[key] = held
     if key not in _loaded:
         module = make_backbone(backbone, image_size=image_size, pooling=pooling)
         load_weights(module, weights)
@@ -65,7 +82,7 @@ def _load(
             quicken_depthwise(module)
             keep_gradient_layout(module)
         module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        _loaded[key] = module.to(device)
+        _loaded[key] = _in_use[key] = module.to(device)
     _loaded.move_to_end(key)
     while len(_loaded) > KEPT:
         dropped, _ = _loaded.popitem(last=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 import zlib
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def measure_disk(folder: Path) -> DiskSpeed:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"speed-{os.getpid()}.tmp"
+    path = folder / f"speed-{secrets.token_hex(8)}.tmp"  # two containers may have the same process ids
     content = np.random.default_rng(0).integers(0, 256, TEST_BYTES, dtype=np.uint8)
     try:
         write_seconds = _write(path, content)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainables.data.views import Fit
+from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 
 Pixels = NDArray[np.uint8]
 
@@ -64,20 +65,28 @@ class ImageFact:
 
 
 def decode_files(paths: Sequence[Path], size: int, fit: Fit) -> tuple[Pixels, list[ImageFact]]:
-    """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero."""
+    """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero.
+
+    Raises:
+        StorageFault: a passing fault kept a file from being read, which says nothing about the image.
+    """
     pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
     return pixels, [_decode_file(path, pixels[row], fit) for row, path in enumerate(paths)]
 
 
 def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
     try:
-        content = path.read_bytes()
+        content = wait_out_faults(path.read_bytes)
+    except StorageFault:
+        raise
     except OSError as error:
         return unreadable(error)
     digest = digest_of(content)
     try:
         square, width, height = decode_image(content, len(out), fit)
     except _DAMAGED as error:
+        if find_fault(error) is not None:  # of a file of Pillow's own, such as a decoder that it loads
+            raise
         reason = str(error).replace("\n", " ") or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = "no image format that can be read" if content else "empty file"

@@ -69,13 +69,13 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
-        os.close(descriptor)
-        return None
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
+            os.close(descriptor)
+            return None
         _check(descriptor, layout)
-    except DamagedFile:
+    except (DamagedFile, OSError):
         os.close(descriptor)
         raise
     shape = (layout.count, layout.size, layout.size, 3)

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from trainables.sharing.image_decoding import ImageFact, digest_of, unreadable
+from trainables.storage_faults import StorageFault, wait_out_faults
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ def stamp_files(paths: Sequence[Path]) -> list[Stamp | ImageFact]:
 
     def stamp(path: Path) -> Stamp | ImageFact:
         try:
-            status = os.stat(path)  # noqa: PTH116 (twice as fast as Path.stat)
+            status = wait_out_faults(lambda: os.stat(path))  # noqa: PTH116 (twice as fast as Path.stat)
+        except StorageFault:
+            raise
         except OSError as error:
             return unreadable(error)
         return status.st_size, status.st_mtime_ns
@@ -94,7 +97,9 @@ class ImageIndex:
         digests: dict[int, str] = {}
         for number in numbers:
             try:
-                digests[number] = digest_of(paths[number].read_bytes())
+                digests[number] = digest_of(wait_out_faults(paths[number].read_bytes))
+            except StorageFault:
+                raise
             except OSError as error:
                 facts[number] = unreadable(error)
         rows = self._run(lambda index: _select_contents(index, digests))

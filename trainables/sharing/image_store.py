@@ -31,6 +31,7 @@ from trainables.sharing.image_file import (
 )
 from trainables.sharing.image_index import ImageIndex, stamp_files
 from trainables.sharing.image_rows import DecodedAtUse, Images, SpreadImages
+from trainables.storage_faults import wait_out_faults
 
 __all__ = ["ImageFact", "ImageStore", "Images", "open_or_build"]
 
@@ -132,7 +133,7 @@ class _Build:
             return self.decode_at_use(facts, layout)
         path = self.folder / f"{layout.key}.images"
         try:
-            mapped = map_file(path, layout)
+            mapped = wait_out_faults(lambda: map_file(path, layout))
         except DamagedFile as error:
             log.warning("image store %s is damaged (%s) and is built anew", path, error)
             path.unlink(missing_ok=True)

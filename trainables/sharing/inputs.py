@@ -77,7 +77,7 @@ class Inputs:
             policy=view.identity,
             threads=threads,
         )
-        self._fitting = FittingSize(key=("prefix", self.cut.name))
+        self._fitting = FittingSize()
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self._asked_dtype, self._uses = dtype, uses
         self.dtype = self._choose_dtype(self._row_shape()) if self.has_prefix else "float16"

@@ -38,17 +38,23 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 def _on_stream(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Made on a stream of their own; the trial's stream waits for a batch only where it uses it."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # Weights, labels and pixels may still be on their way, on the stream that was told to make them.
+    side.wait_stream(torch.cuda.current_stream(device))
 
     def finished() -> Iterator[tuple[Batch, torch.cuda.Event]]:
         for batch in batches:
             yield batch, side.record_event()
 
-    for batch, ready in in_background(finished(), context=lambda: torch.cuda.stream(side)):
-        current = torch.cuda.current_stream(device)
-        current.wait_event(ready)
-        for tensor in batch:
-            tensor.record_stream(current)  # its memory is not given away while this stream uses it
-        yield batch
+    try:
+        for batch, ready in in_background(finished(), context=lambda: torch.cuda.stream(side)):
+            current = torch.cuda.current_stream(device)
+            current.wait_event(ready)
+            for tensor in batch:
+                tensor.record_stream(current)  # its memory is not given away while this stream uses it
+            yield batch
+    finally:
+        # What the side stream still reads may be freed by now: nothing takes its place before it is read.
+        torch.cuda.current_stream(device).wait_stream(side)
 
 
 def in_background(items: Iterator[ItemT], *, context: Any = nullcontext) -> Iterator[ItemT]:

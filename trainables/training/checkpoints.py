@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-import zipfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from trainables.storage_faults import find_fault
 
 NEWEST = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+MODEL = "model.pt"
+PREDICTIONS = "predictions.npz"
 _ATTEMPT = "attempt"
+_ARCHIVE = b"PK\x03\x04"
+"""How a file of tensors begins."""
 
 
 class Superseded(RuntimeError):
@@ -25,9 +31,9 @@ def begin_attempt(directory: Path, attempt: int) -> None:
     Raises:
         Superseded: a newer one has begun.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with _lock(directory):
-        _claim(directory, attempt)
+    with _fence(directory, attempt):
+        for leftover in directory.glob(".*.part"):  # whoever wrote it was killed: writing needs the lock
+            leftover.unlink(missing_ok=True)
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> None:
@@ -39,19 +45,47 @@ def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> 
     Raises:
         Superseded: a newer attempt has begun.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with _lock(directory):
-        _claim(directory, attempt)
+    with _fence(directory, attempt):
         newest = directory / NEWEST
-        part = _write_state(newest, state)
+        part = _write(newest, lambda file: _save_tensors(state, file))
         if newest.exists():
             newest.replace(directory / PREVIOUS)
         part.replace(newest)
         _sync(directory)
 
 
+def save_result(
+    directory: Path, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
+) -> None:
+    """Write what a trial leaves behind, `model.pt` and `predictions.npz`; each is there wholly or not at all.
+
+    Args:
+        model: tensors, numbers, strings and containers of them, as in a checkpoint.
+        predictions: arrays by name.
+
+    Raises:
+        Superseded: a newer attempt has begun; its files are not touched.
+    """
+    import numpy as np
+
+    with _fence(directory, attempt):
+        weights = _write(directory / MODEL, lambda file: _save_tensors(model, file))
+        try:
+            arrays = _write(directory / PREDICTIONS, lambda file: np.savez(file, **predictions))
+        except BaseException:
+            weights.unlink(missing_ok=True)
+            raise
+        weights.replace(directory / MODEL)
+        arrays.replace(directory / PREDICTIONS)
+        _sync(directory)
+
+
 def load_checkpoint(directory: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None."""
+    """The newest checkpoint that can be read, or None.
+
+    Raises:
+        OSError: a passing fault of the storage hides whether there is one.
+    """
     for name in (NEWEST, PREVIOUS):
         state = load_state(directory / name)
         if state is not None:
@@ -59,23 +93,24 @@ def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     return None
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a file of tensors that is there wholly or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_state(path, state).replace(path)
-    _sync(path.parent)
-
-
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote; None where the file is absent or torn."""
+    """What a checkpoint or `model.pt` holds; None where the file is absent or torn.
+
+    Raises:
+        OSError: the storage has a passing fault, which must not pass for an absent file.
+    """
     import torch
 
-    # torch takes anything but an archive for its old format, and then fails in every way there is.
-    if not zipfile.is_zipfile(path):
-        return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError):
+        with path.open("rb") as file:
+            # torch takes anything but an archive for its old format, and then fails in every way there is.
+            if file.read(len(_ARCHIVE)) != _ARCHIVE:
+                return None
+            file.seek(0)
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError) as error:
+        if find_fault(error) is not None:
+            raise
         return None
     return state
 
@@ -86,29 +121,32 @@ def _claim(directory: Path, attempt: int) -> None:
     if newest > attempt:
         raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {directory}")
     if newest < attempt:
-        part = _part(path)
-        part.write_text(str(attempt), encoding="utf-8")
-        part.replace(path)
+        _write(path, lambda file: file.write(str(attempt).encode())).replace(path)
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A temporary name that no other process has, on whichever machine or in whichever container it runs."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
-def _write_state(path: Path, state: dict[str, Any]) -> Path:
+def _write(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
     """Write to a temporary name beside the path, to the disk itself; the caller renames it."""
-    import torch
-
     part = _part(path)
     try:
         with part.open("wb") as file:
-            torch.save(state, file)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     return part
+
+
+def _save_tensors(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    import torch
+
+    torch.save(dict(state), file)
 
 
 def _sync(directory: Path) -> None:
@@ -120,8 +158,16 @@ def _sync(directory: Path) -> None:
 
 
 @contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Held while an attempt is compared and a file renamed; the kernel frees it when a process dies."""
+def _fence(directory: Path, attempt: int) -> Iterator[None]:
+    """Hold the trial's lock, and with it the right to write: no newer attempt has begun or begins meanwhile.
+
+    The kernel frees the lock when the process dies.
+
+    Raises:
+        Superseded: a newer attempt has begun.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        _claim(directory, attempt)
         yield

@@ -117,8 +117,9 @@ def evaluate(
     """
     started, fitting = time.perf_counter(), fitting or FittingSize()
     sums = MetricSums.zeros(num_classes, confusion=True, device=device)
-    labels: list[Tensor] = []
-    probabilities: list[Tensor] = []
+    # Begun with no rows: of fewer images than workers, one of them has none to look at.
+    labels = [torch.empty(0, dtype=torch.int64, device=device)]
+    probabilities = [torch.empty(0, num_classes, dtype=torch.half, device=device)]
     for inputs, targets in batches:
         targets = move(targets, device)
         logits = fitting.compute(partial(compute_logits, forward), move(inputs, device))

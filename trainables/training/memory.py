@@ -1,9 +1,9 @@
-"""Where memory runs out: fewer images at once from then on, and what was begun is done again."""
+"""Where memory runs out: what was only kept is freed, then fewer images go at once, and it is done again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ MEMORY_ERRORS = (MemoryError, RuntimeError)
 """What running out of memory may be raised as; `is_out_of_memory` tells it from the rest."""
 
 _PHRASES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-_largest_known: dict[Hashable, int] = {}
+_reserves: list[Callable[[], bool]] = []
 
 
 class Rows(Protocol):
@@ -35,35 +35,59 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
 
 
-class FittingSize:
-    """How many images go through a network at once: as many as asked for, halved where memory runs out."""
+def register_reserve(free: Callable[[], bool]) -> None:
+    """Name something that is kept only to save time, for when memory runs out.
 
-    def __init__(self, asked: int | None = None, *, key: Hashable = None, may_shrink: bool = True) -> None:
-        """Starts from what this process has learnt under the same key.
+    Args:
+        free: lets go of it; False if there was nothing.
+    """
+    _reserves.append(free)
+
+
+def free_reserves() -> bool:
+    """Let go of everything that is kept only to save time; False if there was nothing."""
+    freed = [free() for free in _reserves]  # all of them, not only the first that has something
+    return any(freed)
+
+
+class FittingSize:
+    """How many of a trial's images go through a network at once: as asked for, halved where memory runs out.
+
+    The next trial starts from what it asks for: smaller parts of a batch change batch norm's numbers, and
+    those must not depend on which trials the process has seen before.
+    """
+
+    def __init__(self, asked: int | None = None, *, may_shrink: bool = True) -> None:
+        """Start from the number asked for.
 
         Args:
             asked: None = all that come at once.
-            key: what the memory of an image depends on; None = learn nothing from others.
             may_shrink: False = running out of memory is an error; workers that train together have to agree.
         """
-        known = _largest_known.get(key) if key is not None and may_shrink else None
-        self.size = min(size for size in (asked, known) if size) if asked or known else None
-        self.is_reduced = self.size != asked
-        self._key, self._may_shrink = key, may_shrink
+        self.size = asked
+        self.is_reduced = False
+        self._may_shrink = may_shrink
 
     def of(self, count: int) -> int:
         """Images at once, of so many."""
         return min(self.size or count, count)
 
     def accept(self, error: BaseException, *, tried: int) -> bool:
-        """Whether it was the memory and less can be tried; then the size is half of what was tried."""
-        if not self._may_shrink or tried <= 1 or not is_out_of_memory(error):
+        """Whether it was the memory and another try can help, with reserves freed or half as many images."""
+        if not self._may_shrink or not is_out_of_memory(error):
+            return False
+        if free_reserves():
+            logger.warning("out of memory with %d images at once: freed what was kept for later", tried)
+            return True
+        if tried <= 1:
             return False
         self.size, self.is_reduced = tried // 2, True
-        if self._key is not None:
-            _largest_known[self._key] = self.size
         logger.warning("out of memory with %d images at once: going on with %d", tried, self.size)
         return True
+
+    def reduce_to(self, size: int) -> None:
+        """Go on with the size that fitted in an earlier attempt at the trial."""
+        self.size, self.is_reduced = size, True
 
     def compute(self, function: Callable[[RowsT], Tensor], rows: RowsT) -> Tensor:
         """`function(rows)`, where it treats every row on its own: in parts that fit, joined again."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Positions = NDArray[np.int64]
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,39 @@ class Team:
     reduce: Callable[[Tensor], Tensor] | None = None
     """Sums a tensor over the workers."""
 
+    broadcast: Callable[[Any], Any] | None = None
+    """Gives every worker the first one's object; what the others pass is ignored."""
+
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
     """Makes the trainable part average its gradients over the workers."""
+
+    def decide(self, work: Callable[[], ResultT]) -> ResultT:
+        """What `work` gives the first worker, on all of them; only there is it called.
+
+        An error of it is raised on all of them, so that none goes on to wait for the others.
+        """
+        if self.broadcast is None:
+            return work()
+        result: ResultT | None = None
+        error: Exception | None = None
+        if self.rank == 0:
+            try:
+                result = work()
+            except Exception as raised:  # raised below, on every worker
+                error = raised
+        result, error = self.broadcast((result, error))
+        if error is not None:
+            raise error
+        return result
+
+    def agree_on(self, tensors: Sequence[Tensor]) -> None:
+        """Fill the tensors with the first worker's values."""
+        if self.broadcast is None or not tensors:
+            return
+        values = self.decide(lambda: [tensor.detach().cpu() for tensor in tensors])
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
 
     def share(self, positions: Positions) -> Positions:
         """This worker's part of the positions."""

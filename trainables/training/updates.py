@@ -54,6 +54,9 @@ class Updates:
             self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
         )
         self._undo = Undo(self.changing, device=self.device)
+        self._has_stepped = False
+        self._begun: tuple[Batch, MetricSums, Tensor] | None = None
+        """Ahead of the first step: the batch, the sums that count it, and what they were before."""
 
     def load(self, inputs: Tensor, targets: Tensor, mixer: np.random.Generator) -> Batch:
         """Onto the device, and by MixUp with one share for the whole update and partners by permutation."""
@@ -74,6 +77,8 @@ class Updates:
         """
         self._undo.keep()
         counted = sums.totals.clone()
+        if not self._has_stepped and not self.optimizer.state:
+            self._begun = (batch, sums, counted)
         while (loss := self._attempt(batch, sums)) is None:
             release_memory()
             self._undo.restore()
@@ -81,7 +86,42 @@ class Updates:
         return loss
 
     def apply(self) -> None:
-        """The optimizer's step along the gradients."""
+        """The optimizer's step along the gradients.
+
+        The first one allocates what the optimizer remembers of each weight. Where that does not fit, the
+        update is made again, as if nothing had happened, from half as many images at once.
+        """
+        if self._begun is None:
+            self._step()
+        else:
+            self._step_for_the_first_time(*self._begun)
+            self._begun, self._has_stepped = None, True
+
+    def _step_for_the_first_time(self, batch: Batch, sums: MetricSums, counted: Tensor) -> None:
+        groups = self.optimizer.param_groups
+        weights = [weight for group in groups for weight in group["params"]]
+        kept = [weight.detach().to("cpu", copy=True) for weight in weights]
+        while not self._attempt_step(tried=self.micro_batch.of(len(batch.targets))):
+            with torch.no_grad():
+                for weight, before in zip(weights, kept, strict=True):
+                    weight.copy_(before)
+            self.optimizer.state.clear()
+            self.optimizer.zero_grad(set_to_none=True)
+            release_memory()
+            self._undo.restore()
+            sums.totals.copy_(counted)
+            self.compute_gradients(batch, sums)
+
+    def _attempt_step(self, *, tried: int) -> bool:
+        try:
+            self._step()
+        except MEMORY_ERRORS as error:
+            if not self.micro_batch.accept(error, tried=tried):
+                raise
+            return False
+        return True
+
+    def _step(self) -> None:
         if self.gradient_clip:
             groups = self.optimizer.param_groups
             parameters = [parameter for group in groups for parameter in group["params"]]

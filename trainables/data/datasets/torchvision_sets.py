@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
-import os
+import secrets
 import shutil
 import threading
 import urllib.error
@@ -149,7 +149,7 @@ def _class_names(dataset: Any) -> list[str]:
 
 
 def _write_listing(listing: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    partial = listing.with_name(f".{listing.name}.{os.getpid()}")
+    partial = listing.with_name(f".{listing.name}.{secrets.token_hex(8)}")
     with partial.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))

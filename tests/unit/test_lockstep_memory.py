@@ -1,0 +1,90 @@
+"""Heads in lockstep that do not fit together train by themselves, with the numbers they would have had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_data import make_lease, make_settings
+from trainables import lease as lease_module
+from trainables.lease import LeasedRun, start_lease
+from trainables.lease_turns import take_turns
+from trainables.settings import StudySettings
+from trainables.training import memory
+from trainables.training.checkpoints import load_state
+from trainables.training.head_batch import HeadEpoch, train_heads
+
+HEAD: dict[str, Any] = {"regime": "linear_probe", "unfreeze_depth": 0, "batch_size": 8, "ema_decay": 0.5}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
+    return make_settings(tmp_path_factory.mktemp("starved"), fits=("crop",))
+
+
+@pytest.fixture(autouse=True)
+def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "trains_in_lockstep", lambda _: True)
+    monkeypatch.setattr(memory, "_reserves", [])
+
+
+def run_heads(settings: StudySettings, numbers: Sequence[int], *, attempt: int = 1) -> list[dict[str, Any]]:
+    leases = [
+        {
+            "until_epoch": 2,
+            **make_lease(number, attempt=attempt, **HEAD, learning_rate=1e-3 * (1 + number % 10)),
+        }
+        for number in numbers
+    ]
+    runs: list[LeasedRun] = start_lease({"leases": leases, "settings": asdict(settings)})
+    reports = []
+    while any(not run.finished for run in runs):
+        reports += take_turns(runs)
+    return reports
+
+
+def weights_of(settings: StudySettings, number: int) -> dict[str, torch.Tensor]:
+    state = load_state(Path(settings.study_directory) / "trials" / str(number) / "model.pt")
+    assert state is not None
+    return dict(state["trained"])
+
+
+def fit(most: int) -> Any:
+    """`train_heads` where only so many fit: more of them run out of memory at the end of their epoch."""
+
+    def train(heads: Sequence[HeadEpoch]) -> Any:
+        results = train_heads(heads)
+        if len(heads) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return results
+
+    return train
+
+
+def test_heads_that_do_not_fit_together_train_one_by_one_with_the_numbers_of_each_alone(
+    settings: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_heads(settings, [20])
+    expected = weights_of(settings, 20)
+    monkeypatch.setattr(lease_module, "train_heads", fit(1))
+
+    reports = run_heads(settings, [20, 21], attempt=2)
+
+    assert [report["outcome"] for report in reports if report["epoch"] == 2] == ["complete"] * 2
+    for name, tensor in weights_of(settings, 20).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_head_for_which_even_alone_there_is_no_room_trains_in_parts_of_a_batch(
+    settings: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "train_heads", fit(0))
+
+    reports = run_heads(settings, [30, 31])
+
+    assert [report["outcome"] for report in reports if report["epoch"] == 2] == ["complete"] * 2
