@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from cluster.searchers import check_searcher
 from cluster.space_probe import sample_configs
 from cluster.study import StudyConfig
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
-from trainables.config import make_trial_config
+from trainables.config import check_validated_alike, make_trial_config
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
@@ -43,9 +44,14 @@ class Plan:
         return tuple(backbone.name for backbone in self.backbones)
 
     @cached_property
+    def samples(self) -> list[Mapping[str, Any]]:
+        """Random configurations of the space."""
+        return sample_configs(self.propose)
+
+    @cached_property
     def agreement(self) -> Agreement:
         """What the trials will have in common."""
-        return find_agreement(sample_configs(self.propose))
+        return find_agreement(self.samples)
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """One configuration of the space, checked."""
@@ -90,6 +96,8 @@ def make_plan(config: StudyConfig) -> Plan:
     )
     for backbone in backbones:
         check_image_size(backbone, plan.image_size)
+    changed = [prior.config for prior in plan.priors if "validation_images" in prior.config]
+    check_validated_alike([*plan.samples, *changed])
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
 

@@ -78,7 +78,7 @@ class TrialRun:
             self.parts = {**self.parts, "train": oversampled(self.parts["train"])}
         self.train_labels = self.parts["train"].labels.cpu().numpy()
         self.validated = choose_validated(
-            self.parts["val"].view_ids, limit=config.validation_steps * config.batch_size, seed=settings.seed
+            self.parts["val"].view_ids, limit=config.validation_images, seed=settings.seed
         )
         weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
         self.class_weights = None if weights is None else weights.to(self.device)

@@ -83,8 +83,8 @@ def test_a_cap_on_steps_bounds_the_updates_and_the_schedule(settings: StudySetti
 
 
 def test_a_cap_on_validation_looks_at_the_same_images_in_every_trial(settings: StudySettings) -> None:
-    train(settings, 3, **PROBE, batch_size=4, validation_steps=1)
-    train(settings, 4, **PROBE, batch_size=4, validation_steps=1, learning_rate=1e-4)
+    train(settings, 3, **PROBE, batch_size=4, validation_images=4)
+    train(settings, 4, **PROBE, batch_size=4, validation_images=4, learning_rate=1e-4)
     train(settings, 5, **PROBE)
 
     first, second, whole = (predictions(settings, number) for number in (3, 4, 5))
