@@ -63,26 +63,7 @@ def _by_decay(
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, momentum: float = 0.9, nesterov: bool = False
 ) -> optim.Optimizer:
-    """An optimizer over the groups, in one fused kernel a step where torch has one.
-
-    A group's L2 penalty is added to its gradients ahead of the step, so that it means the same to all
-    optimizers; AdamW's own decay passes by the gradients.
-    """
-    optimizer = _make(name, groups, momentum=momentum, nesterov=nesterov)
-    if any(group.get("l2") for group in groups):
-        optimizer.register_step_pre_hook(_add_penalty)
-    return optimizer
-
-
-def _add_penalty(optimizer: optim.Optimizer, *_: Any) -> None:
-    """The gradient of `l2` times the sum of squares."""
-    for group in optimizer.param_groups:
-        penalised = [value for value in group["params"] if value.grad is not None] if group["l2"] else []
-        for parameter in penalised:
-            parameter.grad.add_(parameter.detach(), alpha=2 * group["l2"])
-
-
-def _make(name: str, groups: list[dict[str, Any]], *, momentum: float, nesterov: bool) -> optim.Optimizer:
+    """An optimizer over the groups, in one fused kernel a step where torch has one."""
     from torch import optim
 
     fused = name != "rmsprop" and all(
@@ -99,6 +80,20 @@ def _make(name: str, groups: list[dict[str, Any]], *, momentum: float, nesterov:
     if name == "rmsprop":
         return optim.RMSprop(groups, momentum=momentum)
     raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, got {name!r}")
+
+
+def add_penalty(optimizer: optim.Optimizer) -> None:
+    """Add the gradient of each group's L2 penalty, `l2` times the sum of squares, to the loss's gradients.
+
+    The penalty is a term of the loss, so it is added before gradients are clipped, and it means the same to
+    all optimizers; AdamW's own decay does not go through the gradients.
+    """
+    for group in optimizer.param_groups:
+        if not group["l2"]:
+            continue
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach(), alpha=2 * group["l2"])
 
 
 def set_learning_rate(optimizer: optim.Optimizer, multiplier: float) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from trainables.training.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
 from trainables.training.metrics import MetricSums
+from trainables.training.optimizers import add_penalty
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -81,7 +82,8 @@ class Updates:
         return loss
 
     def apply(self) -> None:
-        """The optimizer's step along the gradients."""
+        """Take the optimizer's step along the gradients of the loss and of the penalty on the head."""
+        add_penalty(self.optimizer)
         if self.gradient_clip:
             groups = self.optimizer.param_groups
             parameters = [parameter for group in groups for parameter in group["params"]]
