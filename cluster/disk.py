@@ -9,7 +9,10 @@ CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 WEIGHTS = "model.pt"
 PREDICTIONS = "predictions.npz"
 PREDICTIONS_BYTES = 2 * 10**9
-"""Most that the validation predictions of a study may take; the worst trials' go first."""
+"""Most that the validation predictions of a study may take; the worst trials' go first.
+
+An image takes 4 bytes a class and 16 more: 10,000 images of 100 classes are 4.2 MB, so that 480 trials fit.
+"""
 
 
 class Cleaner:

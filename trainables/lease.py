@@ -196,9 +196,9 @@ def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
 
 
 def save_result(run: TrialRun) -> None:
-    """Write the best epoch's weights (of what trained) and its validation probabilities."""
+    """Write the best epoch's weights (of what trained) and its validation log-probabilities."""
     best = run.best
-    assert best.probabilities is not None
+    assert best.log_probabilities is not None
     content = {
         "trained": best.trained,
         "depth": best.depth,
@@ -215,7 +215,7 @@ def save_result(run: TrialRun) -> None:
             file,
             ids=part.ids[shown],
             labels=part.labels.cpu().numpy()[shown],
-            probabilities=best.probabilities.numpy(),
+            log_probabilities=best.log_probabilities.numpy(),
         )
     aside.replace(target)
 

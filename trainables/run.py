@@ -263,10 +263,10 @@ class TrialRun:
         if not self.best.is_beaten_by(value, maximize=self.settings.maximize):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        probabilities = self.team.gather(
-            validated.probabilities, num_rows=len(self.validated), device=self.device
+        log_probabilities = self.team.gather(
+            validated.log_probabilities, num_rows=len(self.validated), device=self.device
         )
-        self.best = Best(self.epoch, value, self.phase.depth, trained, probabilities)
+        self.best = Best(self.epoch, value, self.phase.depth, trained, log_probabilities)
 
     def _is_over(self, *, schedule_ended: bool) -> bool:
         if self.epoch >= self.phases[-1].last_epoch:
