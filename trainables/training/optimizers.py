@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ def make_parameter_groups(
     head_l2: float = 0.0,
     layer_decay: float = 1.0,
     levels: Mapping[str, int] | None = None,
+    undecayed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Head, and backbone by level, each with and without decay: norms and biases are never decayed.
 
     Args:
+        undecayed: further parameters of the backbone that are not.
         layer_decay: learning-rate factor from each level to the next lower one, the head being at 0.
         levels: of the backbone's parameters, counted down from 1 at the top; only `layer_decay` asks.
     """
@@ -38,7 +40,9 @@ def make_parameter_groups(
     for level in sorted({known[name] for name in backbone}):
         rate = learning_rate * backbone_learning_rate_factor * layer_decay**level
         members = {name: value for name, value in backbone.items() if known[name] == level}
-        groups += _by_decay(members, learning_rate=rate, weight_decay=weight_decay, part="backbone")
+        groups += _by_decay(
+            members, learning_rate=rate, weight_decay=weight_decay, part="backbone", undecayed=undecayed
+        )
     return groups
 
 
@@ -49,9 +53,11 @@ def _by_decay(
     weight_decay: float,
     part: str,
     l2: float = 0.0,
+    undecayed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    decayed = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-    kept = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
+    shrinks = {name: value.dim() > 1 and name not in undecayed for name, value in parameters.items()}
+    decayed = [value for name, value in parameters.items() if shrinks[name]]
+    kept = [value for name, value in parameters.items() if not shrinks[name]]
     shared = {"lr": learning_rate, "peak_lr": learning_rate, "part": part}
     groups = [
         {**shared, "params": decayed, "weight_decay": weight_decay, "l2": l2},
