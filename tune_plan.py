@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from cluster.space_probe import find_choices, sample_configs
 from cluster.study import StudyConfig
 from cluster.study_directory import recorded_weights
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
-from trainables.config import make_trial_config
+from trainables.config import check_validated_alike, make_trial_config
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
@@ -63,9 +63,14 @@ class Plan:
         )
 
     @cached_property
+    def samples(self) -> list[Mapping[str, Any]]:
+        """Random configurations of the space."""
+        return sample_configs(self.propose)
+
+    @cached_property
     def agreement(self) -> Agreement:
         """What the trials will have in common."""
-        return find_agreement(sample_configs(self.propose))
+        return find_agreement(self.samples)
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """One configuration of the space, checked."""
@@ -115,13 +120,15 @@ def make_plan(config: StudyConfig) -> Plan:
     for backbone in backbones:
         check_image_size(backbone, plan.image_size)
     check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=find_batch_sizes(plan))
+    changed = [prior.config for prior in plan.priors if "validation_images" in prior.config]
+    check_validated_alike([*plan.samples, *changed])
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
 
 
 def find_batch_sizes(plan: Plan) -> list[int]:
     """Every batch size that the space may propose, as far as asking it often shows them."""
-    sizes = {config["batch_size"] for config in sample_configs(plan.propose)}
+    sizes = {config["batch_size"] for config in plan.samples}
     sizes |= {prior.config["batch_size"] for prior in plan.priors if "batch_size" in prior.config}
     return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
 

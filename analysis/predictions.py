@@ -1,9 +1,11 @@
-"""Saved predictions: the probabilities a trial's best epoch gave every validation image."""
+"""Saved predictions: the log-probabilities a trial's best epoch gave every validation image."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+HALF_OF_SMALLEST = np.float32(2**-25)
+"""What is smaller becomes 0 in float16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +26,21 @@ class Predictions:
     """Image numbers: the column `id` of data.csv."""
 
     labels: Array
-    probabilities: Array
-    """[images, classes]"""
+    log_probabilities: Array
+    """float32 [images, classes]"""
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def probabilities(self) -> Array:
+        """float32 [images, classes]"""
+        values: Array = np.exp(self.log_probabilities)
+        return values
+
     @property
     def predicted(self) -> Array:
-        answer: Array = self.probabilities.argmax(axis=1)
+        answer: Array = self.log_probabilities.argmax(axis=1)
         return answer
 
     @property
@@ -40,14 +51,14 @@ class Predictions:
     @property
     def confusion(self) -> Array:
         """[true class, predicted class] in images."""
-        size = self.probabilities.shape[1]
+        size = self.log_probabilities.shape[1]
         return count_cells(self.labels, self.predicted, size)
 
     def take(self, ids: Array) -> Predictions:
         """The rows of these images, in their order."""
         order = np.argsort(self.ids)
         rows = order[np.searchsorted(self.ids, ids, sorter=order)]
-        return Predictions(self.ids[rows], self.labels[rows], self.probabilities[rows])
+        return Predictions(self.ids[rows], self.labels[rows], self.log_probabilities[rows])
 
 
 def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
@@ -56,12 +67,25 @@ def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             ids, labels = file["ids"].astype(np.int64), file["labels"].astype(np.int64)
-            probabilities = file["probabilities"].astype(np.float32)
+            log_probabilities = _read_log_probabilities(file)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None
-    if len(ids) == 0 or len(ids) != len(labels) or probabilities.shape[:1] != ids.shape:
+    if len(ids) == 0 or len(ids) != len(labels) or log_probabilities.shape[:1] != ids.shape:
         return None
-    return Predictions(ids, labels, probabilities)
+    return Predictions(ids, labels, log_probabilities)
+
+
+def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
+    """The file's log-probabilities, float32.
+
+    Files of older studies hold probabilities in float16, where everything below 3e-8 has become 0. It is read
+    as 3e-8, so that their loss is at most 17.3 an image.
+    """
+    if "log_probabilities" in file:
+        stored: Array = file["log_probabilities"].astype(np.float32)
+        return stored
+    rounded: Array = file["probabilities"].astype(np.float32)
+    return np.log(np.maximum(rounded, HALF_OF_SMALLEST))
 
 
 def count_cells(labels: Array, predicted: Array, size: int, weights: Array | None = None) -> Array:

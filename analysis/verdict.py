@@ -64,7 +64,9 @@ def judge(
     if len(ids) == 0 or len(ids) < max(len(first), len(second)):
         return None
     first, second = first.take(ids), second.take(ids)
-    if (first.labels != second.labels).any() or first.probabilities.shape != second.probabilities.shape:
+    if (
+        first.labels != second.labels
+    ).any() or first.log_probabilities.shape != second.log_probabilities.shape:
         return None
     measures = make_measure(first, metric), make_measure(second, metric)
     if measures[0] is None or measures[1] is None:
@@ -150,23 +152,35 @@ def confidence_interval(
 
 def make_measure(predictions: Predictions, metric: str) -> Measure | None:
     """The metric as a function of image weights; None for those that are not of the predictions."""
-    labels, probabilities = predictions.labels, predictions.probabilities
-    own = probabilities[np.arange(len(labels)), labels]
+    labels, log_probabilities = predictions.labels, predictions.log_probabilities
+    own = log_probabilities[np.arange(len(labels)), labels]
     if metric in ("val_macro_f1", "val_balanced_accuracy"):
         return _class_measure(predictions, f1=metric == "val_macro_f1")
     if metric == "val_accuracy":
         scores: Array = predictions.right.astype(float)
     elif metric == "val_top3_accuracy":
-        scores = ((probabilities > own[:, None]).sum(axis=1) < 3).astype(float)
+        scores = _chance_among_top(log_probabilities, own, places=3)
     elif metric == "val_loss":
-        scores = -np.log(np.maximum(own, 6e-8, dtype=float))  # the smallest positive float16
+        scores = -own.astype(float)
     else:
         return None
     return lambda weights: float(weights @ scores / weights.sum())
 
 
+def _chance_among_top(log_probabilities: Array, own: Array, *, places: int) -> Array:
+    """The chance that each image's class is among the likeliest ones, if equally likely ones are drawn."""
+    likelier = (log_probabilities > own[:, None]).sum(axis=1)
+    equal = (log_probabilities == own[:, None]).sum(axis=1)
+    chance: Array = np.clip((places - likelier) / equal, 0.0, 1.0)
+    return chance
+
+
 def _class_measure(predictions: Predictions, *, f1: bool) -> Measure:
-    size, labels, predicted = predictions.probabilities.shape[1], predictions.labels, predictions.predicted
+    size, labels, predicted = (
+        predictions.log_probabilities.shape[1],
+        predictions.labels,
+        predictions.predicted,
+    )
 
     def measure(weights: Array) -> float:
         confusion = count_cells(labels, predicted, size, weights)

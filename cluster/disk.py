@@ -24,7 +24,10 @@ WEIGHTS_BYTES = 10 * 10**9
 """Most that the finalists' weights may take; those that do not fit go. The best trial's stay in any case."""
 PREDICTIONS = "predictions.npz"
 PREDICTIONS_BYTES = 2 * 10**9
-"""Most that the validation predictions of a study may take; the worst trials' go first."""
+"""Most that the validation predictions of a study may take; the worst trials' go first.
+
+An image takes 4 bytes a class and 16 more: 10,000 images of 100 classes are 4.2 MB, so that 480 trials fit.
+"""
 
 
 class Cleaner:

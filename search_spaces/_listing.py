@@ -36,7 +36,8 @@ def _rows(name: str, max_epochs: int | None) -> list[dict[str, Any]]:
             "prior": prior.name,
             "source": prior.source,
             "epochs": prior.epochs,
-            "config": space.propose(trial, backbones=space.backbones, max_epochs=budget),
+            # As the search does it: a prior trial's values replace those of the space.
+            "config": {**space.propose(trial, backbones=space.backbones, max_epochs=budget), **prior.config},
         }
         rows += [{"id": system, "system": SYSTEMS[system], **facts} for system in prior.systems]
     return rows

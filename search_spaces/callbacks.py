@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("resnet101", "inception_resnet_v2")
+VALIDATION_IMAGES = 30 * 32
+"""D8's 30 validation steps at its batch size; as images, they do not depend on the batch size of a trial."""
 DEFAULTS = Defaults(trials=24, max_epochs=50, image_size=224)
 
 
@@ -21,8 +23,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     fixed = suggest_classifier(
         trial, backbones=backbones, max_epochs=max_epochs, poolings=("average", "flatten")
     )
-    # The same for all trials: another part of the validation images would be another metric.
-    return fixed | {"steps_per_epoch": 50, "validation_steps": 30}
+    return fixed | {"steps_per_epoch": 50, "validation_images": VALIDATION_IMAGES}
 
 
 def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:

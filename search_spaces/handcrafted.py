@@ -18,7 +18,7 @@ DEFAULTS = Defaults(trials=32, max_epochs=30, image_size=96)
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
-    fixed = suggest_classifier(
+    return suggest_classifier(
         trial,
         backbones=backbones,
         max_epochs=max_epochs,
@@ -26,8 +26,6 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
         depths=(0, 1, "all"),
         widths=(0, 64, 128),
     )
-    trial.suggest_categorical("zero_inputs", (False, True))
-    return fixed
 
 
 def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
@@ -52,7 +50,7 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
             systems=(system,),
             source=source,
             epochs=30,
-            config=from_scratch(**{"zero_inputs": False, **changes}),
+            config=from_scratch(**changes),
         )
         for name, system, source, changes in rows
     ]

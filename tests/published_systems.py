@@ -180,7 +180,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         scenes(
             trains=TWO_PHASES,
             schedule="plateau",
-            config={"steps_per_epoch": 50, "validation_steps": 30, "early_stopping_patience": 5},
+            config={"steps_per_epoch": 50, "validation_images": 960, "early_stopping_patience": 5},
         ),
     ),
     "D9": (scenes(augmentation={"flip": True, "shift": 0.1, "zoom": 0.1}),),

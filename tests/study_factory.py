@@ -222,5 +222,5 @@ def _write_predictions(directory: Path, *, accuracy: float, seed: int) -> None:
         directory / "predictions.npz",
         ids=ids.astype(np.int64),
         labels=labels.astype(np.int64),
-        probabilities=probabilities.astype(np.float16),
+        log_probabilities=np.log(probabilities).astype(np.float32),
     )

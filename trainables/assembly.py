@@ -14,6 +14,7 @@ from trainables.config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
 from trainables.model.classifier import Classifier
+from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
 from trainables.settings import StudySettings
 from trainables.sharing.parts import ViewSettings
@@ -35,6 +36,7 @@ def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Pha
         head_l2=config.head_l2,
         layer_decay=config.layer_decay,
         levels=stage_levels(classifier.backbone),
+        undecayed=undecayed_names(classifier.backbone),
     )
     return make_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
 

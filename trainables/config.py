@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ _NOT_NEGATIVE = (
     "warmup_epochs",
     "frozen_epochs",
     "steps_per_epoch",
-    "validation_steps",
+    "validation_images",
     "mixup_alpha",
     "gradient_clip",
     "early_stopping_patience",
@@ -166,8 +166,11 @@ class TrialConfig:
     steps_per_epoch: int = 0
     """Most updates in an epoch; 0 = all images."""
 
-    validation_steps: int = 0
-    """Most batches of validation images, the same ones in every epoch and trial; 0 = all images."""
+    validation_images: int = 0
+    """Validation images that are looked at, the same ones in every epoch and trial; 0 = all of them.
+
+    A study has one number: trials that were validated on different images cannot be ranked.
+    """
 
     ema_decay: float = 0.0
     """Validate and keep a moving average of the weights, with this decay an update; 0 = the weights."""
@@ -261,6 +264,21 @@ def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:
             f"no such hyperparameter: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     return TrialConfig(**proposal)
+
+
+def check_validated_alike(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a study whose trials would be ranked on different validation images.
+
+    Raises:
+        ValueError: the configurations have several values of `validation_images`.
+    """
+    counts = sorted({int(config.get("validation_images", 0)) for config in configs})
+    if len(counts) > 1:
+        found = ", ".join(map(str, counts))
+        raise ValueError(
+            f"trials would be ranked on different validation images: validation_images is {found}; "
+            "let the search space return one number instead of suggesting it"
+        )
 
 
 def config_as_dict(config: TrialConfig) -> dict[str, Any]:

@@ -222,9 +222,9 @@ def take_over(directory: Path, attempt: int) -> dict[str, Any] | None:
 
 
 def save_result(run: TrialRun) -> None:
-    """Write the best epoch's weights (of what trained) and its validation probabilities."""
+    """Write the best epoch's weights (of what trained) and its validation log-probabilities."""
     best = run.best
-    assert best.probabilities is not None
+    assert best.log_probabilities is not None
     content = {
         "trained": best.trained,
         "depth": best.depth,
@@ -236,7 +236,7 @@ def save_result(run: TrialRun) -> None:
     predictions = {
         "ids": part.ids[shown],
         "labels": part.labels.cpu().numpy()[shown],
-        "probabilities": best.probabilities.numpy(),
+        "log_probabilities": best.log_probabilities.numpy(),
     }
     checkpoints.save_result(run.directory, model=content, predictions=predictions, attempt=run.attempt)
 

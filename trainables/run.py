@@ -84,7 +84,7 @@ class TrialRun:
             self.parts = {**self.parts, "train": oversampled(self.parts["train"])}
         self.train_labels = self.parts["train"].labels.cpu().numpy()
         self.validated = choose_validated(
-            self.parts["val"].view_ids, limit=config.validation_steps * config.batch_size, seed=settings.seed
+            self.parts["val"].view_ids, limit=config.validation_images, seed=settings.seed
         )
         weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
         self.class_weights = None if weights is None else weights.to(self.device)
@@ -275,10 +275,10 @@ class TrialRun:
         if not self.best.is_beaten_by(value, maximize=self.settings.maximize):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        probabilities = self.team.gather(
-            validated.probabilities, num_rows=len(self.validated), device=self.device
+        log_probabilities = self.team.gather(
+            validated.log_probabilities, num_rows=len(self.validated), device=self.device
         )
-        self.best = Best(self.epoch, value, self.phase.depth, trained, probabilities)
+        self.best = Best(self.epoch, value, self.phase.depth, trained, log_probabilities)
 
     def _is_over(self, *, schedule_ended: bool) -> bool:
         if self.epoch >= self.phases[-1].last_epoch:

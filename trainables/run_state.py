@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,16 @@ if TYPE_CHECKING:
     from trainables.run import TrialRun
 
 
+FORMAT = 2
+"""Of a checkpoint; to be raised whenever its content changes."""
+
+logger = logging.getLogger(__name__)
+
+
 def state_of(run: TrialRun) -> dict[str, Any]:
     """Tensors, numbers and strings."""
     return {
+        "format": FORMAT,
         "attempt": run.attempt,
         "epoch": run.epoch,
         "step": run.step,
@@ -30,7 +38,10 @@ def state_of(run: TrialRun) -> dict[str, Any]:
 
 
 def continue_from(run: TrialRun, state: Mapping[str, Any]) -> None:
-    """Go on behind the epoch of a checkpoint."""
+    """Go on behind the epoch of a checkpoint; the trial begins anew where another version has written it."""
+    if state.get("format") != FORMAT:
+        logger.warning("trial %d begins anew: another version has written its checkpoint", run.number)
+        return
     run.epoch = int(state["epoch"])
     run.enter_phase(next(phase for phase in run.phases if run.epoch <= phase.last_epoch))
     run.step = int(state["step"])

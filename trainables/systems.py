@@ -123,6 +123,7 @@ def _training(config: TrialConfig) -> str:
     parts += [f"minority policy {config.minority_policy}"] * bool(config.minority_policy)
     parts += [f"{config.mix} of {config.mix_share:g}"] * (config.mix != "none")
     parts += [f"{config.steps_per_epoch} steps an epoch"] * bool(config.steps_per_epoch)
+    parts += [f"at most {config.validation_images} validation images"] * bool(config.validation_images)
     return ", ".join(parts)
 
 

@@ -52,7 +52,7 @@ def mistakes_section(findings: Findings, images: ImageTable, twins: Sequence[tup
     wrong = np.flatnonzero(~predictions.right)
     if len(wrong) == 0:
         return make_section("mistakes", title, paragraph("Every validation image is classified right."))
-    confidence = predictions.probabilities[wrong].max(axis=1)
+    confidence = predictions.log_probabilities[wrong].max(axis=1)
     chosen = wrong[np.argsort(-confidence, kind="stable")][:NUM_WRONG]
     cards = [_wrong_card(findings, images, twins, int(row)) for row in chosen]
     return make_section(
@@ -72,7 +72,7 @@ def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[in
     predictions = findings.predictions
     assert predictions is not None
     number, label = int(predictions.ids[row]), int(predictions.labels[row])
-    order = np.argsort(-predictions.probabilities[row])[:3]
+    order = np.argsort(-predictions.log_probabilities[row], kind="stable")[:3]
     if label not in order:
         order = np.append(order, label)
     lines = "".join(

@@ -74,6 +74,7 @@ def test_the_penalty_on_the_head_has_the_gradient_of_a_penalty_in_the_loss(name:
         for _ in range(3):
             optimizer.zero_grad()
             (module(inputs).square().mean() + in_loss * module.weight.square().sum()).backward()
+            optimizers.add_penalty(optimizer)
             optimizer.step()
 
     torch.testing.assert_close(layer.weight, copy.weight)

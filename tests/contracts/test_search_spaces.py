@@ -48,10 +48,21 @@ def test_every_prior_trial_lies_in_the_space_and_states_its_source(space: Search
 
     for prior in priors:
         study.enqueue_trial(prior.config)
-        config = propose(space, study.ask())
+        trial = study.ask()
+        proposal = space.propose(trial, backbones=space.backbones, max_epochs=3)
+        assert trial.params.items() <= prior.config.items(), prior.name
+        config = make_trial_config({**proposal, **prior.config})
         taken = {name: getattr(config, name) for name in prior.config}
         assert taken == prior.config, prior.name
         assert prior.source
+
+
+def test_no_random_trial_is_blind(space: SearchSpace) -> None:
+    study = make_study()
+
+    configs = [propose(space, study.ask()) for _ in range(30)]
+
+    assert not any(config.zero_inputs for config in configs)
 
 
 def test_a_prior_trial_leaves_nothing_to_chance_and_has_a_name_of_its_own(space: SearchSpace) -> None:

@@ -64,7 +64,7 @@ def write_predictions(directory: Path, trial: int, labels: Any, answers: Any, *,
         directory / "trials" / str(trial) / "predictions.npz",
         ids=np.arange(7, 7 + len(labels)),
         labels=np.asarray(labels),
-        probabilities=probabilities.astype(np.float16),
+        log_probabilities=np.log(probabilities).astype(np.float32),
     )
 
 

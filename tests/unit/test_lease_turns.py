@@ -71,7 +71,7 @@ def left_behind(settings: StudySettings, trial: int) -> tuple[dict[str, Any], np
     model = load_state(directory / "model.pt")
     assert model is not None
     with np.load(directory / "predictions.npz") as file:
-        return model, file["probabilities"]
+        return model, file["log_probabilities"]
 
 
 def test_what_a_head_computes_does_not_depend_on_who_shares_its_lease(settings: StudySettings) -> None:
@@ -81,10 +81,10 @@ def test_what_a_head_computes_does_not_depend_on_who_shares_its_lease(settings: 
     for number, head in enumerate(HEADS):
         alone = run_through(lease_of(settings, {number: head}, attempt=2, until_epoch=None))
 
-        model, probabilities = left_behind(settings, number)
+        model, log_probabilities = left_behind(settings, number)
         assert numbers_of(together, number) == numbers_of(alone, number)
         assert len(numbers_of(alone, number)) == 3
-        assert np.array_equal(kept[number][1], probabilities)
+        assert np.array_equal(kept[number][1], log_probabilities)
         for name, tensor in model["trained"].items():
             assert torch.equal(tensor, kept[number][0]["trained"][name]), name
 
@@ -158,9 +158,9 @@ def test_in_lockstep_too_a_head_computes_the_same_whoever_is_beside_it(
 
     for number, head in heads.items():
         alone = run_through(lease_of(settings, {number: head}, attempt=2, until_epoch=None))
-        model, probabilities = left_behind(settings, number)
+        model, log_probabilities = left_behind(settings, number)
         assert numbers_of(together, number) == numbers_of(alone, number)
-        assert np.array_equal(kept[number][1], probabilities)
+        assert np.array_equal(kept[number][1], log_probabilities)
         assert all(
             torch.equal(tensor, kept[number][0]["trained"][name]) for name, tensor in model["trained"].items()
         )

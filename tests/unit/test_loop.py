@@ -163,16 +163,16 @@ def test_sums_are_reduced_over_the_workers() -> None:
     assert result.images == 24
 
 
-def test_evaluation_keeps_probabilities_and_labels_in_order() -> None:
+def test_evaluation_keeps_log_probabilities_and_labels_in_order() -> None:
     network = make_network().eval()
     inputs, targets = make_data()
 
     result = evaluate(network, zip(inputs.split(7), targets.split(7), strict=True), num_classes=CLASSES)
 
     assert torch.equal(result.labels, targets)
-    assert result.probabilities.dtype == torch.float16
-    expected = network(inputs).softmax(1)
-    torch.testing.assert_close(result.probabilities.float(), expected, atol=1e-3, rtol=0)
+    assert result.log_probabilities.dtype == torch.float32
+    expected = network(inputs).log_softmax(1)
+    torch.testing.assert_close(result.log_probabilities, expected, atol=1e-5, rtol=0)
     metrics = result.sums.compute("val")
     assert metrics["val_accuracy"] == pytest.approx(float((expected.argmax(1) == targets).float().mean()))
 

@@ -244,7 +244,7 @@ def test_evaluation_in_smaller_parts_keeps_every_row_in_order() -> None:
 
     assert narrow.failures == 3, "24, 12, 6; then 3 fits"
     assert torch.equal(found.labels, expected.labels)
-    torch.testing.assert_close(found.probabilities, expected.probabilities, rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.log_probabilities, expected.log_probabilities, rtol=0, atol=1e-3)
     torch.testing.assert_close(found.sums.totals, expected.sums.totals)
 
 

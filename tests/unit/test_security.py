@@ -134,7 +134,7 @@ def test_predictions_that_hold_code_are_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "0"
     folder.mkdir(parents=True)
     array = np.array([Harm(tmp_path / "harmed")], dtype=object)
-    np.savez(folder / "predictions.npz", ids=array, labels=array, probabilities=array)
+    np.savez(folder / "predictions.npz", ids=array, labels=array, log_probabilities=array)
 
     assert load_predictions(tmp_path, 0) is None
     assert not (tmp_path / "harmed").exists()

@@ -70,7 +70,7 @@ def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
     assert reports[0]["metrics"]["trainable_parameters"] == 0
     assert reports[0]["metrics"]["val_accuracy"] > 0.5
     assert torch.equal(classifier.head.features, run.classifier.head.features)
-    np.testing.assert_allclose(found["probabilities"].sum(1), 1, atol=1e-2)
+    np.testing.assert_allclose(np.exp(found["log_probabilities"]).sum(1), 1, atol=1e-2)
     assert (tmp_path / "classifier.pt2").exists()
 
 
@@ -83,13 +83,13 @@ def test_a_cap_on_steps_bounds_the_updates_and_the_schedule(settings: StudySetti
 
 
 def test_a_cap_on_validation_looks_at_the_same_images_in_every_trial(settings: StudySettings) -> None:
-    train(settings, 3, **PROBE, batch_size=4, validation_steps=1)
-    train(settings, 4, **PROBE, batch_size=4, validation_steps=1, learning_rate=1e-4)
+    train(settings, 3, **PROBE, batch_size=4, validation_images=4)
+    train(settings, 4, **PROBE, batch_size=4, validation_images=4, learning_rate=1e-4)
     train(settings, 5, **PROBE)
 
     first, second, whole = (predictions(settings, number) for number in (3, 4, 5))
 
-    assert len(first["ids"]) == len(first["labels"]) == len(first["probabilities"]) == 4
+    assert len(first["ids"]) == len(first["labels"]) == len(first["log_probabilities"]) == 4
     assert np.array_equal(first["ids"], second["ids"])
     assert set(first["ids"]) < set(whole["ids"])
     by_id = dict(zip(whole["ids"], whole["labels"], strict=True))
@@ -147,7 +147,7 @@ def test_the_same_network_on_blank_images_is_worse(settings: StudySettings) -> N
     accuracies = [max(report["metrics"]["val_accuracy"] for report in reports) for reports in (seeing, blind)]
 
     assert accuracies[0] > accuracies[1] + 0.3
-    assert np.ptp(predictions(settings, 10)["probabilities"], axis=0).max() == 0
+    assert np.ptp(predictions(settings, 10)["log_probabilities"], axis=0).max() == 0
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "handcrafted"])

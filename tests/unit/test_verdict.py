@@ -19,7 +19,7 @@ def predict(right: np.ndarray, *, classes: int = 3) -> Predictions:
     answers = np.where(right, labels, (labels + 1) % classes)
     probabilities = np.full((len(right), classes), 0.1, dtype=np.float32)
     probabilities[np.arange(len(right)), answers] = 1 - 0.1 * (classes - 1)
-    return Predictions(np.arange(len(right)), labels, probabilities)
+    return Predictions(np.arange(len(right)), labels, np.log(probabilities))
 
 
 def test_a_clear_difference_is_one() -> None:
@@ -54,14 +54,14 @@ def test_every_metric_of_the_predictions_can_be_judged(metric: str) -> None:
 
 def test_predictions_for_other_images_give_no_verdict() -> None:
     first = predict(np.ones(10, dtype=bool))
-    second = Predictions(first.ids + 5, first.labels, first.probabilities)
+    second = Predictions(first.ids + 5, first.labels, first.log_probabilities)
 
     assert judge(first, second, metric="val_accuracy", maximize=True) is None
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:
     first = predict(np.arange(30) >= 6)
-    turned = Predictions(first.ids[::-1], first.labels[::-1], first.probabilities[::-1])
+    turned = Predictions(first.ids[::-1], first.labels[::-1], first.log_probabilities[::-1])
 
     verdict = judge(first, turned, metric="val_accuracy", maximize=True)
 

@@ -19,7 +19,8 @@ class Best:
     """Of the phase it fell into: `trained` holds no more than trained then."""
 
     trained: dict[str, Tensor] = field(default_factory=dict)
-    probabilities: Tensor | None = None
+    log_probabilities: Tensor | None = None
+    """Of the validation images, [images, classes]."""
 
     def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
         sign = 1 if maximize else -1

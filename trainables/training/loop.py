@@ -52,8 +52,11 @@ class EvaluationResult:
     images: int
     seconds: float
     labels: Tensor
-    probabilities: Tensor
-    """[images, classes], float16, in the order the batches came; on the CPU."""
+    log_probabilities: Tensor
+    """[images, classes], float32, in the order the batches came; on the CPU.
+
+    Logarithms, since a wrong answer that the network is sure of has a probability too small for a float.
+    """
 
 
 def train_epoch(
@@ -107,7 +110,7 @@ def evaluate(
     reduce: Reduce | None = None,
     fitting: FittingSize | None = None,
 ) -> EvaluationResult:
-    """Loss, metrics and probabilities of every image. The caller has set the network to eval mode.
+    """Loss, metrics and log-probabilities of every image. The caller has set the network to eval mode.
 
     Args:
         fitting: images sent through at once; default: as many as a batch has, while memory suffices.
@@ -119,20 +122,20 @@ def evaluate(
     sums = MetricSums.zeros(num_classes, confusion=True, device=device)
     # Begun with no rows: of fewer images than workers, one of them has none to look at.
     labels = [torch.empty(0, dtype=torch.int64, device=device)]
-    probabilities = [torch.empty(0, num_classes, dtype=torch.half, device=device)]
+    log_probabilities = [torch.empty(0, num_classes, device=device)]
     for inputs, targets in batches:
         targets = move(targets, device)
         logits = fitting.compute(partial(compute_logits, forward), move(inputs, device))
         sums.update(logits, targets, functional.cross_entropy(logits, targets, reduction="sum"))
         labels.append(targets)
-        probabilities.append(logits.softmax(dim=1).half())
+        log_probabilities.append(logits.log_softmax(dim=1))
     _check_finite(sums.totals[0], None)
     return EvaluationResult(
         sums=sums.reduced(reduce),
         images=sum(len(part) for part in labels),
         seconds=time.perf_counter() - started,
         labels=torch.cat(labels).cpu(),
-        probabilities=torch.cat(probabilities).cpu(),
+        log_probabilities=torch.cat(log_probabilities).cpu(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ def make_parameter_groups(
     head_l2: float = 0.0,
     layer_decay: float = 1.0,
     levels: Mapping[str, int] | None = None,
+    undecayed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Head, and backbone by level, each with and without decay: norms and biases are never decayed.
 
     Args:
+        undecayed: further parameters of the backbone that are not.
         layer_decay: learning-rate factor from each level to the next lower one, the head being at 0.
         levels: of the backbone's parameters, counted down from 1 at the top; only `layer_decay` asks.
     """
@@ -38,7 +40,9 @@ def make_parameter_groups(
     for level in sorted({known[name] for name in backbone}):
         rate = learning_rate * backbone_learning_rate_factor * layer_decay**level
         members = {name: value for name, value in backbone.items() if known[name] == level}
-        groups += _by_decay(members, learning_rate=rate, weight_decay=weight_decay, part="backbone")
+        groups += _by_decay(
+            members, learning_rate=rate, weight_decay=weight_decay, part="backbone", undecayed=undecayed
+        )
     return groups
 
 
@@ -49,9 +53,11 @@ def _by_decay(
     weight_decay: float,
     part: str,
     l2: float = 0.0,
+    undecayed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    decayed = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-    kept = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
+    shrinks = {name: value.dim() > 1 and name not in undecayed for name, value in parameters.items()}
+    decayed = [value for name, value in parameters.items() if shrinks[name]]
+    kept = [value for name, value in parameters.items() if not shrinks[name]]
     shared = {"lr": learning_rate, "peak_lr": learning_rate, "part": part}
     groups = [
         {**shared, "params": decayed, "weight_decay": weight_decay, "l2": l2},
@@ -63,26 +69,7 @@ def _by_decay(
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, momentum: float = 0.9, nesterov: bool = False
 ) -> optim.Optimizer:
-    """An optimizer over the groups, in one fused kernel a step where torch has one.
-
-    A group's L2 penalty is added to its gradients ahead of the step, so that it means the same to all
-    optimizers; AdamW's own decay passes by the gradients.
-    """
-    optimizer = _make(name, groups, momentum=momentum, nesterov=nesterov)
-    if any(group.get("l2") for group in groups):
-        optimizer.register_step_pre_hook(_add_penalty)
-    return optimizer
-
-
-def _add_penalty(optimizer: optim.Optimizer, *_: Any) -> None:
-    """The gradient of `l2` times the sum of squares."""
-    for group in optimizer.param_groups:
-        penalised = [value for value in group["params"] if value.grad is not None] if group["l2"] else []
-        for parameter in penalised:
-            parameter.grad.add_(parameter.detach(), alpha=2 * group["l2"])
-
-
-def _make(name: str, groups: list[dict[str, Any]], *, momentum: float, nesterov: bool) -> optim.Optimizer:
+    """An optimizer over the groups, in one fused kernel a step where torch has one."""
     from torch import optim
 
     fused = name != "rmsprop" and all(
@@ -99,6 +86,20 @@ def _make(name: str, groups: list[dict[str, Any]], *, momentum: float, nesterov:
     if name == "rmsprop":
         return optim.RMSprop(groups, momentum=momentum)
     raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, got {name!r}")
+
+
+def add_penalty(optimizer: optim.Optimizer) -> None:
+    """Add the gradient of each group's L2 penalty, `l2` times the sum of squares, to the loss's gradients.
+
+    The penalty is a term of the loss, so it is added before gradients are clipped, and it means the same to
+    all optimizers; AdamW's own decay does not go through the gradients.
+    """
+    for group in optimizer.param_groups:
+        if not group["l2"]:
+            continue
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach(), alpha=2 * group["l2"])
 
 
 def set_learning_rate(optimizer: optim.Optimizer, multiplier: float) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from trainables.training.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
 from trainables.training.metrics import MetricSums
+from trainables.training.optimizers import add_penalty
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -122,6 +123,8 @@ class Updates:
         return True
 
     def _step(self) -> None:
+        """Take the optimizer's step along the gradients of the loss and of the penalty on the head."""
+        add_penalty(self.optimizer)
         if self.gradient_clip:
             groups = self.optimizer.param_groups
             parameters = [parameter for group in groups for parameter in group["params"]]
