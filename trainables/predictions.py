@@ -18,7 +18,7 @@ def load_predictions(directory: Path) -> tuple[NDArray[np.int64], NDArray[np.flo
     path = directory / "predictions.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            ids, probabilities = file["ids"], file["probabilities"]
+            ids, probabilities = file["ids"], np.exp(file["log_probabilities"])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is missing or damaged: run the study again") from error
     return ids.astype(np.int64), probabilities.astype(np.float32)
