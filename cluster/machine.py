@@ -125,7 +125,7 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     and the limit of each group above it holds, too.
     """
     try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:
         lines = []
     quotas = []
@@ -154,10 +154,10 @@ def _read_quota(group: Path) -> float | None:
     """The limit that one control group sets, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us)."""
     try:
         if (group / "cpu.max").exists():
-            limit, period = (group / "cpu.max").read_text().split()
+            limit, period = (group / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            limit = (group / "cpu.cfs_quota_us").read_text().strip()
-            period = (group / "cpu.cfs_period_us").read_text().strip()
+            limit = (group / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (group / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     return int(limit) / int(period) if limit.isdigit() and int(limit) > 0 else None

@@ -31,7 +31,7 @@ def make_real_study(folder: Path, seed: int) -> StudyInfo:
     manifest, left_out = tune.read_images(plan)
     study = open_study(plan.config, facts=tune.study_facts(plan, manifest, left_out))
     manifest.write_csv(study.directory / "data.csv")
-    search = tune.make_search(plan, study)
+    search = tune.make_search(plan, study, manifest)
     while (lease := search.next_lease()) is not DONE:
         assert isinstance(lease, Lease)
         (leased,) = lease.trials
