@@ -17,6 +17,7 @@ from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
 from trainables.sharing.activation_cache import ActivationCache, ActivationKey
 from trainables.sharing.activations import Activations, Compute
+from trainables.sharing.arithmetic import describe_arithmetic
 from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.parts import Part, ViewSettings
@@ -195,6 +196,7 @@ class Inputs:
             policy=self.view.identity,
             epoch=number,
             view_seed=self.view.seed if self.view.is_random else 0,
+            computed_by=describe_arithmetic(self.device.type),
             dtype=self._choose_dtype(row_shape),
         )
         return self.cache.fetch(
