@@ -19,7 +19,15 @@ NUM_ROWS, ROW_SHAPE, CHUNK_ROWS = 100, (4, 3), 8
 NUM_CHUNKS = 13
 ENTRY_BYTES = NUM_ROWS * 12 * 2
 KEY = ActivationKey(
-    data="d1", backbone="lite0", weights="w1", depth=1, image_size=128, fit="crop", policy="flip", epoch=1
+    data="d1",
+    backbone="lite0",
+    weights="w1",
+    depth=1,
+    image_size=128,
+    fit="crop",
+    policy="flip",
+    epoch=1,
+    computed_by="cpu, float32",
 )
 spawn = multiprocessing.get_context("spawn")
 

@@ -1,4 +1,4 @@
-"""A trial's part of a GPU's memory: how much it may take, and how much it took (on a CPU: it holds)."""
+"""The device that a trial computes on: in which numbers, and how much of its memory the trial takes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ import torch
 GIGABYTE = 10**9
 CONTEXT_BYTES = 600 * 2**20
 """What a process takes of a GPU beside PyTorch's allocations: CUDA's context and the libraries' kernels."""
+
+
+def number_format(device: torch.device) -> torch.dtype:
+    """What networks compute in: bfloat16 on a GPU that has it natively, else float32.
+
+    bfloat16 reaches as far as float32, so a loss needs no scaling. Older GPUs (V100, T4) only emulate it.
+    Their float16 is fast, but it ends at 65504: updates would be skipped while a scale is found, and a frozen
+    network's maps could overflow. float32 costs time there and nothing else.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in the device's number format within this context; every forward pass goes through it."""
+    chosen = number_format(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen == torch.bfloat16)
 
 
 def memory_fraction(share: float, *, total_bytes: int) -> float:

@@ -187,11 +187,19 @@ def test_a_directory_that_cannot_be_made_ends_caching(tmp_path: Path) -> None:
     assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
 
 
-def test_numbers_beyond_half_precision_are_not_cached(tmp_path: Path) -> None:
-    cache = make_cache(tmp_path)
-    activations = fetch(cache, lambda start, stop: true_rows(start, stop) + 70_000)
+def test_numbers_beyond_half_precision_become_infinite_with_and_without_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    roomy, full = make_cache(tmp_path / "roomy"), make_cache(tmp_path / "full", budget_bytes=1)
 
-    rows = activations.rows([0, 50])
+    cached, uncached = (
+        fetch(cache, lambda start, stop: true_rows(start, stop) + 65_500) for cache in (roomy, full)
+    )
 
-    assert np.array_equal(rows, true_rows(0, NUM_ROWS)[[0, 50]] + 70_000)
-    assert not activations.cached
+    with np.errstate(over="ignore"):
+        expected = (true_rows(0, NUM_ROWS) + 65_500).astype(np.float16)
+    assert np.isinf(expected).any() and np.isfinite(expected).any()
+    for activations in (cached, uncached):
+        assert np.array_equal(activations.array(), expected)
+    assert cached.cached and not uncached.cached
+    assert "beyond the range of float16 became infinite" in caplog.text

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from trainables.accelerator import autocast
 from trainables.model.folding import folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
@@ -101,9 +102,9 @@ class Classifier(nn.Module):
     def prefix_features(self, images: Tensor) -> Tensor:
         """What the frozen part makes of the images; with nothing frozen, the normalised images.
 
-        On an accelerator always in bfloat16, in an epoch or for a cache, so that both see the same numbers.
+        Always in the device's number format, in an epoch or for a cache, so that both see the same numbers.
         """
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda):
+        with autocast(images.device):
             features: Tensor = self._frozen_part(images)(channels_last(images))
         return features.to(self.normalise.mean.dtype)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from trainables.accelerator import autocast
 from trainables.model.classifier import Normalise, channels_last, probe_images
 from trainables.model.folding import find_folds, fold, folded
 from trainables.model.networks import normalisation
@@ -46,10 +47,10 @@ class Ladder:
 
         The same numbers as `Classifier.prefix_features` at that depth.
         """
-        with _autocast(images):
+        with autocast(images.device):
             state = self._normalise(channels_last(images))
         for rung in self._rungs:
-            with _autocast(images):
+            with autocast(images.device):
                 state = rung.part(state)
             if rung.is_exact:
                 yield rung.depth, state.float()
@@ -97,10 +98,6 @@ def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tenso
     """Whether a trial computes these rows from the images, with the folds found in its own prefix."""
     prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
     whole = nn.Sequential(Normalise(*normalisation(backbone)).to(images.device), prefix)
-    with _autocast(images):
+    with autocast(images.device):
         alone: Tensor = folded(whole, images)(images)
     return torch.equal(alone.float(), rows)
-
-
-def _autocast(images: Tensor) -> torch.autocast:
-    return torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.is_cuda)

@@ -62,6 +62,9 @@ class ActivationKey:
     epoch: int
     """Which random view; 0 = the evaluation view."""
 
+    computed_by: str
+    """Device, number format and versions, as `describe_arithmetic` says it."""
+
     view_seed: int = 0
     dtype: str = "float16"
 

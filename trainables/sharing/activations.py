@@ -209,10 +209,6 @@ class Activations:
         return False
 
     def _write(self, entry: Entry, chunk: int, values: np.ndarray) -> None:
-        if values.dtype != self._layout.dtype:
-            entry.given_up = True
-            self._notes.warn("range", f"activations beyond the range of {self._layout.dtype} are not cached")
-            return
         try:
             entry.write(chunk, values)
             self._notes.count(chunks_computed=1, bytes_written=values.nbytes)
@@ -220,12 +216,15 @@ class Activations:
             self._give_up(entry, "write", error)
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
-        """To the stored precision, or unchanged if a number would become infinite."""
+        """To the stored precision; beyond its range numbers become infinite, as they do without the cache."""
         try:
             with np.errstate(over="raise"):
                 return np.asarray(values).astype(self._layout.dtype, copy=False)
         except FloatingPointError:
-            return np.asarray(values)
+            reach = f"activations beyond the range of {self._layout.dtype} became infinite"
+            self._notes.warn("range", f"{reach}; trials that read them end as diverged")
+        with np.errstate(over="ignore"):
+            return np.asarray(values).astype(self._layout.dtype, copy=False)
 
     def _uncached(self, wanted: np.ndarray) -> np.ndarray:
         if not wanted.size:

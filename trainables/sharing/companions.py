@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
 from trainables.sharing.activations import Activations, Compute
 from trainables.sharing.cost_model import CostModel, Cut
-from trainables.training.memory import is_out_of_memory
+from trainables.training.memory import FittingSize, is_out_of_memory
 
 Rows = NDArray[Any]
 
@@ -43,6 +44,15 @@ class Companions:
                 if is_measured:
                     seconds = time.perf_counter() - begin
                     self.costs.record(cuts[depth], images=len(images), seconds=seconds)
+
+    def largest(self, images: Tensor, fitting: FittingSize) -> dict[Depth, float]:
+        """The largest absolute activation that the images have at each depth."""
+
+        def of_each_image(chunk: Tensor) -> Tensor:
+            return torch.stack([rows.abs().flatten(1).amax(1) for _, rows in self.ladder.climb(chunk)], dim=1)
+
+        values = fitting.compute(of_each_image, images).amax(0).tolist()
+        return dict(zip(self.ladder.row_shapes, values, strict=True))
 
     def choose(self, is_worth_keeping: Callable[[Cut, tuple[int, ...]], bool]) -> tuple[Depth, ...]:
         """Other depths whose activations are worth their space and the time they take from here.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -12,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainables.accelerator import number_format
+from trainables.data.mixing import NO_MIX
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
 from trainables.sharing.activation_cache import ActivationCache, ActivationKey
 from trainables.sharing.activations import Activations, Compute
+from trainables.sharing.arithmetic import describe_arithmetic
 from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.parts import Part, ViewSettings
@@ -32,6 +36,10 @@ SMALL_ENTRY = 64 * 2**20
 """Bytes up to which activations are kept in single precision. In half precision a step's loss is up to 4e-5
 off what the whole network computes (lite0, 64 and 128 px), and later ones more; in single precision, 1e-6."""
 
+HALF_RANGE = 65504 / 16
+"""Half precision ends at 65504. It is used where a few images' activations leave a factor of 16 to that."""
+
+_largest_known: dict[tuple[Hashable, ...], float] = {}
 _row_shapes: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
 
@@ -62,7 +70,7 @@ class Inputs:
             weights: their identity.
             cache: None = images go through the whole network every time.
             uses: how often each activation will probably be read.
-            dtype: what activations are rounded to; auto = `SMALL_ENTRY` decides.
+            dtype: what activations are rounded to; auto = their size and range decide.
             ladder: of depths whose activations may be computed in one pass with the trial's own.
             chance: that another trial will want the activations of a certain depth.
         """
@@ -80,8 +88,8 @@ class Inputs:
         self._fitting = FittingSize()
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self._asked_dtype, self._uses = dtype, uses
-        self.dtype = self._choose_dtype(self._row_shape()) if self.has_prefix else "float16"
         self._companions = self._make_companions(ladder, chance)
+        self.dtype = self._choose_dtype(self.cut.depth, self._row_shape()) if self.has_prefix else "float16"
         self.cache = cache if cache is not None and self._is_worth_caching() else None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -113,16 +121,40 @@ class Inputs:
             else:
                 yield to_device(activations.rows(positions), self.device), targets
 
-    def _choose_dtype(self, row_shape: tuple[int, ...]) -> Precision:
-        """Known from data and network alone: what a trial computes must not depend on the machine's load.
+    def _choose_dtype(self, depth: Depth, row_shape: tuple[int, ...]) -> Precision:
+        """What the activations of a depth are rounded to, cached or not.
 
-        On an accelerator the prefix computes in bfloat16, which half precision holds without loss.
+        It follows from data and network alone, so that all trials and workers of a study choose the same,
+        whatever is cached. Half precision holds the digits of a prefix that computes in bfloat16, but its
+        range is smaller: it is tried on the first images of the part.
         """
         if self._asked_dtype != "auto":
             return self._asked_dtype
-        if self.device.type != "cpu":
-            return "float16"
-        return "float32" if 4 * math.prod(row_shape) * len(self.part) <= SMALL_ENTRY else "float16"
+        is_small = 4 * math.prod(row_shape) * len(self.part) <= SMALL_ENTRY
+        if is_small and number_format(self.device) == torch.float32:
+            return "float32"
+        return "float16" if self._largest(depth) <= HALF_RANGE else "float32"
+
+    def _largest(self, depth: Depth) -> float:
+        """The largest absolute activation at a depth, over the first images of the part, not augmented."""
+        if self._probe_key(depth) not in _largest_known:
+            for found, value in self._probe(depth).items():
+                _largest_known[self._probe_key(found)] = value
+        return _largest_known[self._probe_key(depth)]
+
+    def _probe(self, depth: Depth) -> dict[Depth, float]:
+        """The largest absolute activation at the depth; for a companion's, at those of all companions."""
+        plain = replace(self.view, policy="none", minority_policy="", mix=NO_MIX)
+        images = plain.images(self.part, self._first_positions(), epoch=0, device=self.device)
+        if depth != self.cut.depth:
+            assert self._companions is not None
+            return self._companions.largest(images, self._fitting)
+        rows = self._fitting.compute(self.classifier.prefix_features, images)
+        return {depth: float(rows.abs().max())}
+
+    def _probe_key(self, depth: Depth) -> tuple[Hashable, ...]:
+        network = (self.backbone, self.weights, str(depth), self.view.image_size, str(self.device))
+        return (*network, self.view.fit, self.view.is_blank, self.part.digest)
 
     def _is_worth_caching(self) -> bool:
         if not self.has_prefix:
@@ -141,7 +173,7 @@ class Inputs:
     ) -> bool:
         return self.costs.worth_caching(
             cut,
-            row_bytes=np.dtype(self._choose_dtype(row_shape)).itemsize * math.prod(row_shape),
+            row_bytes=np.dtype(self._choose_dtype(cut.depth, row_shape)).itemsize * math.prod(row_shape),
             num_rows=len(self.part),
             uses=self._uses,
             probe=probe,
@@ -156,7 +188,7 @@ class Inputs:
         return Companions(ladder=ladder, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
-        """In single precision: the cache rounds it, and refuses an entry that would overflow."""
+        """In single precision: the cache rounds it, as `features` does where nothing is cached."""
 
         def activations(chosen: NDArray[np.int64]) -> Tensor:
             return self.classifier.prefix_features(self._images(chosen, epoch=epoch)).cpu()
@@ -195,7 +227,8 @@ class Inputs:
             policy=self.view.identity,
             epoch=number,
             view_seed=self.view.seed if self.view.is_random else 0,
-            dtype=self._choose_dtype(row_shape),
+            computed_by=describe_arithmetic(self.device.type),
+            dtype=self._choose_dtype(depth, row_shape),
         )
         return self.cache.fetch(
             key,

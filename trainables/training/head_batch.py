@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.accelerator import autocast
 from trainables.config import TrialConfig
 from trainables.training.loop import Batches, Diverged, TrainResult, draw_seed
 from trainables.training.metrics import MetricSums
@@ -112,8 +113,8 @@ class _Lockstep:
         return _Update(logits.detach(), targets, loss.detach())
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        """[heads, B, ...] -> logits, [heads, B, classes]; in bfloat16 on an accelerator, as a head alone."""
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.is_cuda):
+        """[heads, B, ...] -> logits, [heads, B, classes]; in the number format of a head alone."""
+        with autocast(inputs.device):
             values = inputs.flatten(2).float()
             for layers in zip(*(one.head for one in self.heads), strict=True):
                 values = self._layer(layers, values)

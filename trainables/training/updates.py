@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.accelerator import autocast
 from trainables.training.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
 from trainables.training.metrics import MetricSums
 from trainables.training.optimizers import add_penalty
@@ -168,8 +169,8 @@ def _split_evenly(batch: Batch, most: int) -> Iterator[Batch]:
 
 
 def compute_logits(forward: Forward, inputs: Tensor) -> Tensor:
-    """In bfloat16 on an accelerator, where it costs half as much; the loss is always computed in float32."""
-    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=inputs.is_cuda):
+    """In the device's number format, half as long where a GPU has bfloat16; the logits are float32 again."""
+    with autocast(inputs.device):
         logits = forward(inputs)
     return logits.float()
 
