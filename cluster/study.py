@@ -110,7 +110,7 @@ class StudyConfig:
     """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
 
     cache_gb: float = 20.0
-    """Most disk the cache may use, in GB."""
+    """Most disk the cache may use, in GB: decoded images, activations and a bucket's copies together."""
 
     seed: int = 0
     """Every random choice of the study follows from it."""

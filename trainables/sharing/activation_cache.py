@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +32,7 @@ from trainables.sharing.activation_entry import (
     stored_layout,
 )
 from trainables.sharing.activations import Activations, CacheStats, Compute, ComputeRows, Notes
+from trainables.sharing.cache_room import cache_room, entry_lock_base, list_entries, list_items, make_room
 from trainables.sharing.range_locks import RangeLocks, open_locks
 
 SPARE_DISK_BYTES = 256 * 2**20
@@ -76,7 +75,7 @@ class ActivationKey:
 class ActivationCache:
     """Entries under one directory, within a budget of bytes.
 
-    The least recently used entries make room for new ones, but none that a living process has open, and none
+    What was used longest ago makes room for new entries, but none that a living process has open, and none
     used in the last `protect_seconds`: a search that cycles through more than the budget would otherwise
     always evict what it needs next. A new entry that finds no room is computed without the cache.
     """
@@ -89,12 +88,16 @@ class ActivationCache:
         resident_bytes: int | None = None,
         protect_seconds: float = 300.0,
         patience_seconds: float = 120.0,
+        cache_dir: Path | None = None,
     ) -> None:
-        """`resident_bytes`: entries kept open between trials (default: 1/16 of the budget, at most 256 MB).
+        """`cache_dir`: the folder around `root`, whose images and copies of buckets share the budget.
+
+        `resident_bytes`: entries kept open between trials (default: 1/16 of the budget, at most 256 MB).
 
         `patience_seconds`: longest wait for a chunk that another process holds without finishing it.
         """
         self.root = root.absolute()
+        self._cache_dir = cache_dir.absolute() if cache_dir else None
         self._budget_bytes, self._protect_seconds = budget_bytes, protect_seconds
         self._patience_seconds = patience_seconds
         default = min(256 * 2**20, budget_bytes // 16)
@@ -170,7 +173,7 @@ class ActivationCache:
         if not 0 < layout.num_bytes <= self._budget_bytes or layout.num_chunks > MAX_CHUNKS:
             return None
         self.root.mkdir(parents=True, exist_ok=True)
-        locks, lock_base = open_locks(self.root / "locks"), _lock_base(name)
+        locks, lock_base = open_locks(self.root / "locks"), entry_lock_base(name)
         path = self.root / name[:2] / name
         _wait_shared(locks, lock_base)  # from here on nobody evicts it
         try:
@@ -188,7 +191,8 @@ class ActivationCache:
             raise
 
     def _create(self, path: Path, key: ActivationKey, layout: Layout) -> bool:
-        with open_locks(self.root / "locks").exclusive(_STRUCTURE_LOCK):
+        structure = open_locks(self.root / "locks").exclusive(_STRUCTURE_LOCK)
+        with structure, cache_room(self._cache_dir or self.root):
             if path.exists():
                 return True
             if not self._make_room(layout.num_bytes):
@@ -200,63 +204,31 @@ class ActivationCache:
             return True
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Evict until the new entry fits; by the one process that holds the structure lock."""
-        for leftover in [*self.root.glob("evicted-*"), *self.root.glob("new-*")]:
-            shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
+        """Remove what is unused until the new entry fits; by the one process that holds the room's lock."""
         self._resident.clear()  # what only waits for the next trial must not be in the way
-        entries = _list_entries(self.root)
-        free = shutil.disk_usage(self.root).free
-        over_budget = sum(entry.num_bytes for entry in entries) + num_bytes - self._budget_bytes
-        excess = max(over_budget, num_bytes + SPARE_DISK_BYTES - free)
-        newest = time.time() - self._protect_seconds
-        for entry in sorted(entries, key=lambda entry: entry.last_used):
-            if excess <= 0 or entry.last_used > newest:
-                break
-            if self._evict(entry.path):
-                excess -= entry.num_bytes
-        return excess <= 0
+        items = list_items(self._cache_dir) if self._cache_dir else list_entries(self.root)
+        return make_room(
+            (replace(item, remove=self._counted(item.remove)) for item in items),
+            num_bytes,
+            folder=self.root,
+            budget_bytes=self._budget_bytes,
+            spare_bytes=SPARE_DISK_BYTES,
+            protect_seconds=self._protect_seconds,
+        )
 
-    def _evict(self, path: Path) -> bool:
-        locks, lock_base = open_locks(self.root / "locks"), _lock_base(path.name)
-        if not locks.try_exclusive(lock_base):
-            return False
-        try:
-            aside = self.root / f"evicted-{os.getpid()}-{secrets.token_hex(4)}"
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
-            self._notes.count(evictions=1)
-            return True
-        finally:
-            locks.release_exclusive(lock_base)
+    def _counted(self, remove: Callable[[Path], bool]) -> Callable[[Path], bool]:
+        def wrapper(path: Path) -> bool:
+            removed = remove(path)
+            self._notes.count(evictions=int(removed))
+            return removed
 
-
-@dataclass(frozen=True)
-class _Listed:
-    path: Path
-    num_bytes: int
-    last_used: float
-
-
-def _list_entries(root: Path) -> list[_Listed]:
-    entries = []
-    for path in root.glob("??/*"):
-        try:
-            used = (path / "last_used").stat().st_mtime
-            entries.append(_Listed(path, (path / "data.bin").stat().st_size, used))
-        except OSError:  # half an entry: the first to go
-            entries.append(_Listed(path, 0, 0.0))
-    return entries
+        return wrapper
 
 
 @lru_cache(maxsize=4096)  # hashing is most of a resident fetch
 def _entry_name(key: ActivationKey, num_rows: int, row_shape: tuple[int, ...]) -> str:
     rows = json.dumps([num_rows, row_shape])
     return hashlib.sha256(f"{key.digest} {rows}".encode()).hexdigest()
-
-
-def _lock_base(name: str) -> int:
-    """The entry's first byte of the lock file, followed by its chunks. Equal prefixes only share locks."""
-    return (1 + int(name[:10], 16)) << 20
 
 
 def _wait_shared(locks: RangeLocks, offset: int, *, timeout_seconds: float = 10.0) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.views import Fit
+from trainables.sharing.cache_room import room_for
 from trainables.sharing.image_decoding import ImageFact, Pixels, decode_files
 from trainables.sharing.image_file import (
     FORMAT,
@@ -149,15 +150,8 @@ class _Build:
         _remove_abandoned(self.folder)
         stamps = stamp_files(self.paths)
         layout = Layout(key="", count=len(self.paths), size=self.size, fit=self.fit)
-        if not self.fits_budget(layout) or not self.make_room(layout.total_bytes):
-            known = self.index.look_up(self.paths, stamps)
-            facts = [fact for fact in known if fact]
-            if len(facts) < len(known):
-                facts = self.decode_all(None)
-                self.index.record(self.paths, stamps, facts)
-            return self.decode_at_use(facts, self.layout_of(facts))
         try:
-            store = self.write()
+            store = self.write(layout) if self.fits_budget(layout) else None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -166,15 +160,34 @@ class _Build:
                 f"the disk filled up while the image store was written ({layout.total_bytes / 1e9:.2g} GB in"
                 f" {self.folder}); free some space, choose another cache folder, or give it a smaller budget",
             ) from error
+        if store is None:
+            known = self.index.look_up(self.paths, stamps)
+            facts = [fact for fact in known if fact]
+            if len(facts) < len(known):
+                facts = self.decode_all(None)
+                self.index.record(self.paths, stamps, facts)
+            return self.decode_at_use(facts, self.layout_of(facts))
         self.index.record(self.paths, stamps, store.facts)
         return store
 
-    def write(self) -> ImageStore:
-        """Write aside, force to the disk, rename: a store with its name is whole."""
-        partial = self.folder / f"{self.name}.partial"
-        descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)  # from its first moment on nobody removes it to make room
+    def write(self, expected: Layout) -> ImageStore | None:
+        """Write aside, force to the disk, rename: a store with its name is whole. None: there is no room."""
+        partial, cache_dir = self.folder / f"{self.name}.partial", self.folder.parent
+        room = room_for(
+            expected.total_bytes,
+            cache_dir=cache_dir,
+            budget_gb=self.budget_gb,
+            spare_bytes=0.05 * shutil.disk_usage(self.folder).free,
+        )
+        with ExitStack() as cleanup:
+            with room as is_room:
+                if not is_room:
+                    return None
+                descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
+                cleanup.callback(partial.unlink, missing_ok=True)
+                cleanup.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_SH)  # from now on nobody removes it to make room
+                os.ftruncate(descriptor, expected.total_bytes)  # and others see what it will take
             facts = self.decode_all(descriptor)
             layout = self.layout_of(facts)
             keep_rows(descriptor, layout.row_bytes, [row for row, fact in enumerate(facts) if fact.ok])
@@ -182,9 +195,6 @@ class _Build:
             path = self.folder / f"{layout.key}.images"
             partial.replace(path)
             mapped = map_file(path, layout)
-        finally:
-            os.close(descriptor)
-            partial.unlink(missing_ok=True)
         assert mapped is not None
         return self.wrap(mapped, facts, layout, path)
 
@@ -236,20 +246,6 @@ class _Build:
     def fits_budget(self, layout: Layout) -> bool:
         return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
 
-    def make_room(self, needed: int) -> bool:
-        """Remove stores that nobody uses, the one used longest ago first, until this one fits."""
-        stores = sorted(self.folder.glob("*.images"), key=lambda path: path.stat().st_mtime)
-        used = sum(path.stat().st_size for path in stores)
-        budget = float("inf") if self.budget_gb is None else self.budget_gb * 1e9
-        while used + needed > budget or needed > 0.95 * shutil.disk_usage(self.folder).free:
-            if not stores:
-                return False
-            oldest = stores.pop(0)
-            bytes_freed = oldest.stat().st_size
-            if _remove_unused(oldest):
-                used -= bytes_freed
-        return True
-
 
 def _usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: what this process is allowed, not what the machine has
@@ -272,13 +268,3 @@ def _remove_abandoned(folder: Path) -> None:
         with partial.with_suffix(".lock").open("a", encoding="utf-8") as handle, suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink(missing_ok=True)
-
-
-def _remove_unused(store: Path) -> bool:
-    try:
-        with store.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            store.unlink()
-    except OSError:  # in use, or already removed
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainables.data.datasets import ImageListing, copy_missing, is_url
 from trainables.data.manifest import Manifest, make_manifest
 from trainables.data.views import Fit, storage_size
+from trainables.sharing.cache_room import room_for
 from trainables.sharing.image_store import ImageFact, open_or_build
 
 NAMED = 5
@@ -33,6 +35,7 @@ def prepare_images(
 
     Args:
         fits: how the backbones want images made square; a store is built for each.
+        budget_gb: most disk that the whole cache may use, copies of a bucket included.
         console: shows how far the decoding is.
 
     Raises:
@@ -40,7 +43,13 @@ def prepare_images(
     """
     if is_url(listing.source):
         with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
-            copy_missing(listing.source, listing.paths, cache_dir=cache_dir, progress=copied)
+            copy_missing(
+                listing.source,
+                listing.paths,
+                cache_dir=cache_dir,
+                room_for=partial(room_for, cache_dir=cache_dir, budget_gb=budget_gb),
+                progress=copied,
+            )
     stores = []
     for fit in dict.fromkeys(fits):
         with _show_progress(console, total=len(listing.paths)) as progress:

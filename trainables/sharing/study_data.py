@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
 from trainables.settings import StudySettings
 from trainables.sharing.activation_cache import ActivationCache
+from trainables.sharing.cache_room import room_for
 from trainables.sharing.cost_model import CostModel
 from trainables.sharing.image_store import open_or_build
 from trainables.sharing.parts import Part, view_id
@@ -27,14 +28,20 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
     On a node that has no image store yet, or no copies of a bucket's images, the first worker makes them and
     the others wait.
     """
+    cache_dir = Path(settings.cache_directory)
     manifest = read_manifest(Path(settings.study_directory) / "data.csv", settings.classes)
     if settings.data_source:
-        copy_missing(settings.data_source, manifest.paths, cache_dir=Path(settings.cache_directory))
+        copy_missing(
+            settings.data_source,
+            manifest.paths,
+            cache_dir=cache_dir,
+            room_for=partial(room_for, cache_dir=cache_dir, budget_gb=settings.cache_gigabytes),
+        )
     store = open_or_build(
         manifest.paths,
         storage_size=storage_size(settings.image_size, fit),
         fit=fit,
-        cache_dir=Path(settings.cache_directory),
+        cache_dir=cache_dir,
         budget_gb=settings.cache_gigabytes,
     )
     digests = store.digests
@@ -61,8 +68,10 @@ def open_cache(directory: str, gigabytes: float) -> ActivationCache | None:
     """The activation cache of this machine; None without a budget."""
     if gigabytes <= 0:
         return None
-    root = Path(directory) / "activations"
-    return ActivationCache(root, budget_bytes=int(gigabytes * GIGABYTE))
+    cache_dir = Path(directory)
+    return ActivationCache(
+        cache_dir / "activations", budget_bytes=int(gigabytes * GIGABYTE), cache_dir=cache_dir
+    )
 
 
 @lru_cache(maxsize=1)

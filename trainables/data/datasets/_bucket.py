@@ -14,17 +14,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
 from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
 from trainables.data.sizes import take_sample
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+RoomFor = Callable[[int], AbstractContextManager[bool]]
 Answer = TypeVar("Answer")
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -77,16 +79,27 @@ def list_bucket(url: str, *, cache_dir: Path) -> ImageListing:
 
 
 def copy_missing(
-    url: str, paths: Sequence[Path], *, cache_dir: Path, progress: Progress | None = None
+    url: str,
+    paths: Sequence[Path],
+    *,
+    cache_dir: Path,
+    room_for: RoomFor = lambda _: nullcontext(True),
+    progress: Progress | None = None,
 ) -> None:
     """Copy what this machine lacks of `paths`, which `list_bucket` named; of several processes one copies.
+
+    The copies stay while this process lives; after that they are removed when the cache needs their room.
+
+    Args:
+        room_for: a context with whether so many more bytes may be used, which are to be taken in it.
 
     Raises:
         OSError: the bucket cannot be read, or does not hold any more what was listed; the disk is full.
     """
+    folder = _folder_of(url, cache_dir)
+    keep_copies(folder)
     if all(path.exists() for path in paths):
         return
-    folder = _folder_of(url, cache_dir)
     with _locked(folder.with_suffix(".lock")):
         missing = {path for path in paths if not path.exists()}
         if not missing:
@@ -99,14 +112,25 @@ def copy_missing(
             raise OSError(
                 f"{url}: {len(gone)} images were changed or removed since the study began, first {first}"
             )
-        _check_room(folder, sum(found.size for found in objects))
+        size = sum(found.size for found in objects)
+        with room_for(size) as is_within_budget:
+            _check_room(folder, size)
+            if not is_within_budget:
+                raise OSError(
+                    f"{url}: the cache in {cache_dir} has no room for {size / 1e9:.2g} GB of images"
+                    " within its budget: pass a larger --cache-gb"
+                )
+            write_size(folder, read_size(folder) + size)
         done = len(paths) - len(missing)
-        for start in range(0, len(objects), CHUNK):
-            chunk = objects[start : start + CHUNK]
-            _copy(files, url, chunk)
-            done += len(chunk)
-            if progress:
-                progress(done, len(paths))
+        try:
+            for start in range(0, len(objects), CHUNK):
+                chunk = objects[start : start + CHUNK]
+                _copy(files, url, chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, len(paths))
+        finally:
+            write_size(folder, measure_size(folder))
 
 
 def _folder_of(url: str, cache_dir: Path) -> Path:

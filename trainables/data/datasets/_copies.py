@@ -1,0 +1,71 @@
+"""How much disk the copies of buckets take on this machine, when they were used, and who uses them now.
+
+Beside a folder of copies lies a file of the same name and `.used`: it holds the number of bytes, its time is
+that of the last use, and a process that may still read the copies keeps a shared lock on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+_kept: dict[Path, int] = {}
+"""Descriptors by folder, open for as long as this process lives: with each goes a shared lock."""
+
+
+def keep_copies(folder: Path) -> int:
+    """Keep the copies from being removed while this process lives, and note their use; the descriptor.
+
+    Whoever is removing them right now is waited for.
+    """
+    descriptor, path = _kept.get(folder), _used_file(folder)
+    if descriptor is None or not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _kept[folder] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    os.utime(descriptor)
+    return descriptor
+
+
+def write_size(folder: Path, num_bytes: int) -> None:
+    """Say how much disk the copies take, or will take when those under way are there."""
+    # One write of a fixed width, so that a reader never sees half of a number.
+    os.pwrite(keep_copies(folder), f"{num_bytes:020}".encode(), 0)
+
+
+def read_size(folder: Path) -> int:
+    """As written; 0 if nothing was."""
+    try:
+        return int(_used_file(folder).read_text(encoding="ascii") or 0)
+    except FileNotFoundError:
+        return 0
+
+
+def measure_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def list_copies(cache_dir: Path) -> Iterator[tuple[Path, int, float]]:
+    """Every folder of copies, the bytes it takes, and when it was last used."""
+    for used in cache_dir.glob("datasets/*.used"):
+        folder = used.with_suffix("")
+        yield folder, read_size(folder), used.stat().st_mtime
+
+
+def remove_copies(folder: Path) -> bool:
+    """Remove a folder of copies; false if a process uses it."""
+    try:
+        with _used_file(folder).open("r+b") as used:
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+            used.truncate(0)
+    except OSError:  # in use, another user's, or already removed
+        return False
+    return True
+
+
+def _used_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.used")

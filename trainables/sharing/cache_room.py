@@ -1,0 +1,147 @@
+"""Room in the cache folder: one budget for decoded images, activations and the copies of buckets.
+
+What was used longest ago goes first, whatever it is, and never what a living process uses.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.data.datasets._copies import list_copies, remove_copies
+from trainables.sharing.range_locks import open_locks
+
+
+@dataclass(frozen=True)
+class CacheItem:
+    """What is kept or removed as a whole: an image store, an activation entry, the copies of a bucket."""
+
+    path: Path
+    num_bytes: int
+    last_used: float
+    remove: Callable[[Path], bool]
+    """Takes the path, and is false where a process uses the item."""
+
+
+@contextmanager
+def room_for(
+    num_bytes: int, *, cache_dir: Path, budget_gb: float | None, spare_bytes: float = 0.0
+) -> Iterator[bool]:
+    """True if there is room for what the study needs; it is to be taken before the context is left."""
+    budget_bytes = float("inf") if budget_gb is None else budget_gb * 1e9
+    with cache_room(cache_dir):
+        yield make_room(
+            list_items(cache_dir),
+            num_bytes,
+            folder=cache_dir,
+            budget_bytes=budget_bytes,
+            spare_bytes=spare_bytes,
+        )
+
+
+@contextmanager
+def cache_room(folder: Path) -> Iterator[None]:
+    """One process at a time looks for room in the folder and takes it, so that two do not take the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "room.lock").open("a", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def make_room(
+    items: Iterator[CacheItem],
+    num_bytes: int,
+    *,
+    folder: Path,
+    budget_bytes: float,
+    spare_bytes: float,
+    protect_seconds: float = 0.0,
+) -> bool:
+    """Remove items until `num_bytes` more are within the budget and on the disk; false if they cannot be.
+
+    Args:
+        spare_bytes: free space that is left to everything else on the disk.
+        protect_seconds: items used since then stay.
+    """
+    if num_bytes > budget_bytes:
+        return False
+    found = sorted(items, key=lambda item: item.last_used)
+    over_budget = sum(item.num_bytes for item in found) + num_bytes - budget_bytes
+    excess = max(over_budget, num_bytes + spare_bytes - shutil.disk_usage(folder).free)
+    newest = time.time() - protect_seconds
+    for item in found:
+        if excess <= 0 or item.last_used > newest:
+            break
+        if item.remove(item.path):
+            excess -= item.num_bytes
+    return excess <= 0
+
+
+def list_items(cache_dir: Path) -> Iterator[CacheItem]:
+    """All that the budget counts."""
+    yield from list_stores(cache_dir / "images")
+    yield from list_entries(cache_dir / "activations")
+    for folder, num_bytes, last_used in list_copies(cache_dir):
+        yield CacheItem(folder, num_bytes, last_used, remove_copies)
+
+
+def list_stores(folder: Path) -> Iterator[CacheItem]:
+    """Image stores, and those being written, which have their full length from the start."""
+    for path in [*folder.glob("*.images"), *folder.glob("*.partial")]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # removed or renamed meanwhile
+            continue
+        yield CacheItem(path, status.st_size, status.st_mtime, remove_store)
+
+
+def remove_store(path: Path) -> bool:
+    """Remove an image store; false if a process has it open."""
+    try:
+        with path.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:  # in use, or already removed
+        return False
+    return True
+
+
+def list_entries(root: Path) -> Iterator[CacheItem]:
+    """Entries of the activation cache; what a killed process left half made is removed."""
+    for leftover in [*root.glob("evicted-*"), *root.glob("new-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    for path in root.glob("??/*"):
+        try:
+            used = (path / "last_used").stat().st_mtime
+            yield CacheItem(path, (path / "data.bin").stat().st_size, used, remove_entry)
+        except OSError:  # half an entry: the first to go
+            yield CacheItem(path, 0, 0.0, remove_entry)
+
+
+def remove_entry(path: Path) -> bool:
+    """Remove an activation entry; false if a process has it open."""
+    root = path.parent.parent
+    locks, lock_base = open_locks(root / "locks"), entry_lock_base(path.name)
+    if not locks.try_exclusive(lock_base):
+        return False
+    try:
+        aside = root / f"evicted-{os.getpid()}-{secrets.token_hex(4)}"
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:  # already removed, or another user's
+        return False
+    finally:
+        locks.release_exclusive(lock_base)
+    return True
+
+
+def entry_lock_base(name: str) -> int:
+    """The entry's first byte of the lock file, followed by its chunks. Equal prefixes only share locks."""
+    return (1 + int(name[:10], 16)) << 20
