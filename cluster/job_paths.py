@@ -45,8 +45,8 @@ def check_job_folders(config: StudyConfig) -> None:
     """
     if is_in_job_folder(config.runs_dir):
         raise ValueError(
-            f"--runs-dir {config.runs_dir} lies in the job's temporary folder, which is "
-            f"deleted with the job: pass an absolute path that every node sees, or set {RUNS_VARIABLE} to one on the head node"
+            f"--runs-dir {config.runs_dir} lies in the job's temporary folder, which is deleted with the "
+            f"job: pass an absolute path that every node sees, or set {RUNS_VARIABLE} to one on the head node"
         )
     if config.storage is not None and is_in_job_folder(Path(config.storage)):
         raise ValueError(

@@ -134,7 +134,7 @@ def test_a_run_directory_in_the_jobs_own_folder_is_refused(cluster: Cluster) -> 
     done = cluster.ray_job_submit("--space", "demo", "--data", "digits", "--runs-dir", "my/runs")
 
     assert latest_job(cluster.record).driver_exit_code == 2
-    assert "which is deleted with the job" in done.stdout + done.stderr
+    assert "deleted with the job" in done.stdout + done.stderr
 
 
 def test_a_trial_of_two_workers_fits_on_two_nodes_of_one_core_each(cluster: Cluster) -> None:
