@@ -92,5 +92,7 @@ def test_commands_without_a_cluster_say_how_to_start_one(
     assert main(["status", "--state-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "error: no cluster is up: python -m cluster up\n"
     assert main(["down", "--state-dir", str(tmp_path)]) == 0
-    assert main(["submit", "--state-dir", str(tmp_path), "--", "--space", "demo"]) == 2
-    assert "--runs-dir runs is relative" in capsys.readouterr().err
+    assert (
+        main(["submit", "--state-dir", str(tmp_path), "--", "--space", "demo", "--runs-dir", "my/runs"]) == 2
+    )
+    assert "--runs-dir my/runs is relative" in capsys.readouterr().err
