@@ -22,7 +22,7 @@ from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
 from cluster.flags import parse_flags
 from cluster.job_environment import in_job
-from cluster.job_paths import check_runs_dir
+from cluster.job_paths import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
 from cluster.nodes import check_paths
 from cluster.passwords import without_password
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 the study ended badly, 2 the flags are wrong, 130 interrupted."""
     config = parse_flags(argv)
     try:
-        check_runs_dir(config.runs_dir)
+        check_job_folders(config)
         if in_job():
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
         if config.address is None and config.gpus_per_trial != 0 and find_gpus().unused:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cluster.flags import make_parser
 from cluster.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
-from cluster.passwords import VARIABLES, has_password
-from cluster.study import WEIGHTS, StudyConfig, nearest
+from cluster.passwords import VARIABLES, has_password, without_password
+from cluster.study import WEIGHTS, StudyConfig, absolute_sqlite, nearest
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
@@ -37,16 +37,21 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
     return StudyConfig(**values | {"weights": "auto"})
 
 
-def check_runs_dir(runs_dir: Path) -> None:
-    """In a job: refuse a run directory that vanishes with it.
+def check_job_folders(config: StudyConfig) -> None:
+    """In a job: refuse a run directory or a database that vanishes with it.
 
     Raises:
         ValueError: with what to pass instead.
     """
-    if is_in_job_folder(runs_dir):
+    if is_in_job_folder(config.runs_dir):
         raise ValueError(
-            f"--runs-dir {runs_dir} lies in the job's temporary folder, which is deleted with the job: "
-            f"pass an absolute path that every node sees, or set {RUNS_VARIABLE} to one on the head node"
+            f"--runs-dir {config.runs_dir} lies in the job's temporary folder, which is deleted with the "
+            f"job: pass an absolute path that every node sees, or set {RUNS_VARIABLE} to one on the head node"
+        )
+    if config.storage is not None and is_in_job_folder(Path(config.storage)):
+        raise ValueError(
+            f"--storage {without_password(config.storage)} lies in the job's temporary folder, which is "
+            "deleted with the job: leave it out, to keep it with the study, or pass an absolute path"
         )
 
 
@@ -56,6 +61,12 @@ def _check_places(values: dict[str, object]) -> None:
         raise ValueError(
             f"--runs-dir {runs_dir} is relative, and a job's own folder is temporary: "
             "pass an absolute path that every node sees"
+        )
+    storage = str(values["storage"])
+    if absolute_sqlite(storage) != storage:
+        raise ValueError(
+            f"--storage {storage} is relative, and a job's own folder is temporary: leave it out, to keep "
+            "the database with the study, or pass an absolute path"
         )
     data = str(values["data"])
     if (

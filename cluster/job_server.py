@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import requests
@@ -15,6 +15,10 @@ import requests
 from cluster.passwords import without_password
 
 PROBE_SECONDS = 10.0
+SILENT_SECONDS = 60.0
+"""A download that brings nothing for so long is given up."""
+DOWNLOAD_SECONDS = 3600
+"""So long Ray may take to hand out one file; its own default is half a minute."""
 
 
 class JobServerError(ValueError):
@@ -73,11 +77,31 @@ class JobServer:
         with self._explained():
             return str(self._connect().get_job_logs(job))
 
-    async def follow(self, job: str) -> AsyncIterator[str]:
+    async def follow(self, job: str) -> AsyncGenerator[str, None]:
         """The job's log as it grows, in pieces, until the job ends."""
         with self._explained():
             async for text in self._connect().tail_job_logs(job):
                 yield text
+
+    def download(self, name: str, *, node_id: str, target: IO[bytes]) -> None:
+        """Copy a file of a node's log folder, whatever it holds and however large it is."""
+        wanted = {"node_id": node_id, "filename": name, "lines": "-1", "timeout": str(DOWNLOAD_SECONDS)}
+        with (
+            self._explained(),
+            requests.get(
+                f"{self.address}/api/v0/logs/file",
+                params=wanted,
+                headers=self._headers,
+                timeout=SILENT_SECONDS,
+                stream=True,
+            ) as answer,
+        ):
+            if not answer.ok:
+                raise JobServerError(
+                    f"{self.shown} does not hand out {name}: it answers {answer.status_code}"
+                )
+            for data in answer.iter_content(2**20):
+                target.write(data)
 
     def stop(self, job: str) -> bool:
         """Ask the job to end; False when it had ended already."""

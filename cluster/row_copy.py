@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 
@@ -17,12 +19,20 @@ def copy_study_rows(source: str, target: str, *, study: str) -> None:
     Raises:
         ValueError: a database cannot be opened, or `source` has no such study.
     """
+    path = sa.make_url(source).database
+    if source.startswith("sqlite") and not Path(path or "").is_file():  # opening would create an empty one
+        raise ValueError(f"the study database {path} is not there")
     there, here = open_storage(source), open_storage(target)
     EPOCHS.create(here.engine, checkfirst=True)
     try:
-        # One snapshot: a running search writes meanwhile.
-        snapshot = there.engine.execution_options(isolation_level="REPEATABLE READ")
+        # One snapshot: a running search writes meanwhile. SQLite has no such level, but a transaction that
+        # only reads sees the file as it was at its first question; Python's driver must be told to begin.
+        is_file = there.engine.dialect.name == "sqlite"
+        options = {} if is_file else {"isolation_level": "REPEATABLE READ"}
+        snapshot = there.engine.execution_options(**options)
         with snapshot.connect() as reading, here.engine.begin() as writing:
+            if is_file:
+                reading.exec_driver_sql("BEGIN")
             name = _STUDIES.c.study_name == study
             study_id = reading.execute(sa.select(_STUDIES.c.study_id).where(name)).scalar()
             if study_id is None:

@@ -140,6 +140,8 @@ class StudyConfig:
             self._set("data", str(Path(self.data).expanduser().absolute()))
         if self.weights not in WEIGHTS:
             self._set("weights", _weights_path(self.weights))
+        if self.storage is not None:
+            self._set("storage", absolute_sqlite(self.storage))
         if self.study is None:
             self._set("study", f"{self.space}-{_data_name(self.data)}")
         if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
@@ -271,6 +273,12 @@ def parse_duration(text: str) -> float:
     if total <= 0:
         raise ValueError(f"--time-budget must be a duration like 2h, 90m or 45s, got {text!r}")
     return total
+
+
+def absolute_sqlite(url: str) -> str:
+    """The URL of a database; an SQLite file's path no longer depends on the current directory."""
+    parts = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
+    return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

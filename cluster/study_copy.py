@@ -1,34 +1,51 @@
-"""Copies a study from a cluster to this machine: packed by a small job there, read from its log here."""
+"""Copies a study from a cluster to this machine: a job packs it there, and waits until it is fetched.
+
+The package travels as a file of the cluster's log folder, which its job server hands out whole; the job
+deletes it as soon as it is fetched, and after KEEP_SECONDS at the latest.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import hashlib
 import json
+import secrets
 import shlex
 import shutil
+import signal
 import sqlite3
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, aclosing, closing
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import NoReturn
 
 from cluster.flags import make_parser
+from cluster.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.job_server import JobServer
 from cluster.row_copy import copy_study_rows
 from cluster.study_directory import write_json
-from cluster.submission import wait_for_end
+from cluster.submission import ENDED
 from cluster.working_directory import staged_project
 
 LEFT_OUT = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
 """Of a study directory: what only a running search needs."""
-LINE_BYTES = 6000
+KEEP_SECONDS = 3600
 _MARK = "unfreeze-study "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A packed study in the log folder of a node."""
+
+    node_id: str
+    name: str
+    sha256: str
 
 
 def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path) -> Path:
@@ -40,7 +57,7 @@ def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path)
         ValueError: there is no such study, or the copy exists already.
     """
     source = Path(study) if job is None else runs_dir_of(str(server.job(job).entrypoint)) / study
-    if not source.is_absolute():
+    if job is None and not source.is_absolute():
         raise ValueError(f"{study} is not an absolute path: pass one, or --from JOB with the study's name")
     target = folder / source.name
     if target.exists():
@@ -52,9 +69,12 @@ def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path)
             runtime_env={"working_dir": str(code)},
         )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-        package = Path(scratch) / "study.tar.gz"
-        asyncio.run(_receive(server, packing, package))
-        with tarfile.open(package) as archive:
+        file = Path(scratch) / "study.tar.gz"
+        try:
+            receive_package(server, packing, file)
+        finally:
+            end_packing(server, packing)
+        with tarfile.open(file) as archive:
             extract(archive, Path(scratch))
         (Path(scratch) / source.name).rename(target)
     return target
@@ -78,7 +98,7 @@ def extract(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def runs_dir_of(entrypoint: str) -> Path:
-    """The --runs-dir of a submitted tune.py.
+    """The --runs-dir of a submitted tune.py; a relative one is left for the head node to find.
 
     Raises:
         ValueError: the job is no search.
@@ -90,49 +110,56 @@ def runs_dir_of(entrypoint: str) -> Path:
     return Path(flags.runs_dir)
 
 
-async def _receive(server: JobServer, job: str, package: Path) -> None:
-    """Decode the log of the packing job into a file.
+def receive_package(server: JobServer, packing: str, file: Path) -> None:
+    """Wait for the packing job's announcement, and copy what it announces into a file.
 
     Raises:
         ValueError: the job failed, with its reason; or the copy is not what was sent.
     """
-    digest, announced, rest, other = hashlib.sha256(), "", "", ""
-    with package.open("wb") as file:
-        async for text in server.follow(job):
+    package = asyncio.run(_wait_for_package(server, packing))
+    with file.open("wb") as content:
+        server.download(package.name, node_id=package.node_id, target=content)
+    with file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() != package.sha256:
+            raise ValueError("the copy is not whole: try again")
+
+
+async def _wait_for_package(server: JobServer, packing: str) -> Package:
+    rest, last = "", ""
+    async with aclosing(server.follow(packing)) as pieces:
+        async for text in pieces:
             *lines, rest = (rest + text).split("\n")
             for line in lines:
-                kind, _, value = line.removeprefix(_MARK).partition(" ")
-                if not line.startswith(_MARK):
-                    other = line or other
-                elif kind == "sha256":
-                    announced = value
-                else:
-                    data = base64.b64decode(kind)
-                    digest.update(data)
-                    file.write(data)
-    if await asyncio.to_thread(wait_for_end, server, job) != 0:
-        raise ValueError(other.removeprefix("error: ") or f"job {job} failed")
-    if announced != digest.hexdigest():
-        raise ValueError("the copy is not whole: try again")
+                if line.startswith(_MARK):
+                    return Package(**json.loads(line.removeprefix(_MARK)))
+                last = line or last
+    raise ValueError(last.removeprefix("error: ") or f"job {packing} failed")
 
 
-def pack_study(directory: Path) -> Iterator[str]:
-    """The lines of the packing job's log.
+def end_packing(server: JobServer, packing: str) -> None:
+    """Ask the packing job to end, and wait until it has: then its package is deleted."""
+    server.stop(packing)
+    while server.job(packing).status not in ENDED:
+        time.sleep(0.2)
+
+
+def pack_study(directory: Path, file: Path) -> str:
+    """Pack a study into a file that only this user may read; its SHA-256.
 
     Raises:
         ValueError: there is no study.
     """
     if not (directory / "study.json").is_file():
         raise ValueError(f"no study at {directory}")
+    file.touch(mode=0o600)
     with tempfile.TemporaryDirectory(prefix="unfreeze-pack-") as scratch:
         copy = Path(scratch) / directory.name
         shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(*LEFT_OUT, "study.db", "study.json"))
         copy_database(directory, copy)
-        package = Path(scratch) / "study.tar.gz"
-        with tarfile.open(package, "w:gz", compresslevel=1) as archive:
+        with tarfile.open(file, "w:gz", compresslevel=1) as archive:
             archive.add(copy, arcname=directory.name)
-        with package.open("rb") as file:
-            yield from _encode(file)
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -149,25 +176,54 @@ def copy_database(source: Path, target: Path) -> None:
     write_json(target / "study.json", info | {"storage": f"sqlite:///{database.name}"})
 
 
-def _encode(file: IO[bytes]) -> Iterator[str]:
-    digest = hashlib.sha256()
-    while data := file.read(LINE_BYTES):
-        digest.update(data)
-        yield _MARK + base64.b64encode(data).decode()
-    yield f"{_MARK}sha256 {digest.hexdigest()}"
+def offer_study(directory: Path, *, logs: Path, node_id: str) -> None:
+    """Pack a study, announce the package, and delete it when this process is asked to end.
+
+    Raises:
+        ValueError: there is no study.
+    """
+    file = logs / f"unfreeze-study-{secrets.token_hex(8)}.tar.gz"
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        digest = pack_study(directory, file)
+        package = Package(node_id=node_id, name=file.name, sha256=digest)
+        print(_MARK + json.dumps(asdict(package)), flush=True)
+        time.sleep(KEEP_SECONDS)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.study_copy", description=__doc__)
     parser.add_argument("directory", type=Path)
-    flags = parser.parse_args(argv)
+    directory: Path = parser.parse_args(argv).directory
+    if directory.parent == DEFAULT_RUNS_DIR:  # the searching job was given no --runs-dir
+        directory = job_runs_dir() / directory.name
     try:
-        for line in pack_study(flags.directory):
-            print(line)
+        if not (directory / "study.json").is_file():
+            raise ValueError(f"no study at {directory}")
+        logs, node_id = _find_log_folder()
+        offer_study(directory, logs=logs, node_id=node_id)
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 1
     return 0
+
+
+def _find_log_folder() -> tuple[Path, str]:
+    """The log folder of the node that runs this job, and the node's id."""
+    import ray
+    from ray._private.worker import global_worker
+
+    ray.init(address=CLUSTER_ADDRESS, log_to_driver=False, logging_level="ERROR")
+    try:
+        return Path(global_worker.node.get_logs_dir_path()), ray.get_runtime_context().get_node_id()
+    finally:
+        ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
 MODULES = ("tune.py", "tune_plan.py", "pyproject.toml")
 SECRETS = (
-    ".*",
+    ".?*",  # not ".*", by which .rayignore would leave out the project's own folder, "."
     "*.pem",
     "*.key",
     "*.p12",
@@ -72,6 +72,16 @@ def is_secret(path: Path) -> bool:
     """Whether the name of a file, or of a folder it is in, is one that secrets have; code is not."""
     names = path.parts if path.suffix != ".py" else path.parts[:-1]
     return any(fnmatch.fnmatch(name.lower(), pattern) for name in names for pattern in SECRETS)
+
+
+def ray_ignore_lines() -> list[str]:
+    """What .rayignore has to say so that Ray's own upload leaves out the same secrets.
+
+    Its patterns are those of .gitignore, which tell capitals from small letters, and the last one that fits
+    decides: code comes after the secrets and is uploaded, whatever its name.
+    """
+    spelt = ["".join(f"[{one}{one.upper()}]" if one.isalpha() else one for one in name) for name in SECRETS]
+    return [*spelt, "!*.py"]
 
 
 def _tracked(project: Path) -> list[Path] | None:

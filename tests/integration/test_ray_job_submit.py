@@ -52,6 +52,12 @@ class Cluster:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."]
         return self.run(*ray, "--", "python", "tune.py", *flags, **self.record.environment())
 
+    def fetch(self, study: str, job: str) -> Path:
+        words = ("fetch", study, "--from", job, "--to", str(self.folder / "fetched"))
+        done = self.run(sys.executable, "-m", "cluster", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.folder / "fetched" / study
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
@@ -96,6 +102,11 @@ def test_the_plain_line_searches_on_all_nodes_of_the_jobs_cluster(cluster: Clust
     assert {node_of(json.loads(worker), cluster.record) for worker in named} == {0, 1}
     assert latest_job(cluster.record).driver_exit_code == 0
     assert (study / "report.html").is_file()
+    fetched = cluster.fetch("demo-images", latest_job(cluster.record).submission_id)
+    assert len(rows(fetched, "SELECT state FROM trials")) == 6
+    assert (fetched / "report.html").read_bytes() == (study / "report.html").read_bytes()
+    left = list(Path(cluster.record.temp_dir).rglob("unfreeze-study-*"))
+    assert left == [], "the package stayed on the cluster"
 
 
 def test_a_study_in_which_no_trial_completes_is_a_failed_job(cluster: Cluster) -> None:
@@ -123,7 +134,7 @@ def test_a_run_directory_in_the_jobs_own_folder_is_refused(cluster: Cluster) -> 
     done = cluster.ray_job_submit("--space", "demo", "--data", "digits", "--runs-dir", "my/runs")
 
     assert latest_job(cluster.record).driver_exit_code == 2
-    assert "which is deleted with the job" in done.stdout + done.stderr
+    assert "deleted with the job" in done.stdout + done.stderr
 
 
 def test_a_trial_of_two_workers_fits_on_two_nodes_of_one_core_each(cluster: Cluster) -> None:

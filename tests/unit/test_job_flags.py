@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.job_paths import check_job_flags, check_runs_dir
+from cluster.job_paths import check_job_flags, check_job_folders
 from cluster.study import StudyConfig
 from cluster.study_copy import runs_dir_of
 from cluster.study_directory import _describe
 from cluster.submission import read_variables
 
+JOB_FOLDER = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
 GOOD = ("--space", "demo", "--runs-dir", "/shared/runs")
 
 
@@ -31,6 +32,7 @@ def test_paths_that_only_the_nodes_have_are_no_mistake() -> None:
         ((*GOOD, "--weights", "w.pt"), "--weights w.pt is relative"),
         ((*GOOD, "--adress", "auto"), "unknown argument --adress; did you mean --address"),
         ((*GOOD, "--address", "auto"), "leave --address out"),
+        ((*GOOD, "--storage", "sqlite:///my.db"), "--storage sqlite:///my.db is relative"),
         ((*GOOD, "--trials", "0"), "--trials must be positive"),
         (
             (*GOOD, "--storage", "postgresql://me:hunter2@db/x"),
@@ -51,8 +53,20 @@ def test_what_means_nothing_on_the_cluster_is_refused_in_one_line(
 
 def test_a_run_directory_inside_the_jobs_temporary_folder_is_refused() -> None:
     with pytest.raises(ValueError, match="deleted with the job"):
-        check_runs_dir(Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1/runs"))
-    check_runs_dir(Path("/tmp/ray/runs"))
+        check_job_folders(StudyConfig(space="demo", runs_dir=JOB_FOLDER / "runs"))
+    check_job_folders(StudyConfig(space="demo", runs_dir=Path("/tmp/ray/runs")))
+
+
+def test_a_database_inside_the_jobs_temporary_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "working_dir_files/_ray_pkg_1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    lost = StudyConfig(space="demo", runs_dir=Path("/runs"), storage="sqlite:///my.db")
+
+    with pytest.raises(ValueError, match=r"--storage sqlite:////.*/my.db lies in the job's temporary"):
+        check_job_folders(lost)
 
 
 def test_the_passwords_of_the_database_are_not_written_into_the_study() -> None:
