@@ -190,7 +190,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
                 storage_dir=study.directory / ".ray",
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
-                is_lost=lambda: study.lock.lost,
+                why_lost=lambda: study.lock.lost,
                 on_ended=Cleaner(study, search).clean,
                 count_slots=count_slots,
             )

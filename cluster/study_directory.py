@@ -74,6 +74,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
             metric=config.metrics[0],
             new=not resumed,
         )
+        records.take_over(lock.token)
     except BaseException:
         lock.release()
         raise
