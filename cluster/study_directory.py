@@ -39,9 +39,33 @@ class Study:
     def trial_directory(self, number: int) -> Path:
         return self.directory / "trials" / str(number)
 
-    def update(self, **changes: Any) -> None:
-        """Change entries of study.json, say `status`."""
-        self.info |= changes
+    def begin(self) -> None:
+        """A search begins: study.json says so, and under what conditions; until then it stays as it was."""
+        self.info |= {"status": "running", "runs": [*self._runs_so_far(), self._this_run()]}
+        self._write()
+
+    def end(self, status: str, *, how: str) -> None:
+        """The run that `begin` noted is over: `status` is the study's, finished | stopped | failed."""
+        *earlier, last = self.info["runs"]
+        self.info |= {"status": status, "runs": [*earlier, last | {"ended": _now(), "how": how}]}
+        self._write()
+
+    def note_finished(self) -> None:
+        """The records show a finished study; study.json is put right if a killed run left it behind."""
+        if self.info["status"] != "finished":
+            self.info |= {"status": "finished", "runs": self._runs_so_far()}
+            self._write()
+
+    def _runs_so_far(self) -> list[dict[str, Any]]:
+        """A run that could not note its own end was killed."""
+        return [run if run["how"] else run | {"how": "killed"} for run in self.info["runs"]]
+
+    def _this_run(self) -> dict[str, Any]:
+        names = ("flags", "versions", "git_revision", "hardware")
+        described: dict[str, Any] = {name: self.info[name] for name in names}
+        return {"started": _now(), "ended": None, "how": None} | described
+
+    def _write(self) -> None:
         write_json(self.directory / "study.json", self.info)
 
     def close(self) -> None:
@@ -65,8 +89,9 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         wanted = _describe(config, facts)
         path = directory / "study.json"
         resumed = path.exists()
-        info = _continue(json.loads(path.read_text()), wanted) if resumed else wanted
-        write_json(path, info)
+        info = _continue(json.loads(path.read_text(encoding="utf-8")), wanted) if resumed else wanted
+        if not resumed:
+            write_json(path, info)
         records = Records(
             config.storage_url,
             study=config.name,
@@ -92,9 +117,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    info = {
+    info: dict[str, Any] = {
         "study": config.name,
-        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "created": _now(),
         "space": config.space,
         "metric": config.metrics[0],
         "direction": config.directions[0],
@@ -107,8 +132,9 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "seed": config.seed,
         "storage": without_password(config.storage_url),
         "tracking_uri": config.tracking_uri,
-        "status": "running",
+        "status": "new",
         "hardware": {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()},
+        "runs": [],
     }
     # Through JSON and back: what is compared with study.json must look like study.json (tuples are lists).
     described: dict[str, Any] = json.loads(json.dumps(info | dict(facts)))
@@ -129,8 +155,12 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
             "Set them back to continue it, or start another one with --study NAME"
         )
-    kept = {name: old[name] for name in ("created", "warm_start") if old.get(name)}
-    return old | new | kept | {"status": "running"}
+    kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
+    return old | new | kept
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
