@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.leaderboard import print_leaderboard
-from analysis.report import write_report
-from analysis.tracking import Tracker, log_model
+from analysis.tracking import Tracker
+from analysis.tracking.tracker import first_line
 from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
 from cluster.flags import parse_flags
@@ -36,6 +37,7 @@ from cluster.session import open_session
 from cluster.study import StudyConfig
 from cluster.study_directory import Study, open_study
 from cluster.warm_start import find_warm_starts
+from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from search_spaces import describe
 from trainables.batch_groups import batch_group
 from trainables.config import TrialConfig, config_as_dict
@@ -63,16 +65,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             print_plan(plan, console)
             return 0
+    except (ValueError, OSError) as error:
+        return fail(error, code=2)
+    except KeyboardInterrupt:
+        return interrupted()
+    try:
         plan = fetch_all_weights(plan)
         manifest, left_out = read_images(plan)
         check_workers(config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, left_out)
-    except (ValueError, OSError) as error:
-        print(f"tune.py: {without_password(str(error))}", file=sys.stderr)
-        return 2
+    except ValueError as error:  # flags that fit neither the images, nor the study, nor the cluster
+        return fail(error, code=2)
+    except (OSError, RuntimeError, SQLAlchemyError) as error:
+        return fail(error, code=1)
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command to continue", file=sys.stderr)
-        return 130
+        return interrupted()
+
+
+def fail(error: Exception, *, code: int) -> int:
+    print(f"tune.py: {without_password(first_line(error))}", file=sys.stderr)
+    return code
+
+
+def interrupted() -> int:
+    print("\ninterrupted; run the same command to continue", file=sys.stderr)
+    return 130
 
 
 def say(text: str) -> None:
@@ -109,28 +126,40 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
 
 
 def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
-    """Create or continue the study, search, print the leaderboard, and log the best classifier."""
+    """Create or continue the study, search what is left of it, and make what it lacks at its end.
+
+    Raises:
+        ValueError: the flags do not fit; nothing has run yet.
+    """
     study = open_study(plan.config, facts=study_facts(plan, manifest, left_out))
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)
         if search.finished or search.out_of_gain:
-            more = "--trials extends it" if search.finished else "a larger --patience goes on"
+            extends = "a wider space extends it" if search.used_up else "--trials extends it"
+            more = extends if search.finished else "a larger --patience goes on"
             say(f"study {plan.config.name} is finished; {more}")
-            print_leaderboard(study.directory)
-            return 0
-        tracker = Tracker(study.directory)
-        tracker.start()
-        say(plan.stopping_line)
-        ending = search_with_ray(plan, study, search)
-        study.update(status="finished" if ending.how in ("finished", "no gain") else "stopped")
-        Cleaner(study, search).clean_all()
-        print_leaderboard(study.directory)
-        if search.used_up:
-            say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
-        return conclude(plan, study, search, ending, tracker)
+            study.note_finished()
+            ending = RunEnding(how="finished")
+        else:
+            tracker = Tracker(study.directory)
+            say(plan.stopping_line)
+            ending = search_with_ray(plan, study, search, tracker)
+            if ending.how == "lost":  # nothing may be written any more: it may be another driver's by now
+                print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
+                return 1
+            end_run(study, ending)
+            # In the background it has kept up so far; an interrupted user waits for his prompt.
+            tracker.finish(timeout=5.0 if ending.how == "interrupted" else 30.0)
+        return conclude(plan, study, search, ending)
     finally:
         study.close()
+
+
+def end_run(study: Study, ending: RunEnding) -> None:
+    statuses = {"finished": "finished", "no gain": "finished", "failed": "failed"}
+    status = statuses.get(ending.how, "stopped")
+    attempt("study.json could not be written", lambda: study.end(status, how=ending.how))
 
 
 def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
@@ -181,14 +210,18 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
         directions=plan.config.directions,
         max_epochs=plan.max_epochs,
         patience=plan.config.patience,
-        # Several workers train one trial at a time.
         shares_of=lambda config: planned_shares(config, class_counts),
+        # Several workers train one trial at a time.
         group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
     )
 
 
-def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
-    """Run what is left of the search on this machine's Ray, or on the cluster at --address."""
+def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:
+    """Run what is left of the search on this machine's Ray, or on the cluster at --address.
+
+    Raises:
+        ValueError: the cluster does not answer or does not fit; nothing has run yet.
+    """
     config = plan.config
     from trainables.distributed import distributed_trial
     from trainables.trial import Trial
@@ -208,23 +241,24 @@ def search_with_ray(plan: Plan, study: Study, search: Search) -> RunEnding:
             can_grow=not cluster.local and config.concurrent is not None,
         )
         with ExitStack() as stack:
-            count_slots = None
+            count_slots, hardware = None, None
             if not cluster.local:
-                study.update(
-                    hardware={"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
-                )
+                hardware = {"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
                 check_paths(study.directory, others=paths_on_nodes(config))
                 count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
             progress = stack.enter_context(Progress(search, console=console))
+            settings = asdict(make_settings(plan, study, resources))
+            study.begin(hardware=hardware)
+            tracker.start()
             return run_search(
                 search,
                 trainable=distributed_trial if config.num_workers > 1 else Trial,
-                settings=asdict(make_settings(plan, study, resources)),
+                settings=settings,
                 resources=resources,
                 storage_dir=study.directory / ".ray",
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
-                is_lost=lambda: study.lock.lost,
+                why_lost=lambda: study.lock.lost,
                 on_ended=Cleaner(study, search).clean,
                 count_slots=count_slots,
             )
@@ -264,46 +298,45 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
     )
 
 
-def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, tracker: Tracker) -> int:
-    """Say how the search ended and where its result is; log the best classifier once all trials are done."""
-    best = search.best_complete()
-    if study.info["status"] == "finished":
-        with console.status("writing the report"):
-            say(f"report: {write_report(study.directory)}")
-    tracker.finish()
+def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
+    """Say how the search ended, make the results that are lacking, and say where they are."""
+    attempt("files of ended trials could not be removed", Cleaner(study, search).clean_all)
+    attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how == "failed":
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)
         return 1
+    if ending.how == "interrupted":
+        print(
+            "stopped (interrupted); run the same command to continue: at its end it writes report and model, "
+            "or with --time-budget 1s those of the trials there are",
+            file=sys.stderr,
+        )
+        return 130
+    settings = make_settings(plan, study, plan.resources)
+    made = Results(study=study, search=search, settings=settings, console=console).make()
+    if search.best_complete() is None:
+        return say_nothing_completed(plan, study, search, ending)
+    if search.finished and search.used_up:
+        say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
     if ending.how == "no gain":
         say(f"no gain in the last {plan.config.patience} trials: stopped; a larger --patience goes on")
-    elif ending.how != "finished":
-        print(f"stopped ({ending.how}); run the same command to continue", file=sys.stderr)
-        return 130 if ending.how == "interrupted" else 0
-    if best is not None:
-        log_best(plan, study, search, best)
-    return 0
+    elif ending.how == "time budget":
+        print("stopped (time budget); run the same command to continue", file=sys.stderr)
+    return 0 if made else 1
 
 
-def log_best(plan: Plan, study: Study, search: Search, best: tuple[int, float]) -> None:
-    """Export the best trial's classifier and log it to MLflow; without MLflow the export still stands."""
-    from trainables.export import export_classifier
-
-    number, value = best
-    target = study.directory / "model"
-    with console.status(f"exporting the classifier of trial {number}"):
-        export_classifier(
-            study.trial_directory(number),
-            search.trials[number].config,
-            make_settings(plan, study, plan.resources),
-            target=target,
-            about={"study": plan.config.name, "trial": number, "metrics": {plan.config.metrics[0]: value}},
+def say_nothing_completed(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
+    if ending.how == "time budget":
+        text = (
+            f"no trial completed within --time-budget {plan.config.time_budget}: "
+            f"{how_long_a_trial_takes(search)}; run the same command to continue, or give it more time"
         )
-    try:
-        uri = log_model(study.directory, target)
-    except Exception as error:  # whatever MLflow raises: the search's result stands
-        print(f"the best classifier is in {target}, but not in MLflow: {error}", file=sys.stderr)
-        return
-    say(f"best classifier: trial {number}, {target}\nMLflow model: {uri}")
+    else:
+        text = (
+            f"{why_nothing_completed(study, search)}; all: python -m analysis leaderboard {study.directory}"
+        )
+    print(f"tune.py: {text}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

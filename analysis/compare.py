@@ -14,7 +14,7 @@ from analysis.leaderboard import load_leaderboard
 from analysis.studies import StudyInfo
 from analysis.verdict import Row, Verdict, describe_verdict, find_finalists, judge
 
-IGNORED = ("study", "created", "storage", "tracking_uri", "status", "flags.study", "flags.runs_dir")
+IGNORED = ("study", "created", "storage", "tracking_uri", "status", "runs", "flags.study", "flags.runs_dir")
 
 
 def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:

@@ -151,6 +151,13 @@ def read_states(connection: Connection, study_id: int) -> dict[int, str]:
     return {row.number: row.state for row in connection.execute(query, {"id": study_id})}
 
 
+def read_extent(connection: Connection, study_id: int) -> list[Any]:
+    """Every trial's state, the number of epochs and the newest arrival: any change of a study shows here."""
+    epochs = text("SELECT COUNT(*), MAX(arrival) FROM epochs WHERE study_id = :id")
+    counts = list(connection.execute(epochs, {"id": study_id}).one())
+    return [sorted(read_states(connection, study_id).items()), *counts]
+
+
 def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, trial: int) -> dict[str, Any]:
     """One trial's row without its epochs: how it stands, and its hyperparameters."""
     where = "t.study_id = :id AND t.number = :number"

@@ -24,7 +24,7 @@ class StudyInfo:
 
     maximize: bool
     status: str
-    """running or finished."""
+    """new, running, finished, stopped (interrupted, or out of time) or failed."""
 
     storage_url: str
     facts: Mapping[str, Any]

@@ -41,6 +41,13 @@ EPOCHS = sa.Table(
     sa.Column("arrival", sa.Float(53), nullable=False),
     sa.Column("decision", sa.String(16), nullable=False),
 )
+DRIVERS = sa.Table(
+    "drivers",
+    EPOCHS.metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("token", sa.String(64), nullable=False),
+)
+"""The token of the process that may write each study."""
 _STUDIES, _TRIALS = (cast(sa.Table, m.__table__) for m in (models.StudyModel, models.TrialModel))
 _PARAMS, _VALUES = (cast(sa.Table, m.__table__) for m in (models.TrialParamModel, models.TrialValueModel))
 _CURVES = cast(sa.Table, models.TrialIntermediateValueModel.__table__)
@@ -99,6 +106,10 @@ class DatabaseGone(RuntimeError):
     """The study database did not answer for PATIENCE_SECONDS, or had no room."""
 
 
+class TakenOver(DatabaseGone):
+    """Another process has become the driver of this study; this one may not write to it any more."""
+
+
 class Records:
     """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
 
@@ -111,6 +122,12 @@ class Records:
         self._engine = self._storage.engine
         self.study_id = self._patiently(lambda: self._find_or_create(study, directions, new=new))
         self._trial_ids: dict[int, int] = {}
+        self._token: str | None = None
+
+    def take_over(self, token: str) -> None:
+        """Become the study's driver: from now on `record` of an earlier driver raises TakenOver."""
+        self._patiently(lambda: self._take_over(token))
+        self._token = token
 
     def record(
         self,
@@ -123,6 +140,9 @@ class Records:
 
         A row that is already there is overwritten: a replayed epoch is the same epoch. New trials get the
         numbers that they already have.
+
+        Raises:
+            TakenOver: another driver has taken the study over; nothing was written.
         """
         epochs, endings, new, attrs = list(epochs), list(endings), list(new), attrs or {}
         if epochs or endings or new or attrs:
@@ -156,7 +176,7 @@ class Records:
                 pause = min(2 * pause, 10.0)
 
     def _find_or_create(self, study: str, directions: Sequence[str], *, new: bool) -> int:
-        EPOCHS.create(self._engine, checkfirst=True)
+        EPOCHS.metadata.create_all(self._engine)
         try:
             return self._storage.create_new_study([StudyDirection[d.upper()] for d in directions], study)
         except DuplicatedStudyError:
@@ -167,6 +187,24 @@ class Records:
                     "give this one another --study name"
                 ) from None
             return study_id
+
+    def _take_over(self, token: str) -> None:
+        with self._engine.begin() as connection:
+            mine = DRIVERS.c.study_id == self.study_id
+            if connection.execute(sa.update(DRIVERS).where(mine).values(token=token)).rowcount == 0:
+                connection.execute(sa.insert(DRIVERS).values(study_id=self.study_id, token=token))
+
+    def _check_driver(self, connection: sa.Connection) -> None:
+        """Raise TakenOver unless this process drives the study.
+
+        An update, although it changes nothing: it takes the database's write lock (SQLite) or the row's
+        (PostgreSQL), so that nobody can take the study over between this check and the commit.
+        """
+        if self._token is None:
+            return
+        mine = (DRIVERS.c.study_id == self.study_id, DRIVERS.c.token == self._token)
+        if connection.execute(sa.update(DRIVERS).where(*mine).values(token=self._token)).rowcount == 0:
+            raise TakenOver("another process has taken this study over; it goes on there")
 
     def _add_trial(self, connection: sa.Connection, new: NewTrial) -> None:
         trial = new.trial
@@ -194,6 +232,7 @@ class Records:
         new: list[NewTrial],
     ) -> None:
         with self._engine.begin() as connection:
+            self._check_driver(connection)
             for trial in new:
                 self._add_trial(connection, trial)
             self._write_epochs(connection, epochs)

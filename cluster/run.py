@@ -17,19 +17,20 @@ from ray.tune.error import TuneError
 
 from cluster.interrupts import Interrupts
 from cluster.progress import Progress
-from cluster.records import DatabaseGone
+from cluster.records import DatabaseGone, TakenOver
 from cluster.resources import Resources
 from cluster.search import Search
 from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 
-HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed"]
+HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnding:
     """How a run ended; unless it is "finished", the same command goes on with the study.
 
-    "no gain": --patience is used up; a larger one goes on.
+    "no gain": --patience is used up; a larger one goes on. "lost": another driver may have the study by now,
+    so nothing of it may be written any more.
     """
 
     how: HowEnded
@@ -45,7 +46,7 @@ def run_search(
     storage_dir: Path,
     progress: Progress,
     time_budget_seconds: float | None = None,
-    is_lost: Callable[[], bool] = lambda: False,
+    why_lost: Callable[[], str | None] = lambda: None,
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
     count_slots: Callable[[], int] | None = None,
@@ -53,18 +54,21 @@ def run_search(
     """Run the search on the Ray that this process is connected to.
 
     `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
-    they are; Tune's own files lie in `storage_dir` meanwhile. `is_lost` tells that another driver took the
-    study over; `on_ended` is called with the number of each trial that has its outcome. Without
-    `reuse_workers` each lease starts a process of its own, which is there to be compared with. `count_slots`
-    is asked often how many trials fit by now.
+    they are; Tune's own files lie in `storage_dir` meanwhile. `why_lost` says why this driver no longer holds
+    the study, once it does not; `on_ended` is called with the number of each trial that has its outcome.
+    Without `reuse_workers` each lease starts a process of its own, which is there to be compared with.
+    `count_slots` is asked often how many trials fit by now.
     """
     deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
     out_of_time = False
+    lost: str | None = None
 
     def check() -> None:
-        nonlocal out_of_time
-        if is_lost():
-            search.stop("another driver has taken this study over")
+        nonlocal out_of_time, lost
+        progress.tick()
+        lost = lost or why_lost()
+        if lost is not None:
+            search.stop(lost)
         elif time.monotonic() > deadline and not search.stopping:
             out_of_time = True
             search.stop()
@@ -91,11 +95,17 @@ def run_search(
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
             return RunEnding(how="interrupted")
-        except (TuneError, RayError, DatabaseGone) as error:
+        # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
+        except (TuneError, RayError, RuntimeError, ValueError, OSError) as error:
+            gone = _find_cause(error)
+            if isinstance(gone, TakenOver):
+                return RunEnding(how="lost", reason=str(gone))
             if not interrupts.received:
-                return RunEnding(how="failed", reason=_describe(error))
+                return RunEnding(how="failed", reason=str(gone or error).strip() or type(error).__name__)
         finally:
             shutil.rmtree(storage_dir, ignore_errors=True)
+    if lost is not None:
+        return RunEnding(how="lost", reason=lost)
     if search.failure is not None:
         return RunEnding(how="failed", reason=search.failure)
     if search.finished:
@@ -109,12 +119,12 @@ def run_search(
     return RunEnding(how="failed", reason="Ray Tune ended before the search did")
 
 
-def _describe(error: BaseException) -> str:
-    """One line where it is ours: Tune puts the traceback of whatever we raise into an error of its own."""
+def _find_cause(error: BaseException) -> DatabaseGone | None:
+    """Our own error behind it: Tune puts the traceback of whatever we raise into an error of its own."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, DatabaseGone):
         cause = cause.__cause__ or cause.__context__
-    return str(cause or error).strip()
+    return cause
 
 
 def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path, reuse: bool) -> None:

@@ -39,9 +39,38 @@ class Study:
     def trial_directory(self, number: int) -> Path:
         return self.directory / "trials" / str(number)
 
-    def update(self, **changes: Any) -> None:
-        """Change entries of study.json, say `status`."""
-        self.info |= changes
+    def begin(self, *, hardware: Mapping[str, Any] | None = None) -> None:
+        """A search begins: study.json says so, and under what conditions; until then it stays as it was.
+
+        `hardware` is the cluster's; without it the search runs on this machine.
+        """
+        if hardware is not None:
+            self.info["hardware"] = dict(hardware)
+        self.info |= {"status": "running", "runs": [*self._runs_so_far(), self._this_run()]}
+        self._write()
+
+    def end(self, status: str, *, how: str) -> None:
+        """The run that `begin` noted is over: `status` is the study's, finished | stopped | failed."""
+        *earlier, last = self.info["runs"]
+        self.info |= {"status": status, "runs": [*earlier, last | {"ended": _now(), "how": how}]}
+        self._write()
+
+    def note_finished(self) -> None:
+        """The records show a finished study; study.json is put right if a killed run left it behind."""
+        if self.info["status"] != "finished":
+            self.info |= {"status": "finished", "runs": self._runs_so_far()}
+            self._write()
+
+    def _runs_so_far(self) -> list[dict[str, Any]]:
+        """A run that could not note its own end was killed."""
+        return [run if run["how"] else run | {"how": "killed"} for run in self.info["runs"]]
+
+    def _this_run(self) -> dict[str, Any]:
+        names = ("flags", "versions", "git_revision", "hardware")
+        described: dict[str, Any] = {name: self.info[name] for name in names}
+        return {"started": _now(), "ended": None, "how": None} | described
+
+    def _write(self) -> None:
         write_json(self.directory / "study.json", self.info)
 
     def close(self) -> None:
@@ -66,7 +95,8 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         path = directory / "study.json"
         resumed = path.exists()
         info = _continue(json.loads(path.read_text(encoding="utf-8")), wanted) if resumed else wanted
-        write_json(path, info)
+        if not resumed:
+            write_json(path, info)
         records = Records(
             config.storage_url,
             study=config.name,
@@ -74,6 +104,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
             metric=config.metrics[0],
             new=not resumed,
         )
+        records.take_over(lock.token)
     except BaseException:
         lock.release()
         raise
@@ -102,9 +133,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    info = {
+    info: dict[str, Any] = {
         "study": config.name,
-        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "created": _now(),
         "space": config.space,
         "metric": config.metrics[0],
         "direction": config.directions[0],
@@ -117,7 +148,8 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "seed": config.seed,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
-        "status": "running",
+        "status": "new",
+        "runs": [],
     }
     if config.address is None:  # a cluster's is added once its nodes have been asked
         info["hardware"] = {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()}
@@ -146,13 +178,17 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
             "Set them back to continue it, or start another one with --study NAME"
         )
-    kept = {name: old[name] for name in ("created", "warm_start") if old.get(name)}
+    kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     weights = {"backbone_weights": weights_before | weights_now}  # those of a narrower search stay known
-    return old | new | kept | weights | {"status": "running"}
+    return old | new | kept | weights
 
 
 def _weights_line(source: Mapping[str, Any]) -> str:
     return f"{source['kind']} {source['location']}, sha256 {source['digest'][:12]}"
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _data_line(data: Mapping[str, Any]) -> str:

@@ -4,47 +4,88 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger("unfreeze")
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+"""After this long without a heartbeat a driver on another host may take the study over."""
+LOST_SECONDS = 600.0
+"""After this long without a heartbeat the driver itself gives up, as it does for a silent database.
+
+It may wait longer than STALE_SECONDS, because the database refuses a driver that was taken over.
+"""
 
 
 class StudyLock:
     """Held from `acquire_lock` to `release`; a thread keeps its heartbeat."""
 
-    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, owner: dict[str, Any], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
         self._owner = owner
+        self._clock = clock
         self._released = threading.Event()
-        self.lost = False
-        """Another driver took the study over (this one was silent for too long): stop at once."""
+        self._is_taken = False
+        self._last_beat = clock()
         self._thread = threading.Thread(target=self._beat, name="study-lock", daemon=True)
         self._thread.start()
+
+    @property
+    def token(self) -> str:
+        """Tells this driver from every other; the study database knows it, too."""
+        return str(self._owner["token"])
+
+    @property
+    def lost(self) -> str | None:
+        """Why this driver must stop at once; None while it holds the lock."""
+        if self._is_taken:
+            return "another process has taken this study over; it goes on there"
+        silent = self._clock() - self._last_beat
+        # By the clock, and not by an error: on a share that hangs the heartbeat waits without an error.
+        if silent > LOST_SECONDS:
+            return (
+                f"{self._path} could not be renewed for {silent / 60:.0f} minutes: "
+                "see whether its disk answers, then run the same command to continue"
+            )
+        return None
 
     def release(self) -> None:
         self._released.set()
         self._thread.join(timeout=5)
-        with _opened(self._path) as file:
-            if _read(file).get("token") == self._owner["token"]:
-                os.ftruncate(file, 0)
+        if self._thread.is_alive():  # it hangs in a share that does not answer; so would this thread
+            logger.warning("%s does not answer and is left as it is", self._path)
+            return
+        try:
+            with _opened(self._path) as file:
+                if _read(file).get("token") == self.token:
+                    os.ftruncate(file, 0)
+        except OSError as error:
+            logger.warning("%s could not be released (%s)", self._path, error.strerror)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
-            with _opened(self._path) as file:
-                self.lost = _read(file).get("token") != self._owner["token"]
-                if self.lost:
-                    return
-                os.utime(file)
+            try:
+                with _opened(self._path) as file:
+                    self._is_taken = _read(file).get("token") != self.token
+                    if self._is_taken:
+                        return
+                    os.utime(file)
+            except OSError as error:
+                logger.debug("%s cannot be renewed (%s): trying again", self._path, error.strerror)
+                continue
+            self._last_beat = self._clock()
 
 
 def acquire_lock(path: Path) -> StudyLock:

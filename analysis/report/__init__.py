@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from pathlib import Path
 
+from analysis.exported import export_digest
+from analysis.records import connect, read_extent
 from analysis.report.page import Section, render_page
-from analysis.studies import load_study
+from analysis.studies import StudyInfo, load_study
 
 FILE_NAME = "report.html"
+_STAMP = re.compile(r"<!-- made of (\w+) -->")
 
 
 def write_report(study_dir: Path, target: Path | None = None) -> Path:
@@ -19,11 +25,32 @@ def write_report(study_dir: Path, target: Path | None = None) -> Path:
     """
     study = load_study(study_dir)
     path = target or study.directory / FILE_NAME
-    page = render_page(f"{study.name}: report", _make_sections(study_dir))
+    # Before the sections: what is recorded meanwhile makes the report a stale one, not a wrongly stamped one.
+    stamp = f"<!-- made of {_find_stamp(study)} -->\n"
+    page = render_page(f"{study.name}: report", _make_sections(study_dir)) + stamp
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(page, encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def is_current(study_dir: Path) -> bool:
+    """Whether the study has a report, and one of what the records, study.json and the export say now."""
+    study = load_study(study_dir)
+    try:
+        page = (study.directory / FILE_NAME).read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    stamps = _STAMP.findall(page[-100:])
+    return bool(stamps) and stamps[-1] == _find_stamp(study)
+
+
+def _find_stamp(study: StudyInfo) -> str:
+    """A hash of all that a report is made of, so that an older report can be told."""
+    with connect(study) as (connection, study_id):
+        extent = read_extent(connection, study_id)
+    state = (dict(study.facts), extent, export_digest(study.directory / "model"))
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _make_sections(study_dir: Path) -> list[Section]:

@@ -27,6 +27,8 @@ FACTS = {
     "tracking_uri": "MLflow",
 }
 
+RUN_COLUMNS = ("started", "ended", "how it ended", "git revision", "hardware", "unlike the newest run")
+
 
 def provenance_section(study: StudyInfo) -> Section:
     facts = study.facts
@@ -47,13 +49,34 @@ def provenance_section(study: StudyInfo) -> Section:
         "Provenance",
         table(("what", "value"), rows, numeric_from=9),
         details("search space", table(("hyperparameter", "values", "only if"), space, numeric_from=9)),
-        details("versions", table(("package", "version"), versions, numeric_from=9)),
-        details("flags", f"<pre>{escape(json.dumps(flags, indent=1, ensure_ascii=False))}</pre>"),
+        details("runs of this study", table(RUN_COLUMNS, _describe_runs(facts), numeric_from=9)),
+        details("versions of the newest run", table(("package", "version"), versions, numeric_from=9)),
+        details(
+            "flags of the newest run", f"<pre>{escape(json.dumps(flags, indent=1, ensure_ascii=False))}</pre>"
+        ),
         paragraph(
             "Running the same command with the same versions and data continues, or repeats, this study.",
             kind="note",
         ),
     )
+
+
+def _describe_runs(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """One row a run; of versions and flags only what the newest run has otherwise."""
+    rows: list[tuple[str, ...]] = []
+    for run in facts.get("runs") or []:
+        others = [
+            f"{name} {run[part].get(name)}"
+            for part in ("flags", "versions")
+            for name in sorted({*run[part], *(facts.get(part) or {})})
+            if run[part].get(name) != (facts.get(part) or {}).get(name)
+        ]
+        hardware = _show(run["hardware"])
+        how = run["how"] or "running, or killed"
+        rows.append(
+            (run["started"], run["ended"] or "", how, str(run["git_revision"]), hardware, ", ".join(others))
+        )
+    return rows
 
 
 def _show(value: Any) -> str:

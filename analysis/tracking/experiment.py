@@ -10,7 +10,8 @@ from analysis.studies import StudyInfo
 
 DATASET_TAG = "unfreeze.dataset"
 REPORT_TAG = "unfreeze.report"
-"""Hashes of what was logged: the same again is not logged again."""
+MODEL_TAG = "unfreeze.model"
+"""Hashes of what was logged: the same again is not logged again. The model's address follows its hash."""
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it the UI opens on its pages for language models."""

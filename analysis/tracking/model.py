@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.studies import load_study
-from analysis.tracking.server import find_tracking_uri
+from analysis.exported import CARD, PROGRAM, export_digest
+from analysis.studies import StudyInfo, load_study
+from analysis.tracking.server import find_tracking_uri, only_writer
 from analysis.tracking.tracker import open_view
 
 if TYPE_CHECKING:
@@ -23,19 +24,29 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
 def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
-    """Log and register the exported classifier; its model URI. Again adds another version.
+    """Bring MLflow up to date, log and register the exported classifier unless it has it; its model URI.
 
     Raises:
         ValueError: the directory holds no export.
     """
-    for name in ("classifier.pt2", "export.json"):
-        if not (export_dir / name).is_file():
-            raise ValueError(f"{export_dir} is no exported classifier: {name} is missing")
-    facts = json.loads((export_dir / "export.json").read_text(encoding="utf-8"))
-    study = load_study(study_dir)
+    digest = export_digest(export_dir)
+    if digest is None:
+        raise ValueError(f"{export_dir} is no exported classifier: {PROGRAM} or {CARD} is missing")
+    try:
+        with only_writer(study_dir):
+            return _log_model(load_study(study_dir), export_dir, tracking_uri, digest=digest)
+    except BlockingIOError as error:
+        raise ValueError("another process or thread still writes this study's view") from error
+
+
+def _log_model(study: StudyInfo, export_dir: Path, tracking_uri: str | None, *, digest: str) -> str:
+    facts = json.loads((export_dir / CARD).read_text(encoding="utf-8"))
     uri = find_tracking_uri(study, tracking_uri)
     view = open_view(study, tracking_uri)
-    view.catch_up(is_finished=study.status == "finished")
+    view.catch_up(status=study.status)
+    known = view.logged_model(digest)
+    if known is not None:
+        return known
 
     import mlflow
 
@@ -58,7 +69,8 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
             )
     finally:
         mlflow.set_tracking_uri(previous)
-    view.write_parent_status(is_final=study.status == "finished")  # start_run has moved its end to now
+    view.note_model(digest, str(logged.model_uri))
+    view.write_parent_status(study.status)  # start_run has moved its end to now
     return str(logged.model_uri)
 
 

@@ -24,6 +24,14 @@ MAX_TAG = 4000
 STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "KILLED", "failed": "FAILED"}
 """Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks KILLED with the same red cross as
 FAILED, so most of a healthy search would look broken. `tags.state = 'complete'` filters full budgets."""
+PARENT_STATUSES = {
+    "new": "RUNNING",
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+}
+"""How the study's own run stands in MLflow, by the status of the study."""
 
 
 def trial_name(row: Mapping[str, Any]) -> str:

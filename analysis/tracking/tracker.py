@@ -94,7 +94,7 @@ class Tracker:
             if not is_last and not _has_epochs(study):
                 return
             self._view = open_view(study, self._given_uri)
-        self._view.catch_up(is_finished=study.status == "finished", is_abandoned=self._abandoned.is_set)
+        self._view.catch_up(status=study.status, is_abandoned=self._abandoned.is_set)
 
 
 def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
@@ -109,7 +109,7 @@ def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
     try:
         with only_writer(study_dir):
             view = open_view(study, tracking_uri)
-            num_trials = view.catch_up(is_finished=study.status == "finished")
+            num_trials = view.catch_up(status=study.status)
     except BlockingIOError as error:
         raise ValueError(f"{study.name}: a running search writes this view itself") from error
     except Exception as error:

@@ -42,8 +42,8 @@ class MlflowView:
         self._parent_status = "RUNNING"
         self._find_runs()
 
-    def catch_up(self, *, is_finished: bool, is_abandoned: Callable[[], bool] = lambda: False) -> int:
-        """Write what the database has and MLflow lacks; the number of trials written."""
+    def catch_up(self, *, status: str, is_abandoned: Callable[[], bool] = lambda: False) -> int:
+        """Write what MLflow lacks of the database; the number of trials written. `status` is the study's."""
         written = {trial: run.epochs for trial, run in self._trials.items()}
         closed = {trial for trial, run in self._trials.items() if run.is_closed}
         known = set(self._ended)
@@ -53,8 +53,8 @@ class MlflowView:
             if is_abandoned():
                 return 0
             self._write_trial(change)
-        self._write_summary(is_final=is_finished)
-        self._write_inputs(is_final=is_finished)
+        self._write_summary(status)
+        self._write_inputs(status)
         self._follower.confirm()
         return len(changes)
 
@@ -150,7 +150,7 @@ class MlflowView:
             self._client.set_terminated(run.run_id, runs.STATUSES[row["state"]], end_time=ended)
             run.is_closed = True
 
-    def _write_summary(self, *, is_final: bool) -> None:
+    def _write_summary(self, status: str) -> None:
         ended = self._ended_in_order()
         if len(ended) > self._num_summed:
             points = [point for point in runs.study_points(self._study, ended) if point[3] > self._num_summed]
@@ -160,28 +160,38 @@ class MlflowView:
                 tags["best_trial"] = str(best)
             self._log(self.parent_id, points=points, tags=tags)
             self._num_summed = len(ended)
-        status = "FINISHED" if is_final else "RUNNING"
-        if self._parent_status != status:
-            self.write_parent_status(is_final=is_final)
+        if self._parent_status != runs.PARENT_STATUSES[status]:
+            self.write_parent_status(status)
 
-    def _write_inputs(self, *, is_final: bool) -> None:
-        """The data set at once, the report when the study is finished; neither a second time."""
+    def _write_inputs(self, status: str) -> None:
+        """The data set at once, the report when the search is over; neither a second time."""
         client, run_id, logged = self._client, self.parent_id, self._logged
         tag = experiment.DATASET_TAG
         logged[tag] = experiment.log_dataset(client, run_id, self._study, logged=logged.get(tag))
-        if is_final:
+        if status in ("finished", "stopped"):
             tag = experiment.REPORT_TAG
             logged[tag] = experiment.log_report(client, run_id, self._study, logged=logged.get(tag))
 
-    def write_parent_status(self, *, is_final: bool) -> None:
-        """The study's run ends when its last trial ended."""
-        if is_final:
+    def write_parent_status(self, status: str) -> None:
+        """The study's run ends when its last trial ended, and is open while the study runs."""
+        wanted = runs.PARENT_STATUSES[status]
+        if wanted == "RUNNING":
+            self._client.update_run(self.parent_id, wanted)
+        else:
             ended = self._ended_in_order()
             end = runs.to_milliseconds(ended[-1][0]["ended"]) if ended else None
-            self._client.set_terminated(self.parent_id, "FINISHED", end_time=end)
-        else:
-            self._client.update_run(self.parent_id, "RUNNING")
-        self._parent_status = "FINISHED" if is_final else "RUNNING"
+            self._client.set_terminated(self.parent_id, wanted, end_time=end)
+        self._parent_status = wanted
+
+    def logged_model(self, digest: str) -> str | None:
+        """The address of the model that was logged for the exported classifier with this digest."""
+        logged, _, uri = (self._logged.get(experiment.MODEL_TAG) or "").partition(" ")
+        return uri if logged == digest else None
+
+    def note_model(self, digest: str, uri: str) -> None:
+        """Remember, in MLflow itself, for which export the model was logged."""
+        self._logged[experiment.MODEL_TAG] = f"{digest} {uri}"
+        self._client.set_tag(self.parent_id, experiment.MODEL_TAG, f"{digest} {uri}")
 
     def _ended_in_order(self) -> list[tuple[dict[str, Any], float | None]]:
         return sorted(self._ended.values(), key=lambda item: (item[0]["ended"] or 0.0, item[0]["trial"]))

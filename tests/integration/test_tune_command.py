@@ -64,7 +64,7 @@ def test_a_search_is_interrupted_continued_and_then_only_shown(tmp_path: Path) -
         assert f"trial {number} complete" not in second.stdout
     assert json.loads((tmp_path / "runs/mine/study.json").read_text())["status"] == "finished"
     assert (tmp_path / "runs/mine/model/classifier.pt2").exists()
-    assert len(list((tmp_path / "runs/mine/trials").glob("*/model.pt"))) == 1
+    assert len(list((tmp_path / "runs/mine/trials").glob("*/model.pt"))) == 5  # the finalists: all of them
     assert not list((tmp_path / "runs/mine/trials").glob("*/checkpoint*.pt"))
 
     third = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)

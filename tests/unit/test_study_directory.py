@@ -33,7 +33,8 @@ def make_config(tmp_path: Path, **flags: Any) -> StudyConfig:
 
 def test_a_new_study_says_what_it_is(tmp_path: Path) -> None:
     study = open_study(make_config(tmp_path), facts=FACTS)
-    study.update(status="finished")
+    study.begin()
+    study.end("finished", how="finished")
     study.close()
 
     info = json.loads((tmp_path / "demo-digits" / "study.json").read_text())

@@ -1,0 +1,251 @@
+"""The results of a study: whichever run finds that one is missing, or stale, makes it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+import results
+import trainables.export
+from analysis.report import is_current
+from cluster.trial_status import TrialStatus
+from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
+from tests.study_factory import FakeTrial, add_trials, make_study
+
+Export = Callable[..., None]
+
+
+class Finished:
+    """A finished study, whose classifier, report page and MLflow are stood in for by short ones."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = make_study(directory, [FakeTrial(curve=[0.5]), FakeTrial(curve=[0.9])])
+        self.best: tuple[int, float] | None = (1, 0.9)
+        self.exports: list[int] = []
+        self.pages = 0
+        self.tracked: list[str] = []
+        self.export: Export = self._export
+        monkeypatch.setattr(trainables.export, "export_classifier", lambda *a, **k: self.export(*a, **k))
+        monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
+        monkeypatch.setattr(results, "log_model", self._log_model)
+        monkeypatch.setattr(results, "sync", lambda _: self.tracked.append("trials only"))
+
+    def make(self) -> bool:
+        study = SimpleNamespace(
+            directory=self.directory,
+            info=json.loads((self.directory / "study.json").read_text()),
+            trial_directory=lambda number: self.directory / "trials" / str(number),
+        )
+        search = SimpleNamespace(
+            best_complete=lambda: self.best,
+            scores=SimpleNamespace(metric="val_accuracy"),
+            trials={n: SimpleNamespace(config={}) for n in range(5)},
+        )
+        settings = cast(Any, None)
+        console = Console(file=io.StringIO())
+        return Results(
+            study=cast(Any, study), search=cast(Any, search), settings=settings, console=console
+        ).make()
+
+    def card(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "model" / "export.json").read_text())
+        return found
+
+    def _export(self, trial: Path, *_: Any, target: Path, about: Mapping[str, Any]) -> None:
+        self.exports.append(int(trial.name))
+        target.mkdir()
+        (target / "classifier.pt2").write_bytes(b"program")
+        (target / "export.json").write_text(json.dumps(dict(about)))
+
+    def _make_sections(self, _: Path) -> list[Any]:
+        self.pages += 1
+        return []
+
+    def _log_model(self, _: Path, export: Path) -> str:
+        self.tracked.append(export.name)
+        return "models:/m-1"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
+    return Finished(tmp_path / "s", monkeypatch)
+
+
+def test_what_is_there_is_not_made_again(study: Finished) -> None:
+    assert study.make()
+    assert study.make()
+
+    assert (study.exports, study.pages, study.tracked) == ([1], 1, ["model", "model"])
+
+
+@pytest.mark.parametrize("missing", ["model", "model/classifier.pt2", "model/export.json"])
+def test_a_model_that_is_deleted_or_not_whole_is_made_again(study: Finished, missing: str) -> None:
+    study.make()
+    path = study.directory / missing
+    path.rename(study.directory.parent / "gone")
+
+    assert study.make()
+
+    assert study.exports == [1, 1]
+    assert sorted(path.name for path in (study.directory / "model").iterdir()) == [
+        "classifier.pt2",
+        "export.json",
+    ]
+
+
+def test_a_report_that_is_deleted_or_cut_short_is_made_again(study: Finished) -> None:
+    study.make()
+    page = study.directory / "report.html"
+    page.unlink()
+    study.make()
+    page.write_text(page.read_text()[:50])
+    study.make()
+
+    assert study.pages == 3
+    assert is_current(study.directory)
+
+
+def test_a_study_that_was_extended_gets_a_new_report_and_the_new_best_trials_model(study: Finished) -> None:
+    study.make()
+    add_trials(study.directory, [FakeTrial(curve=[0.95])])
+    study.best = (2, 0.95)
+    assert not is_current(study.directory)
+
+    assert study.make()
+
+    assert (study.exports, study.pages) == ([1, 2], 2)
+    assert study.card()["trial"] == 2
+    assert is_current(study.directory)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cannot export\nlong graph"), OSError(28, "No space left on device")]
+)
+def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
+    study: Finished, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, target: Path, **__: Any) -> None:
+        target.mkdir()
+        (target / "classifier.pt2").write_bytes(b"ha")
+        raise error
+
+    study.export = fail
+    assert not study.make()
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tune.py: the best classifier could not be exported: ")
+    assert "run the same command to try again" in line
+    assert (study.pages, study.tracked) == (1, ["trials only"])
+    assert not list(study.directory.glob("*model*"))
+
+    study.export = study._export
+    assert study.make()
+    assert study.card()["trial"] == 1
+    assert is_current(study.directory)
+
+
+def test_a_full_disk_under_the_report_leaves_the_model_and_the_next_run_writes_it(
+    study: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_report", fail)
+        assert not study.make()
+    assert "the report could not be written: [Errno 28] No space left" in capsys.readouterr().err
+    assert study.tracked == ["model"]
+
+    assert study.make()
+    assert study.exports == [1]
+    assert is_current(study.directory)
+
+
+def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finished) -> None:
+    study.make()
+
+    def interrupt(*_: Any, target: Path, **__: Any) -> None:
+        target.mkdir()
+        raise KeyboardInterrupt
+
+    study.best, study.export = (0, 0.5), interrupt
+    with pytest.raises(KeyboardInterrupt):
+        study.make()
+
+    assert study.card()["trial"] == 1
+    study.export = study._export
+    assert study.make()
+    assert study.card()["trial"] == 0
+
+
+def test_what_a_killed_export_left_behind_goes_away(study: Finished) -> None:
+    for name in (".model.partial", ".model.old"):
+        (study.directory / name).mkdir()
+        (study.directory / name / "classifier.pt2").write_bytes(b"ha")
+
+    assert study.make()
+
+    assert list(study.directory.glob("*model*")) == [study.directory / "model"]
+
+
+def test_mlflow_that_fails_is_said_and_the_results_stand(
+    study: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> str:
+        raise ConnectionError("nobody answers there")
+
+    monkeypatch.setattr(results, "log_model", fail)
+
+    assert study.make()
+
+    assert "MLflow could not be written: nobody answers there" in capsys.readouterr().err
+
+
+def test_without_a_complete_trial_there_is_a_report_and_no_model(study: Finished) -> None:
+    study.best = None
+
+    assert study.make()
+
+    assert not (study.directory / "model").exists()
+    assert (study.exports, study.pages, study.tracked) == ([], 1, ["trials only"])
+
+
+def test_the_export_of_another_trial_is_not_this_one(tmp_path: Path) -> None:
+    (tmp_path / "classifier.pt2").write_bytes(b"")
+    (tmp_path / "export.json").write_text(json.dumps({"trial": 3, "study": "s", "classes": []}))
+
+    assert is_export_of(tmp_path, {"trial": 3, "study": "s"})
+    assert not is_export_of(tmp_path, {"trial": 4, "study": "s"})
+
+
+def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_reason() -> None:
+    failed = {"reason": "bug", "traceback": "Traceback\nKeyError: 'x'"}
+    history = [SimpleNamespace(attrs=attrs) for attrs in (failed, {"reason": "too large"}, failed, {})]
+    study = SimpleNamespace(records=SimpleNamespace(load=lambda: history))
+    search = SimpleNamespace(counts=lambda: {"complete": 0, "failed": 2, "infeasible": 1, "running": 0})
+
+    assert why_nothing_completed(cast(Any, study), cast(Any, search)) == (
+        "no trial completed (2 failed, 1 infeasible); most often: bug: KeyError: 'x'"
+    )
+
+
+def test_a_search_that_was_too_short_says_what_an_epoch_and_a_whole_trial_take() -> None:
+    def status(number: int, *, seconds: float, epochs: int) -> TrialStatus:
+        decisions = dict.fromkeys(range(1, epochs + 1), "continue")
+        config = {"epochs": 10}
+        return TrialStatus(number=number, config=config, seconds=seconds, decisions=decisions)
+
+    trials = {0: status(0, seconds=24.0, epochs=2), 1: status(1, seconds=12.0, epochs=1)}
+
+    def tell(found: dict[int, TrialStatus]) -> str:
+        return how_long_a_trial_takes(cast(Any, SimpleNamespace(trials=found)))
+
+    assert tell(trials) == "an epoch takes about 12.0 s, a whole trial about 120 s"
+    assert tell({2: status(2, seconds=0.0, epochs=0)}) == "not even one epoch ended"
