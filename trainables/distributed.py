@@ -80,7 +80,7 @@ def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]
             raise WorkersLost(
                 f"the trial's workers were lost: {str(error).strip().splitlines()[-1]}"
             ) from error
-        reason = reasons[0]
+        reason = next((reason for reason in reasons if reason != "bug"), "bug")
     return {
         "trial": lease["trial"],
         "attempt": lease["attempt"],

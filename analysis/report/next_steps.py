@@ -91,6 +91,7 @@ def _failures(findings: Findings) -> list[str]:
         "out of memory": "a micro batch size, a smaller --image-size or fewer trials at once",
         "diverged": "a lower upper bound for the learning rate",
         "data": "a look at the data; the section Failures has the message",
+        "accelerator": "another GPU or driver; the section Failures has its error",
         "bug": "a look at the traceback in the section Failures",
     }
     return [

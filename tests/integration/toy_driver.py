@@ -12,6 +12,7 @@ import optuna
 
 from cluster.grouping import GroupOf
 from cluster.progress import Progress
+from cluster.proposals import Space
 from cluster.resources import check_resources
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
@@ -38,18 +39,20 @@ def run_toy_study(
     settings: dict[str, Any],
     time_budget: float | None = None,
     group_of: GroupOf = lambda _: None,
+    trainable: Any = None,
+    space: Space = space,
 ) -> tuple[RunEnding, Search]:
-    """The whole of a search, on the Ray that is there."""
+    """The whole of a search, on the Ray that is there; of ToyTrial by default."""
     from tests.integration.toy_trainable import ToyTrial
 
     facts = {"space_table": [], "data": {"fingerprint": "toy"}, "image_size": 1, "max_epochs": 9}
     study = open_study(config, facts=facts)
     try:
-        search = make_search(study, config, group_of=group_of)
+        search = make_search(study, config, group_of=group_of, space=space)
         with Progress(search) as progress:
             ending = run_search(
                 search,
-                trainable=ToyTrial,
+                trainable=trainable or ToyTrial,
                 settings=settings,
                 resources=check_resources(config, cpus=2, gpus=0),
                 storage_dir=study.directory / ".ray",
@@ -61,7 +64,7 @@ def run_toy_study(
     return ending, search
 
 
-def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf) -> Search:
+def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf, space: Space) -> Search:
     return Search(
         study.records,
         space=space,

@@ -1,0 +1,103 @@
+"""Two processes with torch's own process group that train trials together, without Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import distributed, multiprocessing
+
+from trainables.distributed import join_team
+from trainables.lease import LeasedRun
+from trainables.settings import make_study_settings
+from trainables.training.memory import FittingSize
+
+NUM_WORKERS = 2
+PATIENCE = timedelta(seconds=60)
+"""A worker that waits for another in vain fails after so long, and not after half an hour."""
+
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A trial for both workers, and what is different about one of them."""
+
+    name: str
+    lease: Mapping[str, Any]
+    settings: Sequence[Mapping[str, Any]]
+    """Of each worker."""
+
+    circumstances: Callable[[int], AbstractContextManager[Any]] = nullcontext
+    """Given the rank, holds for as long as the trial runs."""
+
+
+def latency_by_rank(rank: int) -> AbstractContextManager[Any]:
+    """The first worker's device is the slow one."""
+    return patch("trainables.limits.measure_latency_ms", lambda *_, **__: (100.0, 1.0)[rank])
+
+
+def no_room(_: int) -> AbstractContextManager[Any]:
+    """Whoever saves a result fails."""
+    return patch("trainables.lease.save_result", side_effect=PermissionError("not yours"))
+
+
+@contextmanager
+def second_runs_out_of_memory(rank: int) -> Iterator[None]:
+    """The second worker has no memory for all images of its first batch outside an update."""
+    whole, failed = FittingSize.compute, [rank == 0]
+
+    def compute(self: FittingSize, function: Any, rows: Any) -> Any:
+        def starved(part: Any) -> Any:
+            if len(part) > 1 and not failed[0]:
+                failed[0] = True
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return function(part)
+
+        return whole(self, starved, rows)
+
+    with patch.object(FittingSize, "compute", compute):
+        yield
+    assert failed[0], "nothing was computed"
+
+
+def run_scenarios(scenarios: Sequence[Scenario], folder: Path) -> dict[str, Results]:
+    """What each worker reported or raised, by the scenario's name."""
+    arguments = (list(scenarios), str(folder))
+    multiprocessing.start_processes(_work, args=arguments, nprocs=NUM_WORKERS, start_method="spawn")
+    by_rank = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(NUM_WORKERS)]
+    return {scenario.name: [results[scenario.name] for results in by_rank] for scenario in scenarios}
+
+
+def _work(rank: int, scenarios: Sequence[Scenario], folder: str) -> None:
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    distributed.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=NUM_WORKERS, timeout=PATIENCE
+    )
+    results = {}
+    for scenario in scenarios:
+        with scenario.circumstances(rank):
+            results[scenario.name] = _run(scenario, rank)
+    Path(folder, f"{rank}.json").write_text(json.dumps(results))
+    distributed.destroy_process_group()
+
+
+def _run(scenario: Scenario, rank: int) -> dict[str, Any]:
+    run = LeasedRun(scenario.lease, make_study_settings(scenario.settings[rank]), team=join_team())
+    reports: Results = []
+    error = None
+    try:
+        while not run.finished:
+            reports += run.advance()
+    except Exception as raised:  # it is what the test looks at
+        error = f"{type(raised).__name__}: {raised}"
+    shown = [{key: report[key] for key in ("epoch", "outcome", "metrics")} for report in reports]
+    return {"reports": shown, "error": error}
