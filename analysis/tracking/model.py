@@ -31,7 +31,8 @@ def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None
     """
     digest = export_digest(export_dir)
     if digest is None:
-        raise ValueError(f"{export_dir} is no exported classifier: {PROGRAM} or {CARD} is missing")
+        missing = next((name for name in (PROGRAM, CARD) if not (export_dir / name).is_file()), CARD)
+        raise ValueError(f"{export_dir} is no exported classifier: {missing} is missing")
     try:
         with only_writer(study_dir):
             return _log_model(load_study(study_dir), export_dir, tracking_uri, digest=digest)
