@@ -9,8 +9,12 @@ from cluster.scores import Scores
 
 FAILURE_STREAK = 5
 """So many failed trials in a row stop the study: the next would fail too."""
-STREAK_REASONS = ("bug", "data", "out of memory")
-"""Diverged trials do not count: they are what a search over learning rates must expect."""
+STREAK_REASONS = ("bug", "data", "out of memory", "accelerator")
+"""Diverged trials do not count: they are what a search over learning rates must expect.
+
+An accelerator's fault counts once its trial is given up, after several processes have met it: five such
+trials with no other end between them mean that the device is broken.
+"""
 ENDED = ("complete", "stop", "failed")
 """Decisions of the table `epochs` with which a trial ended."""
 

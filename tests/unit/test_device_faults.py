@@ -120,9 +120,7 @@ def test_another_exception_of_the_trainable_is_not_tried_again(tmp_path: Path) -
     assert not described(KeyError("no such layer"), tmp_path).transient
 
 
-def test_a_trial_that_breaks_the_device_each_time_fails_with_that_reason_and_stops_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_device_that_fails_every_trial_in_every_process_stops_the_study(tmp_path: Path) -> None:
     made = Study(tmp_path)
     search = made.search(num_trials=FAILURE_STREAK + 1)
     fault = LeaseError(message="the accelerator failed", transient=True, reason="accelerator")
@@ -132,6 +130,7 @@ def test_a_trial_that_breaks_the_device_each_time_fails_with_that_reason_and_sto
         decisions += search.lease_ended(take(search), fault)
 
     assert [decision.reason for decision in decisions] == ["accelerator"] * FAILURE_STREAK
-    assert not search.stopping
+    assert search.failure is not None
+    assert "accelerator" in search.failure
     assert made.records is not None
     made.records.close()
