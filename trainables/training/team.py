@@ -85,6 +85,7 @@ class Team:
 
 def join_team() -> Team:
     """This process's place among the workers of torch's process group."""
+
     def reduce(tensor: Tensor) -> Tensor:
         total = tensor.clone()
         distributed.all_reduce(total)
