@@ -12,11 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LACKING = ("ray", "optuna", "mlflow", "sklearn", "rich", "pandas", "fsspec", "scipy", "psutil")
 BLOCK = f"""
+from functools import partial
 from importlib.machinery import PathFinder
 
-find = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in {LACKING!r} else find(name, *rest)
+
+def find(original, name, *rest):
+    return None if name.partition(".")[0] in {LACKING!r} else original(name, *rest)
+
+
+PathFinder.find_spec = partial(find, PathFinder.find_spec)  # pytest keeps it in a class: no plain function
 """
+"""Python runs this at its start, in the tests and in the processes that they start."""
 
 
 def check(tmp_path: Path, *, device: str) -> subprocess.CompletedProcess[str]:
