@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A container may forbid bytecode; then every process compiles its imports again (about 20 s a command).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types install install-dev clean
+.PHONY: demo test gpu-check lint types install install-dev clean
 
 demo: install
 	$(BIN)/python tune.py --space demo
@@ -35,6 +35,10 @@ types: install-dev
 
 test: lint types
 	$(BIN)/python -m pytest
+
+# Needs torch 2.8 or newer, timm, numpy, pillow and pytest in that interpreter, and installs nothing.
+gpu-check:
+	$(PYTHON) -m pytest -c tests/gpu/gpu.ini --confcutdir=tests/gpu -p no:cacheprovider tests/gpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info

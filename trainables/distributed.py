@@ -5,16 +5,13 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import train, tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.integration.ray_train import TuneReportCallback
-
-if TYPE_CHECKING:
-    from trainables.training.team import Team
 
 WORKER_SHARE = 0.9
 """Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
@@ -102,6 +99,7 @@ def causes_of(error: Exception) -> list[Exception]:
 def train_on_worker(config: dict[str, Any]) -> None:
     """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
     from trainables.lease import raise_interruption, start_lease
+    from trainables.training.team import join_team
 
     team = join_team()
     for run in start_lease(config, team=team):
@@ -112,27 +110,3 @@ def train_on_worker(config: dict[str, Any]) -> None:
                 raise_interruption(error)
                 raise
             train.report({"reports": reports})
-
-
-def join_team() -> Team:
-    """This process's place among the workers of torch's process group."""
-    from torch import Tensor, distributed, nn
-    from torch.nn.parallel import DistributedDataParallel
-
-    from trainables.training.team import Team
-
-    def reduce(tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
-
-    def broadcast(value: Any) -> Any:
-        values = [value]
-        distributed.broadcast_object_list(values, src=0)
-        return values[0]
-
-    def wrap(module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module)
-
-    rank, size = distributed.get_rank(), distributed.get_world_size()
-    return Team(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)

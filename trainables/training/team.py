@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 Positions = NDArray[np.int64]
 ResultT = TypeVar("ResultT")
@@ -80,3 +81,23 @@ class Team:
         """The module with its gradients averaged over the workers, if it has any."""
         trains = any(parameter.requires_grad for parameter in module.parameters())
         return self.wrap(module) if trains else module
+
+
+def join_team() -> Team:
+    """This process's place among the workers of torch's process group."""
+
+    def reduce(tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def broadcast(value: Any) -> Any:
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wrap(module: nn.Module) -> nn.Module:
+        return DistributedDataParallel(module)
+
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    return Team(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)

@@ -1,0 +1,95 @@
+"""What the tests of this folder run in processes of their own: one trial, one of two workers, a fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from trainables.device_faults import DeviceFault, device_works
+from trainables.lease import LeasedRun, start_lease
+from trainables.lease_turns import take_turns
+from trainables.run import TrialRun
+from trainables.settings import StudySettings, make_study_settings
+from trainables.training.team import join_team
+
+FAULT_EXIT = 3
+"""Exit status of a process that ended because its accelerator failed."""
+
+
+def run_trials(settings: StudySettings, *leases: dict[str, Any]) -> list[dict[str, Any]]:
+    """All reports of the trials of one lease; none of them may have failed."""
+    runs: list[LeasedRun] = start_lease({"leases": list(leases), "settings": asdict(settings)})
+    reports: list[dict[str, Any]] = []
+    while any(not run.finished for run in runs):
+        reports += take_turns(runs)
+    for report in reports:
+        assert report["reason"] is None, report["traceback"]
+    return reports
+
+
+def run_poisoned(settings: StudySettings, lease: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run a trial whose first epoch reads beyond the end of a table on the device."""
+
+    def read_beyond_the_end(*_: Any) -> None:
+        if not settings.use_gpu:  # a CPU checks the index at once; these are the words of a GPU
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        table = torch.zeros(4, device="cuda")
+        table.gather(0, torch.tensor([9], device="cuda")).sum().item()
+
+    TrialRun.run_epoch = read_beyond_the_end  # type: ignore[assignment, method-assign]
+    try:
+        return run_trials(settings, lease)
+    except DeviceFault as fault:
+        print(f"{fault}; the device works: {device_works()}")
+        sys.exit(FAULT_EXIT)
+
+
+def run_as_worker(settings: StudySettings, lease: dict[str, Any], rank: int, port: str) -> Any:
+    """Run a trial as one of two workers of a process group."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "WORLD_SIZE": "2"}
+    if settings.use_gpu:
+        torch.cuda.set_device(rank)
+    distributed.init_process_group("nccl" if settings.use_gpu else "gloo")
+    [run] = start_lease({"leases": [lease], "settings": asdict(settings)}, team=join_team())
+    reports = []
+    while not run.finished:
+        reports += run.advance()
+    distributed.barrier()  # the first worker keeps the store: it must not leave before the other has read
+    distributed.destroy_process_group()
+    return reports
+
+
+def run_in_share(settings: StudySettings, lease: dict[str, Any]) -> Any:
+    """Run a trial within its share of the GPU; the most it may take, and whether more was refused."""
+    reports = run_trials(settings, lease)
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.empty(int(settings.gpus_per_worker * total), dtype=torch.uint8, device="cuda")
+    except torch.OutOfMemoryError:
+        return {"peak": reports[-1]["metrics"]["peak_memory_gb"] * 1e9, "total": total, "refused": True}
+    return {"peak": 0.0, "total": total, "refused": False}
+
+
+def main(request: Path, answer: Path) -> None:
+    """Do what the file asks for, and write what came of it."""
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    settings = make_study_settings(asked["settings"])
+    works = {
+        "trials": run_trials,
+        "poisoned": run_poisoned,
+        "worker": run_as_worker,
+        "share": run_in_share,
+    }
+    result = works[asked["work"]](settings, *asked["arguments"])
+    answer.write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
