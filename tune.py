@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.dry_run:
             print_plan(plan, console)
             return 0
+        plan = fetch_all_weights(plan)
     except (ValueError, OSError) as error:
         return fail(error, code=2)
     except KeyboardInterrupt:
         return interrupted()
     try:
-        plan = fetch_all_weights(plan)
         manifest, left_out = read_images(plan)
         check_workers(config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, left_out)

@@ -34,4 +34,4 @@ def test_promotion_is_not_worse_than_stopping(full: bool) -> None:
     results = run(["asha", "promotion_asha"], seeds=seeds, budget=270, slots=4, searcher="random")
 
     gain = compare(results, "promotion_asha", "asha")
-    assert gain["gain"] > -2 * gain["standard_error"]
+    assert gain["gain"] >= -2 * gain["standard_error"]

@@ -54,7 +54,7 @@ def run_toy_study(
                 search,
                 trainable=trainable or ToyTrial,
                 settings=settings,
-                resources=check_resources(config, cpus=2, gpus=0),
+                resources=check_resources(config, nodes=[(2, 0)]),
                 storage_dir=study.directory / ".ray",
                 progress=progress,
                 time_budget_seconds=time_budget,

@@ -13,7 +13,9 @@ import tune
 from cluster.records import DatabaseGone
 from cluster.run import RunEnding
 
-PLAN = cast(Any, SimpleNamespace(config=SimpleNamespace(name="s", patience=3, time_budget="40s")))
+CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
+PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
+MANIFEST = SimpleNamespace(write_csv=lambda _: None, indices=lambda _: [0])
 
 
 class FakeStudy:
@@ -44,14 +46,20 @@ class Command:
         self.results = True
         self.cleaned = 0
         search = SimpleNamespace(
-            finished=False, out_of_gain=False, best_complete=lambda: self.best, trials={}
+            finished=False,
+            out_of_gain=False,
+            used_up=False,
+            best_complete=lambda: self.best,
+            trials={},
         )
         self.search = search
         replaced: dict[str, Any] = {
-            "parse_flags": lambda _: SimpleNamespace(runs_dir=tmp_path, dry_run=False),
-            "check_runs_dir": lambda _: None,
+            "parse_flags": lambda _: SimpleNamespace(dry_run=False, address=None, gpus_per_trial=0),
+            "check_job_folders": lambda _: None,
+            "fetch_all_weights": lambda plan: plan,
+            "check_workers": lambda *_, **__: None,
             "make_plan": lambda _: PLAN,
-            "read_images": lambda _: (SimpleNamespace(write_csv=lambda _: None), ""),
+            "read_images": lambda _: (MANIFEST, ""),
             "study_facts": lambda *_: {},
             "open_study": lambda *_, **__: self.study,
             "make_search": lambda *_: search,
