@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.records import Records
+from cluster.records import Records, TakenOver
 from cluster.search import DONE
 from cluster.study import StudyConfig
 from cluster.study_copy import copy_database
@@ -77,10 +77,13 @@ def server() -> Iterator[Server]:
         made.stop()
 
 
+def open_records(server: Server, name: str, *, new: bool) -> Records:
+    return Records(server.url, study=name, directions=["maximize"], metric="val_accuracy", new=new)
+
+
 @pytest.fixture
 def records(server: Server) -> Iterator[Records]:
-    name = f"study-{time.monotonic_ns()}"
-    opened = Records(server.url, study=name, directions=["maximize"], metric="val_accuracy", new=True)
+    opened = open_records(server, f"study-{time.monotonic_ns()}", new=True)
     yield opened
     opened.close()
 
@@ -108,6 +111,26 @@ def test_a_search_in_postgresql_equals_one_in_sqlite(records: Records, tmp_path:
             e: row.metrics for e, row in near.epochs.items()
         }
     local.close()
+
+
+def test_a_driver_that_was_taken_over_writes_nothing_more(server: Server) -> None:
+    name = f"study-{time.monotonic_ns()}"
+    first = open_records(server, name, new=True)
+    first.take_over("first")
+    search = make_search(first)
+    run_lease(search, take(search))
+    lease = take(search)
+    second = open_records(server, name, new=False)
+    before = second.load()
+
+    second.take_over("second")
+
+    with pytest.raises(TakenOver):
+        search.receive([report(lease, 1)])
+    assert second.load() == before
+    run_all(make_search(second))
+    first.close()
+    second.close()
 
 
 def test_a_study_is_copied_into_a_file_and_its_password_is_nowhere(server: Server, tmp_path: Path) -> None:
