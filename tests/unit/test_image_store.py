@@ -197,6 +197,22 @@ def test_without_a_budget_for_it_images_are_decoded_at_use(
     assert [record.message.startswith("no room for") for record in caplog.records] == [True]
 
 
+@pytest.mark.parametrize(
+    ("fault", "what"), [("deleted", "cannot be read any more"), ("replaced", "has changed")]
+)
+def test_an_image_that_is_no_longer_what_it_was_is_named_and_not_taken_for_a_black_one(
+    photos: list[Path], fault: str, what: str
+) -> None:
+    store = open_store(photos, budget_gb=STORE_BYTES / 2e9)
+    photos[3].unlink()
+    if fault == "replaced":
+        photos[3].write_bytes(photos[4].read_bytes())
+
+    with pytest.raises(OSError, match=rf"{photos[3].name} {what}"):
+        store.take(np.array([2, 3]))
+    assert np.array_equal(store.take(np.array([2])), expected_pixels([photos[2]]))
+
+
 def test_the_store_used_longest_ago_makes_room_unless_it_is_in_use(photos: list[Path]) -> None:
     budget = 2.5 * STORE_BYTES / 1e9
     oldest = open_store(photos, budget_gb=budget, fit="squash")

@@ -43,17 +43,27 @@ class SpreadImages:
 
 
 class DecodedAtUse:
-    """Images that are decoded whenever they are asked for."""
+    """Images that are decoded whenever they are asked for; those that never could be read are zeros."""
 
-    def __init__(self, paths: Sequence[Path], size: int, fit: Fit) -> None:
-        self._paths, self._size, self._fit = paths, size, fit
+    def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
+        """`facts` are what the first look at each file found."""
+        self._paths, self._size, self._fit, self._facts = paths, size, fit, facts
         self.shape = (len(paths), size, size, 3)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, rows: Any, /) -> Pixels:
+        """The pixels of these rows.
+
+        Raises:
+            OSError: a file has gone, or has another content than at the first look.
+        """
         chosen = np.arange(len(self))[rows]
         files = [self._paths[row] for row in np.atleast_1d(chosen)]
-        pixels, _ = decode_files(files, self._size, self._fit)
+        pixels, found = decode_files(files, self._size, self._fit)
+        for row, fact in zip(np.atleast_1d(chosen), found, strict=True):
+            if fact.digest != self._facts[row].digest:
+                what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
+                raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
         return pixels[0] if np.ndim(chosen) == 0 else pixels

@@ -240,7 +240,7 @@ class _Build:
             self.folder,
             budget,
         )
-        images = DecodedAtUse(self.paths, self.size, self.fit)
+        images = DecodedAtUse(self.paths, self.size, self.fit, facts)
         return ImageStore(images, tuple(facts), layout.key, path=None)
 
     def fits_budget(self, layout: Layout) -> bool:
