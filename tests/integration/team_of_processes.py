@@ -14,10 +14,10 @@ from unittest.mock import patch
 import torch
 from torch import distributed, multiprocessing
 
-from trainables.distributed import join_team
 from trainables.lease import LeasedRun
 from trainables.settings import make_study_settings
 from trainables.training.memory import FittingSize
+from trainables.training.team import join_team
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)
