@@ -108,11 +108,10 @@ class Progress:
             self._say_ended(decision)
         for leased in lease.trials:
             gone = self._rows.pop(leased.trial, None)
-            again = error is not None and self._search.trials[leased.trial].outcome is None
-            if again and gone is not None:
-                self.note(
-                    f"trial {leased.trial}: its worker died after epoch {gone.epoch}; it is tried again"
-                )
+            trial = self._search.trials[leased.trial]
+            if error is not None and trial.outcome is None:
+                epoch = trial.num_epochs if gone is None else gone.epoch  # it may die before its lease begins
+                self.note(f"trial {leased.trial}: its worker died after epoch {epoch}; it is tried again")
 
     def _say_ended(self, decision: Decision) -> None:
         self._ended += 1
