@@ -119,7 +119,9 @@ def make_plan(config: StudyConfig) -> Plan:
     )
     for backbone in backbones:
         check_image_size(backbone, plan.image_size)
-    check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=find_batch_sizes(plan))
+    # One worker takes batches of any size: the space need not be asked for them.
+    batch_sizes = find_batch_sizes(plan) if config.num_workers > 1 else []
+    check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
     changed = [prior.config for prior in plan.priors if "validation_images" in prior.config]
     check_validated_alike([*plan.samples, *changed])
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
