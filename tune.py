@@ -21,12 +21,9 @@ from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
 from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
-from cluster.flags import parse_flags
-from cluster.job_environment import in_job
 from cluster.job_paths import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
 from cluster.nodes import check_paths
-from cluster.passwords import without_password
 from cluster.progress import Progress
 from cluster.resources import Resources, check_resources
 from cluster.run import RunEnding, run_search
@@ -34,9 +31,12 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
-from cluster.study import StudyConfig
-from cluster.study_directory import Study, open_study
-from cluster.warm_start import find_warm_starts
+from cluster.study.config import StudyConfig
+from cluster.study.directory import Study, open_study
+from cluster.study.flags import parse_flags
+from cluster.study.job_environment import in_job
+from cluster.study.passwords import without_password
+from cluster.study.warm_start import find_warm_starts
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from search_spaces import describe
 from trainables.batch_groups import batch_group

@@ -13,9 +13,9 @@ from rich.console import Console
 from cluster.machine import count_cpus, count_gpus
 from cluster.resources import Resources, check_resources, unasked_resources
 from cluster.searchers import check_searcher
-from cluster.space_probe import find_choices, sample_configs
-from cluster.study import StudyConfig
-from cluster.study_directory import recorded_weights
+from cluster.study.config import StudyConfig
+from cluster.study.directory import recorded_weights
+from cluster.study.space_probe import find_choices, sample_configs
 from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
 from trainables.config import check_validated_alike, make_trial_config
 from trainables.data.datasets import ImageListing, find_images

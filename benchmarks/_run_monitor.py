@@ -18,8 +18,8 @@ from sqlalchemy import text
 from analysis.records import connect
 from analysis.studies import load_study
 from analysis.tracking.runs import EPOCHS_TAG, TRIAL_TAG
-from cluster.records import Records
 from cluster.search import Search
+from cluster.study.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks._measured_trial import LADDER, PREFIX
 from benchmarks._search_inputs import Images, distinct_views
 from benchmarks._spans import add_up
-from cluster.records import EpochRecord
 from cluster.search import Search
-from cluster.study_directory import Study
+from cluster.study.directory import Study
+from cluster.study.records import EpochRecord
 
 METRIC = "val_accuracy"
 SAME_STEP_SECONDS = 0.01

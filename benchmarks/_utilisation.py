@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cluster.records import TrialRecord
+from cluster.study.records import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,8 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
-from cluster.study import StudyConfig
-from cluster.study_directory import Study, open_study
+from cluster.study.config import StudyConfig
+from cluster.study.directory import Study, open_study
 
 METRIC = "val_accuracy"
 SEED = 0

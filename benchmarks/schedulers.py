@@ -20,10 +20,10 @@ from optuna.trial import Trial
 
 from benchmarks._learning_curves import MAX_EPOCHS, Curves
 from benchmarks._simulated_workers import run_workers
-from cluster.records import Records
 from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
+from cluster.study.records import Records
 
 
 def space(trial: Trial) -> dict[str, Any]:

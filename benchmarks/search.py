@@ -40,7 +40,7 @@ from benchmarks._side_figures import compare_runs, footnotes, make_table
 from benchmarks._sides import SideFailed, Sides, hardware, prepare_sides
 from benchmarks._warm_study import make_warm_table, measure_warm
 from cluster.machine import count_cpus
-from cluster.study import nearest
+from cluster.study.config import nearest
 
 NAMES = (*(case.name for case in CASES), "joint", "warm")
 WARM_TRIALS = 8

@@ -31,9 +31,9 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
-from cluster.space_probe import sample_configs
-from cluster.study import StudyConfig
-from cluster.study_directory import Study, open_study
+from cluster.study.config import StudyConfig
+from cluster.study.directory import Study, open_study
+from cluster.study.space_probe import sample_configs
 from trainables.batch_groups import batch_group
 from trainables.config import make_trial_config
 from trainables.data.datasets import find_images

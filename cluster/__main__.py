@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.cluster_record import default_state_dir, find_process, read_record
 from cluster.machine import count_cpus
-from cluster.passwords import without_password
+from cluster.study.passwords import without_password
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cluster.search import Search
-from cluster.study_directory import Study
+from cluster.study.directory import Study
 
 logger = logging.getLogger("unfreeze")
 

@@ -10,7 +10,7 @@ import ray
 
 from cluster.nodes import alive_nodes
 from cluster.resources import Resources, count_slots
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 
 LOOK_SECONDS = 2.0
 

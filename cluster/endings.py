@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from cluster.proposals import CONSTRAINT, Infeasible
-from cluster.records import Ending
+from cluster.study.records import Ending
 from cluster.trial_status import TrialStatus
 from cluster.verdicts import Verdict
 

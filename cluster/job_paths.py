@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.flags import make_parser
-from cluster.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
-from cluster.passwords import VARIABLES, has_password, without_password
-from cluster.study import WEIGHTS, StudyConfig, absolute_sqlite, nearest
+from cluster.study.config import WEIGHTS, StudyConfig, absolute_sqlite, nearest
+from cluster.study.flags import make_parser
+from cluster.study.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
+from cluster.study.passwords import VARIABLES, has_password, without_password
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import aiohttp
 import requests
 
-from cluster.passwords import without_password
+from cluster.study.passwords import without_password
 
 PROBE_SECONDS = 10.0
 SILENT_SECONDS = 60.0

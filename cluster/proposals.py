@@ -17,9 +17,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cluster.finite_space import Untried
-from cluster.records import Ending, TrialRecord
 from cluster.searchers import Draw, MakeSampler
-from cluster.space_probe import fit_to_space
+from cluster.study.records import Ending, TrialRecord
+from cluster.study.space_probe import fit_to_space
 
 INFEASIBLE = "infeasible"
 CONSTRAINT = f"constraints:{INFEASIBLE}"

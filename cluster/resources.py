@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 
 TRAIN_DRIVER_CPUS = 0.001
 """Share of a core for the process that leads a trial of several workers and mostly waits for them; Ray Tune

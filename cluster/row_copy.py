@@ -7,8 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 
-from cluster.records import EPOCHS
-from cluster.storage import open_storage
+from cluster.study.database import open_storage
+from cluster.study.records import EPOCHS
 
 _STUDIES, _TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 

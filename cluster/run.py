@@ -17,9 +17,9 @@ from ray.tune.error import TuneError
 
 from cluster.interrupts import Interrupts
 from cluster.progress import Progress
-from cluster.records import DatabaseGone, TakenOver
 from cluster.resources import Resources
 from cluster.search import Search
+from cluster.study.records import DatabaseGone, TakenOver
 from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 
 HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed", "lost"]

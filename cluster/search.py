@@ -15,11 +15,11 @@ from cluster.grouping import GroupOf
 from cluster.lease_choice import LeaseChoice
 from cluster.leases import Decision, Lease, LeaseError, Report
 from cluster.proposals import Proposals, Space
-from cluster.records import Ending, EpochRecord, NewTrial, Records
 from cluster.schedulers import Scheduler, Shares, even_shares
 from cluster.scores import Scores
 from cluster.searchers import MakeSampler
 from cluster.stopping import FailureStreak, GainWatch, replay
+from cluster.study.records import Ending, EpochRecord, NewTrial, Records
 from cluster.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.verdicts import Verdict, judge, last_line, make_decision, make_row
 

@@ -15,8 +15,8 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
-from cluster.job_environment import in_job
 from cluster.nodes import Node, alive_nodes
+from cluster.study.job_environment import in_job
 from cluster.working_directory import staged_project
 
 OBJECT_STORE_BYTES = 256 * 2**20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.records import EpochRecord, TrialRecord
 from cluster.scores import Scores
+from cluster.study.records import EpochRecord, TrialRecord
 
 FAILURE_STREAK = 5
 """So many failed trials in a row stop the study: the next would fail too."""

@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cluster.flags import make_parser
-from cluster.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.job_server import JobServer
 from cluster.row_copy import copy_study_rows
-from cluster.study_directory import write_json
+from cluster.study.directory import write_json
+from cluster.study.flags import make_parser
+from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.submission import ENDED
 from cluster.working_directory import staged_project
 

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from cluster.job_paths import check_job_flags
 from cluster.job_server import JobServer, JobServerError
-from cluster.passwords import has_password
+from cluster.study.passwords import has_password
 from cluster.working_directory import list_untracked, staged_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")

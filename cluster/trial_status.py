@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.leases import LeasedTrial
-from cluster.records import TrialRecord
+from cluster.study.records import TrialRecord
 
 
 @dataclass(kw_only=True)

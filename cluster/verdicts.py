@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from cluster.leases import Decision, Report
-from cluster.records import EpochRecord
 from cluster.schedulers import Scheduler
 from cluster.scores import Scores
+from cluster.study.records import EpochRecord
 from cluster.trial_status import TrialStatus
 
 

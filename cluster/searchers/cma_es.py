@@ -20,7 +20,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cluster.searchers import Draw
-from cluster.space_probe import probe
+from cluster.study.space_probe import probe
 
 SIGMA = 1 / 6
 """First standard deviation as a share of a hyperparameter's range, as in Optuna's own."""

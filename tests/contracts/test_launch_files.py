@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cluster.__main__ import make_parser
-from cluster.flags import parse_flags
+from cluster.study.flags import parse_flags
 from tests.launch_schemas import validate_dockerfile, validate_kubernetes, validate_ray, validate_slurm
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import pytest
 
 from cluster import schedulers, searchers
 from cluster.leases import Lease, LeaseError, Report
-from cluster.records import Records
 from cluster.schedulers import load_scheduler
 from cluster.search import DONE, Search
 from cluster.searchers import load_searcher
+from cluster.study.records import Records
 
 EPOCHS = 9
 TRIALS = 12

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks._utilisation import find_utilisation
 from benchmarks.cluster_scale import main
-from cluster.records import EpochRecord, TrialRecord, TrialState
+from cluster.study.records import EpochRecord, TrialRecord, TrialState
 
 
 def run(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:

@@ -212,8 +212,8 @@ def test_a_full_disk_stops_the_study_with_one_line_and_the_next_run_continues_it
 def test_a_database_that_never_answers_again_ends_the_search_with_one_line(
     ray_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.records.PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.study.records.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("cluster.study.database.LOCKED_SECONDS", 0.1)
     over = threading.Event()
     thread = threading.Thread(target=lock_after_three_epochs, args=(tmp_path, over))
     thread.start()

@@ -19,8 +19,8 @@ from cluster.schedulers import load_scheduler
 from cluster.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
-from cluster.study import StudyConfig
-from cluster.study_directory import Study, open_study
+from cluster.study.config import StudyConfig
+from cluster.study.directory import Study, open_study
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from benchmarks._side_figures import compare_runs, make_table
 from benchmarks._sides import SideFailed, Sides, hardware, run_process
 from benchmarks._spans import Spans, add_up
 from benchmarks._timeline import floor_seconds, gap_seconds
-from cluster.records import EpochRecord
+from cluster.study.records import EpochRecord
 from tests.tiny_data import write_images
 
 TRIALS = draw_trials(4, depths=(0,), policies=("light",), seed=1)

@@ -11,11 +11,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from cluster import study_lock
-from cluster.records import EpochRecord, NewTrial, Records, TakenOver
-from cluster.study import StudyConfig
-from cluster.study_directory import open_study
-from cluster.study_lock import LOST_SECONDS, StudyLock, acquire_lock
+from cluster.study import lock as study_lock
+from cluster.study.config import StudyConfig
+from cluster.study.directory import open_study
+from cluster.study.lock import LOST_SECONDS, StudyLock, acquire_lock
+from cluster.study.records import EpochRecord, NewTrial, Records, TakenOver
 
 
 class Share:

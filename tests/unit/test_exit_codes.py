@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 import tune
-from cluster.records import DatabaseGone
 from cluster.run import RunEnding
+from cluster.study.records import DatabaseGone
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))

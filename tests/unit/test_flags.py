@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.flags import field_docs, parse_flags
-from cluster.study import StudyConfig, parse_duration
+from cluster.study.config import StudyConfig, parse_duration
+from cluster.study.flags import field_docs, parse_flags
 
 
 def test_every_flag_is_documented() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.job_environment import JOB_VARIABLE
 from cluster.job_paths import check_job_flags
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
+from cluster.study.job_environment import JOB_VARIABLE
 
 
 @pytest.fixture

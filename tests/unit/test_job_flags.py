@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster.job_paths import check_job_flags, check_job_folders
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
+from cluster.study.directory import _describe
 from cluster.study_copy import runs_dir_of
-from cluster.study_directory import _describe
 from cluster.submission import read_variables
 
 JOB_FOLDER = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 import analysis.tracking.server
-import cluster.storage
+import cluster.study.database
 from analysis.records import load_trial_rows
 from analysis.studies import load_study
 from analysis.tracking.server import choose_journal
-from cluster.records import Records
+from cluster.study.records import Records
 from contract.sqlite_files import has_write_ahead_log, network_file_system, remove_write_ahead_log
 from tests.study_factory import FakeTrial, make_study
 
@@ -29,7 +29,7 @@ def mount(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
     """Adds a line to the mount table, which begins with a local root."""
     table = [SimpleNamespace(mountpoint="/", fstype="ext4")]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: list(table))
-    for module in (cluster.storage, analysis.tracking.server):
+    for module in (cluster.study.database, analysis.tracking.server):
         module._recommend_server.cache_clear()
     yield lambda place, kind: table.append(SimpleNamespace(mountpoint=str(place), fstype=kind))
 
@@ -116,8 +116,8 @@ def test_a_write_ahead_log_that_was_left_on_a_share_is_brought_in(tmp_path: Path
 def test_a_log_that_another_process_has_open_is_not_removed_in_silence(
     tmp_path: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.records.OPENING_SECONDS", 0.0)
-    monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.study.records.OPENING_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.study.database.LOCKED_SECONDS", 0.1)
     first = open_records(tmp_path)
     mount(tmp_path, "nfs4")
 

@@ -10,7 +10,7 @@ from cluster.elastic_slots import elastic_slots
 from cluster.nodes import alive_nodes, check_paths, find_missing
 from cluster.resources import check_resources
 from cluster.session import Session
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 
 
 def test_a_directory_of_the_same_name_is_told_from_the_shared_one(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from analysis.tracking.server import public_address
 from cluster.job_paths import check_job_flags
 from cluster.job_server import JobServer, JobServerError
-from cluster.passwords import has_password, without_password
-from cluster.records import Records
-from cluster.study import StudyConfig
-from cluster.study_directory import _describe
+from cluster.study.config import StudyConfig
+from cluster.study.directory import _describe
+from cluster.study.passwords import has_password, without_password
+from cluster.study.records import Records
 from cluster.submission import read_variables
 
 SECRET = [

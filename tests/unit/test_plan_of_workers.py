@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import tune_plan
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 from tests.tiny_data import write_images
 from tune_plan import check_workers, make_plan, print_plan
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tune_plan
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 from search_spaces import load_space
 from tests.small_study import make_settings, make_small_study
 from trainables.run import TrialRun

@@ -13,7 +13,7 @@ from cluster.working_directory import SECRETS, is_secret, ray_ignore_lines
 ROOT = Path(__file__).parents[2]
 NAMES = (
     "tune.py",
-    "cluster/passwords.py",
+    "cluster/study/passwords.py",
     "cluster/launch/aws.yaml",
     "README.md",
     ".env",
@@ -62,7 +62,7 @@ def test_ray_uploads_a_file_only_if_submit_would(tmp_path: Path) -> None:
     kept = uploaded(folder, tmp_path / "package.zip")
 
     assert kept == {name for name in NAMES if not is_secret(Path(name))}
-    assert {"tune.py", "cluster/passwords.py"} <= kept
+    assert {"tune.py", "cluster/study/passwords.py"} <= kept
 
 
 @pytest.mark.parametrize("name", ["tests/test_x.py", "docs/page.md", "runs/demo/study.db", ".cache/x.py"])

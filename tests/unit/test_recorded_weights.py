@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster.study import StudyConfig
-from cluster.study_directory import open_study, recorded_weights
+from cluster.study.config import StudyConfig
+from cluster.study.directory import open_study, recorded_weights
 from tests.tiny_data import write_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import WeightsSource, choose_weights, fetch_weights, locate_weights

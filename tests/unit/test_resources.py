@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.resources import check_resources, unasked_resources
-from cluster.study import StudyConfig
+from cluster.study.config import StudyConfig
 
 
 def config(**flags: Any) -> StudyConfig:

@@ -14,11 +14,11 @@ from optuna.trial import TrialState
 
 from cluster.leases import Lease, LeaseError, Report
 from cluster.proposals import Infeasible
-from cluster.records import Records
 from cluster.schedulers import load_scheduler
 from cluster.search import DONE, MAX_CRASHES, Search
 from cluster.searchers import load_searcher
 from cluster.stopping import FAILURE_STREAK
+from cluster.study.records import Records
 
 METRIC = "val_accuracy"
 EPOCHS = 9

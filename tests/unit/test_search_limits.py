@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from cluster.schedulers import load_scheduler
 from cluster.search import DONE, Search
 from cluster.searchers import load_searcher
-from cluster.space_changes import space_differences
-from cluster.study import StudyConfig
-from cluster.warm_start import find_warm_starts, fit_params, likeness
+from cluster.study.config import StudyConfig
+from cluster.study.space_changes import space_differences
+from cluster.study.warm_start import find_warm_starts, fit_params, likeness
 from tests.unit.test_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cluster.records import Ending, EpochRecord, NewTrial, Records
+from cluster.study.records import Ending, EpochRecord, NewTrial, Records
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
 def test_a_database_that_another_process_has_locked_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.storage.LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.study.database.LOCKED_SECONDS", 0.1)
     records = open_records(tmp_path)
     records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     script = (
@@ -176,7 +176,7 @@ def test_sqlite_is_set_for_small_safe_writes(records: Records) -> None:
 def test_a_storage_that_cannot_be_opened_is_refused_in_one_line(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.records.OPENING_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.study.records.OPENING_SECONDS", 0.1)
 
     with pytest.raises(ValueError, match=r"--storage must be|cannot be opened") as error:
         Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=True)

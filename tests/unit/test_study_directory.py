@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from cluster import study_lock
-from cluster.study import StudyConfig
-from cluster.study_directory import open_study
-from cluster.study_lock import acquire_lock
+from cluster.study import lock as study_lock
+from cluster.study.config import StudyConfig
+from cluster.study.directory import open_study
+from cluster.study.lock import acquire_lock
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],
@@ -88,7 +88,7 @@ def _hold_lock(path: Path) -> subprocess.Popen[str]:
     code = f"""
         import time
         from pathlib import Path
-        from cluster.study_lock import acquire_lock
+        from cluster.study.lock import acquire_lock
         acquire_lock(Path({str(path)!r}))
         print("held", flush=True)
         time.sleep(60)

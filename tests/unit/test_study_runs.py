@@ -10,9 +10,9 @@ import pytest
 
 from analysis.report.provenance import provenance_section
 from analysis.studies import load_study
-from cluster import study_directory
-from cluster.study import StudyConfig
-from cluster.study_directory import open_study
+from cluster.study import directory as study_directory
+from cluster.study.config import StudyConfig
+from cluster.study.directory import open_study
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],

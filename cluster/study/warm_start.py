@@ -15,8 +15,8 @@ from typing import Any, cast
 
 import optuna
 
-from cluster.records import Records
-from cluster.space_probe import Space
+from cluster.study.records import Records
+from cluster.study.space_probe import Space
 
 SHARE = 1 / 8
 """Most of a study's trials that may come from earlier ones."""

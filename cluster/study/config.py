@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster import schedulers, searchers
-from cluster.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
-from cluster.passwords import has_password, without_password
+from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
+from cluster.study.passwords import has_password, without_password
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")

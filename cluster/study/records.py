@@ -17,9 +17,9 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.passwords import without_password
-from cluster.storage import open_storage
-from cluster.trial_rows import param_row, utc_now, write_attrs
+from cluster.study.database import open_storage
+from cluster.study.passwords import without_password
+from cluster.study.trial_rows import param_row, utc_now, write_attrs
 
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")

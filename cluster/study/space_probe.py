@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.records import TrialRecord
+from cluster.study.records import TrialRecord
 
 NUM_PROBES = 40
 """Random proposals, about 0.3 ms each, to meet the space's branches; rarer ones are met when proposed."""

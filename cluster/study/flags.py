@@ -14,8 +14,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cluster.passwords import without_password
-from cluster.study import StudyConfig, nearest
+from cluster.study.config import StudyConfig, nearest
+from cluster.study.passwords import without_password
 
 
 class _Parser(argparse.ArgumentParser):

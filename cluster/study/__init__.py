@@ -1,0 +1,1 @@
+"""The study: its flags, its directory, its lock and its database."""
