@@ -21,9 +21,9 @@ from analysis.exported import CARD, PROGRAM
 from analysis.report import is_current, write_report
 from analysis.tracking import log_model, sync
 from analysis.tracking.tracker import first_line
-from cluster.search import Search
+from cluster.search.outcomes import last_line
+from cluster.search.search import Search
 from cluster.study.directory import Study
-from cluster.verdicts import last_line
 from trainables.settings import StudySettings
 
 MODEL = "model"

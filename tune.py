@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
-from cluster.disk import Cleaner
 from cluster.elastic_slots import elastic_slots
 from cluster.job_paths import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
@@ -28,7 +27,8 @@ from cluster.progress import Progress
 from cluster.resources import Resources, check_resources
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
-from cluster.search import Search
+from cluster.search.cleaning import Cleaner
+from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
 from cluster.study.config import StudyConfig

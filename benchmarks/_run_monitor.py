@@ -18,7 +18,7 @@ from sqlalchemy import text
 from analysis.records import connect
 from analysis.studies import load_study
 from analysis.tracking.runs import EPOCHS_TAG, TRIAL_TAG
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.study.records import Records
 
 

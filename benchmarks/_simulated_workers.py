@@ -7,8 +7,8 @@ import heapq
 import numpy as np
 
 from benchmarks._learning_curves import Curves
-from cluster.leases import Lease, Report
-from cluster.search import Search
+from cluster.search.leases import Lease, Report
+from cluster.search.search import Search
 
 
 def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, seed: int) -> int:

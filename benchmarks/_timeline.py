@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks._measured_trial import LADDER, PREFIX
 from benchmarks._search_inputs import Images, distinct_views
 from benchmarks._spans import add_up
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.study.directory import Study
 from cluster.study.records import EpochRecord
 

@@ -21,7 +21,7 @@ from optuna.trial import Trial
 from benchmarks._learning_curves import MAX_EPOCHS, Curves
 from benchmarks._simulated_workers import run_workers
 from cluster.schedulers import load_scheduler
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 

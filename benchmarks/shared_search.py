@@ -28,7 +28,7 @@ from cluster.progress import Progress
 from cluster.resources import check_resources
 from cluster.run import RunEnding, run_search
 from cluster.schedulers import load_scheduler
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.session import open_session
 from cluster.study.config import StudyConfig

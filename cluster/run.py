@@ -18,7 +18,7 @@ from ray.tune.error import TuneError
 from cluster.interrupts import Interrupts
 from cluster.progress import Progress
 from cluster.resources import Resources
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.study.records import DatabaseGone, TakenOver
 from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 

@@ -14,9 +14,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.leases import DISK_FULL, Decision, Lease, LeaseError, Report
 from cluster.progress import Progress
-from cluster.search import DONE, Search
+from cluster.search.leases import DISK_FULL, Decision, Lease, LeaseError, Report
+from cluster.search.search import DONE, Search
 
 
 class Bridge:

@@ -12,9 +12,9 @@ import optuna
 import pytest
 
 from cluster import schedulers, searchers
-from cluster.leases import Lease, LeaseError, Report
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, Search
+from cluster.search.leases import Lease, LeaseError, Report
+from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 

@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 import pytest
 
-from cluster.leases import Lease, Report
 from cluster.schedulers import load_scheduler, names
-from cluster.search import DONE, Search
+from cluster.search.leases import Lease, Report
+from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from search_spaces import DataFacts, SearchSpace, load_space

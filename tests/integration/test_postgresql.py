@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.search import DONE
+from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.records import Records, TakenOver

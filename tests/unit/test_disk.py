@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.disk import FINALISTS, Cleaner
-from cluster.search import Search
+from cluster.search.cleaning import FINALISTS, Cleaner
+from cluster.search.search import Search
 from tests.unit.test_search import Study, report, take
 
 FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")

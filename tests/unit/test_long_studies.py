@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from cluster.schedulers import Curves, even_shares
 from cluster.schedulers._rungs import find_rank, stays
-from cluster.scores import Scores
+from cluster.search.scores import Scores
 from cluster.searchers import Draw
 from cluster.searchers.tpe import MOST_BEST, make_sampler, shorten
 

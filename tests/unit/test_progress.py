@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from cluster.interrupts import Interrupts
-from cluster.leases import Lease, Report
 from cluster.progress import Progress
 from cluster.schedulers import load_scheduler
-from cluster.search import Search
+from cluster.search.leases import Lease, Report
+from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 

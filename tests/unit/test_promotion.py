@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cluster.leases import Lease
 from cluster.schedulers import load_scheduler
 from cluster.schedulers.hyperband import draw_bracket
-from cluster.search import DONE, Search
+from cluster.search.leases import Lease
+from cluster.search.search import DONE, Search
 from tests.unit.test_search import EPOCHS, Study, report, take
 
 PROMOTION = load_scheduler("promotion_asha")

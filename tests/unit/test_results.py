@@ -15,7 +15,7 @@ from rich.console import Console
 import results
 import trainables.export
 from analysis.report import is_current
-from cluster.trial_status import TrialStatus
+from cluster.search.trial_status import TrialStatus
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 

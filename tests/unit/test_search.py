@@ -12,12 +12,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cluster.leases import Lease, LeaseError, Report
-from cluster.proposals import Infeasible
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, MAX_CRASHES, Search
+from cluster.search.leases import Lease, LeaseError, Report
+from cluster.search.proposals import Infeasible
+from cluster.search.search import DONE, MAX_CRASHES, Search
+from cluster.search.stopping import FAILURE_STREAK
 from cluster.searchers import load_searcher
-from cluster.stopping import FAILURE_STREAK
 from cluster.study.records import Records
 
 METRIC = "val_accuracy"

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, Search
+from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.space_changes import space_differences

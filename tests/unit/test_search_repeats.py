@@ -10,9 +10,9 @@ import optuna
 import pytest
 
 from cluster import searchers
-from cluster.proposals import Infeasible
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, Search
+from cluster.search.proposals import Infeasible
+from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from tests.unit.test_search import EPOCHS, Study, report, run_all, take
 

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 import pytest
 
-from cluster.grouping import group_size
-from cluster.leases import Decision, Lease, LeaseError
 from cluster.schedulers import load_scheduler
-from cluster.search import DONE, Search
+from cluster.search.grouping import group_size
+from cluster.search.leases import Decision, Lease, LeaseError
+from cluster.search.search import DONE, Search
 from tests.unit.test_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16

@@ -13,8 +13,8 @@ from analysis.compare import compare_studies
 from analysis.groups import group_leaderboard
 from analysis.leaderboard import print_table
 from analysis.studies import StudyInfo, load_study
-from cluster.leases import Lease, Report
-from cluster.search import DONE
+from cluster.search.leases import Lease, Report
+from cluster.search.search import DONE
 from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness

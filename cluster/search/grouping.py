@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
-from cluster.trial_status import TrialStatus
+from cluster.search.trial_status import TrialStatus
 
 GroupOf = Callable[[Mapping[str, Any]], Hashable | None]
 """What a configuration must have in common with another to train beside it; None: it trains alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.scores import Scores
+from cluster.search.scores import Scores
 from cluster.study.records import EpochRecord, TrialRecord
 
 FAILURE_STREAK = 5

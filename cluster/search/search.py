@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cluster.endings import make_ending, verdict_of_error
-from cluster.grouping import GroupOf
-from cluster.lease_choice import LeaseChoice
-from cluster.leases import Decision, Lease, LeaseError, Report
-from cluster.proposals import Proposals, Space
 from cluster.schedulers import Scheduler, Shares, even_shares
-from cluster.scores import Scores
+from cluster.search.endings import make_ending, verdict_of_error
+from cluster.search.grouping import GroupOf
+from cluster.search.lease_choice import LeaseChoice
+from cluster.search.leases import Decision, Lease, LeaseError, Report
+from cluster.search.outcomes import Verdict, judge, last_line, make_decision, make_row
+from cluster.search.proposals import Proposals, Space
+from cluster.search.scores import Scores
+from cluster.search.stopping import FailureStreak, GainWatch, replay
+from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.searchers import MakeSampler
-from cluster.stopping import FailureStreak, GainWatch, replay
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
-from cluster.trial_status import TrialStatus, charge_together, rebuild_statuses
-from cluster.verdicts import Verdict, judge, last_line, make_decision, make_row
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, if it came no further in between."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from cluster.grouping import GroupOf, Waiting, group_size, proposals_size
-from cluster.leases import Lease, LeasedTrial
 from cluster.schedulers import Scheduler
-from cluster.scores import Scores
-from cluster.trial_status import TrialStatus
+from cluster.search.grouping import GroupOf, Waiting, group_size, proposals_size
+from cluster.search.leases import Lease, LeasedTrial
+from cluster.search.scores import Scores
+from cluster.search.trial_status import TrialStatus
 
 Fits = Callable[[TrialStatus], bool]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.leases import LeasedTrial
+from cluster.search.leases import LeasedTrial
 from cluster.study.records import TrialRecord
 
 

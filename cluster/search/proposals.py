@@ -16,7 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cluster.finite_space import Untried
+from cluster.search.finite_space import Untried
 from cluster.searchers import Draw, MakeSampler
 from cluster.study.records import Ending, TrialRecord
 from cluster.study.space_probe import fit_to_space

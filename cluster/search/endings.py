@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from cluster.proposals import CONSTRAINT, Infeasible
+from cluster.search.outcomes import Verdict
+from cluster.search.proposals import CONSTRAINT, Infeasible
+from cluster.search.trial_status import TrialStatus
 from cluster.study.records import Ending
-from cluster.trial_status import TrialStatus
-from cluster.verdicts import Verdict
 
 _STATES = {
     "complete": TrialState.COMPLETE,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from cluster.search import Search
+from cluster.search.search import Search
 from cluster.study.directory import Study
 
 logger = logging.getLogger("unfreeze")

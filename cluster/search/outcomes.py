@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cluster.leases import Decision, Report
 from cluster.schedulers import Scheduler
-from cluster.scores import Scores
+from cluster.search.leases import Decision, Report
+from cluster.search.scores import Scores
+from cluster.search.trial_status import TrialStatus
 from cluster.study.records import EpochRecord
-from cluster.trial_status import TrialStatus
 
 
 @dataclass(frozen=True, kw_only=True)
