@@ -19,18 +19,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
-from cluster.elastic_slots import elastic_slots
 from cluster.job_paths import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
-from cluster.nodes import check_paths
-from cluster.progress import Progress
-from cluster.resources import Resources, check_resources
-from cluster.run import RunEnding, run_search
+from cluster.ray_tune.elastic_slots import elastic_slots
+from cluster.ray_tune.nodes import check_paths
+from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.resources import Resources, check_resources
+from cluster.ray_tune.run import RunEnding, run_search
+from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
-from cluster.session import open_session
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.flags import parse_flags
@@ -237,7 +237,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) 
     with session as cluster:
         resources = check_resources(
             config,
-            nodes=[(node.cpus, node.gpus) for node in cluster.nodes],
+            nodes=[(node.cpus, node.gpus) for node in cluster.ray_tune.nodes],
             can_grow=not cluster.local and config.concurrent is not None,
         )
         with ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cluster.machine import count_cpus, count_gpus
-from cluster.resources import Resources, check_resources, unasked_resources
+from cluster.ray_tune.resources import Resources, check_resources, unasked_resources
 from cluster.searchers import check_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import recorded_weights

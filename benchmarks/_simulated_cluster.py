@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-from cluster.session import REPOSITORY
+from cluster.ray_tune.session import REPOSITORY
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Of each node: about the smallest that Ray takes; nothing is put there."""

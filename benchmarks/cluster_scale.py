@@ -31,14 +31,14 @@ from benchmarks._run_monitor import RunMonitor
 from benchmarks._simulated_cluster import simulated_nodes
 from benchmarks._simulated_workers import run_workers
 from benchmarks._utilisation import find_utilisation
-from cluster.progress import Progress
-from cluster.resources import check_resources
-from cluster.run import run_search
+from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.resources import check_resources
+from cluster.ray_tune.run import run_search
+from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
-from cluster.session import open_session
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 

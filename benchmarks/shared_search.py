@@ -24,13 +24,13 @@ from benchmarks._measured_trial import MeasuredTrial, WithoutActivations, Withou
 from benchmarks._search_inputs import published_priors
 from benchmarks._spans import Spans
 from benchmarks._timeline import Clock, summarise
-from cluster.progress import Progress
-from cluster.resources import check_resources
-from cluster.run import RunEnding, run_search
+from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.resources import check_resources
+from cluster.ray_tune.run import RunEnding, run_search
+from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
-from cluster.session import open_session
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.space_probe import sample_configs

@@ -26,12 +26,12 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from cluster.job_server import JobServer
+from cluster.ray_tune.upload import staged_project
 from cluster.row_copy import copy_study_rows
 from cluster.study.directory import write_json
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.submission import ENDED
-from cluster.working_directory import staged_project
 
 LEFT_OUT = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
 """Of a study directory: what only a running search needs."""

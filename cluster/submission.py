@@ -15,8 +15,8 @@ from typing import TextIO
 
 from cluster.job_paths import check_job_flags
 from cluster.job_server import JobServer, JobServerError
+from cluster.ray_tune.upload import list_untracked, staged_project
 from cluster.study.passwords import has_password
-from cluster.working_directory import list_untracked, staged_project
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 SECRET_NAMES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY")

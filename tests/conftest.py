@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.session import Session, open_session
+from cluster.ray_tune.session import Session, open_session
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

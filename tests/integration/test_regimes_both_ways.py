@@ -14,7 +14,7 @@ import pytest
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.session import Session
+from cluster.ray_tune.session import Session
 from tests.collected_reports import CollectReports
 from tests.tiny_data import make_lease, make_settings
 from trainables.distributed import train_on_worker

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster.session import Session
+from cluster.ray_tune.session import Session
 from tests.integration.toy_driver import make_config, run_toy_study
 from tests.integration.toy_trainable import toy_accuracy
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import optuna
 
-from cluster.progress import Progress
-from cluster.resources import check_resources
-from cluster.run import RunEnding, run_search
+from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.resources import check_resources
+from cluster.ray_tune.run import RunEnding, run_search
+from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.grouping import GroupOf
 from cluster.search.proposals import Space
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
-from cluster.session import open_session
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 

@@ -12,10 +12,10 @@ import ray.cloudpickle as cloudpickle
 import torch
 from ray.exceptions import RayTaskError
 
+from cluster.ray_tune.adapters import _describe_error
 from cluster.search.leases import DISK_FULL, LeaseError
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
-from cluster.tune_adapters import _describe_error
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.test_search import Study, take
 from trainables import device_faults

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.working_directory import CODE
+from cluster.ray_tune.upload import CODE
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for name in CODE for path in (ROOT / name).rglob("*.py"))])

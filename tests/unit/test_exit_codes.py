@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 import tune
-from cluster.run import RunEnding
+from cluster.ray_tune.run import RunEnding
 from cluster.study.records import DatabaseGone
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.elastic_slots import elastic_slots
-from cluster.nodes import alive_nodes, check_paths, find_missing
-from cluster.resources import check_resources
-from cluster.session import Session
+from cluster.ray_tune.elastic_slots import elastic_slots
+from cluster.ray_tune.nodes import alive_nodes, check_paths, find_missing
+from cluster.ray_tune.resources import check_resources
+from cluster.ray_tune.session import Session
 from cluster.study.config import StudyConfig
 
 
@@ -39,7 +39,7 @@ def test_a_path_that_a_node_does_not_see_is_named_with_its_flag(ray_session: Ses
 def test_the_slots_are_those_of_the_nodes_of_now(
     ray_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.elastic_slots.LOOK_SECONDS", 0)
+    monkeypatch.setattr("cluster.ray_tune.elastic_slots.LOOK_SECONDS", 0)
     config = StudyConfig(space="demo")
     fewer_before = check_resources(config, nodes=[(1, 0)])
 

@@ -14,7 +14,7 @@ from analysis.groups import print_groups
 from analysis.leaderboard import print_table
 from analysis.status import load_status, print_status
 from analysis.studies import StudyInfo, load_study
-from cluster.working_directory import CODE
+from cluster.ray_tune.upload import CODE
 from search_spaces import load_space, make_table
 from tests.study_factory import FakeTrial, make_study
 

@@ -11,8 +11,8 @@ import optuna
 import pytest
 from rich.console import Console
 
-from cluster.interrupts import Interrupts
-from cluster.progress import Progress
+from cluster.ray_tune.interrupts import Interrupts
+from cluster.ray_tune.progress import Progress
 from cluster.schedulers import load_scheduler
 from cluster.search.leases import Lease, Report
 from cluster.search.search import Search

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.working_directory import SECRETS, is_secret, ray_ignore_lines
+from cluster.ray_tune.upload import SECRETS, is_secret, ray_ignore_lines
 
 ROOT = Path(__file__).parents[2]
 NAMES = (

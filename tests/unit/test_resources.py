@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.resources import check_resources, unasked_resources
+from cluster.ray_tune.resources import check_resources, unasked_resources
 from cluster.study.config import StudyConfig
 
 

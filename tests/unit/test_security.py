@@ -24,7 +24,7 @@ SOURCES = tuple(
 
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 MAY_UNPICKLE = {
-    "cluster/tune_adapters.py": "the error that Tune has written into the running search's own folder"
+    "cluster/ray_tune/adapters.py": "the error that Tune has written into the running search's own folder"
 }
 MAY_LISTEN: dict[str, str] = {}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.working_directory import LIMIT_BYTES, list_untracked, list_upload, staged_project
+from cluster.ray_tune.upload import LIMIT_BYTES, list_untracked, list_upload, staged_project
 
-TRACKED = ("tune.py", "cluster/run.py", "cluster/launch/aws.yaml", "search_spaces/demo.py")
+TRACKED = ("tune.py", "cluster/ray_tune/run.py", "cluster/launch/aws.yaml", "search_spaces/demo.py")
 TRACKED_BUT_LEFT = ("README.md", "tests/test_x.py", "cluster/.env", "cluster/my_token", "cluster/id_rsa")
 UNTRACKED = ("search_spaces/mine.py", "runs/demo/study.json", "photos/1.jpg", "cluster/__pycache__/run.pyc")
 
@@ -45,9 +45,9 @@ def test_new_code_that_stays_behind_is_named(project: Path) -> None:
 
 
 def test_a_deleted_file_is_no_mistake(project: Path) -> None:
-    (project / "cluster/run.py").unlink()
+    (project / "cluster/ray_tune/run.py").unlink()
 
-    assert Path("cluster/run.py") not in list_upload(project)
+    assert Path("cluster/ray_tune/run.py") not in list_upload(project)
 
 
 def test_without_git_all_code_is_uploaded_but_no_secret(tmp_path: Path) -> None:
@@ -57,10 +57,12 @@ def test_without_git_all_code_is_uploaded_but_no_secret(tmp_path: Path) -> None:
 
 
 def test_an_upload_that_is_too_large_to_be_code_is_refused_with_the_largest_file(project: Path) -> None:
-    with (project / "cluster/run.py").open("wb") as file:
+    with (project / "cluster/ray_tune/run.py").open("wb") as file:
         file.truncate(LIMIT_BYTES + 1)
 
-    with pytest.raises(ValueError, match=r"has 50 MiB, more than the 50 .* first cluster/run.py \(50 MiB\)"):
+    with pytest.raises(
+        ValueError, match=r"has 50 MiB, more than the 50 .* first cluster/ray_tune/run.py \(50 MiB\)"
+    ):
         list_upload(project)
 
 

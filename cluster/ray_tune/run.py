@@ -15,12 +15,12 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
-from cluster.interrupts import Interrupts
-from cluster.progress import Progress
-from cluster.resources import Resources
+from cluster.ray_tune.adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
+from cluster.ray_tune.interrupts import Interrupts
+from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.resources import Resources
 from cluster.search.search import Search
 from cluster.study.records import DatabaseGone, TakenOver
-from cluster.tune_adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 
 HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed", "lost"]
 

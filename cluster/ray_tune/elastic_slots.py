@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import ray
 
-from cluster.nodes import alive_nodes
-from cluster.resources import Resources, count_slots
+from cluster.ray_tune.nodes import alive_nodes
+from cluster.ray_tune.resources import Resources, count_slots
 from cluster.study.config import StudyConfig
 
 LOOK_SECONDS = 2.0

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.progress import Progress
+from cluster.ray_tune.progress import Progress
 from cluster.search.leases import DISK_FULL, Decision, Lease, LeaseError, Report
 from cluster.search.search import DONE, Search
 

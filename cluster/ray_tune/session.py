@@ -15,9 +15,9 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
-from cluster.nodes import Node, alive_nodes
+from cluster.ray_tune.nodes import Node, alive_nodes
+from cluster.ray_tune.upload import staged_project
 from cluster.study.job_environment import in_job
-from cluster.working_directory import staged_project
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Small: images and activations are shared through memory-mapped files, not through Ray."""
