@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
-from cluster.job_paths import check_job_folders
+from cluster.jobs.flags import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
 from cluster.ray_tune.elastic_slots import elastic_slots
 from cluster.ray_tune.nodes import check_paths

@@ -23,7 +23,7 @@ from cluster.cluster_record import (
     read_record,
     write_record,
 )
-from cluster.job_server import JobServer, JobServerError
+from cluster.jobs.server import JobServer, JobServerError
 from cluster.machine import count_gpus
 
 START_SECONDS = 120.0

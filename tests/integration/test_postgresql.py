@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.jobs.fetch import copy_database
 from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.records import Records, TakenOver
-from cluster.study_copy import copy_database
 from tests.unit.test_search import EPOCHS, accuracy, make_search, report, run_all, run_lease, take
 
 pytestmark = pytest.mark.slow

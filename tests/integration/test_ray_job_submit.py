@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cluster.cluster_record import ClusterRecord, read_record
-from cluster.job_server import JobServer
+from cluster.jobs.server import JobServer
 from tests.tiny_data import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.study_copy import extract
+from cluster.jobs.fetch import extract
 
 
 @pytest.fixture(params=["as it is", "3.11.3"])

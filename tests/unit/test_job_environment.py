@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.job_paths import check_job_flags
+from cluster.jobs.flags import check_job_flags
 from cluster.study.config import StudyConfig
 from cluster.study.job_environment import JOB_VARIABLE
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.job_paths import check_job_flags, check_job_folders
+from cluster.jobs.fetch import runs_dir_of
+from cluster.jobs.flags import check_job_flags, check_job_folders
+from cluster.jobs.submission import read_variables
 from cluster.study.config import StudyConfig
 from cluster.study.directory import _describe
-from cluster.study_copy import runs_dir_of
-from cluster.submission import read_variables
 
 JOB_FOLDER = Path("/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1")
 GOOD = ("--space", "demo", "--runs-dir", "/shared/runs")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import ray
 
-from cluster import submission
-from cluster.job_server import JobServer, JobServerError, find_token
-from cluster.submission import follow_job, wait_for_end
+from cluster.jobs import submission
+from cluster.jobs.server import JobServer, JobServerError, find_token
+from cluster.jobs.submission import follow_job, wait_for_end
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from analysis.tracking.server import public_address
-from cluster.job_paths import check_job_flags
-from cluster.job_server import JobServer, JobServerError
+from cluster.jobs.flags import check_job_flags
+from cluster.jobs.server import JobServer, JobServerError
+from cluster.jobs.submission import read_variables
 from cluster.study.config import StudyConfig
 from cluster.study.directory import _describe
 from cluster.study.passwords import has_password, without_password
 from cluster.study.records import Records
-from cluster.submission import read_variables
 
 SECRET = [
     ("postgresql://me:hunter2@db/x", "postgresql://me@db/x"),

@@ -20,9 +20,8 @@ import pytest
 
 from analysis.leaderboard import load_leaderboard
 from analysis.studies import load_study
-from cluster import study_copy
-from cluster.job_server import JobServer, JobServerError
-from cluster.study_copy import (
+from cluster.jobs import fetch as study_copy
+from cluster.jobs.fetch import (
     Package,
     end_packing,
     main,
@@ -31,6 +30,7 @@ from cluster.study_copy import (
     receive_package,
     runs_dir_of,
 )
+from cluster.jobs.server import JobServer, JobServerError
 from tests.study_factory import FakeTrial, make_study
 
 TRIALS = (FakeTrial(curve=(0.5, 0.7)), FakeTrial(curve=(0.6, 0.9)), FakeTrial(curve=(0.2,), outcome="pruned"))

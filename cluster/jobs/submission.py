@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from cluster.job_paths import check_job_flags
-from cluster.job_server import JobServer, JobServerError
+from cluster.jobs.flags import check_job_flags
+from cluster.jobs.server import JobServer, JobServerError
 from cluster.ray_tune.upload import list_untracked, staged_project
 from cluster.study.passwords import has_password
 

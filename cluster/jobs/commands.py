@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.cluster_record import default_state_dir, read_record
-from cluster.job_server import JobServer, find_token
+from cluster.jobs.server import JobServer, find_token
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where Ray's own commands put a job server."""
@@ -68,7 +68,7 @@ def open_server(flags: argparse.Namespace) -> JobServer:
 
 
 def _submit(flags: argparse.Namespace) -> int:
-    from cluster.submission import follow_job, read_variables, submit_search
+    from cluster.jobs.submission import follow_job, read_variables, submit_search
 
     server = open_server(flags)
     try:
@@ -92,7 +92,7 @@ def _jobs(flags: argparse.Namespace) -> int:
 
 
 def _logs(flags: argparse.Namespace) -> int:
-    from cluster.submission import follow_job
+    from cluster.jobs.submission import follow_job
 
     server = open_server(flags)
     server.job(flags.job)  # an unknown one is named here
@@ -100,7 +100,7 @@ def _logs(flags: argparse.Namespace) -> int:
 
 
 def _stop(flags: argparse.Namespace) -> int:
-    from cluster.submission import STOP_SECONDS
+    from cluster.jobs.submission import STOP_SECONDS
 
     if open_server(flags).stop(flags.job):
         print(f"{flags.job} ends after its running epochs, at the latest in {STOP_SECONDS} s")
@@ -110,7 +110,7 @@ def _stop(flags: argparse.Namespace) -> int:
 
 
 def _fetch(flags: argparse.Namespace) -> int:
-    from cluster.study_copy import fetch_study
+    from cluster.jobs.fetch import fetch_study
 
     target = fetch_study(
         open_server(flags), flags.study, job=flags.job, folder=flags.to.expanduser().absolute()

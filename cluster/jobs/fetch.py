@@ -25,13 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cluster.job_server import JobServer
+from cluster.jobs.row_copy import copy_study_rows
+from cluster.jobs.server import JobServer
+from cluster.jobs.submission import ENDED
 from cluster.ray_tune.upload import staged_project
-from cluster.row_copy import copy_study_rows
 from cluster.study.directory import write_json
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
-from cluster.submission import ENDED
 
 LEFT_OUT = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
 """Of a study directory: what only a running search needs."""
@@ -65,7 +65,7 @@ def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     with staged_project() as code:
         packing = server.submit(
-            f"python -m cluster.study_copy {shlex.quote(str(source))}",
+            f"python -m cluster.jobs.fetch {shlex.quote(str(source))}",
             runtime_env={"working_dir": str(code)},
         )
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
@@ -198,7 +198,7 @@ def _end(*_: object) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cluster.study_copy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.jobs.fetch", description=__doc__)
     parser.add_argument("directory", type=Path)
     directory: Path = parser.parse_args(argv).directory
     if directory.parent == DEFAULT_RUNS_DIR:  # the searching job was given no --runs-dir

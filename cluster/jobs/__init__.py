@@ -1,0 +1,1 @@
+"""Jobs on any Ray cluster: submit, follow, stop, fetch."""
