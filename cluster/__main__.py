@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster.cluster_record import default_state_dir, find_process, read_record
 from cluster.machine import count_cpus
+from cluster.rehearsal.record import default_state_dir, find_process, read_record
 from cluster.study.passwords import without_password
 
 
@@ -84,7 +84,7 @@ def _state_dir(flags: argparse.Namespace) -> Path:
 
 
 def _up(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import start_cluster
+    from cluster.rehearsal.local_cluster import start_cluster
 
     record = start_cluster(
         num_nodes=flags.nodes,
@@ -100,7 +100,7 @@ def _up(flags: argparse.Namespace) -> int:
 
 
 def _status(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import alive_nodes
+    from cluster.rehearsal.local_cluster import alive_nodes
 
     record = _record(flags)
     print(f"{record.address} (tune.py --address {record.host}:{record.gcs_port})")
@@ -119,7 +119,7 @@ def _env(flags: argparse.Namespace) -> int:
 
 
 def _add_node(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import add_node
+    from cluster.rehearsal.local_cluster import add_node
 
     record = _record(flags)
     record = add_node(record, cpus=flags.cpus or record.nodes[0].cpus)
@@ -128,7 +128,7 @@ def _add_node(flags: argparse.Namespace) -> int:
 
 
 def _kill_node(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import kill_node
+    from cluster.rehearsal.local_cluster import kill_node
 
     kill_node(_record(flags), flags.node)
     print(f"node {flags.node} is killed")
@@ -136,7 +136,7 @@ def _kill_node(flags: argparse.Namespace) -> int:
 
 
 def _down(flags: argparse.Namespace) -> int:
-    from cluster.rehearsal import stop_cluster
+    from cluster.rehearsal.local_cluster import stop_cluster
 
     record = read_record(_state_dir(flags))
     if record is None:

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.cluster_record import default_state_dir, read_record
 from cluster.jobs.server import JobServer, find_token
+from cluster.rehearsal.record import default_state_dir, read_record
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where Ray's own commands put a job server."""

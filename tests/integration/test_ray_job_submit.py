@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cluster.cluster_record import ClusterRecord, read_record
 from cluster.jobs.server import JobServer
+from cluster.rehearsal.record import ClusterRecord, read_record
 from tests.tiny_data import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

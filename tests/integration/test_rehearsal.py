@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.cluster_record import ClusterRecord, NodeProcess, find_processes, read_record
+from cluster.rehearsal.record import ClusterRecord, NodeProcess, find_processes, read_record
 from tests.tiny_data import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from cluster.__main__ import main
-from cluster.cluster_record import (
+from cluster.rehearsal.local_cluster import kill_node, stop_cluster
+from cluster.rehearsal.record import (
     ClusterRecord,
     NodeProcess,
     find_process,
@@ -19,7 +20,6 @@ from cluster.cluster_record import (
     read_record,
     write_record,
 )
-from cluster.rehearsal import kill_node, stop_cluster
 
 TREE = "import subprocess, time; subprocess.Popen(['sleep', '300']); print('up', flush=True); time.sleep(300)"
 

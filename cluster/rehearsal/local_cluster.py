@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from cluster.cluster_record import (
+from cluster.jobs.server import JobServer, JobServerError
+from cluster.machine import count_gpus
+from cluster.rehearsal.record import (
     ClusterRecord,
     NodeProcess,
     find_process,
@@ -23,8 +25,6 @@ from cluster.cluster_record import (
     read_record,
     write_record,
 )
-from cluster.jobs.server import JobServer, JobServerError
-from cluster.machine import count_gpus
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -142,7 +142,7 @@ def _spawn(record: ClusterRecord, number: int, *, cpus: int) -> int:
     command = [
         sys.executable,
         "-m",
-        "cluster.rehearsal_node" if record.on_loopback else "ray.scripts.scripts",
+        "cluster.rehearsal.node" if record.on_loopback else "ray.scripts.scripts",
     ]
     command += ["start", "--block", "--disable-usage-stats", f"--node-ip-address={record.host}"]
     command += [f"--num-cpus={cpus}", f"--num-gpus={count_gpus() if number == HEAD else 0}"]

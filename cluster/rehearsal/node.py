@@ -1,4 +1,4 @@
-"""One Ray node of a rehearsal, on loopback: `python -m cluster.rehearsal_node <flags of ray start>`."""
+"""One Ray node of a rehearsal, on loopback: `python -m cluster.rehearsal.node <flags of ray start>`."""
 
 from __future__ import annotations
 
