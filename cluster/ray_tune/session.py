@@ -16,12 +16,11 @@ import ray
 from ray._private import ray_constants
 
 from cluster.ray_tune.nodes import Node, alive_nodes
-from cluster.ray_tune.upload import staged_project
+from cluster.ray_tune.upload import PROJECT, staged_project
 from cluster.study.job_environment import in_job
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Small: images and activations are shared through memory-mapped files, not through Ray."""
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,7 @@ def _describe_refusal(address: str, message: str) -> str:
 
 
 def _worker_environment(threads: int) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     # In a job the code is where Ray has unpacked it, on each node elsewhere.
     return dict.fromkeys(variables, str(threads)) | ({} if in_job() else {"PYTHONPATH": path})

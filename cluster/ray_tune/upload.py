@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
 MODULES = ("tune.py", "tune_plan.py", "results.py", "pyproject.toml")
 SECRETS = (

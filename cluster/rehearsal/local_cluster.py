@@ -17,6 +17,7 @@ import psutil
 
 from cluster.jobs.server import JobServer, JobServerError
 from cluster.machine import count_gpus
+from cluster.ray_tune.upload import PROJECT
 from cluster.rehearsal.record import (
     ClusterRecord,
     NodeProcess,
@@ -30,7 +31,6 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 OBJECT_STORE_BYTES = 128 * 2**20
 HEAD = 0
-REPOSITORY = Path(__file__).resolve().parent.parent
 _LOOPBACK = "127.0.0.1"
 
 
@@ -161,7 +161,7 @@ def _spawn(record: ClusterRecord, number: int, *, cpus: int) -> int:
     with _log(record, number).open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=PROJECT,
             env=_node_environment(record),
             stdin=subprocess.DEVNULL,
             stdout=log,
