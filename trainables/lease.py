@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from trainables.accelerator import limit_memory
 from trainables.batch_groups import batch_group
-from trainables.device_faults import DeviceFault, find_device_fault
+from trainables.device.accelerator import limit_memory
+from trainables.device.faults import DeviceFault, find_device_fault
+from trainables.device.memory import is_out_of_memory, release_memory
+from trainables.device.process_setup import prepare_processor
 from trainables.limits import OutsideLimits, check_limits
-from trainables.processor import prepare_processor
 from trainables.run import Report, TrialRun
 from trainables.run_state import continue_from, keep_training, state_of, undo_training
 from trainables.settings import StudySettings, make_study_settings
@@ -25,7 +26,6 @@ from trainables.training import checkpoints
 from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
-from trainables.training.memory import is_out_of_memory, release_memory
 from trainables.training.team import Team
 
 logger = logging.getLogger(__name__)

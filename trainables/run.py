@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.accelerator import forget_peak, peak_memory_gb
 from trainables.assembly import (
     choose_validated,
     make_average,
@@ -21,6 +20,8 @@ from trainables.assembly import (
 )
 from trainables.config import TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
+from trainables.device.accelerator import forget_peak, peak_memory_gb
+from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.neighbours import NeighbourHead
@@ -38,7 +39,6 @@ from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
 from trainables.training.memorising import memorise
-from trainables.training.memory import FittingSize
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule
 from trainables.training.team import Team

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from trainables.collector import paused_collector
+from trainables.device.collector import paused_collector
 
 if TYPE_CHECKING:
     from trainables.lease import LeasedRun

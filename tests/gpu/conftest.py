@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.small_study import make_settings, make_small_study
+from trainables.device import memory
 from trainables.settings import StudySettings
-from trainables.training import memory
 
 DEVICE_VARIABLE = "UNFREEZE_TEST_DEVICE"
 MEASURED = pytest.StashKey[list[str]]()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from trainables.device_faults import DeviceFault, device_works
+from trainables.device.faults import DeviceFault, device_works
 from trainables.lease import LeasedRun, start_lease
 from trainables.lease_turns import take_turns
 from trainables.run import TrialRun

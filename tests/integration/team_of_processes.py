@@ -14,9 +14,9 @@ from unittest.mock import patch
 import torch
 from torch import distributed, multiprocessing
 
+from trainables.device.memory import FittingSize
 from trainables.lease import LeasedRun
 from trainables.settings import make_study_settings
-from trainables.training.memory import FittingSize
 from trainables.training.team import join_team
 
 NUM_WORKERS = 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.accelerator import CONTEXT_BYTES, memory_fraction, peak_memory_gb, process_bytes
+from trainables.device.accelerator import CONTEXT_BYTES, memory_fraction, peak_memory_gb, process_bytes
 
 GIB = 2**30
 

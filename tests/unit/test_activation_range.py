@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.lone_trial import run_alone
 from tests.small_study import make_settings, make_small_study
+from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import make_ladder
@@ -22,7 +23,6 @@ from trainables.sharing import inputs
 from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.study_data import open_cache
-from trainables.training.memory import FittingSize
 
 CONFIG = {"regime": "linear_probe", "unfreeze_depth": 0, "backbone": "lite0", "batch_size": 8, "epochs": 2}
 LEASE = {"trial": 0, "attempt": 1, "config": CONFIG, "done_epochs": 0}

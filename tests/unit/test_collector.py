@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from trainables.collector import paused_collector
+from trainables.device.collector import paused_collector
 
 
 def test_it_rests_meanwhile_and_goes_on_behind_even_after_an_error() -> None:

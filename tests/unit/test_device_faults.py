@@ -18,8 +18,8 @@ from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.test_search import Study, take
-from trainables import device_faults
-from trainables.device_faults import DeviceFault, find_device_fault, is_device_fault
+from trainables.device import faults as device_faults
+from trainables.device.faults import DeviceFault, find_device_fault, is_device_fault
 from trainables.lease import start_lease
 from trainables.storage_faults import StorageFault
 

@@ -12,10 +12,10 @@ import torch
 
 from tests.tiny_data import make_lease, make_settings
 from trainables import lease as lease_module
+from trainables.device import memory
 from trainables.lease import LeasedRun, start_lease
 from trainables.lease_turns import take_turns
 from trainables.settings import StudySettings
-from trainables.training import memory
 from trainables.training.checkpoints import load_state
 from trainables.training.head_batch import HeadEpoch, train_heads
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.cache_tools import KEY
-from trainables import accelerator
-from trainables.accelerator import autocast, number_format
+from trainables.device import accelerator
+from trainables.device.accelerator import autocast, number_format
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.sharing.prefetch import in_background, one_ahead, to_device
+from trainables.device.prefetch import in_background, one_ahead, to_device
 
 
 def threads() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.sharing.prefetch import one_ahead
+from trainables.device.prefetch import one_ahead
 
 
 class Stream:

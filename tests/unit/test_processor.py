@@ -9,7 +9,7 @@ import pytest
 
 _COUNT_FAULTS = """
 import resource, torch
-from trainables.processor import prepare_processor
+from trainables.device.process_setup import prepare_processor
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from trainables.accelerator import autocast
+from trainables.device.accelerator import autocast
 from trainables.model.folding import folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from trainables.accelerator import autocast
+from trainables.device.accelerator import autocast
 from trainables.model.classifier import Normalise, channels_last, probe_images
 from trainables.model.folding import find_folds, fold, folded
 from trainables.model.networks import normalisation

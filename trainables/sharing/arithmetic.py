@@ -7,7 +7,7 @@ from importlib import metadata
 
 import torch
 
-from trainables.accelerator import number_format
+from trainables.device.accelerator import number_format
 from trainables.sharing import image_file
 
 PREFIX_REVISION = 1

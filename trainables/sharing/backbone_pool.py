@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
+from trainables.device.memory import register_reserve
 from trainables.model.backbones import Backbone
 from trainables.model.depthwise import quicken_depthwise
 from trainables.model.ladder import Ladder, make_ladder
@@ -16,7 +17,6 @@ from trainables.model.networks import Pooling, make_backbone
 from trainables.model.pooling import keep_gradient_layout
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
-from trainables.training.memory import register_reserve
 
 KEPT = 4
 """Backbones in memory at once; the one used longest ago goes first."""

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.accelerator import number_format
 from trainables.data.mixing import NO_MIX
+from trainables.device.accelerator import number_format
+from trainables.device.memory import FittingSize
+from trainables.device.prefetch import one_ahead, to_device
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
@@ -24,8 +26,6 @@ from trainables.sharing.arithmetic import describe_arithmetic
 from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
 from trainables.sharing.parts import Part, ViewSettings
-from trainables.sharing.prefetch import one_ahead, to_device
-from trainables.training.memory import FittingSize
 
 Precision = Literal["float16", "float32"]
 

@@ -15,8 +15,8 @@ from trainables.data.augmentation import augment, to_bytes
 from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, mix_views
 from trainables.data.policies import policy_identity
 from trainables.data.views import Fit
+from trainables.device.prefetch import to_device
 from trainables.sharing.image_store import ImageStore
-from trainables.sharing.prefetch import to_device
 from trainables.training.imbalance import oversample
 
 Positions = NDArray[np.int64]

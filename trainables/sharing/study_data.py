@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.accelerator import GIGABYTE
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
+from trainables.device.accelerator import GIGABYTE
 from trainables.settings import StudySettings
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cache_room import room_for

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.accelerator import autocast
 from trainables.config import TrialConfig
+from trainables.device.accelerator import autocast
 from trainables.training.loop import Batches, Diverged, TrainResult, draw_seed
 from trainables.training.metrics import MetricSums
 from trainables.training.optimizers import set_learning_rate

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.training.memory import FittingSize
+from trainables.device.memory import FittingSize
 from trainables.training.metrics import MetricSums, Reduce
 from trainables.training.optimizers import set_learning_rate
 from trainables.training.schedules import Schedule

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from trainables.device.memory import FittingSize
 from trainables.model.neighbours import NeighbourHead
 from trainables.training.loop import Batches, TrainResult, evaluate
-from trainables.training.memory import FittingSize
 from trainables.training.metrics import Reduce
 from trainables.training.updates import Forward
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainables.device.memory import is_out_of_memory
 from trainables.model.classifier import Classifier
-from trainables.training.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.accelerator import autocast
-from trainables.training.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
+from trainables.device.accelerator import autocast
+from trainables.device.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
 from trainables.training.metrics import MetricSums
 from trainables.training.optimizers import add_penalty
 

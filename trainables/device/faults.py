@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from trainables.training.memory import is_out_of_memory
+from trainables.device.memory import is_out_of_memory
 
 _PHRASES = (
     "CUDA error",

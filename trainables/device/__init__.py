@@ -1,0 +1,1 @@
+"""The device that a trial computes on: its numbers, its memory, its faults."""
