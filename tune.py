@@ -43,9 +43,9 @@ from trainables.batch_groups import batch_group
 from trainables.config import TrialConfig, config_as_dict
 from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
+from trainables.images.preparation import prepare_images
 from trainables.model.weights import fetch_weights, is_here
 from trainables.settings import StudySettings
-from trainables.sharing.preparation import prepare_images
 from trainables.training.planned_epochs import planned_shares
 from tune_plan import Plan, check_workers, make_plan, print_plan
 

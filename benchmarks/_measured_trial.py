@@ -20,7 +20,7 @@ from benchmarks._spans import Spans
 from trainables.trial import Trial, import_engine
 
 CALLS = (
-    ("trainables.sharing.image_store", "ImageStore.take", "reading images"),
+    ("trainables.images.store", "ImageStore.take", "reading images"),
     ("trainables.sharing.activations", "Activations.rows", "reading activations"),
     ("trainables.run", "TrialRun.__init__", "building a trial"),
     ("trainables.run", "borrow_backbone", "loading the backbone, imports included"),
@@ -83,7 +83,7 @@ def _wrap_calls() -> None:
     for module, name, span in CALLS:
         _wrap(module, name, partial(_spans.timed, span))
     _wrap(
-        "trainables.sharing.parts",
+        "trainables.images.split_view",
         "ViewSettings.images",
         lambda images: _spans.timed("augmenting", images, count=lambda _, part, rows, **__: len(rows)),
     )

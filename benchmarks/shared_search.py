@@ -38,11 +38,11 @@ from trainables.batch_groups import batch_group
 from trainables.config import make_trial_config
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
+from trainables.images.preparation import prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import locate_weights
 from trainables.settings import StudySettings
 from trainables.sharing.agreement import find_agreement
-from trainables.sharing.preparation import prepare_images
 
 METRIC = "val_accuracy"
 PARTS = {"image store": WithoutImageStore, "activation cache": WithoutActivations}

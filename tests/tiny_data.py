@@ -10,10 +10,10 @@ from PIL import Image
 
 from trainables.data.datasets import find_images
 from trainables.data.views import Fit
+from trainables.images.preparation import prepare_images
 from trainables.model.backbones import BACKBONES
 from trainables.model.weights import locate_weights
 from trainables.settings import StudySettings
-from trainables.sharing.preparation import prepare_images
 
 CLASSES = ("blue", "green", "red")
 CHANNELS = {"red": 0, "green": 1, "blue": 2}

@@ -14,11 +14,11 @@ from trainables.config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
 from trainables.device.memory import FittingSize
+from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
 from trainables.settings import StudySettings
-from trainables.sharing.parts import ViewSettings
 from trainables.training.averaging import WeightAverage
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase

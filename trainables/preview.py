@@ -19,9 +19,9 @@ from trainables.data.datasets import ImageListing, find_images
 from trainables.data.mixing import Mix
 from trainables.data.policies import find_policy, names
 from trainables.data.views import storage_size
-from trainables.sharing.image_decoding import decode_files
-from trainables.sharing.image_store import ImageStore
-from trainables.sharing.parts import Part, ViewSettings, view_id
+from trainables.images.decoding import decode_files
+from trainables.images.split_view import Part, ViewSettings, view_id
+from trainables.images.store import ImageStore
 
 MARGIN, LINE = 4, 14
 """Pixels between the pictures, and of a line of text."""

@@ -22,6 +22,7 @@ from trainables.config import TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
+from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.neighbours import NeighbourHead
@@ -30,7 +31,6 @@ from trainables.model.weights import choose_weights
 from trainables.run_inputs import make_inputs
 from trainables.settings import StudySettings
 from trainables.sharing.backbone_pool import borrow_backbone
-from trainables.sharing.parts import oversampled
 from trainables.sharing.study_data import load_parts
 from trainables.storage_faults import wait_out_faults
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation

@@ -15,8 +15,8 @@ from moto.server import ThreadedMotoServer
 
 from tests.tiny_data import write_images
 from trainables.data.datasets import _bucket, copy_missing, find_images
+from trainables.images.preparation import prepare_images
 from trainables.settings import StudySettings
-from trainables.sharing.preparation import prepare_images
 
 URL = "s3://photos/flowers"
 

@@ -17,9 +17,9 @@ from PIL import Image
 from tests.cache_tools import ENTRY_BYTES, KEY, fetch
 from tests.tiny_data import write_images
 from trainables.data.datasets import copy_missing, find_images
+from trainables.images.cache_room import list_items, room_for
+from trainables.images.store import ImageStore, open_or_build
 from trainables.sharing.activation_cache import ActivationCache
-from trainables.sharing.cache_room import list_items, room_for
-from trainables.sharing.image_store import ImageStore, open_or_build
 from trainables.sharing.study_data import open_cache
 
 SIZE = 12
@@ -143,13 +143,13 @@ def test_a_store_that_is_being_written_counts_with_all_it_will_take(
 ) -> None:
     cache = make_cache(cache_dir, STORE_BYTES + ENTRY_BYTES / 2)
     cached: list[bool] = []
-    decode = sys.modules["trainables.sharing.image_store"].decode_files
+    decode = sys.modules["trainables.images.store"].decode_files
 
     def decode_and_look(*arguments: object) -> object:
         cached.append(fetch(cache).cached)
         return decode(*arguments)
 
-    monkeypatch.setattr("trainables.sharing.image_store.decode_files", decode_and_look)
+    monkeypatch.setattr("trainables.images.store.decode_files", decode_and_look)
 
     store = open_store(STORE_BYTES + ENTRY_BYTES / 2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.sharing.image_decoding import decode_files, decode_image
+from trainables.images.decoding import decode_files, decode_image
 
 RED = (200, 30, 40)
 

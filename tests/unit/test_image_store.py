@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.sharing import image_store
-from trainables.sharing.image_decoding import decode_files
-from trainables.sharing.image_store import ImageStore, open_or_build
+from trainables.images import store as image_store
+from trainables.images.decoding import decode_files
+from trainables.images.store import ImageStore, open_or_build
 
 SIZE = 12
 STORE_BYTES = 4096 + 40 * SIZE * SIZE * 3
@@ -250,8 +250,7 @@ def test_a_disk_that_fills_up_is_one_clear_line_and_leaves_nothing(
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from trainables.sharing import image_store
-
+from trainables.images import store as image_store
 decode = image_store.decode_files
 def decode_slowly(*arguments):
     print("decoding", flush=True)
@@ -338,7 +337,7 @@ def test_a_store_removed_between_its_opening_and_its_lock_is_made_again(
             path.unlink()
         lock(descriptor, operation)
 
-    monkeypatch.setattr("trainables.sharing.image_file.fcntl.flock", remove_first)
+    monkeypatch.setattr("trainables.images.file.fcntl.flock", remove_first)
 
     again = open_store(photos)
 

@@ -12,8 +12,8 @@ import torch
 from trainables.data.augmentation import augment, evaluation_view, to_bytes
 from trainables.data.mixing import Mix
 from trainables.data.policies import names
-from trainables.sharing.image_store import ImageStore
-from trainables.sharing.parts import Part, ViewSettings, oversampled
+from trainables.images.split_view import Part, ViewSettings, oversampled
+from trainables.images.store import ImageStore
 
 STORED, SIZE = 23, 20
 CPU = torch.device("cpu")

@@ -71,7 +71,7 @@ def textured_jpeg(*, orientation: int = 1, size: tuple[int, int] = (90, 60)) -> 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_served_image_is_the_evaluation_view_of_the_search(fit: Any, orientation: int) -> None:
     from trainables.data.augmentation import evaluation_view
-    from trainables.sharing.image_decoding import decode_image
+    from trainables.images.decoding import decode_image
 
     content = textured_jpeg(orientation=orientation)
     stored, _, _ = decode_image(content, STORAGE, fit)

@@ -15,8 +15,8 @@ import torch
 
 from tests.tiny_data import make_lease, make_settings, write_images
 from trainables import storage_faults
+from trainables.images.decoding import decode_files
 from trainables.lease import start_lease
-from trainables.sharing.image_decoding import decode_files
 from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint

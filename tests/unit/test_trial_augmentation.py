@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
+from trainables.images import split_view as parts
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
-from trainables.sharing import parts
 from trainables.sharing.activation_cache import ActivationCache
 from trainables.sharing.cost_model import CostModel
 

@@ -21,6 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+from trainables.images.cache_room import cache_room, entry_lock_base, list_entries, list_items, make_room
+from trainables.images.range_locks import RangeLocks, open_locks
 from trainables.sharing.activation_entry import (
     FORMAT,
     MAX_CHUNKS,
@@ -32,8 +34,6 @@ from trainables.sharing.activation_entry import (
     stored_layout,
 )
 from trainables.sharing.activations import Activations, CacheStats, Compute, ComputeRows, Notes
-from trainables.sharing.cache_room import cache_room, entry_lock_base, list_entries, list_items, make_room
-from trainables.sharing.range_locks import RangeLocks, open_locks
 
 SPARE_DISK_BYTES = 256 * 2**20
 """Free space the cache leaves to everything else on its disk."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.sharing.range_locks import RangeLocks
+from trainables.images.range_locks import RangeLocks
 
 FORMAT = 1
 MAX_CHUNKS = 2**20 - 1

@@ -8,7 +8,7 @@ from importlib import metadata
 import torch
 
 from trainables.device.accelerator import number_format
-from trainables.sharing import image_file
+from trainables.images import file as image_file
 
 PREFIX_REVISION = 1
 """Of this project's own code between a stored image and a prefix's output: augmentation, folded batch norms,

@@ -17,6 +17,7 @@ from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
+from trainables.images.split_view import Part, ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
@@ -25,7 +26,6 @@ from trainables.sharing.activations import Activations, Compute
 from trainables.sharing.arithmetic import describe_arithmetic
 from trainables.sharing.companions import Companions
 from trainables.sharing.cost_model import CostModel, Cut
-from trainables.sharing.parts import Part, ViewSettings
 
 Precision = Literal["float16", "float32"]
 

@@ -13,12 +13,12 @@ from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
 from trainables.device.accelerator import GIGABYTE
+from trainables.images.cache_room import room_for
+from trainables.images.split_view import Part, view_id
+from trainables.images.store import open_or_build
 from trainables.settings import StudySettings
 from trainables.sharing.activation_cache import ActivationCache
-from trainables.sharing.cache_room import room_for
 from trainables.sharing.cost_model import CostModel
-from trainables.sharing.image_store import open_or_build
-from trainables.sharing.parts import Part, view_id
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainables.data.views import Fit
-from trainables.sharing.image_decoding import ImageFact, Pixels, decode_files
+from trainables.images.decoding import ImageFact, Pixels, decode_files
 
 
 class Images(Protocol):

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.views import Fit
-from trainables.sharing.cache_room import room_for
-from trainables.sharing.image_decoding import ImageFact, Pixels, decode_files
-from trainables.sharing.image_file import (
+from trainables.images.cache_room import room_for
+from trainables.images.decoding import ImageFact, Pixels, decode_files
+from trainables.images.file import (
     FORMAT,
     HEADER_BYTES,
     DamagedFile,
@@ -30,8 +30,8 @@ from trainables.sharing.image_file import (
     seal,
     write_at,
 )
-from trainables.sharing.image_index import ImageIndex, stamp_files
-from trainables.sharing.image_rows import DecodedAtUse, Images, SpreadImages
+from trainables.images.index import ImageIndex, stamp_files
+from trainables.images.rows import DecodedAtUse, Images, SpreadImages
 from trainables.storage_faults import wait_out_faults
 
 __all__ = ["ImageFact", "ImageStore", "Images", "open_or_build"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.datasets._copies import list_copies, remove_copies
-from trainables.sharing.range_locks import open_locks
+from trainables.images.range_locks import open_locks
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainables.data.datasets import ImageListing, copy_missing, is_url
 from trainables.data.manifest import Manifest, make_manifest
 from trainables.data.views import Fit, storage_size
-from trainables.sharing.cache_room import room_for
-from trainables.sharing.image_store import ImageFact, open_or_build
+from trainables.images.cache_room import room_for
+from trainables.images.store import ImageFact, open_or_build
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""

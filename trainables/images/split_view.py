@@ -16,7 +16,7 @@ from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, 
 from trainables.data.policies import policy_identity
 from trainables.data.views import Fit
 from trainables.device.prefetch import to_device
-from trainables.sharing.image_store import ImageStore
+from trainables.images.store import ImageStore
 from trainables.training.imbalance import oversample
 
 Positions = NDArray[np.int64]

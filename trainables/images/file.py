@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.views import Fit
-from trainables.sharing.image_decoding import Pixels
+from trainables.images.decoding import Pixels
 
 FORMAT = 1
 """Part of every key: raise it when decoding or the layout changes, and old files are no longer found."""

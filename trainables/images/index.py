@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from trainables.sharing.image_decoding import ImageFact, digest_of, unreadable
+from trainables.images.decoding import ImageFact, digest_of, unreadable
 from trainables.storage_faults import StorageFault, wait_out_faults
 
 log = logging.getLogger(__name__)

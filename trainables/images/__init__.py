@@ -1,0 +1,1 @@
+"""Decoded images: each is decoded once and mapped by all processes of a machine."""
