@@ -21,7 +21,7 @@ from trainables.trial import Trial, import_engine
 
 CALLS = (
     ("trainables.images.store", "ImageStore.take", "reading images"),
-    ("trainables.sharing.activations", "Activations.rows", "reading activations"),
+    ("trainables.activations.rows", "Activations.rows", "reading activations"),
     ("trainables.run", "TrialRun.__init__", "building a trial"),
     ("trainables.run", "borrow_backbone", "loading the backbone, imports included"),
     ("trainables.run", "train_epoch", "training suffix and head"),
@@ -119,7 +119,7 @@ def _find(module: str, name: str) -> tuple[Any, str]:
 
 def _leave_out(parts: tuple[str, ...]) -> None:
     if "image store" in parts:
-        study_data = importlib.import_module("trainables.sharing.study_data")
+        study_data = importlib.import_module("trainables.activations.study_data")
         original = study_data.open_or_build
 
         def decode_at_use(*arguments: Any, **named: Any) -> Any:
@@ -136,6 +136,6 @@ def _no_cache(directory: str, gigabytes: float) -> None:
 
 
 def _cache_stats(directory: str, gigabytes: float) -> dict[str, float]:
-    study_data = importlib.import_module("trainables.sharing.study_data")
+    study_data = importlib.import_module("trainables.activations.study_data")
     cache = study_data.open_cache(directory, gigabytes)
     return asdict(cache.stats()) if cache else {}

@@ -34,6 +34,7 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.space_probe import sample_configs
+from trainables.activations.expected_reuse import find_agreement
 from trainables.batch_groups import batch_group
 from trainables.config import make_trial_config
 from trainables.data.datasets import find_images
@@ -42,7 +43,6 @@ from trainables.images.preparation import prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import locate_weights
 from trainables.settings import StudySettings
-from trainables.sharing.agreement import find_agreement
 
 METRIC = "val_accuracy"
 PARTS = {"image store": WithoutImageStore, "activation cache": WithoutActivations}

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trainables.sharing.activation_cache import ActivationCache, ActivationKey
-from trainables.sharing.activations import Activations
+from trainables.activations.cache import ActivationCache, ActivationKey
+from trainables.activations.rows import Activations
 
 NUM_ROWS, ROW_SHAPE, CHUNK_ROWS = 100, (4, 3), 8
 NUM_CHUNKS = 13

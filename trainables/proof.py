@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
 from trainables.config import TrialConfig
 from trainables.data.views import Fit
 from trainables.predictions import load_predictions
 from trainables.settings import StudySettings
-from trainables.sharing.study_data import load_parts
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed; all of them where there are fewer."""

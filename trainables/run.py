@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.activations.backbone_pool import borrow_backbone
+from trainables.activations.study_data import load_parts
 from trainables.assembly import (
     choose_validated,
     make_average,
@@ -30,8 +32,6 @@ from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.run_inputs import make_inputs
 from trainables.settings import StudySettings
-from trainables.sharing.backbone_pool import borrow_backbone
-from trainables.sharing.study_data import load_parts
 from trainables.storage_faults import wait_out_faults
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.best import Best, Patience

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainables.activations.backbone_pool import borrow_ladder
+from trainables.activations.inputs import Inputs
+from trainables.activations.study_data import open_cache, open_cost_model
 from trainables.assembly import make_view
 from trainables.model.ladder import Ladder
-from trainables.sharing.backbone_pool import borrow_ladder
-from trainables.sharing.inputs import Inputs
-from trainables.sharing.study_data import open_cache, open_cost_model
 
 if TYPE_CHECKING:
     from trainables.run import TrialRun

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from tests.gpu.conftest import Measure
 from tests.gpu.trial_process import run_trials
 from trainables import lease as lease_module
+from trainables.activations.backbone_pool import drop_backbones
+from trainables.activations.cost_model import CostModel
 from trainables.export import PROGRAM, export_classifier
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
-from trainables.sharing.backbone_pool import drop_backbones
-from trainables.sharing.cost_model import CostModel
 from trainables.training.checkpoints import load_state
 from trainables.training.updates import compute_logits
 

@@ -19,13 +19,13 @@ from torch.nn import functional
 
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
+from trainables.activations.study_data import open_cache
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
 from trainables.model.weights import load_weights
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
-from trainables.sharing.study_data import open_cache
 from trainables.training.batches import cut_batches
 from trainables.training.imbalance import draw_order
 

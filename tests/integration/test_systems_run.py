@@ -14,10 +14,10 @@ from torch import nn
 from search_spaces._listing import list_systems
 from tests.published_systems import BACKBONE_PARAMETERS, PUBLISHED, Published
 from tests.small_study import CLASSES, NUM_VAL, TRAIN_COUNTS, make_settings, make_small_study
+from trainables.activations.inputs import Inputs
 from trainables.data.policies import find_policy
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
-from trainables.sharing.inputs import Inputs
 from trainables.systems import row_name
 
 pytestmark = pytest.mark.slow

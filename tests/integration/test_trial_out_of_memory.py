@@ -11,12 +11,12 @@ from torch import nn
 
 from tests.lone_trial import MEASURED
 from tests.tiny_data import make_lease, make_settings
+from trainables.activations.backbone_pool import drop_backbones
 from trainables.device import memory
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.run_state import continue_from, state_of
 from trainables.settings import StudySettings
-from trainables.sharing.backbone_pool import drop_backbones
 
 CONFIG: dict[str, Any] = {"unfreeze_depth": 1, "dropout": 0.3, "policy": "light", "batch_size": 16}
 

@@ -26,7 +26,7 @@ from tests.cache_tools import (
     make_cache,
     true_rows,
 )
-from trainables.sharing.activation_cache import ActivationKey
+from trainables.activations.cache import ActivationKey
 
 
 def test_a_second_fetch_reads_what_the_first_computed(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_rows_of_the_wrong_shape_are_a_bug(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_importing_the_cache_does_not_import_torch() -> None:
-    script = "import sys, trainables.sharing.activation_cache; sys.exit('torch' in sys.modules)"
+    script = "import sys, trainables.activations.cache; sys.exit('torch' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=60)
 

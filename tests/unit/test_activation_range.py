@@ -12,6 +12,10 @@ from torch import Tensor
 
 from tests.lone_trial import run_alone
 from tests.small_study import make_settings, make_small_study
+from trainables.activations import inputs
+from trainables.activations.cost_model import CostModel, Cut
+from trainables.activations.multi_depth import Companions
+from trainables.activations.study_data import open_cache
 from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
@@ -19,10 +23,6 @@ from trainables.model.ladder import make_ladder
 from trainables.model.networks import make_backbone
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
-from trainables.sharing import inputs
-from trainables.sharing.companions import Companions
-from trainables.sharing.cost_model import CostModel, Cut
-from trainables.sharing.study_data import open_cache
 
 CONFIG = {"regime": "linear_probe", "unfreeze_depth": 0, "backbone": "lite0", "batch_size": 8, "epochs": 2}
 LEASE = {"trial": 0, "attempt": 1, "config": CONFIG, "done_epochs": 0}

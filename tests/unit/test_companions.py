@@ -11,14 +11,14 @@ import torch
 
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
+from trainables.activations.expected_reuse import find_agreement
+from trainables.activations.study_data import open_cache
 from trainables.config import TrialConfig
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import make_ladder
 from trainables.model.networks import make_backbone
 from trainables.settings import StudySettings
-from trainables.sharing.agreement import find_agreement
-from trainables.sharing.study_data import open_cache
 
 DEPTHS = (0, 1, 3)
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
+from trainables.activations.cache import ActivationCache
+from trainables.activations.cost_model import CostModel
 from trainables.images import split_view as parts
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
-from trainables.sharing.activation_cache import ActivationCache
-from trainables.sharing.cost_model import CostModel
 
 pytestmark = pytest.mark.slow
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0, "weight_decay": 0.0}

@@ -21,9 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from trainables.images.cache_room import cache_room, entry_lock_base, list_entries, list_items, make_room
-from trainables.images.range_locks import RangeLocks, open_locks
-from trainables.sharing.activation_entry import (
+from trainables.activations.entry import (
     FORMAT,
     MAX_CHUNKS,
     Entry,
@@ -33,7 +31,9 @@ from trainables.sharing.activation_entry import (
     repair,
     stored_layout,
 )
-from trainables.sharing.activations import Activations, CacheStats, Compute, ComputeRows, Notes
+from trainables.activations.rows import Activations, CacheStats, Compute, ComputeRows, Notes
+from trainables.images.cache_room import cache_room, entry_lock_base, list_entries, list_items, make_room
+from trainables.images.range_locks import RangeLocks, open_locks
 
 SPARE_DISK_BYTES = 256 * 2**20
 """Free space the cache leaves to everything else on its disk."""

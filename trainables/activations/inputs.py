@@ -13,6 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainables.activations.arithmetic import describe_arithmetic
+from trainables.activations.cache import ActivationCache, ActivationKey
+from trainables.activations.cost_model import CostModel, Cut
+from trainables.activations.multi_depth import Companions
+from trainables.activations.rows import Activations, Compute
 from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
@@ -21,11 +26,6 @@ from trainables.images.split_view import Part, ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
-from trainables.sharing.activation_cache import ActivationCache, ActivationKey
-from trainables.sharing.activations import Activations, Compute
-from trainables.sharing.arithmetic import describe_arithmetic
-from trainables.sharing.companions import Companions
-from trainables.sharing.cost_model import CostModel, Cut
 
 Precision = Literal["float16", "float32"]
 

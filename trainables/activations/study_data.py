@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainables.activations.cache import ActivationCache
+from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
 from trainables.data.views import Fit, storage_size
@@ -17,8 +19,6 @@ from trainables.images.cache_room import room_for
 from trainables.images.split_view import Part, view_id
 from trainables.images.store import open_or_build
 from trainables.settings import StudySettings
-from trainables.sharing.activation_cache import ActivationCache
-from trainables.sharing.cost_model import CostModel
 
 
 @lru_cache(maxsize=4)

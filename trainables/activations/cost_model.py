@@ -34,9 +34,14 @@ from typing import Any
 
 import numpy as np
 
+from trainables.activations.disk_speed import (
+    DiskSpeed,
+    available_memory_bytes,
+    measure_disk,
+    measure_transfer,
+)
+from trainables.activations.rows import Compute
 from trainables.images.range_locks import open_locks
-from trainables.sharing.activations import Compute
-from trainables.sharing.disk_speed import DiskSpeed, available_memory_bytes, measure_disk, measure_transfer
 
 MARGIN = 0.1
 """Share of the time that caching must save: the figures are no better than that."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.sharing.activation_entry import Entry, Layout
+from trainables.activations.entry import Entry, Layout
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.activations.cost_model import CostModel, Cut
+from trainables.activations.rows import Activations, Compute
 from trainables.device.memory import FittingSize, is_out_of_memory
 from trainables.model.ladder import Ladder
 from trainables.model.stages import Depth
-from trainables.sharing.activations import Activations, Compute
-from trainables.sharing.cost_model import CostModel, Cut
 
 Rows = NDArray[Any]
 

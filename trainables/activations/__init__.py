@@ -1,0 +1,1 @@
+"""Activations: outputs of frozen prefixes, computed once and shared by trials."""

@@ -1,1 +1,0 @@
-"""What trials share: decoded images, frozen activations, and the measurements that decide what to keep."""
