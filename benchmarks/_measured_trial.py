@@ -97,7 +97,7 @@ def _wrap_calls() -> None:
         ),
     )
     _wrap(
-        "trainables.model.ladder",
+        "trainables.model.frozen_prefixes",
         "Ladder.climb",
         lambda climb: _spans.timed_steps(LADDER, climb, count=lambda _, images: len(images)),
     )

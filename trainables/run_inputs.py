@@ -8,7 +8,7 @@ from trainables.activations.backbone_pool import borrow_ladder
 from trainables.activations.inputs import Inputs
 from trainables.activations.study_data import open_cache, open_cost_model
 from trainables.assembly import make_view
-from trainables.model.ladder import Ladder
+from trainables.model.frozen_prefixes import Ladder
 
 if TYPE_CHECKING:
     from trainables.run import TrialRun

@@ -54,7 +54,7 @@ def test_without_a_network_a_set_to_download_says_what_to_pass_instead(
 def test_the_catalogue_is_read_without_importing_torch() -> None:
     program = (
         "import sys; from trainables.data import datasets, manifest, splits, views; datasets.names();"
-        "from trainables.sharing import image_store;"
+        "from trainables.images import store as image_store;"
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'timm', 'ray') if name in sys.modules])"
     )
 

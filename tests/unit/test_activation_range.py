@@ -19,7 +19,7 @@ from trainables.activations.study_data import open_cache
 from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.ladder import make_ladder
+from trainables.model.frozen_prefixes import make_ladder
 from trainables.model.networks import make_backbone
 from trainables.run import TrialRun
 from trainables.settings import StudySettings

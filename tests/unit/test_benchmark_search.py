@@ -46,7 +46,7 @@ def make_run(seconds: float, accuracies: list[float], **changes: Any) -> dict[st
 MEASURED = [call[:2] for call in CALLS] + [
     ("trainables.images.split_view", "ViewSettings.images"),
     ("trainables.model.classifier", "Classifier.prefix_features"),
-    ("trainables.model.ladder", "Ladder.climb"),
+    ("trainables.model.frozen_prefixes", "Ladder.climb"),
 ]
 
 

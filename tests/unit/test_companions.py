@@ -16,7 +16,7 @@ from trainables.activations.study_data import open_cache
 from trainables.config import TrialConfig
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.ladder import make_ladder
+from trainables.model.frozen_prefixes import make_ladder
 from trainables.model.networks import make_backbone
 from trainables.settings import StudySettings
 

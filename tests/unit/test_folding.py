@@ -7,7 +7,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from trainables.model.folding import find_folds, fold
+from trainables.model.cpu.folding import find_folds, fold
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

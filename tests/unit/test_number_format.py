@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.cache_tools import KEY
+from trainables.activations import arithmetic
 from trainables.device import accelerator
 from trainables.device.accelerator import autocast, number_format
+from trainables.images import file as image_file
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
+from trainables.model.frozen_prefixes import Ladder, Rung
 from trainables.model.heads import make_head
-from trainables.model.ladder import Ladder, Rung
 from trainables.model.networks import make_backbone
-from trainables.sharing import arithmetic, image_file
 from trainables.training.head_batch import HeadEpoch, train_heads
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule

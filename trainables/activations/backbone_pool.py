@@ -11,10 +11,10 @@ from torch import nn
 
 from trainables.device.memory import register_reserve
 from trainables.model.backbones import Backbone
-from trainables.model.depthwise import quicken_depthwise
-from trainables.model.ladder import Ladder, make_ladder
+from trainables.model.cpu.depthwise import quicken_depthwise
+from trainables.model.cpu.pooling import keep_gradient_layout
+from trainables.model.frozen_prefixes import Ladder, make_ladder
 from trainables.model.networks import Pooling, make_backbone
-from trainables.model.pooling import keep_gradient_layout
 from trainables.model.stages import Depth
 from trainables.model.weights import WeightsSource, load_weights
 

@@ -24,7 +24,7 @@ from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
 from trainables.images.split_view import Part, ViewSettings
 from trainables.model.classifier import Classifier
-from trainables.model.ladder import Ladder
+from trainables.model.frozen_prefixes import Ladder
 from trainables.model.stages import Depth
 
 Precision = Literal["float16", "float32"]

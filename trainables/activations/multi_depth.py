@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.rows import Activations, Compute
 from trainables.device.memory import FittingSize, is_out_of_memory
-from trainables.model.ladder import Ladder
+from trainables.model.frozen_prefixes import Ladder
 from trainables.model.stages import Depth
 
 Rows = NDArray[Any]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.device.accelerator import autocast
-from trainables.model.folding import folded
+from trainables.model.cpu.folding import folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages, trainable_names
 

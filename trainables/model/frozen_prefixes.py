@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from trainables.device.accelerator import autocast
 from trainables.model.classifier import Normalise, channels_last, probe_images
-from trainables.model.folding import find_folds, fold, folded
+from trainables.model.cpu.folding import find_folds, fold, folded
 from trainables.model.networks import normalisation
 from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
 
