@@ -59,7 +59,7 @@ class Results:
         self._say(f"best classifier: trial {number}, {target}")
 
     def _export_to(self, target: Path, number: int, about: Mapping[str, Any]) -> None:
-        from trainables.export import export_classifier  # torch takes seconds to import
+        from trainables.export.program import export_classifier  # torch takes seconds to import
 
         partial, old = (target.with_name(f".{target.name}.{name}") for name in ("partial", "old"))
         for leftover in (partial, old):  # of a run that was killed here

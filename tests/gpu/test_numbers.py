@@ -18,7 +18,7 @@ from tests.gpu.trial_process import run_trials
 from trainables import lease as lease_module
 from trainables.activations.backbone_pool import drop_backbones
 from trainables.activations.cost_model import CostModel
-from trainables.export import PROGRAM, export_classifier
+from trainables.export.program import PROGRAM, export_classifier
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.settings import StudySettings

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.export import load_classifier
+from trainables.export.program import load_classifier
 from trainables.lease import start_lease
 from trainables.training.best import Best
 

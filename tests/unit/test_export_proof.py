@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.export import export_classifier
+from trainables.export.parity import compare
+from trainables.export.program import export_classifier
 from trainables.lease import start_lease
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone
 from trainables.model.weights import locate_weights
-from trainables.proof import compare
 
 ROW = find_backbone("resnet18")
 

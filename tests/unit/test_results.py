@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import results
-import trainables.export
+import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
@@ -32,7 +32,9 @@ class Finished:
         self.pages = 0
         self.tracked: list[str] = []
         self.export: Export = self._export
-        monkeypatch.setattr(trainables.export, "export_classifier", lambda *a, **k: self.export(*a, **k))
+        monkeypatch.setattr(
+            trainables.export.program, "export_classifier", lambda *a, **k: self.export(*a, **k)
+        )
         monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
         monkeypatch.setattr(results, "sync", lambda _: self.tracked.append("trials only"))

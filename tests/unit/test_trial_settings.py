@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.tiny_data import make_lease, make_settings
-from trainables.export import export_classifier, load_classifier
+from trainables.export.program import export_classifier, load_classifier
 from trainables.lease import LeasedRun, start_lease
 from trainables.run import TrialRun
 from trainables.run_state import continue_from, state_of

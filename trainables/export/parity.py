@@ -14,7 +14,7 @@ from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
 from trainables.config import TrialConfig
 from trainables.data.views import Fit
-from trainables.predictions import load_predictions
+from trainables.export.predictions import load_predictions
 from trainables.settings import StudySettings
 
 NUM_IMAGES = 64

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from trainables.config import make_trial_config
 from trainables.data.views import storage_size
+from trainables.export.parity import check_predictions
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
 from trainables.model.weights import choose_weights, load_weights
-from trainables.proof import check_predictions
 from trainables.settings import StudySettings
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime

@@ -1,0 +1,1 @@
+"""Export: a trained classifier as a program, and the proof that it predicts the same."""
