@@ -37,10 +37,10 @@ from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
 from cluster.study.warm_start import find_warm_starts
+from contract.trial_config import TrialConfig, config_as_dict
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from search_spaces import describe
 from trainables.batch_groups import batch_group
-from trainables.config import TrialConfig, config_as_dict
 from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images

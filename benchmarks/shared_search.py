@@ -34,9 +34,9 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.space_probe import sample_configs
+from contract.trial_config import make_trial_config
 from trainables.activations.expected_reuse import find_agreement
 from trainables.batch_groups import batch_group
-from trainables.config import make_trial_config
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images

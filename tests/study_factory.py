@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 from sqlalchemy import text
 
-from trainables.config import config_as_dict, make_trial_config
+from contract.trial_config import config_as_dict, make_trial_config
 
 CLASSES = ("daisy", "rose", "tulipán")
 STARTED = 1_760_000_000.0

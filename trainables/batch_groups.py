@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from trainables.config import ACTIVATION_FIELDS, TrialConfig
+from contract.trial_config import ACTIVATION_FIELDS, TrialConfig
 
 _DEFAULTS = {field.name: field.default for field in fields(TrialConfig)}
 _HEAD_REGIMES = ("linear_probe", "finetune", "bit")

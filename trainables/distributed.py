@@ -99,7 +99,7 @@ def causes_of(error: Exception) -> list[Exception]:
 def train_on_worker(config: dict[str, Any]) -> None:
     """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
     from trainables.lease import raise_interruption, start_lease
-    from trainables.training.team import join_team
+    from trainables.training.process_group import join_team
 
     team = join_team()
     for run in start_lease(config, team=team):

@@ -26,7 +26,7 @@ from trainables.training import checkpoints
 from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
-from trainables.training.team import Team
+from trainables.training.process_group import Team
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 import torch
 
 from trainables.model.classifier import Classifier
-from trainables.training.team import Team
+from trainables.training.process_group import Team
 
 WARM_UPS = 3
 REPEATS = 10

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 from trainables.data.augmentation import to_bytes
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.mixing import Mix

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.trial_config import TrialConfig, make_trial_config
 from trainables.activations.backbone_pool import borrow_backbone
 from trainables.activations.study_data import load_parts
 from trainables.assembly import (
@@ -20,7 +21,6 @@ from trainables.assembly import (
     make_phase_optimizer,
     make_updates,
 )
-from trainables.config import TrialConfig, make_trial_config
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
@@ -34,14 +34,14 @@ from trainables.run_inputs import make_inputs
 from trainables.settings import StudySettings
 from trainables.storage_faults import wait_out_faults
 from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
-from trainables.training.best import Best, Patience
+from trainables.training.early_stopping import Best, Patience
 from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
-from trainables.training.memorising import memorise
+from trainables.training.neighbours import memorise
+from trainables.training.process_group import Team
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule
-from trainables.training.team import Team
 from trainables.training.trainable_part import TrainablePart, compiled
 from trainables.training.updates import Updates
 

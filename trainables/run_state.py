@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from trainables.training.best import Best, Patience
+from trainables.training.early_stopping import Best, Patience
 
 if TYPE_CHECKING:
     from trainables.run import TrialRun

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainables.config import TrialConfig, make_trial_config
+from contract.trial_config import TrialConfig, make_trial_config
 from trainables.data.policies import find_policy
 from trainables.model.backbones import find_backbone
 from trainables.training.regimes import load_regime

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.config import OPTIMIZERS, SCHEDULES
+from contract.trial_config import OPTIMIZERS, SCHEDULES
 from trainables.training import optimizers, schedules
 
 

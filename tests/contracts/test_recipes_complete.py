@@ -16,9 +16,9 @@ from cluster.search.leases import Lease, Report
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.trial_config import config_as_dict, make_trial_config
 from search_spaces import DataFacts, SearchSpace, load_space
 from search_spaces import names as space_names
-from trainables.config import config_as_dict, make_trial_config
 from trainables.training.planned_epochs import planned_shares
 
 FACTS = DataFacts(num_train=1_000, num_classes=5, median_pixels=240 * 320)

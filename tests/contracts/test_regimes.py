@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainables.config import TrialConfig, make_trial_config
+from contract.trial_config import TrialConfig, make_trial_config
 from trainables.training.regimes import load_regime, names
 
 STAGES = 8

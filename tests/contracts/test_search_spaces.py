@@ -3,8 +3,8 @@
 import optuna
 import pytest
 
+from contract.trial_config import TrialConfig, make_trial_config
 from search_spaces import DataFacts, SearchSpace, describe, load_space, names
-from trainables.config import TrialConfig, make_trial_config
 
 FACTS = DataFacts(num_train=2_258, num_classes=5, median_pixels=240 * 320)
 SEARCHED_IN_EACH = {"batch_size", "learning_rate", "unfreeze_depth", "dropout", "head_width", "policy"}

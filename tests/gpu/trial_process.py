@@ -17,7 +17,7 @@ from trainables.lease import LeasedRun, start_lease
 from trainables.lease_turns import take_turns
 from trainables.run import TrialRun
 from trainables.settings import StudySettings, make_study_settings
-from trainables.training.team import join_team
+from trainables.training.process_group import join_team
 
 FAULT_EXIT = 3
 """Exit status of a process that ended because its accelerator failed."""

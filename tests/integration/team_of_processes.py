@@ -17,7 +17,7 @@ from torch import distributed, multiprocessing
 from trainables.device.memory import FittingSize
 from trainables.lease import LeasedRun
 from trainables.settings import make_study_settings
-from trainables.training.team import join_team
+from trainables.training.process_group import join_team
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)

@@ -20,7 +20,7 @@ from tests.tiny_data import make_lease, make_settings
 from trainables.distributed import train_on_worker
 from trainables.lease import start_lease
 from trainables.settings import StudySettings
-from trainables.training.metrics import METRIC_NAMES
+from trainables.training.metric_sums import METRIC_NAMES
 from trainables.training.regimes import load_regime, names
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.program import load_classifier
 from trainables.lease import start_lease
-from trainables.training.best import Best
+from trainables.training.early_stopping import Best
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from contract.trial_config import TrialConfig
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.expected_reuse import find_agreement
 from trainables.activations.study_data import open_cache
-from trainables.config import TrialConfig
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import make_ladder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 from trainables.model.heads import make_head
 from trainables.training.head_batch import HeadEpoch, lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult, train_epoch

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from torch.nn import functional
 
-from trainables.training.metrics import METRIC_NAMES, MetricSums, check_metric
+from trainables.training.metric_sums import METRIC_NAMES, MetricSums, check_metric
 
 
 def counted(logits: torch.Tensor, targets: torch.Tensor, num_classes: int) -> MetricSums:

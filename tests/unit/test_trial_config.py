@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 
 
 @pytest.mark.parametrize(

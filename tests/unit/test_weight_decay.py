@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import nn
 
+from contract.trial_config import TrialConfig
 from trainables.assembly import make_phase_optimizer
-from trainables.config import TrialConfig
 from trainables.model.classifier import Classifier
 from trainables.training.regimes import Phase
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.config import ACTIVATION_FIELDS
+from contract.trial_config import ACTIVATION_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)

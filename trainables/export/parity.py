@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.trial_config import TrialConfig
 from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
-from trainables.config import TrialConfig
 from trainables.data.views import Fit
 from trainables.export.predictions import load_predictions
 from trainables.settings import StudySettings

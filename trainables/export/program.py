@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import make_trial_config
+from contract.trial_config import make_trial_config
 from trainables.data.views import storage_size
 from trainables.export.parity import check_predictions
 from trainables.model.backbones import find_backbone, num_features

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from trainables.config import hidden_widths
+from contract.trial_config import hidden_widths
 
 
 def make_head(

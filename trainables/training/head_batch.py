@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 from trainables.device.accelerator import autocast
 from trainables.training.loop import Batches, Diverged, TrainResult, draw_seed
-from trainables.training.metrics import MetricSums
+from trainables.training.metric_sums import MetricSums
 from trainables.training.optimizers import set_learning_rate
 from trainables.training.schedules import Schedule
 from trainables.training.updates import Updates, move

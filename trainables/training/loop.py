@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables.device.memory import FittingSize
-from trainables.training.metrics import MetricSums, Reduce
+from trainables.training.metric_sums import MetricSums, Reduce
 from trainables.training.optimizers import set_learning_rate
 from trainables.training.schedules import Schedule
 from trainables.training.updates import Forward, Updates, compute_logits, move

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.config import TrialConfig, make_trial_config
+from contract.trial_config import TrialConfig, make_trial_config
 from trainables.training.batches import cut_batches
 from trainables.training.regimes import load_regime
 from trainables.training.schedules import make_schedule

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from trainables.device.accelerator import autocast
 from trainables.device.memory import MEMORY_ERRORS, FittingSize, Undo, release_memory
-from trainables.training.metrics import MetricSums
+from trainables.training.metric_sums import MetricSums
 from trainables.training.optimizers import add_penalty
 
 Forward = Callable[[Tensor], Tensor]

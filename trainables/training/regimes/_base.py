@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     from torch import nn

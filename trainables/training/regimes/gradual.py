@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 from trainables.training.regimes._base import BaseRegime, Phase
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainables.config import TrialConfig
+from contract.trial_config import TrialConfig
 from trainables.training.regimes._base import BaseRegime, Phase
 
 if TYPE_CHECKING:
