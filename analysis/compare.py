@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.comparison import Row, Verdict, describe_verdict, find_finalists, judge
 from analysis.leaderboard import load_leaderboard
 from analysis.studies import StudyInfo
-from analysis.verdict import Row, Verdict, describe_verdict, find_finalists, judge
 
 IGNORED = ("study", "created", "storage", "tracking_uri", "status", "runs", "flags.study", "flags.runs_dir")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from analysis.records import connect, read_rows
+from analysis.reading import connect, read_rows
 from analysis.studies import StudyInfo
 
 NUMBER = r'":\s*(-?[0-9][0-9.eE+-]*)'

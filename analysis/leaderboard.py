@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.pareto import find_front, objectives_of
-from analysis.records import TRIAL_COLUMNS, load_trial_rows
+from analysis.reading import TRIAL_COLUMNS, load_trial_rows
 from analysis.studies import StudyInfo, load_study
 
 Row = dict[str, Any]
@@ -131,7 +131,7 @@ def _verdict_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
     directories = {study.name: study.directory for study in studies}
     if not any((directory / "trials").is_dir() for directory in directories.values()):
         return ""
-    from analysis.verdict import describe_finalists  # numpy takes 0.2 s: not for --json
+    from analysis.comparison import describe_finalists  # numpy takes 0.2 s: not for --json
 
     return describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize)
 

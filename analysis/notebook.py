@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import records
+from analysis import reading
 from analysis.columns import EPOCH_COLUMNS, METRIC_COLUMNS
 from analysis.studies import find_study, load_study
 
@@ -27,16 +27,16 @@ def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFra
     import pandas as pd
 
     found = [load_study(find_study(study, runs_dir=Path(runs_dir))) for study in studies]
-    frames = [records.load_trials(study) for study in found]
+    frames = [reading.load_trials(study) for study in found]
     filled = [frame for frame in frames if len(frame)]
     frame = pd.concat(filled, ignore_index=True) if filled else frames[0]
-    frame.attrs["columns"] = _describe(frame, records.TRIAL_COLUMNS | METRIC_COLUMNS)
+    frame.attrs["columns"] = _describe(frame, reading.TRIAL_COLUMNS | METRIC_COLUMNS)
     return frame
 
 
 def load_epochs(study: str | Path, *, runs_dir: str | Path = RUNS) -> pd.DataFrame:
     """One row an epoch: trial, epoch, attempt, arrival, decision, then every metric reported."""
-    frame = records.load_epochs(load_study(find_study(study, runs_dir=Path(runs_dir))))
+    frame = reading.load_epochs(load_study(find_study(study, runs_dir=Path(runs_dir))))
     frame.attrs["columns"] = _describe(frame, EPOCH_COLUMNS | METRIC_COLUMNS)
     return frame
 

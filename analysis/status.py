@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.leaderboard import rank_rows
-from analysis.records import connect, load_trial_rows
+from analysis.reading import connect, load_trial_rows
 from analysis.studies import StudyInfo
 
 SILENT_SECONDS = 600.0

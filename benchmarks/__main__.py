@@ -11,7 +11,7 @@ import benchmarks
 
 def names() -> tuple[str, ...]:
     """Files of this folder that are commands of their own."""
-    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
     return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 

@@ -26,11 +26,11 @@ from optuna.trial import Trial
 from rich.console import Console
 
 from analysis.tracking import Tracker
-from benchmarks._learning_curves import MAX_EPOCHS, Curves
-from benchmarks._run_monitor import RunMonitor
-from benchmarks._simulated_cluster import simulated_nodes
-from benchmarks._simulated_workers import run_workers
-from benchmarks._utilisation import find_utilisation
+from benchmarks.simulated.cluster import simulated_nodes
+from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
+from benchmarks.simulated.run_monitor import RunMonitor
+from benchmarks.simulated.utilisation import find_utilisation
+from benchmarks.simulated.workers import run_workers
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import run_search
@@ -128,7 +128,7 @@ def run_on_ray(study: Study, search: Search, flags: argparse.Namespace) -> dict[
 def _search(
     study: Study, search: Search, flags: argparse.Namespace, *, cpus: float, monitor: RunMonitor
 ) -> str:
-    from benchmarks._simulated_trainable import SimulatedTrial
+    from benchmarks.simulated.trainable import SimulatedTrial
 
     config = StudyConfig(space="simulated", data="simulated", concurrent=flags.slots)
     with monitor, Progress(search, console=Console(stderr=True)) as progress:

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._synthetic_study import make_synthetic_study
+from benchmarks.simulated.study import make_synthetic_study
 
 TARGETS = {"leaderboard_s": 2.0, "report_s": 30.0, "report_mb": 15.0}
 

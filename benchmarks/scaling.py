@@ -19,11 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._plain_runs import PlainRuns
-from benchmarks._search_inputs import Case, draw_trials
-from benchmarks._side_figures import Figures, compare_runs, footnotes, text_of
-from benchmarks._sides import SideFailed, Sides, hardware, prepare_sides
 from benchmarks.search import add_common_flags
+from benchmarks.versus_plain.figures import Figures, compare_runs, footnotes, text_of
+from benchmarks.versus_plain.inputs import Case, draw_trials
+from benchmarks.versus_plain.plain_runs import PlainRuns
+from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, prepare_sides
 
 NUMBERS = (8, 16, 32, 64, 128, 256)
 

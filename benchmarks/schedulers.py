@@ -18,8 +18,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from benchmarks._learning_curves import MAX_EPOCHS, Curves
-from benchmarks._simulated_workers import run_workers
+from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
+from benchmarks.simulated.workers import run_workers
 from cluster.schedulers import load_scheduler
 from cluster.search.search import Search
 from cluster.searchers import load_searcher

@@ -23,11 +23,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks._ablation import ablate, make_ablation_table
-from benchmarks._joint_search import make_joint_table, measure_joint
-from benchmarks._plain_runs import PlainRuns
-from benchmarks._profile_table import make_profile_table, profile_rows
-from benchmarks._search_inputs import (
+from benchmarks.versus_plain.ablation import ablate, make_ablation_table
+from benchmarks.versus_plain.figures import compare_runs, footnotes, make_table
+from benchmarks.versus_plain.inputs import (
     CASES,
     JOINT_DEPTHS,
     POLICIES,
@@ -36,9 +34,11 @@ from benchmarks._search_inputs import (
     draw_trials,
     joint_space,
 )
-from benchmarks._side_figures import compare_runs, footnotes, make_table
-from benchmarks._sides import SideFailed, Sides, hardware, prepare_sides
-from benchmarks._warm_study import make_warm_table, measure_warm
+from benchmarks.versus_plain.joint_search import make_joint_table, measure_joint
+from benchmarks.versus_plain.plain_runs import PlainRuns
+from benchmarks.versus_plain.profile_table import make_profile_table, profile_rows
+from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, prepare_sides
+from benchmarks.versus_plain.warm_study import make_warm_table, measure_warm
 from cluster.machine import count_cpus
 from cluster.study.config import nearest
 

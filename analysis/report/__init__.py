@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from analysis.exported import export_digest
-from analysis.records import connect, read_extent
+from analysis.reading import connect, read_extent
 from analysis.report.page import Section, render_page
 from analysis.studies import StudyInfo, load_study
 

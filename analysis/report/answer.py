@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 
+from analysis.comparison import describe_verdict, is_share
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
 from analysis.report.next_steps import suggest_next_steps
 from analysis.report.page import Section, bullets, escape, make_section, paragraph
 from analysis.report.wording import plural, show_config, show_seconds, show_setting, show_value
-from analysis.verdict import describe_verdict, is_share
 
 CERTAIN = 0.05
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.columns import METRIC_COLUMNS
+from analysis.comparison import describe_finalists
 from analysis.leaderboard import (
     HEADERS,
     METRICS,
@@ -15,10 +16,9 @@ from analysis.leaderboard import (
     load_leaderboard,
     order_names,
 )
-from analysis.records import TRIAL_COLUMNS
+from analysis.reading import TRIAL_COLUMNS
 from analysis.report.page import Section, data_script, escape, make_section, paragraph, render_page
 from analysis.studies import StudyInfo
-from analysis.verdict import describe_finalists
 
 Row = Mapping[str, Any]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.comparison import Verdict, confidence_interval, find_finalists, judge
 from analysis.curves import Curve, find_common_epoch, load_curves
 from analysis.importance import Importance, measure_importance
 from analysis.leaderboard import find_varying, load_leaderboard
 from analysis.predictions import Predictions, load_predictions
 from analysis.studies import StudyInfo
-from analysis.verdict import Verdict, confidence_interval, find_finalists, judge
 
 Row = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from analysis.comparison import is_share
 from analysis.curves import Curve
 from analysis.report.findings import Findings
 from analysis.report.wording import plural
-from analysis.verdict import is_share
 
 RISING_EPOCHS = 2
 EDGE_SHARE = 0.05

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from sqlalchemy import text
 
 from analysis.curves import Curve
-from analysis.records import connect
+from analysis.reading import connect
 from analysis.studies import StudyInfo
 
 MAX_TRIALS = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.verdict import is_share
+from analysis.comparison import is_share
 
 WORDS = {"backbone": "{}", "regime": "{}", "policy": "augmentation {}", "unfreeze_depth": "unfreeze depth {}"}
 

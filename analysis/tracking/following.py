@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.records import connect, read_epochs_since, read_states, read_trial_row
+from analysis.reading import connect, read_epochs_since, read_states, read_trial_row
 from analysis.studies import StudyInfo
 
 OVERLAP_SECONDS = 120.0

@@ -19,7 +19,7 @@ from analysis.tracking.tracker import open_view
 if TYPE_CHECKING:
     import pandas as pd
 
-SERVING_FILE = Path(__file__).parents[1] / "serving.py"
+SERVING_FILE = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 

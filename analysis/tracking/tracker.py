@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from analysis.records import connect, read_epochs_since
+from analysis.reading import connect, read_epochs_since
 from analysis.studies import StudyInfo, load_study
 from analysis.tracking.server import (
     check_reachable,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks._utilisation import find_utilisation
 from benchmarks.cluster_scale import main
+from benchmarks.simulated.utilisation import find_utilisation
 from cluster.study.records import EpochRecord, TrialRecord, TrialState
 
 

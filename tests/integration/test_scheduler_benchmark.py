@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks._learning_curves import MAX_EPOCHS, Curves
 from benchmarks.schedulers import compare, run, simulate
+from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
 
 CONFIG = {"learning_rate": 1e-3, "dropout": 0.2, "weight_decay": 1e-4}
 

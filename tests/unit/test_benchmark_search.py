@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import _spans, plain_ray_tune, scaling, search
-from benchmarks._ablation import scaled_seconds
-from benchmarks._measured_trial import CALLS, LADDER, PREFIX, _find
-from benchmarks._plain_runs import PlainRuns
-from benchmarks._profile_table import profile_rows
-from benchmarks._search_inputs import (
+from benchmarks import scaling, search
+from benchmarks.versus_plain import plain_ray_tune
+from benchmarks.versus_plain import spans as spans
+from benchmarks.versus_plain.ablation import scaled_seconds
+from benchmarks.versus_plain.figures import compare_runs, make_table
+from benchmarks.versus_plain.inputs import (
     NUM_STAGES,
     Case,
     distinct_views,
@@ -25,10 +25,12 @@ from benchmarks._search_inputs import (
     joint_space,
     published_priors,
 )
-from benchmarks._side_figures import compare_runs, make_table
-from benchmarks._sides import SideFailed, Sides, hardware, run_process
-from benchmarks._spans import Spans, add_up
-from benchmarks._timeline import floor_seconds, gap_seconds
+from benchmarks.versus_plain.measured_trial import CALLS, LADDER, PREFIX, _find
+from benchmarks.versus_plain.plain_runs import PlainRuns
+from benchmarks.versus_plain.profile_table import profile_rows
+from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, run_process
+from benchmarks.versus_plain.spans import Spans, add_up
+from benchmarks.versus_plain.timeline import floor_seconds, gap_seconds
 from cluster.study.records import EpochRecord
 from tests.tiny_data import write_images
 
@@ -168,7 +170,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(_spans, "time", made)
+    monkeypatch.setattr(spans, "time", made)
     return made
 
 

@@ -26,10 +26,10 @@ ROOMS = (
 
 EDGES = {
     "ray": ("cluster/", "trainables/trial.py", "trainables/distributed.py"),
-    "mlflow": ("analysis/tracking/", "analysis/serving.py"),
+    "mlflow": ("analysis/tracking/", "analysis/tracking/served_model.py"),
     "timm": ("trainables/model/",),
     "optuna": ("search_spaces/", "cluster/", "analysis/"),
-    "torch": ("trainables/", "analysis/serving.py"),
+    "torch": ("trainables/", "analysis/tracking/served_model.py"),
 }
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.comparison import confidence_interval, make_measure
 from analysis.predictions import Predictions, load_predictions
-from analysis.verdict import confidence_interval, make_measure
 from trainables.training.loop import evaluate
 
 

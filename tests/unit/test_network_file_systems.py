@@ -14,7 +14,7 @@ import pytest
 
 import analysis.tracking.server
 import cluster.study.database
-from analysis.records import load_trial_rows
+from analysis.reading import load_trial_rows
 from analysis.studies import load_study
 from analysis.tracking.server import choose_journal
 from cluster.study.records import Records

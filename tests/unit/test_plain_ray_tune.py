@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import plain_ray_tune
+from benchmarks.versus_plain import plain_ray_tune
 
 
 @pytest.mark.slow

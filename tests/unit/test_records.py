@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.records import TRIAL_COLUMNS, load_epochs, load_trial_rows, load_trials
+from analysis.reading import TRIAL_COLUMNS, load_epochs, load_trial_rows, load_trials
 from analysis.status import load_status, print_status
 from analysis.studies import find_study, load_study
 from tests.study_factory import STARTED, FakeTrial, make_study, record_epochs

@@ -22,8 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.serving import ServedClassifier, read_image
 from analysis.tracking import log_model
+from analysis.tracking.served_model import ServedClassifier, read_image
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE, STORAGE = 16, 18

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.comparison import confidence_interval, describe_verdict, judge, mcnemar, wilson
 from analysis.curves import Curve, find_common_epoch, find_rungs
 from analysis.importance import explained_share, make_groups, measure_importance
 from analysis.predictions import Predictions, calibration, class_scores, load_predictions
-from analysis.verdict import confidence_interval, describe_verdict, judge, mcnemar, wilson
 
 
 def predict(right: np.ndarray, *, classes: int = 3) -> Predictions:

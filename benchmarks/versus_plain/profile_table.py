@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._measured_trial import PREFIX
+from benchmarks.versus_plain.measured_trial import PREFIX
 
 LOOP = "Ray Tune's loop, waiting included"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._side_figures import spread, text_of
-from benchmarks._sides import SideFailed, Sides, environment, repository
+from benchmarks.versus_plain.figures import spread, text_of
+from benchmarks.versus_plain.sides import SideFailed, Sides, environment, repository
 
 TARGETS = {"first_report_seconds": 15.0, "leaderboard_seconds": 3.0}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks._search_inputs import Images, Trial, draw_images, draw_trials
+from benchmarks.versus_plain.inputs import Images, Trial, draw_images, draw_trials
 from cluster.machine import count_cpus
 
 HEARTBEAT_SECONDS = 60.0
@@ -94,7 +94,14 @@ class Sides:
         self._runs += 1
         images = self.folder / "images.json"
         images.write_text(json.dumps(self.images), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks", side, "--images", str(images), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            f"benchmarks.versus_plain.{side}",
+            "--images",
+            str(images),
+            *arguments,
+        ]
         command += ["--image-size", str(self.image_size), "--epochs", str(self.epochs)]
         command += ["--cpus", str(self.cpus)]
         self.say(f"{label} …")
@@ -181,7 +188,7 @@ def environment() -> dict[str, str]:
 
 
 def repository() -> Path:
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def hardware() -> dict[str, Any]:

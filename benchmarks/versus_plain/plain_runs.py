@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._search_inputs import Trial
-from benchmarks._sides import Sides, hardware
+from benchmarks.versus_plain.inputs import Trial
+from benchmarks.versus_plain.sides import Sides, hardware
 
 Run = dict[str, Any]
 

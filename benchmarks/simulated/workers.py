@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from benchmarks._learning_curves import Curves
+from benchmarks.simulated.learning_curves import Curves
 from cluster.search.leases import Lease, Report
 from cluster.search.search import Search
 

@@ -50,7 +50,7 @@ JOINT_DEPTHS = (0, 1, 2, 3, 4)
 
 def default_data() -> Path:
     """The photos of flowers5, where the tests look for them too."""
-    root = os.environ.get("UNFREEZE_DATA", Path(__file__).parents[2] / "shared" / "data")
+    root = os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data")
     return Path(root) / "flowers5"
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measured_trial import LADDER, PREFIX
-from benchmarks._search_inputs import Images, distinct_views
-from benchmarks._spans import add_up
+from benchmarks.versus_plain.inputs import Images, distinct_views
+from benchmarks.versus_plain.measured_trial import LADDER, PREFIX
+from benchmarks.versus_plain.spans import add_up
 from cluster.search.search import Search
 from cluster.study.directory import Study
 from cluster.study.records import EpochRecord

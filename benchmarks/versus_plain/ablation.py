@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._search_inputs import Trial
-from benchmarks._side_figures import spread, text_of
-from benchmarks._sides import Sides
-from benchmarks.shared_search import LEFT_OUT
+from benchmarks.versus_plain.figures import spread, text_of
+from benchmarks.versus_plain.inputs import Trial
+from benchmarks.versus_plain.shared_search import LEFT_OUT
+from benchmarks.versus_plain.sides import Sides
 
 SLOW = ("activation cache", "worker reuse")
 """Left out, every trial costs seconds: a part of the list is run, and scaled."""

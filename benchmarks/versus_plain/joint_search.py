@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._plain_runs import PlainRuns
-from benchmarks._search_inputs import published_priors
-from benchmarks._sides import Sides
+from benchmarks.versus_plain.inputs import published_priors
+from benchmarks.versus_plain.plain_runs import PlainRuns
+from benchmarks.versus_plain.sides import Sides
 
 MOST_TRIALS = 8
 """Times as many trials as the plain search has, after which ours gives up."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks._search_inputs import Case
+from benchmarks.versus_plain.inputs import Case
 
 Figures = dict[str, Any]
 Run = dict[str, Any]

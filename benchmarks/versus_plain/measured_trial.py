@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._spans import Spans
+from benchmarks.versus_plain.spans import Spans
 from trainables.trial import Trial, import_engine
 
 CALLS = (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from benchmarks._learning_curves import Curves
+from benchmarks.simulated.learning_curves import Curves
 
 SPREAD = 0.3
 """Epochs take this much longer or shorter than the average, by trial: results must not arrive in step."""

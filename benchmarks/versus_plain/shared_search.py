@@ -1,7 +1,7 @@
 """Our engine on a fixed list of trials, or searching freely: the other side of plain_ray_tune.py.
 
-    python -m benchmarks shared_search --trials trials.json --images images.json --image-size 128 --epochs 4
-    python -m benchmarks shared_search --space space.json --num-trials 32 --until 0.9 --images images.json
+    python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks.versus_plain.shared_search --space space.json --num-trials 32 --until 0.9 --images images.json
 
 Of a list every trial is a prior trial of the study, and none is stopped early. The last line printed is one
 line of JSON. Seconds count from the start of decoding to the last result, less Ray's own start.
@@ -20,10 +20,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks._measured_trial import MeasuredTrial, WithoutActivations, WithoutImageStore
-from benchmarks._search_inputs import published_priors
-from benchmarks._spans import Spans
-from benchmarks._timeline import Clock, summarise
+from benchmarks.versus_plain.inputs import published_priors
+from benchmarks.versus_plain.measured_trial import MeasuredTrial, WithoutActivations, WithoutImageStore
+from benchmarks.versus_plain.spans import Spans
+from benchmarks.versus_plain.timeline import Clock, summarise
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import RunEnding, run_search

@@ -1,0 +1,1 @@
+"""Searches in simulated time: made-up learning curves, workers, clusters and studies."""
