@@ -47,7 +47,7 @@ from trainables.images.preparation import prepare_images
 from trainables.model.weights import fetch_weights, is_here
 from trainables.settings import StudySettings
 from trainables.training.planned_epochs import planned_shares
-from tune_plan import Plan, check_workers, make_plan, print_plan
+from wiring import Plan, check_workers, make_plan, print_plan
 
 console = Console(highlight=False, markup=False, emoji=False)
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import tune_plan
+import wiring
 from cluster.study.config import StudyConfig
 from tests.tiny_data import write_images
-from tune_plan import check_workers, make_plan, print_plan
+from wiring import check_workers, make_plan, print_plan
 
 
 @pytest.fixture(autouse=True)
 def large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune_plan, "count_cpus", lambda: 64)
-    monkeypatch.setattr(tune_plan, "count_gpus", lambda: 64)
+    monkeypatch.setattr(wiring, "count_cpus", lambda: 64)
+    monkeypatch.setattr(wiring, "count_gpus", lambda: 64)
 
 
 def config(folder: Path, **flags: Any) -> StudyConfig:

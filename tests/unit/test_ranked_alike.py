@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import tune_plan
+import wiring
 from cluster.study.config import StudyConfig
 from search_spaces import load_space
 from tests.small_study import make_settings, make_small_study
@@ -44,7 +44,7 @@ def test_a_space_that_searches_the_number_of_validated_images_is_refused(
         trial.suggest_categorical("validation_images", (64, 128))
         return fixed
 
-    monkeypatch.setattr(tune_plan, "load_space", lambda _: replace(demo, suggest=suggest))
+    monkeypatch.setattr(wiring, "load_space", lambda _: replace(demo, suggest=suggest))
 
     with pytest.raises(ValueError, match="validation_images is 64, 128; let the search space return one"):
-        tune_plan.make_plan(StudyConfig(space="demo", data="digits", runs_dir=tmp_path))
+        wiring.make_plan(StudyConfig(space="demo", data="digits", runs_dir=tmp_path))

@@ -15,7 +15,7 @@ from tests.tiny_data import write_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import WeightsSource, choose_weights, fetch_weights, locate_weights
 from trainables.settings import make_study_settings
-from tune_plan import make_plan
+from wiring import make_plan
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],

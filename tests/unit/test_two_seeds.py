@@ -19,7 +19,7 @@ from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness
 from tests.tiny_data import write_images
-from tune_plan import make_plan
+from wiring import make_plan
 
 
 def make_real_study(folder: Path, seed: int) -> StudyInfo:
