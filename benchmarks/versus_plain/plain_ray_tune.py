@@ -4,7 +4,7 @@ Nothing here comes from Unfreeze. A function trainable, a DataLoader over image 
 packaged weights, OptunaSearch, a report each epoch; no early stopping and no checkpoints (they would only add
 to its time). What is frozen stays in evaluation mode and out of the autograd graph.
 
-    python -m benchmarks.versus_plain.plain_ray_tune --trials trials.json --images images.json --image-size 128 --epochs 4
+    python -m benchmarks.versus_plain.plain_ray_tune --trials trials.json --images images.json --epochs 4
     python -m benchmarks.versus_plain.plain_ray_tune --space space.json --num-trials 32 --images images.json
 
 `trials.json` is a list, run in its order, of objects with `unfreeze_depth`, `learning_rate`, `batch_size`,

@@ -1,7 +1,7 @@
 """Our engine on a fixed list of trials, or searching freely: the other side of plain_ray_tune.py.
 
-    python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --image-size 128 --epochs 4
-    python -m benchmarks.versus_plain.shared_search --space space.json --num-trials 32 --until 0.9 --images images.json
+    python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --epochs 4
+    python -m benchmarks.versus_plain.shared_search --space space.json --until 0.9 --images images.json
 
 Of a list every trial is a prior trial of the study, and none is stopped early. The last line printed is one
 line of JSON. Seconds count from the start of decoding to the last result, less Ray's own start.

@@ -21,7 +21,15 @@ from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.records import Records, TakenOver
-from tests.unit.test_search import EPOCHS, accuracy, make_search, report, run_all, run_lease, take
+from tests.unit.cluster.search.test_search import (
+    EPOCHS,
+    accuracy,
+    make_search,
+    report,
+    run_all,
+    run_lease,
+    take,
+)
 
 pytestmark = pytest.mark.slow
 

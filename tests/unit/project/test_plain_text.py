@@ -18,7 +18,7 @@ from cluster.ray_tune.upload import CODE
 from search_spaces import load_space, make_table
 from tests.study_factory import FakeTrial, make_study
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = "[bold]a:tiger:[/b]"
 """As markup, it would end in a traceback; as an emoji, it would be a picture."""
 

@@ -13,7 +13,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.grouping import group_size
 from cluster.search.leases import Decision, Lease, LeaseError
 from cluster.search.search import DONE, Search
-from tests.unit.test_search import EPOCHS, LOST, Study, outcomes, report
+from tests.unit.cluster.search.test_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16
 

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.ray_tune.upload import SECRETS, is_secret, ray_ignore_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = (
     "tune.py",
     "cluster/study/passwords.py",

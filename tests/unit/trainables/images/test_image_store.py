@@ -298,7 +298,7 @@ def test_processes_that_ask_at_once_build_once(photos: list[Path], tmp_path: Pat
 
 @pytest.mark.slow
 def test_thousands_of_known_photos_open_with_one_look_at_each(tmp_path: Path) -> None:
-    root = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    root = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[5] / "shared" / "data"))
     photos = sorted((root / "flowers5").rglob("*.jpg"))
     if not photos:
         pytest.skip("no photos: set UNFREEZE_DATA")

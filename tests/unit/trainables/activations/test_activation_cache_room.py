@@ -168,7 +168,7 @@ assert not other.cached and np.array_equal(other.array(), true_rows(0, NUM_ROWS)
 
 @pytest.mark.slow
 def test_a_file_that_may_not_grow_ends_caching(tmp_path: Path) -> None:
-    script = FULL_DISK.format(project=str(Path(__file__).parents[2]), root=str(tmp_path / "c"))
+    script = FULL_DISK.format(project=str(Path(__file__).parents[4]), root=str(tmp_path / "c"))
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("search_spaces", "trainables", "cluster", "analysis")
 ROOMS = (
     "config",

@@ -97,7 +97,7 @@ def _hold_lock(path: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[4],
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

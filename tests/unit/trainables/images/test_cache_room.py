@@ -187,7 +187,7 @@ def test_copies_of_a_bucket_go_when_no_process_uses_them_and_are_made_again(
 ) -> None:
     words = [sys.executable, "-c", COPY, bucket, str(cache_dir)]
     bucket_bytes = sum(path.stat().st_size for path in Path(bucket.removeprefix("file://")).rglob("*.png"))
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     with subprocess.Popen(words, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "copied\n"

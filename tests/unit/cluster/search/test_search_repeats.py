@@ -14,7 +14,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
-from tests.unit.test_search import EPOCHS, Study, report, run_all, take
+from tests.unit.cluster.search.test_search import EPOCHS, Study, report, run_all, take
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from analysis.predictions import load_predictions
 from trainables.training.checkpoints import load_checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
 SOURCES = tuple(
     sorted([*ROOT.glob("*.py"), *(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))])

@@ -91,7 +91,7 @@ def test_a_source_is_found_without_importing_torch() -> None:
         "locate_weights(find_backbone('lite0'), 'auto'); assert 'torch' not in sys.modules"
     )
 
-    finished = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False)
+    finished = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False)
 
     assert finished.returncode == 0
 

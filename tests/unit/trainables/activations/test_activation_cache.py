@@ -165,6 +165,6 @@ def test_rows_of_the_wrong_shape_are_a_bug(tmp_path: Path) -> None:
 def test_importing_the_cache_does_not_import_torch() -> None:
     script = "import sys, trainables.activations.cache; sys.exit('torch' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[4], timeout=60)
 
     assert done.returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LACKING = ("ray", "optuna", "mlflow", "sklearn", "rich", "pandas", "fsspec", "scipy", "psutil")
 BLOCK = f"""
 from functools import partial

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.ray_tune.upload import CODE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for name in CODE for path in (ROOT / name).rglob("*.py"))])
 OPENS_NO_TEXT = ("os", "Image", "tarfile")
 """Modules whose `open` has another meaning."""

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.search.cleaning import FINALISTS, Cleaner
 from cluster.search.search import Search
-from tests.unit.test_search import Study, report, take
+from tests.unit.cluster.search.test_search import Study, report, take
 
 FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")
 

@@ -17,7 +17,7 @@ from cluster.search.leases import DISK_FULL, LeaseError
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
 from tests.tiny_data import make_lease, make_settings
-from tests.unit.test_search import Study, take
+from tests.unit.cluster.search.test_search import Study, take
 from trainables.device import faults as device_faults
 from trainables.device.faults import DeviceFault, find_device_fault, is_device_fault
 from trainables.lease import start_lease

@@ -12,7 +12,7 @@ from cluster.schedulers import load_scheduler
 from cluster.schedulers.hyperband import draw_bracket
 from cluster.search.leases import Lease
 from cluster.search.search import DONE, Search
-from tests.unit.test_search import EPOCHS, Study, report, take
+from tests.unit.cluster.search.test_search import EPOCHS, Study, report, take
 
 PROMOTION = load_scheduler("promotion_asha")
 
