@@ -135,7 +135,7 @@ def why_nothing_completed(study: Study, search: Search) -> str:
 def how_long_a_trial_takes(search: Search) -> str:
     """Measured seconds of an epoch, and what a whole trial would take, in words."""
     measured = [
-        (trial.seconds / trial.num_epochs, int(trial.config["epochs"]))
+        (trial.seconds / trial.num_epochs, int(trial.config["max_epochs"]))
         for trial in search.trials.values()
         if trial.num_epochs and trial.seconds > 0
     ]

@@ -188,7 +188,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
             data=data,
             space=plan.propose,
             num_trials=plan.num_trials,
-            published=[prior.config for prior in plan.priors],
+            published=[recipe.config for recipe in plan.recipes],
         ),
     }
 
@@ -200,7 +200,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     return Search(
         study.records,
         space=plan.propose,
-        recipes=[(prior.name, prior.config) for prior in plan.priors],
+        recipes=[(recipe.name, recipe.config) for recipe in plan.recipes],
         warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
         make_sampler=load_searcher(plan.config.searcher),
         scheduler=load_scheduler(plan.config.scheduler),

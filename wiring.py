@@ -17,7 +17,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
 from contract.trial_config import check_validated_alike, make_trial_config
-from search_spaces import DataFacts, PriorTrial, SearchSpace, load_space, make_table
+from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
 from trainables.activations.expected_reuse import Agreement, find_agreement
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.sizes import median_pixels
@@ -43,7 +43,7 @@ class Plan:
     image_size: int
     max_epochs: int
     num_trials: int
-    priors: list[PriorTrial]
+    recipes: list[Recipe]
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ class Plan:
     @property
     def stopping_line(self) -> str:
         """One line that says which trials may be stopped early."""
-        num_recipes = min(len(self.priors), self.num_trials)
+        num_recipes = min(len(self.recipes), self.num_trials)
         if self.config.scheduler == "none":
             return "early stopping: off, every trial runs to its end"
         if num_recipes == self.num_trials:
@@ -113,7 +113,7 @@ def make_plan(config: StudyConfig) -> Plan:
         image_size=config.image_size or space.image_size(facts),
         max_epochs=max_epochs,
         num_trials=config.trials or space.defaults.trials,
-        priors=space.prior_trials(
+        recipes=space.recipes(
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
     )
@@ -122,7 +122,7 @@ def make_plan(config: StudyConfig) -> Plan:
     # One worker takes batches of any size: the space need not be asked for them.
     batch_sizes = find_batch_sizes(plan) if config.num_workers > 1 else []
     check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
-    changed = [prior.config for prior in plan.priors if "validation_images" in prior.config]
+    changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
     check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
@@ -131,7 +131,7 @@ def make_plan(config: StudyConfig) -> Plan:
 def find_batch_sizes(plan: Plan) -> list[int]:
     """Every batch size that the space may propose, as far as asking it often shows them."""
     sizes = {config["batch_size"] for config in plan.samples}
-    sizes |= {prior.config["batch_size"] for prior in plan.priors if "batch_size" in prior.config}
+    sizes |= {recipe.config["batch_size"] for recipe in plan.recipes if "batch_size" in recipe.config}
     return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
 
 
@@ -168,11 +168,11 @@ def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[Wei
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Say what would run: the space as a table, the prior trials, the data, the resources."""
+    """Say what would run: the space as a table, the recipes, the data, the resources."""
     console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
-    for prior in plan.priors:
-        values = ", ".join(f"{name} {value}" for name, value in prior.config.items())
-        console.print(f"prior trial {prior.name} ({prior.source}): {values}", markup=False, soft_wrap=True)
+    for recipe in plan.recipes:
+        values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
+        console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
     splits = split_images(
         plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
     )

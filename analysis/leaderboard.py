@@ -242,8 +242,8 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
         return f"{row['epochs']}/{row['max_epochs']}"
     if name == "state" and row.get("reason"):
         return f"{row['state']}: {row['reason']}"
-    if name == "state" and row.get("prior"):
-        return f"{row['state']} (prior)"
+    if name == "state" and row.get("recipe"):
+        return f"{row['state']} (recipe)"
     return format_value(name, row.get(name))
 
 

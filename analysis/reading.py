@@ -29,7 +29,7 @@ TRIAL_COLUMNS = {
     "state": "complete | pruned | failed | infeasible | running | waiting",
     "reason": "why it failed: diverged | out of memory | data | bug",
     "traceback": "of a failure",
-    "prior": "name of the published recipe it runs",
+    "recipe": "name of the published recipe it runs",
     "worker": "where it ran",
     "attempts": "times it was started",
     "seconds": "wall time over all attempts [s]; of a running trial: from its start to its newest epoch",
@@ -243,7 +243,7 @@ def _trial_row(
         "state": attributes.get("outcome") or _STATES[head["state"]],
         "reason": attributes.get("reason"),
         "traceback": attributes.get("traceback"),
-        "prior": attributes.get("prior"),
+        "recipe": attributes.get("recipe") or attributes.get("prior"),  # "prior" before version 0.2
         "worker": attributes.get("worker"),
         "attempts": attributes.get("attempts"),
         "seconds": seconds,

@@ -12,7 +12,7 @@ SCHEDULES = ("cosine", "exponential", "plateau", "constant", "hyperrule")
 ALL = "all"
 
 _POSITIVE = (
-    "epochs",
+    "max_epochs",
     "batch_size",
     "learning_rate",
     "backbone_learning_rate_factor",
@@ -63,7 +63,7 @@ class TrialConfig:
     Or "layers:60", the last 60 layers with parameters, or "from:blocks.4", that module and all above it.
     """
 
-    epochs: int = 10
+    max_epochs: int = 10
     """Most epochs this trial runs: its full budget."""
 
     batch_size: int = 32

@@ -1,13 +1,13 @@
 """Which configurations? One search space a file, found by its file name."""
 
 from search_spaces._catalogue import load_space, names
-from search_spaces._contract import DataFacts, Defaults, PriorTrial, SearchSpace
+from search_spaces._contract import DataFacts, Defaults, Recipe, SearchSpace
 from search_spaces._describe import SpaceRow, describe, make_table
 
 __all__ = [
     "DataFacts",
     "Defaults",
-    "PriorTrial",
+    "Recipe",
     "SearchSpace",
     "SpaceRow",
     "describe",

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("list", help="every space with its summary")
     show = commands.add_parser("show", help="one space as a table")
     show.add_argument("space")
-    systems = commands.add_parser("systems", help="published systems and the prior trials that run them")
+    systems = commands.add_parser("systems", help="published systems and the recipes that run them")
     systems.add_argument("--max-epochs", type=int, help="budget of their configurations")
     arguments = parser.parse_args(argv)
     try:

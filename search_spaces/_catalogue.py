@@ -33,7 +33,7 @@ def load_space(name: str) -> SearchSpace:
         backbones=tuple(module.BACKBONES),
         defaults=module.DEFAULTS,
         suggest=module.space,
-        prior_trials=module.prior_trials,
+        recipes=module.recipes,
         image_size_rule=getattr(module, "image_size", None),
         max_epochs_rule=getattr(module, "max_epochs", None),
     )

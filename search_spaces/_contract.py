@@ -35,7 +35,7 @@ class Defaults:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorTrial:
+class Recipe:
     """A published configuration, tried first."""
 
     name: str
@@ -63,8 +63,8 @@ class SearchSpace:
     suggest: Callable[..., dict[str, Any]]
     """`space(trial, backbones=…, max_epochs=…)`: suggests what varies, returns what is fixed."""
 
-    prior_trials: Callable[..., list[PriorTrial]]
-    """`prior_trials(facts, backbones=…, max_epochs=…)`."""
+    recipes: Callable[..., list[Recipe]]
+    """`recipes(facts, backbones=…, max_epochs=…)`."""
 
     image_size_rule: Callable[[DataFacts], int] | None = None
     max_epochs_rule: Callable[[DataFacts], int] | None = None
@@ -88,4 +88,4 @@ class SearchSpace:
     def propose(self, trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
         """One whole configuration: the suggested values over the fixed ones."""
         fixed = self.suggest(trial, backbones=backbones, max_epochs=max_epochs)
-        return {**fixed, **trial.params, "epochs": max_epochs}
+        return {**fixed, **trial.params, "max_epochs": max_epochs}

@@ -1,4 +1,4 @@
-"""Every published system with the spaces and prior trials that run it, as plain values."""
+"""Every published system with the spaces and recipes that run it, as plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FACTS = DataFacts(num_train=1_020, num_classes=102, median_pixels=500 * 600)
 
 
 def list_systems(max_epochs: int | None = None) -> list[dict[str, Any]]:
-    """One entry for each (system, space, prior trial), in the order of the reports.
+    """One entry for each (system, space, recipe), in the order of the reports.
 
     Args:
         max_epochs: budget that the configurations are made for; None = each space's own.
@@ -29,15 +29,15 @@ def _rows(name: str, max_epochs: int | None) -> list[dict[str, Any]]:
     space = load_space(name)
     budget = max_epochs or space.max_epochs(_FACTS)
     rows = []
-    for prior in space.prior_trials(_FACTS, backbones=space.backbones, max_epochs=budget):
-        trial: Any = FixedTrial(prior.config)
+    for recipe in space.recipes(_FACTS, backbones=space.backbones, max_epochs=budget):
+        trial: Any = FixedTrial(recipe.config)
         facts = {
             "space": name,
-            "prior": prior.name,
-            "source": prior.source,
-            "epochs": prior.epochs,
-            # As the search does it: a prior trial's values replace those of the space.
-            "config": {**space.propose(trial, backbones=space.backbones, max_epochs=budget), **prior.config},
+            "recipe": recipe.name,
+            "source": recipe.source,
+            "epochs": recipe.epochs,
+            # As the search does it: a recipe's values replace those of the space.
+            "config": {**space.propose(trial, backbones=space.backbones, max_epochs=budget), **recipe.config},
         }
-        rows += [{"id": system, "system": SYSTEMS[system], **facts} for system in prior.systems]
+        rows += [{"id": system, "system": SYSTEMS[system], **facts} for system in recipe.systems]
     return rows

@@ -1,4 +1,4 @@
-"""Published configurations as prior trials: what they share, and what fits into a study."""
+"""Published configurations as recipes: what they share, and what fits into a study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from search_spaces._contract import PriorTrial
+from search_spaces._contract import Recipe
 
 ADAM = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0, "schedule": "constant"}
 """Adam at its customary rate, which holds wherever a report names no other."""
@@ -41,21 +41,21 @@ def two_phases(*, share: float, max_epochs: int, **changes: Any) -> dict[str, An
     return probe(**{**phases, **changes})
 
 
-def fit_study(priors: Iterable[PriorTrial], *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    """The priors that a study can run.
+def fit_study(recipes: Iterable[Recipe], *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
+    """The recipes that a study can run.
 
-    Two phases need two epochs. A prior on a backbone that the user has replaced moves to the user's first
+    Two phases need two epochs. A recipe on a backbone that the user has replaced moves to the user's first
     one, as long as it names no module of its own; it then is no published system any more.
     """
-    fitting: list[PriorTrial] = []
-    for prior in priors:
-        if prior.config.get("regime") in ("two_phase", "gradual") and max_epochs < 2:
+    fitting: list[Recipe] = []
+    for recipe in recipes:
+        if recipe.config.get("regime") in ("two_phase", "gradual") and max_epochs < 2:
             continue
-        if prior.config["backbone"] not in backbones:
-            if ":" in str(prior.config.get("unfreeze_depth", "")):
+        if recipe.config["backbone"] not in backbones:
+            if ":" in str(recipe.config.get("unfreeze_depth", "")):
                 continue
-            config = {**prior.config, "backbone": backbones[0]}
-            prior = replace(prior, config=config, name=f"{prior.name}, on {backbones[0]}", systems=())
-        if all(prior.config != known.config for known in fitting):
-            fitting.append(prior)
+            config = {**recipe.config, "backbone": backbones[0]}
+            recipe = replace(recipe, config=config, name=f"{recipe.name}, on {backbones[0]}", systems=())
+        if all(recipe.config != known.config for known in fitting):
+            fitting.append(recipe)
     return fitting

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, probe, two_phases, unfrozen
 from search_spaces._suggestions import REGIMES, suggest_classifier
 from search_spaces._systems import FLOWERS5, PLANTS
@@ -43,7 +43,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return fixed
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     plain = {"class_weights": "none", "mix": "none", "label_smoothing": 0.0, "ema_decay": 0.0}
     shared = {"backbone": "resnet50", **plain}
     head = {"head_width": "100-50", "head_batch_norm": False, "head_l2": 0.0}
@@ -79,8 +79,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("EfficientNet-B3, unfrozen", (), kornblith, whole),
         ("EfficientNet-Lite0, linear head", (), kornblith, probe(**{**shared, "backbone": "lite0"})),
     )
-    priors = [
-        PriorTrial(name=name, systems=systems, source=source, config=config)
+    recipes = [
+        Recipe(name=name, systems=systems, source=source, config=config)
         for name, systems, source, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

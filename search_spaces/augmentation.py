@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, probe, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS5, PLANTS, SCENES
@@ -31,7 +31,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     plants = two_phases(
         share=25 / 145,
         max_epochs=max_epochs,
@@ -51,8 +51,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("shifts and zoom of a tenth", "D9", f"{SCENES}; little gain", 20, scenes),
         ("flips, shifts, zoom, contrast", "E7", f"{FLOWERS5}; test 0.9306", 30, flowers),
     )
-    priors = [
-        PriorTrial(name=name, systems=(system,), source=source, epochs=epochs, config=config)
+    recipes = [
+        Recipe(name=name, systems=(system,), source=source, epochs=epochs, config=config)
         for name, system, source, epochs, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import PLANTS
@@ -28,9 +28,9 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    priors = [
-        PriorTrial(
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
+    recipes = [
+        Recipe(
             name=f"batch size {size}",
             systems=("B7",),
             source=f"{PLANTS}; small is best on validation, large on test",
@@ -45,4 +45,4 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         )
         for size in BATCH_SIZES
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -48,7 +48,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     }
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     hyperrule = {
         "unfreeze_depth": "all",
         "batch_size": 512,
@@ -61,4 +61,4 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
     source = "google-research/big_transfer, bit_hyperrule.py"
     config = {**hyperrule, "backbone": backbones[0]}
     systems = ("A11",) if backbones[0].startswith("bit_") else ()
-    return [PriorTrial(name=f"BiT-HyperRule, {backbones[0]}", systems=systems, source=source, config=config)]
+    return [Recipe(name=f"BiT-HyperRule, {backbones[0]}", systems=systems, source=source, config=config)]

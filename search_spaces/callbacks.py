@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import SCENES
@@ -26,7 +26,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return fixed | {"steps_per_epoch": 50, "validation_images": VALIDATION_IMAGES}
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     head = {"head_pooling": "flatten", "head_width": 256, "head_batch_norm": True, "head_l2": 0.0}
     config = two_phases(
         share=20 / 50,
@@ -37,11 +37,11 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         schedule="plateau",
         early_stopping_patience=5,
     )
-    prior = PriorTrial(
+    recipe = Recipe(
         name="plateaus, early stopping, 50 steps an epoch",
         systems=("D8",),
         source=f"{SCENES}; best epoch kept, at most 50 training and 30 validation steps",
         epochs=50,
         config=config,
     )
-    return fit_study([prior], backbones=backbones, max_epochs=max_epochs)
+    return fit_study([recipe], backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -25,11 +25,11 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return {"regime": "finetune", "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine"}
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     shared = {"backbone": backbones[0], "dropout": 0.2, "head_width": 0, "policy": "none"}
     probe = {**shared, "unfreeze_depth": 0, "batch_size": 32, "learning_rate": 3e-3}
     tune = {**shared, "unfreeze_depth": 4, "batch_size": 32, "learning_rate": 1.5e-3}
     return [
-        PriorTrial(name="linear head", source="Kornblith et al. 2019, arXiv:1805.08974", config=probe),
-        PriorTrial(name="top stages", source="Kornblith et al. 2019, arXiv:1805.08974", config=tune),
+        Recipe(name="linear head", source="Kornblith et al. 2019, arXiv:1805.08974", config=probe),
+        Recipe(name="top stages", source="Kornblith et al. 2019, arXiv:1805.08974", config=tune),
     ]

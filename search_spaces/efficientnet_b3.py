@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, unfrozen
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS102
@@ -26,14 +26,14 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     # Blocks count from 0 here: blocks.4 is the 5th of the 7.
     config = unfrozen(backbone="efficientnet_b3", unfreeze_depth="from:blocks.4", policy="medium")
-    prior = PriorTrial(
+    recipe = Recipe(
         name="EfficientNet-B3, from the 5th block upward",
         systems=("A10",),
         source=f"{FLOWERS102}; accuracy 0.9083",
         epochs=20,
         config=config,
     )
-    return fit_study([prior], backbones=backbones, max_epochs=max_epochs)
+    return fit_study([recipe], backbones=backbones, max_epochs=max_epochs)

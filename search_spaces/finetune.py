@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -37,8 +37,8 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return {"early_stopping_patience": 5}
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    recipe = {
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
+    shared = {
         "unfreeze_depth": "all",
         "batch_size": 32,
         "optimizer": "adamw",
@@ -53,8 +53,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
     }
     source = "whole network, low rate: Kornblith et al. 2019, arXiv:1805.08974"
     howard = "head first, then everything at a very low rate: Howard and Ruder 2018, arXiv:1801.06146"
-    first = {**recipe, "backbone": backbones[0]}
-    priors = [PriorTrial(name="whole network", source=source, config=first)]
+    first = {**shared, "backbone": backbones[0]}
+    recipes = [Recipe(name="whole network", source=source, config=first)]
     if max_epochs > 1:
         config = {
             **first,
@@ -62,5 +62,5 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
             "frozen_epochs": min(3, max_epochs - 1),
             "second_phase_learning_rate_factor": 0.01,
         }
-        priors.append(PriorTrial(name="two phases", source=howard, config=config))
-    return priors
+        recipes.append(Recipe(name="two phases", source=howard, config=config))
+    return recipes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import IMAGENETTE
@@ -23,11 +23,11 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    prior = PriorTrial(
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
+    recipe = Recipe(
         name="GoogLeNet from scratch",
         systems=("C4",),
         source=IMAGENETTE,
         config=from_scratch(backbone="googlenet", policy="imagenette", schedule="cosine"),
     )
-    return fit_study([prior], backbones=backbones, max_epochs=max_epochs)
+    return fit_study([recipe], backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS5, PLANTS
@@ -28,7 +28,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     # L2 of 0.001 on a weight adds 0.002 of it to its gradient, which is Adam's decay.
     dense = {"head_width": 64, "head_batch_norm": False, "head_l2": 0.0, "dropout": 0.1}
     flowers = {**dense, "weight_decay": 2e-3, "early_stopping_patience": 5}
@@ -44,8 +44,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("six convolutions", "B5", f"{PLANTS}; validation 0.77", {"backbone": "six_conv"}),
         ("four groups", "E1", f"{FLOWERS5}; test 0.7278", {"backbone": "handcrafted", **flowers}),
     )
-    priors = [
-        PriorTrial(
+    recipes = [
+        Recipe(
             name=name,
             systems=(system,),
             source=source,
@@ -54,4 +54,4 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         )
         for name, system, source, changes in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, probe
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import SCENES
@@ -29,7 +29,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     published = {"head_width": 256, "head_batch_norm": True, "head_l2": 0.0, "dropout": 0.5}
     shared = {"backbone": "resnet101", "head_pooling": "flatten", **published}
     rows: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -41,8 +41,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("dense 256, dropout 0.2", {"dropout": 0.2}),
     )
     source = f"{SCENES}; wider converges faster, batch norm helps"
-    priors = [
-        PriorTrial(name=name, systems=("D6",), source=source, epochs=20, config=probe(**shared | changes))
+    recipes = [
+        Recipe(name=name, systems=("D6",), source=source, epochs=20, config=probe(**shared | changes))
         for name, changes in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import PLANTS
@@ -32,12 +32,12 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     config = from_scratch(backbone="hyper_resnet:v2:50:average", policy="flip")
-    prior = PriorTrial(
+    recipe = Recipe(
         name="HyperResNet, version 2, 50 layers",
         systems=("B8",),
         source=f"{PLANTS}; no gain, and too slow to explore there",
         config=config,
     )
-    return fit_study([prior], backbones=backbones, max_epochs=max_epochs)
+    return fit_study([recipe], backbones=backbones, max_epochs=max_epochs)

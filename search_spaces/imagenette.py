@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import IMAGENETTE
@@ -28,7 +28,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     rows = (
         ("MobileNetV2 with Mish and repeated passes", "C1", "0.90", {"backbone": MISH[0]}),
         ("the same with dropout", "C2", "slower, no gain", {"backbone": MISH[1], "dropout": 0.2}),
@@ -39,14 +39,14 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("GoogLeNet", "C4", "from scratch", {"backbone": "googlenet"}),
         ("ResNet50 with dropout", "C5", "from scratch", {"backbone": "resnet50", "dropout": 0.5}),
     )
-    recipe = {"policy": "imagenette", "schedule": "cosine"}
-    priors = [
-        PriorTrial(
+    shared = {"policy": "imagenette", "schedule": "cosine"}
+    recipes = [
+        Recipe(
             name=name,
             systems=(system,),
             source=f"{IMAGENETTE}; {found}",
-            config=from_scratch(**{**recipe, **changes}),
+            config=from_scratch(**{**shared, **changes}),
         )
         for name, system, found, changes in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, probe, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import SCENES
@@ -30,7 +30,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return fixed
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     head = {"head_pooling": "flatten", "head_width": 256, "head_batch_norm": True, "head_l2": 0.0}
     shared = {"backbone": "inception_resnet_v2", **head, "dropout": 0.5, "steps_per_epoch": 50}
     tuned = two_phases(share=20 / 30, max_epochs=max_epochs, unfreeze_depth="layers:60", **shared)
@@ -38,8 +38,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("Inception-ResNet-v2, dense 256", "D3", f"{SCENES}; test 0.9283", 20, probe(**shared)),
         ("Inception-ResNet-v2, then the last 60 layers", "D4", f"{SCENES}; test 0.9239", 30, tuned),
     )
-    priors = [
-        PriorTrial(name=name, systems=(system,), source=source, epochs=epochs, config=config)
+    recipes = [
+        Recipe(name=name, systems=(system,), source=source, epochs=epochs, config=config)
         for name, system, source, epochs, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

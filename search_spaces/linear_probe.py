@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -31,8 +31,8 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return {"regime": "linear_probe", "schedule": "cosine"}
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
-    recipe = {
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
+    shared = {
         "unfreeze_depth": 0,
         "batch_size": 32,
         "optimizer": "adamw",
@@ -45,6 +45,6 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
     }
     source = "one dense softmax on frozen features, Adam, batch 32: Razavian et al. 2014, arXiv:1403.6382"
     return [
-        PriorTrial(name=f"linear head on {name}", source=source, config={**recipe, "backbone": name})
+        Recipe(name=f"linear head on {name}", source=source, config={**shared, "backbone": name})
         for name in backbones
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import ADAM, fit_study, from_scratch, probe
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import IMAGENETTE, SCENES
@@ -33,7 +33,7 @@ def sgd(momentum: float) -> dict[str, Any]:
     return {"optimizer": "sgd", "momentum": momentum, "learning_rate": 1e-2}
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     scratch = from_scratch(backbone="resnet50", head_pooling="average", policy="imagenette")
     dense = {"head_width": 256, "head_batch_norm": True, "head_l2": 0.0, "dropout": 0.5}
     scenes = probe(backbone="resnet101", head_pooling="flatten", **dense)
@@ -49,8 +49,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("dense head, SGD, momentum 0.9", ("D7",), f"{SCENES}; all alike", scenes | sgd(0.9)),
         ("dense head, RMSprop", ("D7",), f"{SCENES}; all alike", scenes | RMSPROP),
     )
-    priors = [
-        PriorTrial(name=name, systems=systems, source=source, config=config)
+    recipes = [
+        Recipe(name=name, systems=systems, source=source, config=config)
         for name, systems, source, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

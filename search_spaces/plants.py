@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import PLANTS
@@ -51,7 +51,7 @@ def suggest_mixing(trial: Trial) -> None:
     trial.suggest_categorical("cutmix_max", (0.5, 1.0))
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     plain = two_phases(
         share=25 / 145,
         max_epochs=max_epochs,
@@ -72,8 +72,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("minority over-sampled", "B11", "validation 0.90", shifted | {"minority_policy": "medium"}),
         ("CutMix", "B12", "smaller gap, no gain on validation", shifted | cutmix),
     )
-    priors = [
-        PriorTrial(name=name, systems=(system,), source=f"{PLANTS}; {found}", epochs=145, config=config)
+    recipes = [
+        Recipe(name=name, systems=(system,), source=f"{PLANTS}; {found}", epochs=145, config=config)
         for name, system, found, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study
 from search_spaces._suggestions import REGIMES, suggest_classifier
 
@@ -32,7 +32,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     shared = {
         "batch_size": 32,
         "learning_rate": 1e-3,
@@ -55,9 +55,9 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("HyperRule", KOLESNIKOV, shared | rule),
         ("from scratch", KORNBLITH, trained | {"regime": "scratch"}),
     )
-    priors = [
-        PriorTrial(name=f"{name}: {what}", source=source, config={"backbone": name, **config})
+    recipes = [
+        Recipe(name=f"{name}: {what}", source=source, config={"backbone": name, **config})
         for what, source, config in rows
         for name in backbones
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

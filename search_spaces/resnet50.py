@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch, probe, two_phases, unfrozen
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS5, FLOWERS102, PLANTS
@@ -27,7 +27,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     name = {"backbone": "resnet50"}
     neighbours = {"regime": "knn", "num_neighbours": 5, "distance": "euclidean", **name}
     plants = two_phases(
@@ -46,8 +46,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("dense 100 and 50", "E6", f"{FLOWERS5}; test 0.9306", 30, dense),
         ("dense 512 and 128, augmented", "E7", f"{FLOWERS5}; test 0.9306", 30, augmented),
     )
-    priors = [
-        PriorTrial(name=f"ResNet50, {what}", systems=(system,), source=source, epochs=epochs, config=config)
+    recipes = [
+        Recipe(name=f"ResNet50, {what}", systems=(system,), source=source, epochs=epochs, config=config)
         for what, system, source, epochs, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

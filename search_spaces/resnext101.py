@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, from_scratch, probe, unfrozen
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS102
@@ -21,7 +21,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     return suggest_classifier(trial, backbones=backbones, max_epochs=max_epochs)
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     name = {"backbone": "resnext101"}
     best = f"{FLOWERS102}; the best of its four has 0.8787"
     rows = (
@@ -30,8 +30,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("unfrozen, augmented", "A8", 20, unfrozen(policy="medium", **name)),
         ("from scratch", "A9", 30, from_scratch(**name)),
     )
-    priors = [
-        PriorTrial(name=f"ResNeXt101, {what}", systems=(system,), source=best, epochs=epochs, config=config)
+    recipes = [
+        Recipe(name=f"ResNeXt101, {what}", systems=(system,), source=best, epochs=epochs, config=config)
         for what, system, epochs, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, PriorTrial
+from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._published import fit_study, probe, two_phases
 from search_spaces._suggestions import suggest_classifier
 from search_spaces._systems import FLOWERS5, PLANTS, SCENES
@@ -27,7 +27,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     )
 
 
-def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[PriorTrial]:
+def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
     def plants(backbone: str) -> dict[str, Any]:
         head: dict[str, Any] = {
             "backbone": backbone,
@@ -46,8 +46,8 @@ def prior_trials(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int)
         ("VGG16, dense 256 on all positions", ("D5",), f"{SCENES}; poor", 20, scenes),
         ("VGG16, dense 100 and 50", ("E5",), f"{FLOWERS5}; test 0.8972", 30, flowers),
     )
-    priors = [
-        PriorTrial(name=name, systems=systems, source=source, epochs=epochs, config=config)
+    recipes = [
+        Recipe(name=name, systems=systems, source=source, epochs=epochs, config=config)
         for name, systems, source, epochs, config in rows
     ]
-    return fit_study(priors, backbones=backbones, max_epochs=max_epochs)
+    return fit_study(recipes, backbones=backbones, max_epochs=max_epochs)

@@ -38,7 +38,7 @@ class FakeTrial:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """More user attributes: reason, traceback, prior."""
+    """More user attributes: reason, traceback, recipe."""
 
     distributions: Mapping[str, optuna.distributions.BaseDistribution] = field(default_factory=dict)
     """Of the hyperparameters of `config` that were searched; the learning rate always is."""

@@ -69,5 +69,5 @@ def make_settings(
 
 def make_lease(number: int = 0, *, attempt: int = 1, done_epochs: int = 0, **config: Any) -> dict[str, Any]:
     """A lease's entry for one trial of lite0."""
-    proposal = {"backbone": "lite0", "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, **config}
+    proposal = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "learning_rate": 3e-3, **config}
     return {"trial": number, "attempt": attempt, "config": proposal, "done_epochs": done_epochs}

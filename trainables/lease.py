@@ -117,7 +117,7 @@ class LeasedRun:
 
     @property
     def _last_epoch(self) -> int:
-        return int(self.lease.get("until_epoch") or self.lease["config"]["epochs"])
+        return int(self.lease.get("until_epoch") or self.lease["config"]["max_epochs"])
 
     def _is_over(self, run: TrialRun) -> bool:
         return run.finished or (self.shares_lease and run.epoch >= self._last_epoch)

@@ -142,10 +142,10 @@ def _tiles(findings: Findings) -> str:
     tiles: list[tuple[str, str]] = []
     if best is not None:
         tiles.append((show_value(metric, best[metric]), f"best {metric}, trial {best['trial']}"))
-        priors = [row for row in findings.rows if row["prior"] and row.get(metric) is not None]
-        if priors:
+        recipes = [row for row in findings.rows if row["recipe"] and row.get(metric) is not None]
+        if recipes:
             tiles.append(
-                (show_value(metric, priors[0][metric]), f"best published recipe ({priors[0]['prior']})")
+                (show_value(metric, recipes[0][metric]), f"best published recipe ({recipes[0]['recipe']})")
             )
         if is_share(metric) and study.maximize and findings.classes:
             chance = 1 / len(findings.classes)

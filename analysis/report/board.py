@@ -102,7 +102,7 @@ def _column(name: str, rows: Sequence[Row], *, extra: bool) -> dict[str, Any]:
 def _cell(row: Row, name: str) -> Any:
     value = row.get(name)
     if name == "state":
-        note = row.get("reason") or ("prior" if row.get("prior") else None)
+        note = row.get("reason") or ("recipe" if row.get("recipe") else None)
         return f"{value}: {note}" if note else value
     if name in METRICS and row["state"] in UNRANKED and value is not None:
         return float(f"{value:.6g}")

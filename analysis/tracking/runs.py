@@ -60,7 +60,7 @@ def trial_tags(study: StudyInfo, row: Mapping[str, Any]) -> dict[str, str]:
         "data": study.data,
         "state": row["state"],
     }
-    for name in ("backbone", "regime", "reason", "prior", "worker", "traceback"):
+    for name in ("backbone", "regime", "reason", "recipe", "worker", "traceback"):
         if row.get(name) is not None:
             tags[name] = row[name]
     return {name: str(value)[-MAX_TAG:] for name, value in tags.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-from cluster.ray_tune.session import REPOSITORY
+from cluster.ray_tune.upload import PROJECT
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Of each node: about the smallest that Ray takes; nothing is put there."""
@@ -26,7 +26,7 @@ def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> It
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) or sys.dont_write_bytecode:
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(bytecode))
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(REPOSITORY)}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(PROJECT)}
     node = {"num_cpus": cpus_per_node, "num_gpus": 0, "object_store_memory": OBJECT_STORE_BYTES}
     nodes = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:

@@ -81,7 +81,7 @@ def _write_trial(database: sqlite3.Connection, number: int, *, epochs: int, gene
 
 def _draw_config(generator: random.Random, *, epochs: int) -> dict[str, Any]:
     return {
-        "epochs": epochs,
+        "max_epochs": epochs,
         "backbone": generator.choice(BACKBONES),
         "regime": generator.choice(REGIMES),
         "unfreeze_depth": generator.randrange(5),

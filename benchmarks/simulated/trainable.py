@@ -43,7 +43,7 @@ class SimulatedTrial(tune.Trainable):
             "attempt": self.leased["attempt"],
             "epoch": self.epoch,
             "metrics": metrics | {"began": began, "process": float(os.getpid())},
-            "outcome": "complete" if self.epoch >= config["epochs"] else None,
+            "outcome": "complete" if self.epoch >= config["max_epochs"] else None,
         }
         return {"reports": [report], "done": report["outcome"] is not None}
 

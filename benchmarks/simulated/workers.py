@@ -40,6 +40,6 @@ def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, se
 def _report(search: Search, curves: Curves, lease: Lease, epoch: int) -> str:
     leased = lease.trials[0]
     metrics = {"val_accuracy": curves.accuracy(leased.config, epoch)}
-    outcome = "complete" if epoch >= leased.config["epochs"] else None
+    outcome = "complete" if epoch >= leased.config["max_epochs"] else None
     report = Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, metrics=metrics, outcome=outcome)
     return search.receive([report])[0].action

@@ -113,7 +113,7 @@ def joint_space(depths: Sequence[int], policies: Sequence[str]) -> dict[str, Any
     }
 
 
-def published_priors(space: dict[str, Any]) -> list[Trial]:
+def published_recipes(space: dict[str, Any]) -> list[Trial]:
     """The recipes that `--space demo` starts from (Kornblith et al. 2019), as far as the space holds them."""
     shared = {"batch_size": 32, "dropout": 0.2, "policy": space["policy"][0]}
     recipes = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.versus_plain.inputs import published_priors
+from benchmarks.versus_plain.inputs import published_recipes
 from benchmarks.versus_plain.plain_runs import PlainRuns
 from benchmarks.versus_plain.sides import Sides
 
@@ -33,7 +33,7 @@ def measure_joint(
         "ours_reached_seconds": reached,
         "ours_command_seconds": ours["command_seconds"],
         "ours_trials": len(ours["trials"]),
-        "ours_priors": len(published_priors(space)),
+        "ours_recipes": len(published_recipes(space)),
         "ratio": round(plain["seconds"] / reached, 2) if reached else None,
         "ratio_to_first": round(first / reached, 2) if reached else None,
     }

@@ -34,7 +34,7 @@ PREFIX = "frozen prefix, "
 """Begins the names of the spans in which a frozen part computes."""
 LADDER = PREFIX + "several depths at once"
 
-_spans = Spans()
+spans = Spans()
 
 
 class MeasuredTrial(Trial):
@@ -51,12 +51,12 @@ class MeasuredTrial(Trial):
     def step(self) -> dict[str, Any]:
         self._first.setdefault("step_at", time.time())
         if not MeasuredTrial._prepared:
-            with _spans.span("imports"):
+            with spans.span("imports"):
                 import_engine()
             _wrap_calls()
             _leave_out(self.without)
             MeasuredTrial._prepared = True
-        with _spans.span("bookkeeping of epochs"):
+        with spans.span("bookkeeping of epochs"):
             result = super().step()
         if result["done"]:
             self._write()
@@ -64,7 +64,7 @@ class MeasuredTrial(Trial):
 
     def _write(self) -> None:
         settings = self.lease_config["settings"]
-        content = self._first | {"left_at": time.time(), "spans": _spans.as_dict()}
+        content = self._first | {"left_at": time.time(), "spans": spans.as_dict()}
         content |= {"cache": _cache_stats(settings["cache_directory"], settings["cache_gigabytes"])}
         path = Path(settings["study_directory"]) / "spans" / f"{os.getpid()}.json"
         path.parent.mkdir(exist_ok=True)
@@ -81,16 +81,16 @@ class WithoutActivations(MeasuredTrial):
 
 def _wrap_calls() -> None:
     for module, name, span in CALLS:
-        _wrap(module, name, partial(_spans.timed, span))
+        _wrap(module, name, partial(spans.timed, span))
     _wrap(
         "trainables.images.split_view",
         "ViewSettings.images",
-        lambda images: _spans.timed("augmenting", images, count=lambda _, part, rows, **__: len(rows)),
+        lambda images: spans.timed("augmenting", images, count=lambda _, part, rows, **__: len(rows)),
     )
     _wrap(
         "trainables.model.classifier",
         "Classifier.prefix_features",
-        lambda features: _spans.timed(
+        lambda features: spans.timed(
             lambda classifier, _: f"{PREFIX}depth {classifier.depth}",
             features,
             count=lambda _, images: len(images),
@@ -99,7 +99,7 @@ def _wrap_calls() -> None:
     _wrap(
         "trainables.model.frozen_prefixes",
         "Ladder.climb",
-        lambda climb: _spans.timed_steps(LADDER, climb, count=lambda _, images: len(images)),
+        lambda climb: spans.timed_steps(LADDER, climb, count=lambda _, images: len(images)),
     )
 
 

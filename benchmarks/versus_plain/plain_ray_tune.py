@@ -8,7 +8,7 @@ to its time). What is frozen stays in evaluation mode and out of the autograd gr
     python -m benchmarks.versus_plain.plain_ray_tune --space space.json --num-trials 32 --images images.json
 
 `trials.json` is a list, run in its order, of objects with `unfreeze_depth`, `learning_rate`, `batch_size`,
-`dropout`, `policy` and, if it differs, `epochs`. `images.json` is
+`dropout`, `policy` and, if it differs, `max_epochs`. `images.json` is
 {"train": [[path, label], ...], "val": [...]}. With `space.json` OptunaSearch is free: lists are choices,
 `learning_rate` the ends of a logarithmic range. The last line printed is one line of JSON.
 """
@@ -123,9 +123,9 @@ def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size
     model = make_model(num_classes, unfreeze_depth=config["unfreeze_depth"], dropout=config["dropout"])
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=config["learning_rate"], weight_decay=0.0)
-    num_steps = config["epochs"] * len(train_loader)
+    num_steps = config["max_epochs"] * len(train_loader)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    for epoch in range(config["epochs"]):
+    for epoch in range(config["max_epochs"]):
         set_training(model)
         for inputs, labels in train_loader:
             loss: Any = torch.nn.functional.cross_entropy(model(inputs), labels)
@@ -146,7 +146,7 @@ def make_free_search(space: dict[str, Any], *, epochs: int, seed: int) -> Any:
         name: CategoricalDistribution(choices) for name, choices in space.items() if name != "learning_rate"
     }
     distributions["learning_rate"] = FloatDistribution(low, high, log=True)
-    distributions["epochs"] = CategoricalDistribution([epochs])
+    distributions["max_epochs"] = CategoricalDistribution([epochs])
     return OptunaSearch(distributions, metric="val_accuracy", mode="max", seed=seed)
 
 
@@ -240,7 +240,7 @@ def main() -> None:
         num_trials = flags.num_trials
     else:
         trials = [
-            {"epochs": flags.epochs, **trial}
+            {"max_epochs": flags.epochs, **trial}
             for trial in json.loads(flags.trials.read_text(encoding="utf-8"))
         ]
         search, num_trials = make_search(trials), len(trials)

@@ -3,7 +3,7 @@
     python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --epochs 4
     python -m benchmarks.versus_plain.shared_search --space space.json --until 0.9 --images images.json
 
-Of a list every trial is a prior trial of the study, and none is stopped early. The last line printed is one
+Of a list every trial is a recipe of the study, and none is stopped early. The last line printed is one
 line of JSON. Seconds count from the start of decoding to the last result, less Ray's own start.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.versus_plain.inputs import published_priors
+from benchmarks.versus_plain.inputs import published_recipes
 from benchmarks.versus_plain.measured_trial import MeasuredTrial, WithoutActivations, WithoutImageStore
 from benchmarks.versus_plain.spans import Spans
 from benchmarks.versus_plain.timeline import Clock, summarise
@@ -97,11 +97,11 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
 def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
     """Free, it is the default search: TPE, ASHA, and the published recipes first."""
     space = task.space
-    priors = task.trials if space is None else published_priors(space)
+    recipes = task.trials if space is None else published_recipes(space)
     return Search(
         study.records,
         space=lambda trial: {} if space is None else propose(trial, space),
-        recipes=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(priors)],
+        recipes=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(recipes)],
         make_sampler=load_searcher("random" if space is None else "tpe"),
         scheduler=load_scheduler("none" if space is None else "asha"),
         num_trials=task.num_trials,
@@ -118,7 +118,7 @@ def all_configs(task: Task) -> list[dict[str, Any]]:
     configs = [make_config(trial) for trial in task.trials]
     if space is not None:
         configs = [dict(config) for config in sample_configs(lambda trial: propose(trial, space))]
-    return [asdict(make_trial_config({"epochs": task.epochs} | config)) for config in configs]
+    return [asdict(make_trial_config({"max_epochs": task.epochs} | config)) for config in configs]
 
 
 def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
@@ -207,7 +207,7 @@ def search_with_ray(
 
 def read_task(flags: argparse.Namespace) -> Task:
     trials = [] if flags.trials is None else json.loads(flags.trials.read_text(encoding="utf-8"))
-    trials = [{"epochs": flags.epochs, **trial} for trial in trials]
+    trials = [{"max_epochs": flags.epochs, **trial} for trial in trials]
     return Task(
         trials=trials,
         space=None if flags.space is None else json.loads(flags.space.read_text(encoding="utf-8")),

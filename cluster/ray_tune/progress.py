@@ -76,7 +76,7 @@ class Progress:
             return
         self._spoke = self._clock()
         running = [
-            f"trial {number}: epoch {row.epoch + 1} of {row.config.get('epochs', '?')}, "
+            f"trial {number}: epoch {row.epoch + 1} of {row.config.get('max_epochs', '?')}, "
             f"running for {_duration(self._clock() - row.since)}"
             for number, row in sorted(self._rows.items())[:SHOWN]
         ]
@@ -138,7 +138,7 @@ class Progress:
             table.add_column(heading, justify="left" if heading == "configuration" else "right", no_wrap=True)
         # A copy: the table is drawn by Live's own thread.
         for number, row in sorted(self._rows.copy().items()):
-            epoch = f"{row.epoch}/{row.config.get('epochs', '?')}"
+            epoch = f"{row.epoch}/{row.config.get('max_epochs', '?')}"
             value = "" if row.value is None else f"{row.value:.4f}"
             spent = _duration(self._clock() - row.since)
             table.add_row(str(number), epoch, value, Text(_describe(row.config)), spent)

@@ -86,7 +86,7 @@ class Proposals:
             assert record.number == self.num_trials, f"trial {self.num_trials} is missing in the database"
             self._study.add_trial(_as_frozen(record, metric))
             self.num_trials += 1
-            self._num_given += "prior" in record.attrs
+            self._num_given += "recipe" in record.attrs
             self._tried.add(_key(record.params, record.attrs["config"]))
         self._untried = Untried(space, is_tried=self._is_tried)
 

@@ -54,7 +54,7 @@ class Search:
         num_startup: int = 10,
         patience: int | None = None,
         group_of: GroupOf = lambda _: None,
-        shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["epochs"]),
+        shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"]),
         now: Callable[[], float] = time.time,
     ) -> None:
         """Take up the study where its records end.
@@ -92,7 +92,7 @@ class Search:
         )
         self._new: list[NewTrial] = []
         """Proposed, but not written yet: killed now, the next run proposes them again."""
-        used = {record.attrs.get("prior") for record in history}
+        used = {record.attrs.get("recipe") for record in history}
         given = [(*one, True) for one in recipes] + [(*one, False) for one in warm_starts]
         self._given = deque(one for one in given if one[0] not in used)
         """Name and configuration of what is tried first, and whether it is a recipe."""
@@ -104,7 +104,7 @@ class Search:
             num_startup=num_startup,
             history=history,
             metric=self.scores.metric,
-            defaults={"epochs": max_epochs},
+            defaults={"max_epochs": max_epochs},
         )
         self.stopping = self.out_of_gain
 
@@ -259,7 +259,7 @@ class Search:
         self.trials[trial.number] = trial
         ending = None if proposal.error is None else self._end(trial, verdict_of_error(proposal.error))
         attrs = {"config": config} | trial.attempt_attrs()
-        attrs |= {"prior": name, "recipe": is_recipe} if name else {}
+        attrs |= {"recipe": name, "is_recipe": is_recipe} if name else {}
         self._new.append(NewTrial(trial=proposal.trial, attrs=attrs, ending=ending))
         if ending is not None:
             self._tell([ending])

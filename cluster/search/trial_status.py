@@ -46,7 +46,7 @@ class TrialStatus:
         self.attempt += 1
         self.started = self.charged = now
         self.paused = False
-        shared_until = self.until_epoch or int(self.config["epochs"])
+        shared_until = self.until_epoch or int(self.config["max_epochs"])
         return LeasedTrial(
             trial=self.number,
             attempt=self.attempt,
@@ -115,7 +115,7 @@ def _rebuild(record: TrialRecord, *, sharers: int) -> TrialStatus:
     status = TrialStatus(
         number=record.number,
         config=attrs["config"],
-        is_recipe=attrs.get("recipe", False),
+        is_recipe=attrs.get("is_recipe", False),
         attempt=attrs["attempts"],
         crashes=attrs.get("crashes", 0),
         decisions={epoch: row.decision for epoch, row in record.epochs.items()},

@@ -21,7 +21,7 @@ class Draw:
     """Of this proposal: drawn from the study's seed and the index."""
     study_seed: int
     index: int
-    """How many trials were proposed before; prior trials do not count."""
+    """How many trials were proposed before; recipes do not count."""
     num_startup: int
     """So many trials a model needs before it is used."""
 

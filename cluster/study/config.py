@@ -44,7 +44,7 @@ class StudyConfig:
     """Folder that holds the studies; in a cluster's job $UNFREEZE_RUNS, else ~/unfreeze/runs."""
 
     trials: int | None = None
-    """Trials of the study in all, prior and failed ones included [what the space says]."""
+    """Trials of the study in all, recipe and failed ones included [what the space says]."""
 
     max_epochs: int | None = None
     """Full budget of a trial in epochs [what the space says]."""

@@ -1,7 +1,7 @@
-"""Warm start: the best configurations of earlier studies, those on similar data first, as prior trials.
+"""Warm start: the best configurations of earlier studies, those on similar data first, as first trials.
 
 The guard: they are at most an eighth of the study's trials, each is measured here like any other trial, and
-the searcher draws its own proposals as if they were not there. A warm start costs its prior trials at most.
+the searcher draws its own proposals as if they were not there. A warm start costs its first trials at most.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def find_warm_starts(
     num_trials: int,
     published: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """`name` and `params` of the prior trials that earlier studies give, the most promising first.
+    """`name` and `params` of the first trials that earlier studies give, the most promising first.
 
     What a published recipe holds already is left out.
 

@@ -43,7 +43,7 @@ def make_search(records: Records, space: SearchSpace, *, scheduler: str) -> Sear
         config = space.propose(trial, backbones=backbones, max_epochs=EPOCHS)
         return config_as_dict(make_trial_config(config))
 
-    recipes = space.prior_trials(FACTS, backbones=backbones, max_epochs=EPOCHS)
+    recipes = space.recipes(FACTS, backbones=backbones, max_epochs=EPOCHS)
     return Search(
         records,
         space=propose,
@@ -141,7 +141,7 @@ def test_nearest_neighbours_prune_nobody_by_being_ready_first(records: Records) 
         is_first = trial.number < 6
         regime = {"regime": "knn", "unfreeze_depth": 0} if is_first else {"regime": "finetune"}
         return config_as_dict(
-            make_trial_config({"backbone": "lite0", "epochs": EPOCHS, **trial.params, **regime})
+            make_trial_config({"backbone": "lite0", "max_epochs": EPOCHS, **trial.params, **regime})
         )
 
     search = Search(

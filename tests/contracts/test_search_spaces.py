@@ -1,4 +1,4 @@
-"""Every search space keeps the contract: valid proposals, valid priors, the six searched hyperparameters."""
+"""Every search space keeps the contract: valid proposals, valid recipes, the six searched hyperparameters."""
 
 import optuna
 import pytest
@@ -29,7 +29,7 @@ def test_every_proposal_is_a_valid_trial_config(space: SearchSpace) -> None:
 
     configs = [propose(space, study.ask()) for _ in range(50)]
 
-    assert all(config.epochs == 3 for config in configs)
+    assert all(config.max_epochs == 3 for config in configs)
     assert len({config.learning_rate for config in configs}) > 1
 
 
@@ -41,20 +41,20 @@ def test_the_six_hyperparameters_are_searched(space: SearchSpace) -> None:
     assert {row.name for row in searched} >= SEARCHED_IN_EACH
 
 
-def test_every_prior_trial_lies_in_the_space_and_states_its_source(space: SearchSpace) -> None:
+def test_every_recipe_trial_lies_in_the_space_and_states_its_source(space: SearchSpace) -> None:
     study = make_study()
-    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=3)
-    assert priors
+    recipes = space.recipes(FACTS, backbones=space.backbones, max_epochs=3)
+    assert recipes
 
-    for prior in priors:
-        study.enqueue_trial(prior.config)
+    for recipe in recipes:
+        study.enqueue_trial(recipe.config)
         trial = study.ask()
         proposal = space.propose(trial, backbones=space.backbones, max_epochs=3)
-        assert trial.params.items() <= prior.config.items(), prior.name
-        config = make_trial_config({**proposal, **prior.config})
-        taken = {name: getattr(config, name) for name in prior.config}
-        assert taken == prior.config, prior.name
-        assert prior.source
+        assert trial.params.items() <= recipe.config.items(), recipe.name
+        config = make_trial_config({**proposal, **recipe.config})
+        taken = {name: getattr(config, name) for name in recipe.config}
+        assert taken == recipe.config, recipe.name
+        assert recipe.source
 
 
 def test_no_random_trial_is_blind(space: SearchSpace) -> None:
@@ -65,21 +65,21 @@ def test_no_random_trial_is_blind(space: SearchSpace) -> None:
     assert not any(config.zero_inputs for config in configs)
 
 
-def test_a_prior_trial_leaves_nothing_to_chance_and_has_a_name_of_its_own(space: SearchSpace) -> None:
-    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=3)
+def test_a_recipe_trial_leaves_nothing_to_chance_and_has_a_name_of_its_own(space: SearchSpace) -> None:
+    recipes = space.recipes(FACTS, backbones=space.backbones, max_epochs=3)
 
-    for prior in priors:
-        trial = optuna.trial.FixedTrial(prior.config)
+    for recipe in recipes:
+        trial = optuna.trial.FixedTrial(recipe.config)
         space.propose(trial, backbones=space.backbones, max_epochs=3)  # raises for a value it lacks
-        assert set(trial.params) <= set(prior.config), prior.name
-    assert len({prior.name for prior in priors}) == len(priors)
+        assert set(trial.params) <= set(recipe.config), recipe.name
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
 
 
-def test_prior_trials_follow_the_user_to_another_backbone(space: SearchSpace) -> None:
-    priors = space.prior_trials(FACTS, backbones=("convnext_tiny",), max_epochs=3)
+def test_recipe_trials_follow_the_user_to_another_backbone(space: SearchSpace) -> None:
+    recipes = space.recipes(FACTS, backbones=("convnext_tiny",), max_epochs=3)
 
-    assert {prior.config["backbone"] for prior in priors} <= {"convnext_tiny"}
-    assert not [prior.systems for prior in priors if prior.systems]
+    assert {recipe.config["backbone"] for recipe in recipes} <= {"convnext_tiny"}
+    assert not [recipe.systems for recipe in recipes if recipe.systems]
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2])
@@ -89,11 +89,11 @@ def test_the_space_holds_with_the_smallest_budgets(space: SearchSpace, max_epoch
     configs = [
         space.propose(study.ask(), backbones=space.backbones, max_epochs=max_epochs) for _ in range(30)
     ]
-    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=max_epochs)
+    recipes = space.recipes(FACTS, backbones=space.backbones, max_epochs=max_epochs)
 
-    assert all(make_trial_config(config).epochs == max_epochs for config in configs)
-    for prior in priors:
-        study.enqueue_trial(prior.config)
+    assert all(make_trial_config(config).max_epochs == max_epochs for config in configs)
+    for recipe in recipes:
+        study.enqueue_trial(recipe.config)
         config = space.propose(study.ask(), backbones=space.backbones, max_epochs=max_epochs)
         assert config.get("frozen_epochs", 0) < max_epochs
 

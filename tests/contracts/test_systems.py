@@ -1,4 +1,4 @@
-"""Every published system has a prior trial, facts to compare it with, and a row in the docs."""
+"""Every published system has a recipe, facts to compare it with, and a row in the docs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_trial_of_the_five_reports_is_listed() -> None:
 
 
 @pytest.mark.parametrize("system", IDS)
-def test_a_system_has_as_many_prior_trials_as_were_published(system: str, rows: list[dict[str, Any]]) -> None:
+def test_a_system_has_as_many_recipes_as_were_published(system: str, rows: list[dict[str, Any]]) -> None:
     configs = [row["config"] for row in rows if row["id"] == system]
 
     distinct = [config for number, config in enumerate(configs) if config not in configs[:number]]
@@ -64,9 +64,9 @@ def test_the_page_in_the_docs_is_what_the_catalogues_say() -> None:
 def test_a_space_names_only_backbones_regimes_and_policies_that_exist(name: str) -> None:
     space = load_space(name)
 
-    priors = space.prior_trials(FACTS, backbones=space.backbones, max_epochs=20)
+    recipes = space.recipes(FACTS, backbones=space.backbones, max_epochs=20)
 
     assert [find_backbone(backbone).name for backbone in space.backbones] == list(space.backbones)
-    for prior in priors:
-        trial: Any = FixedTrial(prior.config)
+    for recipe in recipes:
+        trial: Any = FixedTrial(recipe.config)
         check_config(space.propose(trial, backbones=space.backbones, max_epochs=20))

@@ -26,7 +26,7 @@ from trainables.training.checkpoints import load_state
 from trainables.training.updates import compute_logits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
-CONFIG: dict[str, Any] = {"backbone": "lite0", "epochs": 2, "batch_size": 8, "optimizer": "sgd"}
+CONFIG: dict[str, Any] = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "optimizer": "sgd"}
 CONFIG |= {"learning_rate": 1e-2, "frozen_batch_norm": True}
 HEAD: dict[str, Any] = {"regime": "linear_probe", "unfreeze_depth": 0}
 BFLOAT16_SHARE = 0.02

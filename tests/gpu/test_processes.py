@@ -21,7 +21,7 @@ from trainables.settings import StudySettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-CONFIG: dict[str, Any] = {"backbone": "lite0", "epochs": 2, "batch_size": 8, "optimizer": "sgd"}
+CONFIG: dict[str, Any] = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "optimizer": "sgd"}
 CONFIG |= {"learning_rate": 1e-3, "frozen_batch_norm": True, "dropout": 0.0}
 
 

@@ -140,14 +140,14 @@ def assert_cached(settings: StudySettings) -> None:
     assert cache.stats().chunks_computed > 0
 
 
-ONE_STEP = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 16, "dropout": 0.2, "policy": "light"}
+ONE_STEP = {"max_epochs": 1, "steps_per_epoch": 1, "batch_size": 16, "dropout": 0.2, "policy": "light"}
 FIRST_STEPS: list[dict[str, Any]] = [
     {"regime": "linear_probe", "unfreeze_depth": 0},
     {"regime": "linear_probe", "unfreeze_depth": 0, "head_width": 64, "policy": "none"},
     {"unfreeze_depth": 1},
     {"unfreeze_depth": 3, "policy": "medium"},
     {"unfreeze_depth": "from:blocks.5"},
-    {"regime": "two_phase", "unfreeze_depth": 2, "epochs": 2},
+    {"regime": "two_phase", "unfreeze_depth": 2, "max_epochs": 2},
     {"unfreeze_depth": "all"},
 ]
 
@@ -175,8 +175,8 @@ def test_in_half_precision_the_first_steps_loss_is_the_whole_networks_but_for_th
 
 
 RERUN: list[dict[str, Any]] = [
-    {"regime": "linear_probe", "unfreeze_depth": 0, "policy": "light", "dropout": 0.2, "epochs": 2},
-    {"unfreeze_depth": 2, "policy": "none", "epochs": 2, "batch_size": 32},
+    {"regime": "linear_probe", "unfreeze_depth": 0, "policy": "light", "dropout": 0.2, "max_epochs": 2},
+    {"unfreeze_depth": 2, "policy": "none", "max_epochs": 2, "batch_size": 32},
 ]
 
 
@@ -204,9 +204,9 @@ def test_reruns_give_the_same_bits_with_a_cold_a_warm_and_a_deleted_cache(
 def test_the_final_accuracy_is_within_one_image_of_the_whole_networks(
     photos: StudySettings, depth: int, full: bool
 ) -> None:
-    config = {"unfreeze_depth": depth, "epochs": 6 if full else 3, "batch_size": 16, "policy": "light"}
+    config = {"unfreeze_depth": depth, "max_epochs": 6 if full else 3, "batch_size": 16, "policy": "light"}
     whole = WholeNetwork(photos, **config)
-    for epoch in range(1, int(config["epochs"]) + 1):
+    for epoch in range(1, int(config["max_epochs"]) + 1):
         whole.train_epoch(epoch)
     _, right = whole.validate()
 
@@ -223,7 +223,7 @@ def test_with_a_cache_in_single_precision_and_frozen_batch_norm_every_step_is_th
     steps = 16 if full else 8
     config = {
         "unfreeze_depth": depth,
-        "epochs": steps,
+        "max_epochs": steps,
         "steps_per_epoch": 1,  # so that an epoch's loss is a step's
         "batch_size": 16,
         "optimizer": "sgd",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("search_spaces", "trainables")
 SPACE = '''"""A space of our own."""
 
-from search_spaces._contract import Defaults, PriorTrial
+from search_spaces._contract import Defaults, Recipe
 
 BACKBONES = ("our_backbone",)
 DEFAULTS = Defaults(trials=2, max_epochs=2, image_size=32)
@@ -32,9 +32,9 @@ def space(trial, *, backbones, max_epochs):
     return {"regime": "our_regime", "unfreeze_depth": 1}
 
 
-def prior_trials(facts, *, backbones, max_epochs):
+def recipes(facts, *, backbones, max_epochs):
     config = {"backbone": backbones[0], "policy": "our_policy"}
-    return [PriorTrial(name="ours", source="us", config=config)]
+    return [Recipe(name="ours", source="us", config=config)]
 '''
 REGIME = '''"""A regime of our own: the top stage, whatever the depth."""
 
@@ -49,8 +49,8 @@ import json
 from optuna.trial import FixedTrial
 from search_spaces import load_space
 space = load_space("our_space")
-(prior,) = space.prior_trials(None, backbones=space.backbones, max_epochs=1)
-print(json.dumps(space.propose(FixedTrial(prior.config), backbones=space.backbones, max_epochs=1)))
+(recipe,) = space.recipes(None, backbones=space.backbones, max_epochs=1)
+print(json.dumps(space.propose(FixedTrial(recipe.config), backbones=space.backbones, max_epochs=1)))
 """
 TRAIN = """
 import json, sys

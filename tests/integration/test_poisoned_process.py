@@ -17,7 +17,13 @@ from tests.tiny_data import make_settings
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
     trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-    return {"backbone": "lite0", "regime": "linear_probe", "unfreeze_depth": 0, "batch_size": 8, "epochs": 1}
+    return {
+        "backbone": "lite0",
+        "regime": "linear_probe",
+        "unfreeze_depth": 0,
+        "batch_size": 8,
+        "max_epochs": 1,
+    }
 
 
 @pytest.mark.slow

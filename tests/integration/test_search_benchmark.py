@@ -37,7 +37,7 @@ def test_both_sides_run_the_same_trials_and_the_table_says_where_the_time_goes(t
     assert case["accuracy"]["trials"] == 2
     written = json.loads(file.read_text())
     (plain,), (ours,) = written["plain_runs"].values(), written["our_runs"].values()
-    same = ("unfreeze_depth", "learning_rate", "batch_size", "dropout", "policy", "epochs")
+    same = ("unfreeze_depth", "learning_rate", "batch_size", "dropout", "policy", "max_epochs")
     for theirs, own in zip(plain[0]["trials"], ours[0]["trials"], strict=False):
         assert {name: theirs[name] for name in same} == {name: own[name] for name in same}
     shares = {row["what"]: row["seconds"] for row in found["profile"]["depths3"] if row["where"] == "workers"}

@@ -104,7 +104,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, epochs: list[Watched]) -> None:
 
 
 def run_trial(row: dict[str, Any], study: Path, epochs: list[Watched]) -> TrialRun:
-    """Train the prior trial to its end, an epoch at a time."""
+    """Train the recipe to its end, an epoch at a time."""
     leased = make_lease(row, study)
     while not leased.finished:
         epochs.append(Watched(trains="", peak_rate=None))

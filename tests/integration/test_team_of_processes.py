@@ -46,13 +46,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
         [
             Scenario(
                 name="too slow on the first",
-                lease=make_lease(0, **TRIAL, epochs=1),
+                lease=make_lease(0, **TRIAL, max_epochs=1),
                 settings=both(replace(settings, max_latency_ms=10.0)),
                 circumstances=latency_by_rank,
             ),
             Scenario(
                 name="fast enough on the first",
-                lease=make_lease(1, **TRIAL, epochs=1),
+                lease=make_lease(1, **TRIAL, max_epochs=1),
                 settings=both(replace(settings, max_latency_ms=1000.0)),
                 circumstances=latency_by_rank,
             ),
@@ -69,14 +69,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
             ),
             Scenario(
                 name="the first cannot save",
-                lease=make_lease(4, **TRIAL, epochs=1),
+                lease=make_lease(4, **TRIAL, max_epochs=1),
                 settings=both(settings),
                 circumstances=no_room,
             ),
             Scenario(name="one validation image", lease=make_lease(5, **TRIAL), settings=both(few)),
             Scenario(
                 name="no memory on the second",
-                lease=make_lease(6, **TRIAL, epochs=1),
+                lease=make_lease(6, **TRIAL, max_epochs=1),
                 settings=both(settings),
                 circumstances=second_runs_out_of_memory,
             ),

@@ -59,7 +59,7 @@ def dump(runs_dir: Path) -> set[str]:
 def mixed_trials() -> list[FakeTrial]:
     diverged = {"reason": "diverged", "traceback": "x" * 20_000 + " the end"}
     return [
-        FakeTrial(curve=[0.3, 0.6, 0.5], config={"policy": "light"}, attributes={"prior": "bit"}),
+        FakeTrial(curve=[0.3, 0.6, 0.5], config={"policy": "light"}, attributes={"recipe": "bit"}),
         FakeTrial(curve=[0.5, NAN], outcome="failed", attributes=diverged),
         FakeTrial(curve=[0.4], outcome="pruned"),
         FakeTrial(curve=[0.7], outcome=None),
@@ -81,7 +81,7 @@ def test_every_trial_is_a_nested_run_with_its_parameters_tags_and_status(runs_di
     assert first.info.run_name == "000 lite0 finetune d1"
     assert first.data.params["policy"] == "light"
     assert first.data.params["max_epochs"] == "10"
-    assert (first.data.tags["state"], first.data.tags["prior"], first.data.tags["backbone"]) == (
+    assert (first.data.tags["state"], first.data.tags["recipe"], first.data.tags["backbone"]) == (
         "complete",
         "bit",
         "lite0",

@@ -48,11 +48,11 @@ class ToyTrial(tune.Trainable):
                 file.write(f"{number} {leased['attempt']} {epoch}\n")
         report = {"trial": number, "attempt": leased["attempt"], "epoch": epoch}
         report |= {"metrics": {"val_accuracy": accuracy, "val_loss": 1 - accuracy}}
-        return report | {"outcome": "complete" if epoch >= config["epochs"] else None}
+        return report | {"outcome": "complete" if epoch >= config["max_epochs"] else None}
 
 
 def last_epoch(leased: dict[str, Any]) -> int:
-    return int(leased["until_epoch"] or leased["config"]["epochs"])
+    return int(leased["until_epoch"] or leased["config"]["max_epochs"])
 
 
 def toy_accuracy(learning_rate: float, epoch: int) -> float:

@@ -34,7 +34,7 @@ def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tu
     try:
         regime.check(config)
     except ValueError:
-        return tuple(epoch / config.epochs for epoch in range(1, config.epochs + 1))
+        return tuple(epoch / config.max_epochs for epoch in range(1, config.max_epochs + 1))
     num_train = _num_images(config, class_counts)
     batches = cut_batches(np.arange(num_train), size=config.batch_size, limit=config.steps_per_epoch)
     done, ends, warm = 0, [], []

@@ -33,7 +33,7 @@ def mixed_trials() -> list[FakeTrial]:
             curve=[0.9, NAN], outcome="failed", attributes={"reason": "diverged", "traceback": "Diverged"}
         ),
         FakeTrial(curve=[0.7], outcome="pruned"),
-        FakeTrial(curve=[0.8], attributes={"prior": "bit"}),
+        FakeTrial(curve=[0.8], attributes={"recipe": "bit"}),
         FakeTrial(curve=[], outcome="infeasible"),
         FakeTrial(curve=[0.6], outcome=None),
     ]
@@ -73,7 +73,7 @@ def test_the_table_shows_what_varies_and_says_what_does_not(tmp_path: Path) -> N
     assert "backbone" not in header
     assert "backbone lite0" in printed
     assert "failed: diverged" in printed
-    assert "(prior)" in printed
+    assert "(recipe)" in printed
 
 
 def test_the_table_fits_into_80_columns_however_much_varies(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from benchmarks.versus_plain.inputs import (
     draw_images,
     draw_trials,
     joint_space,
-    published_priors,
+    published_recipes,
 )
 from benchmarks.versus_plain.measured_trial import CALLS, LADDER, PREFIX, _find
 from benchmarks.versus_plain.plain_runs import PlainRuns
@@ -131,11 +131,11 @@ def test_a_view_counts_once_for_all_trials_of_a_depth() -> None:
     assert by_depth == {0: views, 2: views}
 
 
-def test_recipes_outside_the_space_are_no_priors() -> None:
-    depths = [prior["unfreeze_depth"] for prior in published_priors(joint_space((0, 4), ("light",)))]
+def test_recipes_outside_the_space_are_no_recipes() -> None:
+    depths = [recipe["unfreeze_depth"] for recipe in published_recipes(joint_space((0, 4), ("light",)))]
 
     assert depths == [0, 4]
-    assert len(published_priors(joint_space((0, 1), ("light",)))) == 1
+    assert len(published_recipes(joint_space((0, 1), ("light",)))) == 1
 
 
 def test_the_plain_side_is_scaled_and_accuracies_are_compared_over_what_both_ran() -> None:

@@ -241,7 +241,7 @@ def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_r
 def test_a_search_that_was_too_short_says_what_an_epoch_and_a_whole_trial_take() -> None:
     def status(number: int, *, seconds: float, epochs: int) -> TrialStatus:
         decisions = dict.fromkeys(range(1, epochs + 1), "continue")
-        config = {"epochs": 10}
+        config = {"max_epochs": 10}
         return TrialStatus(number=number, config=config, seconds=seconds, decisions=decisions)
 
     trials = {0: status(0, seconds=24.0, epochs=2), 1: status(1, seconds=12.0, epochs=1)}

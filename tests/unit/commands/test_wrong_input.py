@@ -83,7 +83,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
 
     shown = capsys.readouterr().out
     assert code == 0
-    for expected in ("learning_rate", "unfreeze_depth", "prior trial", "trials: 5", "3 classes", "at once"):
+    for expected in ("learning_rate", "unfreeze_depth", "recipe", "trials: 5", "3 classes", "at once"):
         assert expected in shown
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "cache").exists()

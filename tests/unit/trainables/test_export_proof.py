@@ -53,7 +53,7 @@ def test_an_export_on_other_weights_than_the_trial_is_refused_and_writes_nothing
         save_file(make_backbone(ROW, seed=seed).state_dict(), tmp_path / f"{seed}.safetensors")
         sources.append(locate_weights(ROW, tmp_path / f"{seed}.safetensors"))
     settings = make_settings(tmp_path, fits=("crop",), backbone_weights=(sources[0],))
-    lease = make_lease(backbone="resnet18", unfreeze_depth=0, learning_rate=0.1, epochs=4)
+    lease = make_lease(backbone="resnet18", unfreeze_depth=0, learning_rate=0.1, max_epochs=4)
     (leased,) = start_lease({"leases": [lease], "settings": asdict(settings)})
     while not leased.finished:
         reports = leased.step()

@@ -44,7 +44,7 @@ def lease_of(
     settings: StudySettings, heads: dict[int, dict[str, Any]], *, attempt: int = 1, **changes: Any
 ) -> list[LeasedRun]:
     leases = [
-        {"until_epoch": 3, **make_lease(number, attempt=attempt, **PROBE, epochs=3, **head), **changes}
+        {"until_epoch": 3, **make_lease(number, attempt=attempt, **PROBE, max_epochs=3, **head), **changes}
         for number, head in heads.items()
     ]
     return start_lease({"leases": leases, "settings": asdict(settings)})

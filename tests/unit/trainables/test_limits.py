@@ -49,7 +49,7 @@ class FakeRun:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
 
-LEASE = {"trial": 0, "attempt": 1, "config": {"epochs": 4}, "done_epochs": 0}
+LEASE = {"trial": 0, "attempt": 1, "config": {"max_epochs": 4}, "done_epochs": 0}
 
 
 def test_a_larger_classifier_is_outside_with_both_numbers() -> None:

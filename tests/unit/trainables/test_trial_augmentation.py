@@ -109,8 +109,8 @@ def test_a_trial_replayed_from_the_same_seed_reports_the_same(
 
 
 def test_oversampling_lets_a_trial_see_every_class_equally_often(settings: StudySettings) -> None:
-    plain, _ = train(settings, epochs=1)
-    larger, _ = train(settings, epochs=1, minority_policy="medium")
+    plain, _ = train(settings, max_epochs=1)
+    larger, _ = train(settings, max_epochs=1, minority_policy="medium")
 
     counts = torch.bincount(plain.parts["train"].labels)
     assert counts[0] < counts[1] == counts[2]
@@ -119,8 +119,8 @@ def test_oversampling_lets_a_trial_see_every_class_equally_often(settings: Study
 
 
 def test_class_weights_reach_the_loss(settings: StudySettings) -> None:
-    run, weighted = train(settings, epochs=1, class_weights="balanced")
-    _, plain = train(settings, epochs=1)
+    run, weighted = train(settings, max_epochs=1, class_weights="balanced")
+    _, plain = train(settings, max_epochs=1)
 
     assert run.class_weights is not None
     assert run.class_weights.argmax() == 0  # the class that lost half of its images
@@ -129,7 +129,7 @@ def test_class_weights_reach_the_loss(settings: StudySettings) -> None:
 
 @pytest.mark.parametrize("metric", ["val_macro_f1", "val_balanced_accuracy"])
 def test_a_trial_is_ranked_by_the_metric_of_the_search(settings: StudySettings, metric: str) -> None:
-    run, reports = train(replace(settings, metric=metric), epochs=3, learning_rate=1e-2)
+    run, reports = train(replace(settings, metric=metric), max_epochs=3, learning_rate=1e-2)
 
     values = [report["metrics"][metric] for report in reports]
     assert run.best.value == max(values)
@@ -152,7 +152,7 @@ def test_the_cache_keeps_mixed_and_plain_views_apart(
     for number, mix in enumerate(
         ({}, {"mix": "mixup"}, {"mix": "cutmix"}, {"mix": "cutmix", "mix_share": 0.5})
     ):
-        train(settings, number, epochs=1, policy="light", **mix)
+        train(settings, number, max_epochs=1, policy="light", **mix)
 
     training = {key for key in keys if "light" in key}
     assert len(training) == 4

@@ -80,7 +80,7 @@ class BaseRegime:
 
     def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         """The phases of a configuration that has been checked."""
-        return (Phase(first_epoch=1, num_epochs=config.epochs, depth=config.unfreeze_depth),)
+        return (Phase(first_epoch=1, num_epochs=config.max_epochs, depth=config.unfreeze_depth),)
 
     def make_head(
         self, config: TrialConfig, *, in_features: int, num_classes: int, num_train: int, seed: int

@@ -22,9 +22,9 @@ class Regime(BaseRegime):
 
     def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         depth = num_stages if config.unfreeze_depth == "all" else int(config.unfreeze_depth)
-        count = min(depth + 1, max(config.epochs // config.gradual_epochs, 1))
+        count = min(depth + 1, max(config.max_epochs // config.gradual_epochs, 1))
         starts = [1 + number * config.gradual_epochs for number in range(count)]
-        ends = [*starts[1:], config.epochs + 1]
+        ends = [*starts[1:], config.max_epochs + 1]
         depths = [round(number * depth / (count - 1)) for number in range(count)] if count > 1 else [depth]
         return tuple(
             Phase(first_epoch=start, num_epochs=end - start, depth=phase_depth)

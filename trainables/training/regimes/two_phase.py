@@ -13,9 +13,9 @@ class Regime(BaseRegime):
         super().check(config)
         if config.unfreeze_depth == 0:
             raise ValueError("regime two_phase needs unfreeze_depth of at least 1: use linear_probe for 0")
-        if not 0 < config.frozen_epochs < config.epochs:
+        if not 0 < config.frozen_epochs < config.max_epochs:
             raise ValueError(
-                f"regime two_phase needs frozen_epochs between 1 and epochs - 1 = {config.epochs - 1}, "
+                f"regime two_phase needs frozen_epochs between 1 and max_epochs - 1 = {config.max_epochs - 1}, "
                 f"got {config.frozen_epochs}"
             )
 
@@ -24,7 +24,7 @@ class Regime(BaseRegime):
             Phase(first_epoch=1, num_epochs=config.frozen_epochs, depth=0),
             Phase(
                 first_epoch=config.frozen_epochs + 1,
-                num_epochs=config.epochs - config.frozen_epochs,
+                num_epochs=config.max_epochs - config.frozen_epochs,
                 depth=config.unfreeze_depth,
                 learning_rate_factor=config.second_phase_learning_rate_factor,
             ),

@@ -81,7 +81,7 @@ def accuracy(config: Mapping[str, Any], epoch: int) -> float:
 def report(lease: Lease, epoch: int, **changes: Any) -> Report:
     leased = lease.trials[0]
     values: dict[str, Any] = {"metrics": {METRIC: accuracy(leased.config, epoch), "val_loss": 1.0}}
-    values["outcome"] = "complete" if epoch == leased.config["epochs"] else None
+    values["outcome"] = "complete" if epoch == leased.config["max_epochs"] else None
     return Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, **values | changes)
 
 
@@ -343,24 +343,24 @@ def test_stopping_keeps_unfinished_trials_for_the_next_run(study: Study) -> None
     assert take(study.search()).trials[0].done_epochs == 1
 
 
-def test_priors_come_first_in_full_and_only_once(study: Study) -> None:
+def test_recipes_come_first_in_full_and_only_once(study: Study) -> None:
     recipe = {"learning_rate": 0.003, "regime": "linear_probe", "optimizer": "sgd", "momentum": 0.9}
-    priors = [("BiT", recipe), ("Howard", recipe | {"learning_rate": 0.01})]
-    search = study.search(recipes=priors)
+    recipes = [("BiT", recipe), ("Howard", recipe | {"learning_rate": 0.01})]
+    search = study.search(recipes=recipes)
 
     first = take(search)
-    search = study.search(recipes=priors)
+    search = study.search(recipes=recipes)
     second = [take(search), take(search), take(search)][1:]
 
-    assert first.trials[0].config == recipe | {"epochs": EPOCHS}
+    assert first.trials[0].config == recipe | {"max_epochs": EPOCHS}
     assert second[0].trials[0].config["learning_rate"] == 0.01
     trials = study.optuna_trials()
-    assert [t.user_attrs.get("prior") for t in trials] == ["BiT", "Howard", None]
+    assert [t.user_attrs.get("recipe") for t in trials] == ["BiT", "Howard", None]
     assert trials[0].params == {"learning_rate": 0.003, "regime": "linear_probe"}
     assert trials[2].user_attrs["config"]["optimizer"] == "adamw"
 
 
-def test_a_prior_outside_the_space_fails_and_says_so(study: Study) -> None:
+def test_a_recipe_outside_the_space_fails_and_says_so(study: Study) -> None:
     search = study.search(recipes=[("wild", {"learning_rate": 5.0})])
 
     lease = take(search)

@@ -271,15 +271,15 @@ def test_the_same_images_are_most_alike() -> None:
 
 
 @pytest.mark.parametrize("searcher", ["random", "qmc"])
-def test_a_warm_start_costs_its_prior_trials_at_most(tmp_path: Path, searcher: str) -> None:
+def test_a_warm_start_costs_its_recipe_trials_at_most(tmp_path: Path, searcher: str) -> None:
     """The guard: all that a cold start would have tried is tried too."""
     bad = {"learning_rate": 0.1, "regime": "linear_probe"}
     studies = []
-    for name, priors in (("cold", []), ("warm", [("trial 3 of s", bad)])):
+    for name, recipes in (("cold", []), ("warm", [("trial 3 of s", bad)])):
         (tmp_path / name).mkdir()
         one = Study(tmp_path / name)
         sampler = load_searcher(searcher)
-        run_all(one.search(num_trials=8 + len(priors), warm_starts=priors, make_sampler=sampler))
+        run_all(one.search(num_trials=8 + len(recipes), warm_starts=recipes, make_sampler=sampler))
         studies.append([trial.params for trial in one.optuna_trials()])
         assert one.records is not None
         one.records.close()

@@ -198,12 +198,12 @@ def test_trials_that_share_a_worker_share_its_time(study: Study) -> None:
     assert seconds == pytest.approx([EPOCHS] * 4)
 
 
-def test_priors_come_first_and_in_order_in_shared_leases_too(study: Study) -> None:
-    priors = [
+def test_recipes_come_first_and_in_order_in_shared_leases_too(study: Study) -> None:
+    recipes = [
         (f"recipe {number}", {"learning_rate": 0.01 / (number + 1), "regime": regime})
         for number, regime in enumerate(("linear_probe", "linear_probe", "finetune", "linear_probe"))
     ]
-    search = search_of(study, recipes=priors)
+    search = search_of(study, recipes=recipes)
 
     leases = [take(search) for _ in range(3)]
 

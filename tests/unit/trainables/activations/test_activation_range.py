@@ -24,7 +24,13 @@ from trainables.model.networks import make_backbone
 from trainables.run import TrialRun
 from trainables.settings import StudySettings
 
-CONFIG = {"regime": "linear_probe", "unfreeze_depth": 0, "backbone": "lite0", "batch_size": 8, "epochs": 2}
+CONFIG = {
+    "regime": "linear_probe",
+    "unfreeze_depth": 0,
+    "backbone": "lite0",
+    "batch_size": 8,
+    "max_epochs": 2,
+}
 LEASE = {"trial": 0, "attempt": 1, "config": CONFIG, "done_epochs": 0}
 
 

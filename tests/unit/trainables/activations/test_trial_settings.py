@@ -59,7 +59,7 @@ def predictions(settings: StudySettings, number: int) -> dict[str, np.ndarray]:
 def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
     settings: StudySettings, tmp_path: Path
 ) -> None:
-    run, reports = train(settings, 1, **KNN, num_neighbours=3, distance="euclidean", epochs=5)
+    run, reports = train(settings, 1, **KNN, num_neighbours=3, distance="euclidean", max_epochs=5)
 
     found = predictions(settings, 1)
     config = {**make_lease(1, **KNN, num_neighbours=3, distance="euclidean")["config"]}
@@ -75,7 +75,7 @@ def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
 
 
 def test_a_cap_on_steps_bounds_the_updates_and_the_schedule(settings: StudySettings) -> None:
-    run, reports = train(settings, 2, **PROBE, batch_size=8, steps_per_epoch=2, epochs=3)
+    run, reports = train(settings, 2, **PROBE, batch_size=8, steps_per_epoch=2, max_epochs=3)
 
     assert run.schedule.total_steps == 6
     assert run.step == 6
@@ -97,7 +97,7 @@ def test_a_cap_on_validation_looks_at_the_same_images_in_every_trial(settings: S
 
 
 def test_what_is_validated_and_kept_is_the_average_of_the_weights(settings: StudySettings) -> None:
-    run, _ = train(settings, 6, **PROBE, ema_decay=0.5, epochs=1)
+    run, _ = train(settings, 6, **PROBE, ema_decay=0.5, max_epochs=1)
     assert run.average is not None
 
     kept, live = run.best.trained["head.output.weight"], run.classifier.head.get_submodule("output").weight
@@ -112,7 +112,7 @@ def test_a_trial_with_an_average_goes_on_from_its_state_as_if_never_stopped(sett
         "ema_decay": 0.9,
         "layer_decay": 0.5,
         "head_l2": 1e-3,
-        "epochs": 3,
+        "max_epochs": 3,
     }
     whole, _ = train(settings, 7, **config)
     stopped, resumed = start(settings, 7, **config), start(settings, 7, **config)
@@ -131,7 +131,7 @@ def test_a_trial_with_an_average_goes_on_from_its_state_as_if_never_stopped(sett
 
 
 def test_impatience_in_the_frozen_phase_does_not_keep_the_backbone_frozen(settings: StudySettings) -> None:
-    config = {"regime": "two_phase", "frozen_epochs": 4, "epochs": 12, "early_stopping_patience": 1}
+    config = {"regime": "two_phase", "frozen_epochs": 4, "max_epochs": 12, "early_stopping_patience": 1}
 
     run, reports = train(settings, 8, **config, learning_rate=1e-12, unfreeze_depth=1)
 
@@ -141,8 +141,8 @@ def test_impatience_in_the_frozen_phase_does_not_keep_the_backbone_frozen(settin
 
 
 def test_the_same_network_on_blank_images_is_worse(settings: StudySettings) -> None:
-    _, seeing = train(settings, 9, **PIXELS, epochs=4)
-    _, blind = train(settings, 10, **PIXELS, epochs=4, zero_inputs=True)
+    _, seeing = train(settings, 9, **PIXELS, max_epochs=4)
+    _, blind = train(settings, 10, **PIXELS, max_epochs=4, zero_inputs=True)
 
     accuracies = [max(report["metrics"]["val_accuracy"] for report in reports) for reports in (seeing, blind)]
 
@@ -155,7 +155,7 @@ def test_flattened_maps_feed_the_head_and_come_back_from_disk(settings: StudySet
     number = 11 if backbone == "resnet18" else 12
     config = {"backbone": backbone, "regime": "scratch", "unfreeze_depth": "all", "head_pooling": "flatten"}
 
-    run, _ = train(settings, number, **config, head_width="16-8", head_batch_norm=True, epochs=1)
+    run, _ = train(settings, number, **config, head_width="16-8", head_batch_norm=True, max_epochs=1)
     loaded = load_classifier(run.directory, run.config.__dict__, settings)
 
     images = torch.rand(2, 3, 32, 32)

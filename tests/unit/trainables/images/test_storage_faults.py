@@ -253,7 +253,7 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
         return place / "full"
 
     monkeypatch.setattr(checkpoints, "_part", part_on_full_disk)
-    config = {"leases": [make_lease(epochs=1)], "settings": vars(settings)}
+    config = {"leases": [make_lease(max_epochs=1)], "settings": vars(settings)}
 
     with pytest.raises(StorageFault, match="no space is left") as raised:
         start_lease(config)[0].step()
@@ -261,7 +261,7 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
     assert raised.value.interrupts_lease == "disk full"
     assert not (place / "model.pt").exists()
     monkeypatch.setattr(checkpoints, "_part", part)
-    config["leases"] = [make_lease(attempt=2, epochs=1)]
+    config["leases"] = [make_lease(attempt=2, max_epochs=1)]
     reports = start_lease(config)[0].step()
     assert [(report["epoch"], report["outcome"]) for report in reports] == [(1, "complete")]
     assert (place / "predictions.npz").exists()

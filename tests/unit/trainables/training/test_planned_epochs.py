@@ -12,7 +12,7 @@ COUNTS = (300, 300, 424)
 
 
 def shares(counts: tuple[int, ...] = COUNTS, **changes: Any) -> tuple[float, ...]:
-    return planned_shares({"backbone": "lite0", "epochs": 9, **changes}, counts)
+    return planned_shares({"backbone": "lite0", "max_epochs": 9, **changes}, counts)
 
 
 def test_epochs_of_one_schedule_are_even() -> None:
@@ -43,7 +43,7 @@ def test_nearest_neighbours_are_at_their_end_after_one_epoch() -> None:
 def test_hyperrule_warms_up_for_a_fifth_of_its_updates_and_ends_with_them() -> None:
     rule = {"regime": "bit", "optimizer": "sgd", "schedule": "hyperrule", "unfreeze_depth": "all"}
 
-    found = shares(batch_size=512, epochs=300, **rule)
+    found = shares(batch_size=512, max_epochs=300, **rule)
 
     assert len(found) == 250  # 500 updates, two an epoch
     assert found[:49] == (0.0,) * 49
@@ -54,7 +54,7 @@ def test_hyperrule_warms_up_for_a_fifth_of_its_updates_and_ends_with_them() -> N
 def test_a_shortened_hyperrule_keeps_its_share_of_warm_up() -> None:
     rule = {"regime": "bit", "optimizer": "sgd", "schedule": "hyperrule", "unfreeze_depth": "all"}
 
-    found = shares(batch_size=512, epochs=10, **rule)
+    found = shares(batch_size=512, max_epochs=10, **rule)
 
     assert found == pytest.approx((0.0, *(epoch / 10 for epoch in range(2, 11))))
 
@@ -62,7 +62,7 @@ def test_a_shortened_hyperrule_keeps_its_share_of_warm_up() -> None:
 def test_over_sampled_copies_are_updates_too() -> None:
     rule = {"regime": "bit", "optimizer": "sgd", "schedule": "hyperrule", "unfreeze_depth": "all"}
 
-    found = shares((100, 400), batch_size=100, epochs=900, minority_policy="light", **rule)
+    found = shares((100, 400), batch_size=100, max_epochs=900, minority_policy="light", **rule)
 
     assert len(found) == 63  # 500 updates, eight an epoch: both classes have 400 images
 
