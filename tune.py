@@ -237,7 +237,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) 
     with session as cluster:
         resources = check_resources(
             config,
-            nodes=[(node.cpus, node.gpus) for node in cluster.ray_tune.nodes],
+            nodes=[(node.cpus, node.gpus) for node in cluster.nodes],
             can_grow=not cluster.local and config.concurrent is not None,
         )
         with ExitStack() as stack:

@@ -15,8 +15,8 @@ class Regime(BaseRegime):
             raise ValueError("regime two_phase needs unfreeze_depth of at least 1: use linear_probe for 0")
         if not 0 < config.frozen_epochs < config.max_epochs:
             raise ValueError(
-                f"regime two_phase needs frozen_epochs between 1 and max_epochs - 1 = {config.max_epochs - 1}, "
-                f"got {config.frozen_epochs}"
+                "regime two_phase needs frozen_epochs between 1 and max_epochs - 1 = "
+                f"{config.max_epochs - 1}, got {config.frozen_epochs}"
             )
 
     def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
