@@ -1,8 +1,9 @@
-"""StudyPaths, TrialPaths, ModelPaths and CachePaths: the name of every file on disk, once."""
+"""Names of every file on disk (studies, trials, models, caches), and how studies and their runs can end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 STUDY_FILE = "study.json"
@@ -10,6 +11,39 @@ STUDY_FILE = "study.json"
 
 RUNNING_ONLY = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
 """Patterns of what only a running search needs of a study directory: a copy leaves it out."""
+
+
+class StudyStatus(StrEnum):
+    """How a study stands, as study.json has it."""
+
+    NEW = "new"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """Interrupted or out of time: the same command goes on."""
+
+    FAILED = "failed"
+
+
+class RunOutcome(StrEnum):
+    """How one run of a study ended; unless it finished, the same command goes on with the study."""
+
+    FINISHED = "finished"
+    NO_GAIN = "no gain"
+    """--patience is used up: a larger one goes on."""
+
+    INTERRUPTED = "interrupted"
+    TIME_BUDGET = "time budget"
+    FAILED = "failed"
+    LOST = "lost"
+    """Another driver may have the study by now, so nothing of it may be written any more."""
+
+    @property
+    def study_status(self) -> StudyStatus:
+        """How it leaves the study."""
+        if self in (RunOutcome.FINISHED, RunOutcome.NO_GAIN):
+            return StudyStatus.FINISHED
+        return StudyStatus.FAILED if self is RunOutcome.FAILED else StudyStatus.STOPPED
 
 
 @dataclass(frozen=True)

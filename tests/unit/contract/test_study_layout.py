@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from contract.study_layout import CachePaths, ModelPaths, StudyPaths, is_study, study_directories
+from contract.study_layout import (
+    CachePaths,
+    ModelPaths,
+    RunOutcome,
+    StudyPaths,
+    StudyStatus,
+    is_study,
+    study_directories,
+)
 
 
 def test_a_study_lies_where_studies_have_always_lain() -> None:
@@ -59,3 +67,17 @@ def test_a_directory_with_a_study_file_is_a_study(tmp_path: Path) -> None:
     assert study_directories(tmp_path) == [tmp_path / "a", tmp_path / "b"]
     assert is_study(tmp_path / "a")
     assert not is_study(tmp_path / "c")
+
+
+def test_the_words_of_study_json_are_those_of_existing_studies() -> None:
+    assert set(StudyStatus) == {"new", "running", "finished", "stopped", "failed"}
+    assert set(RunOutcome) == {"finished", "no gain", "interrupted", "time budget", "failed", "lost"}
+
+
+def test_a_run_leaves_its_study_finished_failed_or_stopped() -> None:
+    left = {outcome: outcome.study_status for outcome in RunOutcome}
+
+    assert left[RunOutcome.FINISHED] is left[RunOutcome.NO_GAIN] is StudyStatus.FINISHED
+    assert left[RunOutcome.FAILED] is StudyStatus.FAILED
+    stopped = (RunOutcome.INTERRUPTED, RunOutcome.TIME_BUDGET, RunOutcome.LOST)
+    assert {left[outcome] for outcome in stopped} == {StudyStatus.STOPPED}
