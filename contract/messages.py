@@ -1,0 +1,408 @@
+"""What driver and workers tell each other, and the one vocabulary for how trials and leases end.
+
+Messages travel as plain values through Ray and JSON: `as_values` writes them, `from_values` reads them. The
+values of the enumerations stand in study databases and must not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+from contract.study_layout import StudyPaths, TrialPaths
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    """The scheduler stopped it."""
+
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    """Its configuration cannot be run within the limits of the study."""
+
+    @property
+    def has_value(self) -> bool:
+        """Its best epoch counts in rankings and for the sampler."""
+        return self in (Outcome.COMPLETE, Outcome.PRUNED)
+
+
+class State(StrEnum):
+    """How a trial stands: its outcome, or that it has none yet."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Proposed, but not started."""
+
+    @classmethod
+    def of(cls, outcome: Outcome | None) -> State:
+        """The state of a trial with this outcome; without one it runs."""
+        return State.RUNNING if outcome is None else State(outcome.value)
+
+    @property
+    def has_ended(self) -> bool:
+        return self not in (State.RUNNING, State.WAITING)
+
+    @property
+    def has_value(self) -> bool:
+        """It has ended, and its best epoch counts in rankings."""
+        return self in (State.COMPLETE, State.PRUNED)
+
+    @property
+    def is_ranked(self) -> bool:
+        """Its best epoch has a place on the leaderboard, also while it runs."""
+        return self.has_value or self is State.RUNNING
+
+
+class Reason(StrEnum):
+    """Why a trial failed, or why a lease was interrupted."""
+
+    BUG = "bug"
+    """An error that nothing else explains."""
+
+    DATA = "data"
+    """A file could not be read or written."""
+
+    DIVERGED = "diverged"
+    """A loss or metric is no number any more."""
+
+    OUT_OF_MEMORY = "out of memory"
+    ACCELERATOR = "accelerator"
+    """A fault of the device or its driver."""
+
+    DISK_FULL = "disk full"
+    """Stops the study, as every other trial would end in the same way; never the reason of a trial."""
+
+    @property
+    def is_likely_to_recur(self) -> bool:
+        """A streak of trials that failed so means that the next one fails too.
+
+        Diverged trials do not count: a search over learning rates must expect them.
+        """
+        return self not in (Reason.DIVERGED, Reason.DISK_FULL)
+
+
+class Action(StrEnum):
+    """What becomes of a trial after a report."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    """Its lease ends, and it may be handed out again."""
+
+    STOP = "stop"
+    IGNORED = "ignored"
+    """The report is of an older attempt, or of a trial that had ended."""
+
+
+SchedulerAction: TypeAlias = Literal[Action.CONTINUE, Action.PAUSE, Action.STOP]
+"""What a scheduler may decide."""
+
+
+class EpochDecision(StrEnum):
+    """Column `decision` of the table `epochs`."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
+    """The trial ended early: pruned or infeasible."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+    @classmethod
+    def of(cls, outcome: Outcome | None, *, paused: bool) -> EpochDecision:
+        """What is recorded with the epoch after which the trial ended, paused or went on."""
+        if outcome is None:
+            return EpochDecision.PAUSE if paused else EpochDecision.CONTINUE
+        return _DECISIONS[outcome]
+
+    @property
+    def ends_trial(self) -> bool:
+        return self not in (EpochDecision.CONTINUE, EpochDecision.PAUSE)
+
+
+_DECISIONS = {
+    Outcome.COMPLETE: EpochDecision.COMPLETE,
+    Outcome.PRUNED: EpochDecision.STOP,
+    Outcome.INFEASIBLE: EpochDecision.STOP,
+    Outcome.FAILED: EpochDecision.FAILED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedTrial:
+    """One study trial, handed to a worker for the `attempt`-th time."""
+
+    trial: int
+    attempt: int
+    config: Mapping[str, Any]
+    """Hyperparameters by name."""
+
+    done_epochs: int
+    """Epochs the database already has."""
+
+    checkpoint_epochs: tuple[int, ...] = ()
+    """Where the scheduler may pause it: the worker leaves a checkpoint there."""
+
+    until_epoch: int | None = None
+    """Last epoch of a trial that may share its lease, where it leaves a checkpoint unless it is over.
+
+    A worker cannot be told to drop one trial of several, so none of them runs past where it may be stopped.
+    """
+
+    @property
+    def shares_lease(self) -> bool:
+        """Whether other trials may train beside it."""
+        return self.until_epoch is not None
+
+    def as_values(self) -> dict[str, Any]:
+        return asdict(self) | {"config": dict(self.config), "checkpoint_epochs": list(self.checkpoint_epochs)}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "checkpoint_epochs": tuple(values.get("checkpoint_epochs", ()))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The study trials of one Ray trial."""
+
+    trials: tuple[LeasedTrial, ...]
+
+    def as_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the worker gets as its Tune config; `settings` are plain values, as of StudySettings."""
+        return {"trials": [trial.as_values() for trial in self.trials], "settings": dict(settings)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The lease in a Tune config."""
+        return cls(trials=tuple(LeasedTrial.from_values(values) for values in config["trials"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseError:
+    """Why a lease ended without its trials' outcome."""
+
+    message: str
+    transient: bool
+    """The worker, its node, its accelerator or its storage failed, and the trial itself may be fine: it is
+    tried again."""
+
+    reason: Reason = Reason.BUG
+    """The trial's reason if it is given up; after DISK_FULL it is not."""
+
+
+def interruption_of(error: BaseException) -> Reason | None:
+    """Why an exception ends its lease and not its trial, which its attribute `interrupts_lease` says.
+
+    None means that the exception is the trial's own failure.
+    """
+    reason: Reason | None = getattr(error, "interrupts_lease", None)
+    return reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One epoch of one trial, as the worker saw it, or the end of the trial without a further epoch."""
+
+    trial: int
+    attempt: int
+    epoch: int
+    """Epochs the trial has, this one included."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """By the names of METRICS; empty where the trial ended before the end of an epoch."""
+
+    outcome: Outcome | None = None
+    """None while the trial goes on."""
+
+    reason: Reason | None = None
+    """Only of a failed trial."""
+
+    traceback: str | None = None
+    """Only of a failed trial."""
+
+    limit: str | None = None
+    """The limit that an infeasible trial exceeds, in words."""
+
+    excess: float = 0.0
+    """How far beyond the limit an infeasible trial is, as a share of the limit."""
+
+    def as_values(self) -> dict[str, Any]:
+        values = asdict(self) | {"metrics": dict(self.metrics)}
+        return values | {"outcome": _plain(self.outcome), "reason": _plain(self.reason)}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """A report from plain values, of which a trainable may leave out those with a default.
+
+        Raises:
+            ValueError: the outcome or the reason is unknown.
+        """
+        outcome, reason = values.get("outcome"), values.get("reason")
+        return cls(
+            trial=values["trial"],
+            attempt=values["attempt"],
+            epoch=values["epoch"],
+            metrics=values.get("metrics") or {},
+            outcome=None if outcome is None else Outcome(outcome),
+            reason=None if reason is None else Reason(reason),
+            traceback=values.get("traceback"),
+            limit=values.get("limit"),
+            excess=values.get("excess") or 0.0,
+        )
+
+
+def make_result(reports: Iterable[Report], *, done: bool | None = None) -> dict[str, Any]:
+    """What a worker gives Ray Tune after a step; `done` says that its lease is over."""
+    result: dict[str, Any] = {"reports": [report.as_values() for report in reports]}
+    return result if done is None else result | {"done": done}
+
+
+def read_reports(result: Mapping[str, Any]) -> list[Report]:
+    """The reports in a result of Ray Tune."""
+    return [Report.from_values(values) for values in result.get("reports", ())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What becomes of a trial after a report."""
+
+    trial: int
+    epoch: int
+    action: Action
+    outcome: Outcome | None = None
+    """Set when the trial ended."""
+
+    reason: Reason | None = None
+    """Only of a failed trial."""
+
+    detail: str | None = None
+    """Last line of a failed trial's traceback, or the limit that an infeasible one exceeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where the weights of a backbone come from: plain values that study.json keeps and workers get."""
+
+    kind: Literal["package", "file", "hub", "url", "random"]
+    backbone: str
+    """A row of the table, or a timm name."""
+
+    location: str
+    """A package, a path, a hub repository, a URL; empty for random weights."""
+
+    revision: str = ""
+    """Hub only: the commit."""
+
+    file: str = ""
+    """Hub only: the file of the repository."""
+
+    digest: str = ""
+    """sha256 of the file; empty for random weights, and where the file is not on this machine yet."""
+
+    seed: int = 0
+    """Random weights only."""
+
+    identity: str
+    """The same exactly for the same numbers: a key of caches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What all trials of a study share."""
+
+    study_directory: str
+    """Absolute path."""
+
+    classes: tuple[str, ...]
+    weights: str
+    """auto, random, or a file or folder."""
+
+    image_size: int
+    """Side of the square the network sees, in pixels."""
+
+    seed: int
+    metric: str
+    """Best epochs are chosen by it."""
+
+    maximize: bool
+    cache_directory: str
+    """Absolute path of the image store and the activation cache, shared by all studies."""
+
+    cache_gigabytes: float
+    num_trials: int
+    """Number of trials in the study, used to estimate cache reuse."""
+
+    threads: int
+    """CPU threads of one trial's process."""
+
+    backbone_weights: tuple[WeightsSource, ...] = ()
+    """Those of all backbones, located by the driver: workers and the export use exactly them."""
+
+    data_source: str = ""
+    """URL of the bucket whose copies data.csv lists; each node makes its own. Empty without a bucket."""
+
+    workers: int = 1
+    """Processes that train one trial together."""
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    """0 trains on the CPU; below 1, several trials share a GPU."""
+
+    shared_depths: tuple[int | str, ...] = ()
+    """Unfreeze depths of the study's trials; the activations of all are computed in one pass."""
+
+    expected_reuse: float = 0.125
+    """Chance that two trials read the same activations."""
+
+    activation_dtype: Literal["auto", "float16", "float32"] = "auto"
+    """What the frozen part's output is rounded to, cached or not; auto chooses by its size."""
+
+    compile: bool = False
+    """Put what trains through torch.compile."""
+
+    max_params: int | None = None
+    """A larger classifier is infeasible."""
+
+    max_latency_ms: float | None = None
+    """A classifier that takes longer for an image is infeasible."""
+
+    @property
+    def use_gpu(self) -> bool:
+        return self.gpus_per_worker > 0
+
+    @property
+    def paths(self) -> StudyPaths:
+        return StudyPaths(Path(self.study_directory))
+
+    def trial_paths(self, trial: int) -> TrialPaths:
+        return self.paths.trial(trial)
+
+    def as_values(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from plain values, whose tuples may have become lists on the way to a worker."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        plain["backbone_weights"] = tuple(
+            WeightsSource(**source) for source in plain.get("backbone_weights", ())
+        )
+        return cls(**plain)
+
+
+def _plain(value: StrEnum | None) -> str | None:
+    """A bare string: whoever unpickles it needs no enumeration of ours."""
+    return None if value is None else value.value

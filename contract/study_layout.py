@@ -1,0 +1,225 @@
+"""Names of every file on disk (studies, trials, models, caches), and how studies and their runs can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+STUDY_FILE = "study.json"
+"""What makes a directory a study."""
+
+RUNNING_ONLY = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
+"""Patterns of what only a running search needs of a study directory: a copy leaves it out."""
+
+
+class StudyStatus(StrEnum):
+    """How a study stands, as study.json has it."""
+
+    NEW = "new"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    """Interrupted or out of time: the same command goes on."""
+
+    FAILED = "failed"
+
+
+class RunOutcome(StrEnum):
+    """How one run of a study ended; unless it finished, the same command goes on with the study."""
+
+    FINISHED = "finished"
+    NO_GAIN = "no gain"
+    """--patience is used up: a larger one goes on."""
+
+    INTERRUPTED = "interrupted"
+    TIME_BUDGET = "time budget"
+    FAILED = "failed"
+    LOST = "lost"
+    """Another driver may have the study by now, so nothing of it may be written any more."""
+
+    @property
+    def study_status(self) -> StudyStatus:
+        """How it leaves the study."""
+        if self in (RunOutcome.FINISHED, RunOutcome.NO_GAIN):
+            return StudyStatus.FINISHED
+        return StudyStatus.FAILED if self is RunOutcome.FAILED else StudyStatus.STOPPED
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Files of one study."""
+
+    directory: Path
+
+    @property
+    def facts(self) -> Path:
+        """Flags, versions, data and search space of each run."""
+        return self.directory / STUDY_FILE
+
+    @property
+    def database(self) -> Path:
+        """Optuna's tables and ours, unless --storage names a server."""
+        return self.directory / "study.db"
+
+    @property
+    def manifest(self) -> Path:
+        """Id, path, label, split and group of every image."""
+        return self.directory / "data.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.html"
+
+    @property
+    def model(self) -> ModelPaths:
+        """The answer."""
+        return ModelPaths(self.directory / "model")
+
+    @property
+    def trials(self) -> Path:
+        return self.directory / "trials"
+
+    def trial(self, number: int) -> TrialPaths:
+        return TrialPaths(self.trials / str(number))
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver of the study."""
+        return self.directory / "lock"
+
+    @property
+    def tracking_lock(self) -> Path:
+        """Held by whoever writes the study to MLflow."""
+        return self.directory / ".tracking.lock"
+
+    @property
+    def ray_tune(self) -> Path:
+        """Ray Tune's own files while a search runs."""
+        return self.directory / ".ray"
+
+    @property
+    def ray_train(self) -> Path:
+        """Ray Train's own files of trials on several workers."""
+        return self.directory / "train"
+
+    def node_mark(self, token: str) -> Path:
+        """Written by one node and looked for by the others: do they see the same directory?"""
+        return self.directory / f".seen-{token}"
+
+    def write_probe(self, process: int) -> Path:
+        """Written and removed to learn whether the directory can be written."""
+        return self.directory / f".write-test.{process}"
+
+    @property
+    def tracking_database(self) -> Path:
+        """MLflow's SQLite file, shared by all studies of the runs directory."""
+        return self.directory.parent / "mlflow.db"
+
+    @property
+    def tracking_artifacts(self) -> Path:
+        """MLflow's files of this study."""
+        return self.directory.parent / "mlartifacts" / self.directory.name
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """Files of one trial of a study."""
+
+    directory: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest; deleted once the trial's outcome is recorded."""
+        return self.directory / "checkpoint.pt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """Read where the newest is torn."""
+        return self.directory / "checkpoint.previous.pt"
+
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """Both, the newest first."""
+        return self.checkpoint, self.previous_checkpoint
+
+    @property
+    def weights(self) -> Path:
+        """What trained, as the best epoch left it; kept for the finalists only."""
+        return self.directory / "model.pt"
+
+    @property
+    def predictions(self) -> Path:
+        """Log-probabilities of the validation images."""
+        return self.directory / "predictions.npz"
+
+    @property
+    def attempt(self) -> Path:
+        """The number of the newest attempt: an older one must not write any more."""
+        return self.directory / "attempt"
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / ".lock"
+
+
+@dataclass(frozen=True)
+class ModelPaths:
+    """Files of an exported model."""
+
+    directory: Path
+
+    @property
+    def program(self) -> Path:
+        """Images in, probabilities out: what torch.export writes."""
+        return self.directory / "classifier.pt2"
+
+    @property
+    def card(self) -> Path:
+        """Classes, image size and origin, as JSON."""
+        return self.directory / "export.json"
+
+    @property
+    def partial(self) -> ModelPaths:
+        """Where a new export is written before it takes the place of the old one."""
+        return ModelPaths(self.directory.with_name(f".{self.directory.name}.partial"))
+
+    @property
+    def replaced(self) -> ModelPaths:
+        """The old export, from its renaming to its removal."""
+        return ModelPaths(self.directory.with_name(f".{self.directory.name}.old"))
+
+
+@dataclass(frozen=True)
+class CachePaths:
+    """Folders of --cache-dir, which all studies share and which are safe to delete."""
+
+    directory: Path
+
+    @property
+    def images(self) -> Path:
+        return self.directory / "images"
+
+    @property
+    def activations(self) -> Path:
+        return self.directory / "activations"
+
+    @property
+    def datasets(self) -> Path:
+        """Images that were downloaded or written by us."""
+        return self.directory / "datasets"
+
+    @property
+    def bytecode(self) -> Path:
+        """Compiled Python files of workers."""
+        return self.directory / "bytecode"
+
+
+def is_study(directory: Path) -> bool:
+    """Whether the directory holds a study."""
+    return StudyPaths(directory).facts.is_file()
+
+
+def study_directories(runs_dir: Path) -> list[Path]:
+    """Directories of the studies under `runs_dir`, in alphabetical order."""
+    return sorted(facts.parent for facts in runs_dir.glob(f"*/{STUDY_FILE}"))
