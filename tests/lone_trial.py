@@ -17,7 +17,7 @@ Metrics = list[dict[str, float]]
 
 def run_alone(settings: StudySettings, lease: Mapping[str, Any]) -> Metrics:
     """The metrics of all epochs, less those that are measured; no epoch may fail."""
-    [run] = start_lease({"leases": [lease], "settings": asdict(settings)})
+    [run] = start_lease({"trials": [lease], "settings": asdict(settings)})
     assert isinstance(run, LeasedRun)
     reports = []
     while not run.finished:

@@ -24,7 +24,7 @@ def distributed_trial(config: dict[str, Any]) -> None:
     A worker's error ends all of them. It is reported as the trial's outcome, unless it says nothing about the
     trial: then it ends the lease, and the search tries the trial again.
     """
-    settings, lease = config["settings"], config["leases"][0]
+    settings, lease = config["settings"], config["trials"][0]
     name = f"trial-{lease['trial']}-attempt-{lease['attempt']}"
     storage = Path(settings["study_directory"]) / "train"
     trainer = TorchTrainer(

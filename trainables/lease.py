@@ -179,7 +179,7 @@ class LeasedRun:
 def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[LeasedRun]:
     """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
     settings = make_study_settings(config["settings"])
-    return [LeasedRun(lease, settings, team=team) for lease in config["leases"]]
+    return [LeasedRun(lease, settings, team=team) for lease in config["trials"]]
 
 
 def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:

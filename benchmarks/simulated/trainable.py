@@ -22,7 +22,7 @@ class SimulatedTrial(tune.Trainable):
     """Settings: `seed` of the task, `epoch_seconds` on average."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.leased, self.settings = config["leases"][0], config["settings"]
+        self.leased, self.settings = config["trials"][0], config["settings"]
         self.curves = Curves(self.settings["seed"])
         self.epoch = self.leased["done_epochs"]
 

@@ -7,8 +7,8 @@ import heapq
 import numpy as np
 
 from benchmarks.simulated.learning_curves import Curves
-from cluster.search.leases import Lease, Report
 from cluster.search.search import Search
+from contract.messages import Lease, Report
 
 
 def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, seed: int) -> int:

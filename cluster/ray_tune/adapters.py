@@ -15,8 +15,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.ray_tune.progress import Progress
-from cluster.search.leases import DISK_FULL, Decision, Lease, LeaseError, Report
 from cluster.search.search import DONE, Search
+from contract.messages import Decision, Lease, LeaseError, Reason, Report
 
 
 class Bridge:
@@ -92,7 +92,7 @@ class Bridge:
         self._last_iteration.pop(tune_id, None)
         lease = self.leases.pop(tune_id, None)
         if lease is not None:
-            if error is not None and error.reason == DISK_FULL:
+            if error is not None and error.reason == Reason.DISK_FULL:
                 self.search.stop(f"{error.message}: free some, and run the same command to continue")
             decisions = self.search.lease_ended(lease, error)
             self.progress.lease_ended(lease, decisions, error)
@@ -215,7 +215,7 @@ def _describe_raised(raised: RayTaskError) -> LeaseError:
     cause = raised.cause
     reason = getattr(cause, "interrupts_lease", None)
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-        reason = DISK_FULL
+        reason = Reason.DISK_FULL
     if reason is None:
         return LeaseError(message=str(raised), transient=False)
     message = cause.strerror if isinstance(cause, OSError) else None

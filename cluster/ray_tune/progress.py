@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.search.leases import Decision, Lease, LeaseError, Report
 from cluster.search.search import Search
+from contract.messages import Decision, Lease, LeaseError, Report
 
 PLAIN_SECONDS = 30.0
 """Without a terminal: a line after an epoch at most this often."""

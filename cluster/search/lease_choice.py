@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from cluster.schedulers import Scheduler
 from cluster.search.grouping import GroupOf, Waiting, group_size, proposals_size
-from cluster.search.leases import Lease, LeasedTrial
 from cluster.search.scores import Scores
 from cluster.search.trial_status import TrialStatus
+from contract.messages import Lease, LeasedTrial
 
 Fits = Callable[[TrialStatus], bool]
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from cluster.schedulers import Scheduler
-from cluster.search.leases import Decision, Report
 from cluster.search.scores import Scores
 from cluster.search.trial_status import TrialStatus
 from cluster.study.records import EpochRecord
+from contract.messages import Decision, Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from cluster.schedulers import Scheduler, Shares, even_shares
 from cluster.search.endings import make_ending, verdict_of_error
 from cluster.search.grouping import GroupOf
 from cluster.search.lease_choice import LeaseChoice
-from cluster.search.leases import Decision, Lease, LeaseError, Report
 from cluster.search.outcomes import Verdict, judge, last_line, make_decision, make_row
 from cluster.search.proposals import Proposals, Space
 from cluster.search.scores import Scores
@@ -22,6 +21,7 @@ from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.searchers import MakeSampler
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
+from contract.messages import Decision, Lease, LeaseError, Report
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, if it came no further in between."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.search.leases import LeasedTrial
 from cluster.study.records import TrialRecord
+from contract.messages import LeasedTrial
 
 
 @dataclass(kw_only=True)

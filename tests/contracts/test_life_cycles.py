@@ -13,10 +13,10 @@ import pytest
 
 from cluster import schedulers, searchers
 from cluster.schedulers import load_scheduler
-from cluster.search.leases import Lease, LeaseError, Report
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.messages import Lease, LeaseError, Report
 
 EPOCHS = 9
 TRIALS = 12

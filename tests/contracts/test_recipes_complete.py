@@ -12,10 +12,10 @@ import optuna
 import pytest
 
 from cluster.schedulers import load_scheduler, names
-from cluster.search.leases import Lease, Report
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.messages import Lease, Report
 from contract.trial_config import config_as_dict, make_trial_config
 from search_spaces import DataFacts, SearchSpace, load_space
 from search_spaces import names as space_names

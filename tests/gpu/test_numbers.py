@@ -234,7 +234,7 @@ def test_a_compiled_trial_computes_what_an_uncompiled_one_does(
 
 
 def test_a_lease_runs_on_the_device_that_is_asked_for(settings: StudySettings, device: str) -> None:
-    [run] = start_lease({"leases": [make_lease(11)], "settings": vars(settings)})
+    [run] = start_lease({"trials": [make_lease(11)], "settings": vars(settings)})
     run.begin()
     assert run.run is not None
     assert next(run.run.classifier.parameters()).device.type == device

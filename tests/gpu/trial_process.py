@@ -25,7 +25,7 @@ FAULT_EXIT = 3
 
 def run_trials(settings: StudySettings, *leases: dict[str, Any]) -> list[dict[str, Any]]:
     """All reports of the trials of one lease; none of them may have failed."""
-    runs: list[LeasedRun] = start_lease({"leases": list(leases), "settings": asdict(settings)})
+    runs: list[LeasedRun] = start_lease({"trials": list(leases), "settings": asdict(settings)})
     reports: list[dict[str, Any]] = []
     while any(not run.finished for run in runs):
         reports += take_turns(runs)
@@ -57,7 +57,7 @@ def run_as_worker(settings: StudySettings, lease: dict[str, Any], rank: int, por
     if settings.use_gpu:
         torch.cuda.set_device(rank)
     distributed.init_process_group("nccl" if settings.use_gpu else "gloo")
-    [run] = start_lease({"leases": [lease], "settings": asdict(settings)}, team=join_team())
+    [run] = start_lease({"trials": [lease], "settings": asdict(settings)}, team=join_team())
     reports = []
     while not run.finished:
         reports += run.advance()

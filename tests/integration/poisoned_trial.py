@@ -20,7 +20,7 @@ class PoisonedTrial(Trial):
     """From the first attempt at one trial on, no update succeeds in the process any more."""
 
     def step(self) -> dict[str, Any]:
-        [lease] = self.lease_config["leases"]
+        [lease] = self.lease_config["trials"]
         if lease["trial"] == POISONOUS and lease["attempt"] == 1:
             import trainables.run
 

@@ -133,6 +133,6 @@ def test_what_was_added_is_found_and_trains(checkout: Path, tmp_path_factory: py
     config = run(checkout, PROPOSE)
     lease = {"trial": 0, "attempt": 1, "done_epochs": 0, "config": config}
     settings = asdict(make_settings(study, image_size=32))
-    built = run(checkout, TRAIN, json.dumps({"leases": [lease], "settings": settings}))
+    built = run(checkout, TRAIN, json.dumps({"trials": [lease], "settings": settings}))
 
     assert built == ["complete", "resnet10t.c3_in1k", "our_policy", 1]

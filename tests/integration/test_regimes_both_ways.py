@@ -45,7 +45,7 @@ def leases() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(settings: StudySettings, leases: list[dict[str, Any]]) -> dict[int, Reports]:
     reports: dict[int, Reports] = {}
-    for run in start_lease({"leases": leases, "settings": asdict(settings)}):
+    for run in start_lease({"trials": leases, "settings": asdict(settings)}):
         while not run.finished:
             reports.setdefault(run.lease["trial"], []).extend(run.step())
     return reports
@@ -68,7 +68,7 @@ def together(
     handler = signal.getsignal(signal.SIGINT)
     TorchTrainer(
         train_on_worker,
-        train_loop_config={"leases": leases, "settings": asdict(second_study)},
+        train_loop_config={"trials": leases, "settings": asdict(second_study)},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.9}),
         run_config=train.RunConfig(

@@ -123,7 +123,7 @@ def run_trial(row: dict[str, Any], study: Path, epochs: list[Watched]) -> TrialR
 def make_lease(row: dict[str, Any], study: Path) -> LeasedRun:
     settings = make_settings(study, image_size=side_of(row))
     lease = {"trial": ROWS.index(row), "attempt": 1, "done_epochs": 0, "config": row["config"]}
-    return start_lease({"leases": [lease], "settings": asdict(settings)})[0]
+    return start_lease({"trials": [lease], "settings": asdict(settings)})[0]
 
 
 def what_trains(run: TrialRun) -> str:

@@ -17,7 +17,7 @@ class ToyTrial(tune.Trainable):
     """Accuracy is a formula of the learning rate and the epoch."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.leases = config["leases"]
+        self.leases = config["trials"]
         self.settings = config["settings"]
         self.epochs = {leased["trial"]: leased["done_epochs"] for leased in self.leases}
 

@@ -13,11 +13,11 @@ from analysis.compare import compare_studies
 from analysis.groups import group_leaderboard
 from analysis.leaderboard import print_table
 from analysis.studies import StudyInfo, load_study
-from cluster.search.leases import Lease, Report
 from cluster.search.search import DONE
 from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness
+from contract.messages import Lease, Report
 from tests.tiny_data import write_images
 from wiring import make_plan
 

@@ -54,7 +54,7 @@ def test_an_export_on_other_weights_than_the_trial_is_refused_and_writes_nothing
         sources.append(locate_weights(ROW, tmp_path / f"{seed}.safetensors"))
     settings = make_settings(tmp_path, fits=("crop",), backbone_weights=(sources[0],))
     lease = make_lease(backbone="resnet18", unfreeze_depth=0, learning_rate=0.1, max_epochs=4)
-    (leased,) = start_lease({"leases": [lease], "settings": asdict(settings)})
+    (leased,) = start_lease({"trials": [lease], "settings": asdict(settings)})
     while not leased.finished:
         reports = leased.step()
     assert leased.run is not None and reports[-1]["outcome"] == "complete", reports[-1]["traceback"]

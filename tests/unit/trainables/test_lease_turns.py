@@ -47,7 +47,7 @@ def lease_of(
         {"until_epoch": 3, **make_lease(number, attempt=attempt, **PROBE, max_epochs=3, **head), **changes}
         for number, head in heads.items()
     ]
-    return start_lease({"leases": leases, "settings": asdict(settings)})
+    return start_lease({"trials": leases, "settings": asdict(settings)})
 
 
 def run_through(runs: list[LeasedRun]) -> Reports:

@@ -45,7 +45,7 @@ def one_thread() -> Iterator[None]:
 
 def start(settings: StudySettings, number: int = 0, **config: Any) -> LeasedRun:
     lease = make_lease(number, **{**PROBE, **config})
-    (leased,) = start_lease({"leases": [lease], "settings": asdict(settings)})
+    (leased,) = start_lease({"trials": [lease], "settings": asdict(settings)})
     return leased
 
 

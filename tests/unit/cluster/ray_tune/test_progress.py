@@ -14,10 +14,10 @@ from rich.console import Console
 from cluster.ray_tune.interrupts import Interrupts
 from cluster.ray_tune.progress import Progress
 from cluster.schedulers import load_scheduler
-from cluster.search.leases import Lease, Report
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.messages import Lease, Report
 
 
 @pytest.fixture

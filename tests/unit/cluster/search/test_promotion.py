@@ -10,8 +10,8 @@ import pytest
 
 from cluster.schedulers import load_scheduler
 from cluster.schedulers.hyperband import draw_bracket
-from cluster.search.leases import Lease
 from cluster.search.search import DONE, Search
+from contract.messages import Lease
 from tests.unit.cluster.search.test_search import EPOCHS, Study, report, take
 
 PROMOTION = load_scheduler("promotion_asha")

@@ -13,12 +13,12 @@ import pytest
 from optuna.trial import TrialState
 
 from cluster.schedulers import load_scheduler
-from cluster.search.leases import Lease, LeaseError, Report
 from cluster.search.proposals import Infeasible
 from cluster.search.search import DONE, MAX_CRASHES, Search
 from cluster.search.stopping import FAILURE_STREAK
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.messages import Lease, LeaseError, Report
 
 METRIC = "val_accuracy"
 EPOCHS = 9

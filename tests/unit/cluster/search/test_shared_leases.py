@@ -11,8 +11,8 @@ import pytest
 
 from cluster.schedulers import load_scheduler
 from cluster.search.grouping import group_size
-from cluster.search.leases import Decision, Lease, LeaseError
 from cluster.search.search import DONE, Search
+from contract.messages import Decision, Lease, LeaseError
 from tests.unit.cluster.search.test_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def start(settings: StudySettings, number: int, **config: Any) -> LeasedRun:
-    (leased,) = start_lease({"leases": [make_lease(number, **config)], "settings": asdict(settings)})
+    (leased,) = start_lease({"trials": [make_lease(number, **config)], "settings": asdict(settings)})
     return leased
 
 

@@ -13,9 +13,9 @@ import torch
 from ray.exceptions import RayTaskError
 
 from cluster.ray_tune.adapters import _describe_error
-from cluster.search.leases import DISK_FULL, LeaseError
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
+from contract.messages import LeaseError, Reason
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.cluster.search.test_search import Study, take
 from trainables.device import faults as device_faults
@@ -83,7 +83,7 @@ def test_a_trial_whose_process_lost_its_accelerator_has_no_outcome(
         raise ASSERT
 
     monkeypatch.setattr("trainables.run.train_epoch", fail)
-    [run] = start_lease({"leases": [make_lease()], "settings": asdict(make_settings(tmp_path))})
+    [run] = start_lease({"trials": [make_lease()], "settings": asdict(make_settings(tmp_path))})
 
     with pytest.raises(DeviceFault, match="device-side assert"):
         run.step()
@@ -104,8 +104,8 @@ def described(error: Exception, tmp_path: Path) -> LeaseError:
     [
         (DeviceFault("the accelerator failed"), ("the accelerator failed", True, "accelerator")),
         (StorageFault(5, "Input/output error: /a"), ("Input/output error: /a", True, "data")),
-        (StorageFault(28, "no space is left"), ("no space is left", True, DISK_FULL)),
-        (StorageFault(122, "no space is left"), ("no space is left", True, DISK_FULL)),
+        (StorageFault(28, "no space is left"), ("no space is left", True, Reason.DISK_FULL)),
+        (StorageFault(122, "no space is left"), ("no space is left", True, Reason.DISK_FULL)),
     ],
 )
 def test_the_search_tries_the_trial_again(

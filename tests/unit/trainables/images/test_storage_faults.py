@@ -182,7 +182,7 @@ def test_a_share_that_is_gone_while_a_trial_is_built_ends_the_lease_and_not_the_
     settings = make_settings(tmp_path)
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr("trainables.run.load_parts", raise_not_connected)
-    [run] = start_lease({"leases": [make_lease()], "settings": vars(settings)})
+    [run] = start_lease({"trials": [make_lease()], "settings": vars(settings)})
 
     with pytest.raises(StorageFault, match="not connected"):
         run.step()
@@ -253,7 +253,7 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
         return place / "full"
 
     monkeypatch.setattr(checkpoints, "_part", part_on_full_disk)
-    config = {"leases": [make_lease(max_epochs=1)], "settings": vars(settings)}
+    config = {"trials": [make_lease(max_epochs=1)], "settings": vars(settings)}
 
     with pytest.raises(StorageFault, match="no space is left") as raised:
         start_lease(config)[0].step()
@@ -261,7 +261,7 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
     assert raised.value.interrupts_lease == "disk full"
     assert not (place / "model.pt").exists()
     monkeypatch.setattr(checkpoints, "_part", part)
-    config["leases"] = [make_lease(attempt=2, max_epochs=1)]
+    config["trials"] = [make_lease(attempt=2, max_epochs=1)]
     reports = start_lease(config)[0].step()
     assert [(report["epoch"], report["outcome"]) for report in reports] == [(1, "complete")]
     assert (place / "predictions.npz").exists()

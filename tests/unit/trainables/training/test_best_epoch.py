@@ -23,7 +23,7 @@ def test_a_trial_whose_best_epoch_was_before_the_unfreezing_can_be_loaded(
     settings = make_settings(tmp_path, fits=("crop",))
     lease = make_lease(regime="two_phase", unfreeze_depth=1, frozen_epochs=1)
     monkeypatch.setattr(Best, "is_beaten_by", lambda best, value, *, maximize: not best.epoch)
-    (leased,) = start_lease({"leases": [lease], "settings": asdict(settings)})
+    (leased,) = start_lease({"trials": [lease], "settings": asdict(settings)})
     while not leased.finished:
         reports = leased.step()
     run = leased.run

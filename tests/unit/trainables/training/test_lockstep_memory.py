@@ -41,7 +41,7 @@ def run_heads(settings: StudySettings, numbers: Sequence[int], *, attempt: int =
         }
         for number in numbers
     ]
-    runs: list[LeasedRun] = start_lease({"leases": leases, "settings": asdict(settings)})
+    runs: list[LeasedRun] = start_lease({"trials": leases, "settings": asdict(settings)})
     reports = []
     while any(not run.finished for run in runs):
         reports += take_turns(runs)
