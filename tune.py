@@ -21,10 +21,9 @@ from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
 from cluster.jobs.flags import check_job_folders
 from cluster.machine import count_cpus, count_gpus, find_gpus
-from cluster.ray_tune.elastic_slots import elastic_slots
-from cluster.ray_tune.nodes import check_paths
+from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
-from cluster.ray_tune.resources import Resources, check_resources
+from cluster.ray_tune.resources import Resources, check_resources, check_workers
 from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
@@ -37,6 +36,7 @@ from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
 from cluster.study.warm_start import find_warm_starts
+from contract.study_layout import RunOutcome, StudyPaths
 from contract.trial_config import TrialConfig, config_as_dict
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from search_spaces import describe
@@ -47,7 +47,7 @@ from trainables.images.preparation import prepare_images
 from trainables.model.weights import fetch_weights, is_here
 from trainables.settings import StudySettings
 from trainables.training.planned_epochs import planned_shares
-from wiring import Plan, check_workers, make_plan, print_plan
+from wiring import Plan, make_plan, print_plan
 
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -140,25 +140,26 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
             more = extends if search.finished else "a larger --patience goes on"
             say(f"study {plan.config.name} is finished; {more}")
             study.note_finished()
-            ending = RunEnding(how="finished")
+            ending = RunEnding(how=RunOutcome.FINISHED)
         else:
             tracker = Tracker(study.directory)
             say(plan.stopping_line)
             ending = search_with_ray(plan, study, search, tracker)
-            if ending.how == "lost":  # nothing may be written any more: it may be another driver's by now
+            if (
+                ending.how is RunOutcome.LOST
+            ):  # nothing may be written any more: it may be another driver's by now
                 print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
                 return 1
             end_run(study, ending)
             # In the background it has kept up so far; an interrupted user waits for his prompt.
-            tracker.finish(timeout=5.0 if ending.how == "interrupted" else 30.0)
+            tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
         return conclude(plan, study, search, ending)
     finally:
         study.close()
 
 
 def end_run(study: Study, ending: RunEnding) -> None:
-    statuses = {"finished": "finished", "no gain": "finished", "failed": "failed"}
-    status = statuses.get(ending.how, "stopped")
+    status = ending.how.study_status
     attempt("study.json could not be written", lambda: study.end(status, how=ending.how))
 
 
@@ -244,8 +245,9 @@ def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) 
             count_slots, hardware = None, None
             if not cluster.local:
                 hardware = {"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
-                check_paths(study.directory, others=paths_on_nodes(config))
-                count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
+                wanted = 0 if config.concurrent is None else resources.most_slots or 0
+                check_paths(StudyPaths(study.directory), others=paths_on_nodes(config))
+                count_slots = stack.enter_context(elastic_slots(resources, ask_for=wanted, say=say))
             progress = stack.enter_context(Progress(search, console=console))
             settings = asdict(make_settings(plan, study, resources))
             study.begin(hardware=hardware)
@@ -255,7 +257,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) 
                 trainable=distributed_trial if config.num_workers > 1 else Trial,
                 settings=settings,
                 resources=resources,
-                storage_dir=study.directory / ".ray",
+                storage_dir=StudyPaths(study.directory).ray_tune,
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 why_lost=lambda: study.lock.lost,
@@ -302,10 +304,10 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
     """Say how the search ended, make the results that are lacking, and say where they are."""
     attempt("files of ended trials could not be removed", Cleaner(study, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
-    if ending.how == "failed":
+    if ending.how is RunOutcome.FAILED:
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)
         return 1
-    if ending.how == "interrupted":
+    if ending.how is RunOutcome.INTERRUPTED:
         print(
             "stopped (interrupted); run the same command to continue: at its end it writes report and model, "
             "or with --time-budget 1s those of the trials there are",
@@ -318,15 +320,15 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
         return say_nothing_completed(plan, study, search, ending)
     if search.finished and search.used_up:
         say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
-    if ending.how == "no gain":
+    if ending.how is RunOutcome.NO_GAIN:
         say(f"no gain in the last {plan.config.patience} trials: stopped; a larger --patience goes on")
-    elif ending.how == "time budget":
+    elif ending.how is RunOutcome.TIME_BUDGET:
         print("stopped (time budget); run the same command to continue", file=sys.stderr)
     return 0 if made else 1
 
 
 def say_nothing_completed(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
-    if ending.how == "time budget":
+    if ending.how is RunOutcome.TIME_BUDGET:
         text = (
             f"no trial completed within --time-budget {plan.config.time_budget}: "
             f"{how_long_a_trial_takes(search)}; run the same command to continue, or give it more time"

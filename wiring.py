@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from cluster.machine import count_cpus, count_gpus
-from cluster.ray_tune.resources import Resources, check_resources, unasked_resources
+from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
 from cluster.searchers import check_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import recorded_weights
@@ -135,29 +134,6 @@ def find_batch_sizes(plan: Plan) -> list[int]:
     return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
 
 
-def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[int] = ()) -> None:
-    """Check that the workers of one trial can share out its images.
-
-    Raises:
-        ValueError: a batch cannot be cut into equal parts, or some worker would get no validation image.
-    """
-    workers = config.num_workers
-    flag = "--gpus-per-trial" if config.workers_per_trial is None else "--workers-per-trial"
-    torn = [size for size in batch_sizes if size % workers]
-    if torn:
-        common = math.gcd(*batch_sizes)
-        fitting = [str(num) for num in range(1, common + 1) if common % num == 0]
-        raise ValueError(
-            f"{flag} {workers}: batch_size {', '.join(map(str, torn))} of --space {config.space} does not "
-            f"divide by {workers}; pass one of {', '.join(fitting)}"
-        )
-    if workers > num_val:
-        raise ValueError(
-            f"{flag} {workers}: there are only {num_val} validation images, and each worker needs one; "
-            "pass a smaller number, or more images"
-        )
-
-
 def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[WeightsSource, ...]:
     """Each backbone's weights: for a study that exists, those that it began with."""
     recorded = {name: WeightsSource(**source) for name, source in recorded_weights(config.directory).items()}
@@ -180,19 +156,10 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
-        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {_describe_needs(plan.resources)}\n"
+        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _describe_needs(needs: Resources) -> str:
-    """What each trial takes, and how many run at once; what only the cluster knows is said to be unknown."""
-    gpus = "1 GPU if there are any" if needs.gpus_per_worker is None else f"{needs.gpus_per_worker:g} GPU"
-    at_once = "as many at once as the cluster takes (not asked yet)"
-    if needs.slots is not None:
-        at_once = f"{needs.slots} at once"
-    return f"{at_once}, each with {needs.workers_per_trial} x ({needs.cpus_per_worker:g} CPU, {gpus})"
