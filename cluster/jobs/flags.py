@@ -1,4 +1,4 @@
-"""Flags of a submitted search: paths that mean nothing on the cluster, passwords that would be seen there."""
+"""Checks of a submitted search: paths that mean nothing on the cluster, passwords that others would see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
     """Check tune.py's flags before anything is uploaded.
 
     Raises:
-        ValueError: in one line, which flag is wrong, or would be on the cluster, and what to pass instead.
+        ValueError: a flag is wrong, here or on the cluster; the line says what to pass instead.
     """
     parser = make_parser("tune.py")
     known = [option for action in parser._actions for option in action.option_strings]
@@ -38,10 +38,10 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
 
 
 def check_job_folders(config: StudyConfig) -> None:
-    """In a job: refuse a run directory or a database that vanishes with it.
+    """Refuse, inside a job, a run directory or a database that is deleted with the job.
 
     Raises:
-        ValueError: with what to pass instead.
+        ValueError: one is; the line says what to pass instead.
     """
     if is_in_job_folder(config.runs_dir):
         raise ValueError(
