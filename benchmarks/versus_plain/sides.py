@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.versus_plain.inputs import Images, Trial, draw_images, draw_trials
 from cluster.machine import count_cpus
+from contract.messages import Outcome
 
 HEARTBEAT_SECONDS = 60.0
 TAIL_LINES = 15
@@ -61,7 +62,7 @@ class Sides:
         label = f"{label}: ours" + (f" without {without}" if without else "")
         summary = self._run("shared_search", ["--trials", self._write("trials", trials), *left_out], label)
         outcomes = [trial["outcome"] for trial in summary["trials"]]
-        return _checked(summary, [own if own != "complete" else None for own in outcomes], label)
+        return _checked(summary, [None if own == Outcome.COMPLETE else own for own in outcomes], label)
 
     def ours_free(
         self, space: dict[str, Any], *, num_trials: int, seed: int, until: float, label: str

@@ -1,4 +1,4 @@
-"""The speed comparison's parts: what is drawn, what is counted, and what is refused."""
+"""Parts of the speed comparison: drawing inputs, counting spans, comparing runs, refusing wrong flags."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MEASURED = [call[:2] for call in CALLS] + [
 
 
 class CountedSides(Sides):
-    """Plain runs that take no time, counted."""
+    """Sides whose plain runs take no time and are counted."""
 
     num_plain = 0
 
@@ -63,7 +63,7 @@ def make_sides(folder: Path, **changes: Any) -> CountedSides:
     return CountedSides(folder=folder, images=IMAGES, **given)
 
 
-def test_every_class_gives_the_same_number_of_images_and_no_image_is_in_both_parts(tmp_path: Path) -> None:
+def test_every_class_gives_the_same_number_of_images_and_no_image_is_in_both_splits(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", images_per_class=12)
 
     drawn = draw_images(str(folder), num_images=30, seed=0)
@@ -149,7 +149,7 @@ def test_the_plain_side_is_scaled_and_accuracies_are_compared_over_what_both_ran
 
 
 class Clock:
-    """A clock that stands still but for what is said to take time."""
+    """A clock that only `pass_time` moves."""
 
     def __init__(self) -> None:
         self.now = 0.0

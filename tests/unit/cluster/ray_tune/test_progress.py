@@ -1,4 +1,4 @@
-"""The progress display: plain lines, a live table, and interrupts."""
+"""The progress display (plain lines, a live table), and what Ctrl-C does."""
 
 from __future__ import annotations
 
