@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces._listing import list_systems
+from search_spaces._systems import list_systems
 from tests.published_systems import BACKBONE_PARAMETERS, PUBLISHED, Published
 from tests.small_study import CLASSES, NUM_VAL, TRAIN_COUNTS, make_settings, make_small_study
 from trainables.activations.inputs import Inputs
