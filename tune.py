@@ -14,8 +14,7 @@ from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from analysis.tracking.tracker import first_line
 from cluster.jobs.flags import check_job_folders
-from cluster.machine import find_gpus
-from cluster.ray_tune.resources import check_workers
+from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
@@ -48,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_job_folders(config)
         if in_job():
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
-        if config.address is None and config.gpus_per_trial != 0 and find_gpus().unused:
-            print(find_gpus().unused, file=sys.stderr)
+        if unused := describe_unused_gpus(config):
+            print(unused, file=sys.stderr)
         plan = make_plan(config)
         if config.dry_run:
             print_plan(plan, console)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cluster.machine import find_gpus
 from cluster.study.config import StudyConfig
 
 TRAIN_DRIVER_CPUS = 0.001
@@ -96,6 +97,13 @@ def unasked_resources(config: StudyConfig) -> Resources:
         slots=None,
         most_slots=min(limits, default=None),
     )
+
+
+def describe_unused_gpus(config: StudyConfig) -> str:
+    """One line about a GPU of this machine that trials cannot use; empty where none is wanted or lost."""
+    if config.address is not None or config.gpus_per_trial == 0:
+        return ""
+    return find_gpus().unused
 
 
 def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[int] = ()) -> None:

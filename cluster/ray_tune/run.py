@@ -71,24 +71,16 @@ def run_search(
         watch=watch.look,
         on_ended=on_ended,
     )
-
-    def stop_cleanly() -> None:
-        search.stop()
-        progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
-
-    with Interrupts(stop_cleanly) as interrupts:
+    with Interrupts(watch.stop_cleanly) as interrupts:
         try:
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
             return RunEnding(how=RunOutcome.INTERRUPTED)
         # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
         except (TuneError, RayError, RuntimeError, ValueError, OSError) as error:
-            cause = _find_cause(error)
-            if isinstance(cause, TakenOver):
-                return RunEnding(how=RunOutcome.LOST, reason=str(cause))
-            if not interrupts.received:
-                reason = str(cause or error).strip() or type(error).__name__
-                return RunEnding(how=RunOutcome.FAILED, reason=reason)
+            ending = _ending_of(error)
+            if ending.how is RunOutcome.LOST or not interrupts.received:
+                return ending
         finally:
             shutil.rmtree(storage_dir, ignore_errors=True)
     return watch.ending(interrupted=interrupts.received)
@@ -119,6 +111,10 @@ class _Watch:
         elif time.monotonic() > self._deadline and not self._search.stopping:
             self._out_of_time = True
             self._search.stop()
+
+    def stop_cleanly(self) -> None:
+        self._search.stop()
+        self._progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
 
     def ending(self, *, interrupted: bool) -> RunEnding:
         """How the run ended whose loop has returned; the first of several causes in this order counts."""
@@ -164,6 +160,14 @@ class Interrupts:
             raise KeyboardInterrupt
         self.received = True
         self._on_first()
+
+
+def _ending_of(error: BaseException) -> RunEnding:
+    """How a run ended whose loop raised."""
+    cause = _find_cause(error)
+    if isinstance(cause, TakenOver):
+        return RunEnding(how=RunOutcome.LOST, reason=str(cause))
+    return RunEnding(how=RunOutcome.FAILED, reason=str(cause or error).strip() or type(error).__name__)
 
 
 def _find_cause(error: BaseException) -> DatabaseGone | None:
