@@ -60,7 +60,7 @@ class Comparison:
     """All runs of one command; what is known so far can be written at any time."""
 
     def __init__(self, flags: argparse.Namespace, sides: Sides) -> None:
-        """Begin without runs.
+        """Take the plain runs of --reuse-plain, if it is given.
 
         Raises:
             ValueError: --reuse-plain cannot be used.

@@ -223,7 +223,7 @@ Run = dict[str, Any]
 
 
 class PlainRuns:
-    """Runs of the plain side, kept by their input, because they take the hours.
+    """Runs of the plain side, kept by their input, because they take hours.
 
     Cases may begin with the same trials, and an earlier command may have run them.
     """

@@ -127,16 +127,16 @@ class SearcherAdapter(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the scheduler's adapter has seen it."""
+        """Do nothing: the scheduler's adapter has recorded the result."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study database is the truth."""
+        """Do nothing: the study database is the truth."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as `save`."""
+        """Do nothing, as `save`."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing, as `save`."""
+        """Do nothing, as `save`."""
 
 
 class SchedulerAdapter(FIFOScheduler):
@@ -210,7 +210,7 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
 
 
 def _describe_raised(raised: RayTaskError) -> LeaseError:
-    """An exception of the trainable's code would come again, unless it says that it ends the lease only."""
+    """Why a trainable raised: its own failure, which would come again, or one that ends the lease only."""
     cause = raised.cause
     reason = interruption_of(cause)
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:

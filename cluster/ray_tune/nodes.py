@@ -16,7 +16,7 @@ from cluster.ray_tune.resources import Resources
 from contract.study_layout import StudyPaths
 
 ANSWER_SECONDS = 120.0
-"""A node's first worker has to unpack the code first."""
+"""Longest wait for the answer of a node, whose first worker has to unpack the code."""
 LOOK_SECONDS = 2.0
 """How old the count of trials that fit may be."""
 
@@ -118,7 +118,7 @@ def _describe(flag: str, path: str, blind: Sequence[str], *, num_nodes: int) -> 
 def elastic_slots(
     resources: Resources, *, ask_for: int, say: Callable[[str], None]
 ) -> Iterator[Callable[[], int]]:
-    """A function that says how many trials fit on the nodes of now.
+    """A function that says how many trials fit on the nodes that are alive now.
 
     A cluster that can grow is asked for places of `ask_for` trials, as long as the context is open; one that
     cannot grow ignores it. 0 asks for nothing.

@@ -58,7 +58,7 @@ class Resources:
         return fitting if self.most_slots is None else min(fitting, self.most_slots)
 
     def describe(self) -> str:
-        """What each trial takes, and how many run at once; what only the cluster knows is called unknown."""
+        """What each trial takes, and how many run at once; what only the cluster knows is left open."""
         gpus = "1 GPU if there are any" if self.gpus_per_worker is None else f"{self.gpus_per_worker:g} GPU"
         at_once = "as many at once as the cluster takes (not asked yet)"
         if self.slots is not None:
@@ -100,7 +100,7 @@ def unasked_resources(config: StudyConfig) -> Resources:
 
 
 def describe_unused_gpus(config: StudyConfig) -> str:
-    """One line about a GPU of this machine that trials cannot use; empty where none is wanted or lost."""
+    """One line about a GPU of this machine that trials will not use; empty if there is nothing to say."""
     if config.address is not None or config.gpus_per_trial == 0:
         return ""
     return find_gpus().unused
@@ -140,7 +140,7 @@ def _places(cpus_each: float, gpus_each: float, cpus: float, gpus: float) -> int
 
 
 def _describe_lack(needs: Resources, nodes: Sequence[tuple[float, float]]) -> str:
-    """One line: of what there is too little, how much there is, and which flag to lower."""
+    """One line that says what is scarce, how much of it there is, and which flag to lower."""
     workers = needs.workers_per_trial
     scarce = [
         ("GPUs", needs.gpus_per_worker or 0.0, [gpus for _, gpus in nodes]),

@@ -117,7 +117,7 @@ class _Watch:
         self._progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
 
     def ending(self, *, interrupted: bool) -> RunEnding:
-        """How the run ended whose loop has returned; the first of several causes in this order counts."""
+        """The ending of a run whose loop has returned; of several causes the first in this order counts."""
         if self._lost is not None:
             return RunEnding(how=RunOutcome.LOST, reason=self._lost)
         if self._search.failure is not None:
@@ -163,7 +163,7 @@ class Interrupts:
 
 
 def _ending_of(error: BaseException) -> RunEnding:
-    """How a run ended whose loop raised."""
+    """The ending of a run whose loop raised this error."""
     cause = _find_cause(error)
     if isinstance(cause, TakenOver):
         return RunEnding(how=RunOutcome.LOST, reason=str(cause))

@@ -69,7 +69,7 @@ def list_untracked(project: Path = PROJECT) -> list[Path]:
 
 
 def is_secret(path: Path) -> bool:
-    """Whether the name of a file, or of a folder it is in, is one that secrets have; code is not."""
+    """True if the name of the file, or of a folder that it is in, is one that secrets have; code is none."""
     names = path.parts if path.suffix != ".py" else path.parts[:-1]
     return any(fnmatch.fnmatch(name.lower(), pattern) for name in names for pattern in SECRETS)
 
