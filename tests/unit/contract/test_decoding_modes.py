@@ -86,7 +86,7 @@ def from_ycbcr(bands: Array) -> Array:
 
 
 def from_lab(bands: Array) -> Array:
-    """CIE L*a*b* under D50 to sRGB; the bands are L* * 2.55, a* + 128 and b* + 128, the last two signed in files."""
+    """CIE L*a*b* under D50 to sRGB; the bands are L* * 2.55, a* + 128 and b* + 128."""
     lightness, red, yellow = bands[..., 0] / 2.55, bands[..., 1] - 128.0, bands[..., 2] - 128.0
     middle = (lightness + 16) / 116
     roots = np.stack([middle + red / 500, middle, middle - yellow / 200], axis=2)
@@ -136,7 +136,7 @@ CASES = {
     "CMYK": Case(raw("CMYK", BANDS), (255 - BANDS[..., :3]) * ((255 - BANDS[..., 3:]) / 255), 1, "TIFF"),
     "YCbCr": Case(raw("YCbCr", BANDS[..., :3]), from_ycbcr(BANDS[..., :3]), 2),
     "HSV": Case(raw("HSV", BANDS[..., :3]), from_hsv(BANDS[..., :3]), 2),
-    "LAB": Case(raw("LAB", LAB ^ np.array([0, 128, 128], np.uint8)), from_lab(LAB), 2, "TIFF"),
+    "LAB": Case(raw("LAB", LAB ^ np.array([0, 128, 128], np.uint8)), from_lab(LAB), 3, "TIFF"),
     "I": Case(Image.fromarray(DEEP.astype(np.int32)), grey(DEEP / 257), 1, "TIFF"),
     "I of 8 bits": Case(Image.fromarray(GREY.astype(np.int32)), grey(GREY), 0, "TIFF"),
     "F of 0 to 1": Case(Image.fromarray((DEEP / 65535).astype(np.float32)), grey(DEEP / 257), 1, "TIFF"),
