@@ -119,21 +119,21 @@ def write_aside(path: Path, *, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
 
 
-def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+def save_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file as `write_aside` does."""
     with write_aside(path, durable=durable) as part:
         part.write_bytes(content)
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+def save_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file of UTF-8 text as `write_aside` does."""
     with write_aside(path, durable=durable) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+def save_json(path: Path, content: Any, *, durable: bool = True) -> None:
     """Replace a JSON file as `write_aside` does; indented, with letters of all languages as they are."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False), durable=durable)
+    save_text(path, json.dumps(content, indent=1, ensure_ascii=False), durable=durable)
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from contract.files import (
     hold_shared,
     nearest_names,
     remove_leftovers,
+    save_bytes,
+    save_json,
+    save_text,
     temporary_names,
     write_aside,
-    write_bytes,
-    write_json,
-    write_text,
 )
 
 
@@ -54,9 +54,9 @@ def test_text_bytes_and_json_replace_the_file_and_leave_nothing_beside_it(tmp_pa
     for name in ("text", "bytes", "json"):
         (tmp_path / name).write_text("old", encoding="utf-8")
 
-    write_text(tmp_path / "text", "Blüte")
-    write_bytes(tmp_path / "bytes", b"\x00")
-    write_json(tmp_path / "json", {"class": "Blüte"})
+    save_text(tmp_path / "text", "Blüte")
+    save_bytes(tmp_path / "bytes", b"\x00")
+    save_json(tmp_path / "json", {"class": "Blüte"})
 
     assert (tmp_path / "text").read_bytes() == "Blüte".encode()
     assert (tmp_path / "bytes").read_bytes() == b"\x00"
@@ -79,7 +79,7 @@ def test_an_error_while_writing_keeps_the_old_file_and_removes_the_half(tmp_path
 
 def test_content_that_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        write_json(tmp_path / "file", object())
+        save_json(tmp_path / "file", object())
 
     assert names(tmp_path) == []
 
@@ -106,8 +106,8 @@ def test_durable_forces_the_content_before_the_name(
 
     monkeypatch.setattr(Path, "replace", note)
 
-    write_text(tmp_path / "file", "text")
-    write_text(tmp_path / "cheap", "text", durable=False)
+    save_text(tmp_path / "file", "text")
+    save_text(tmp_path / "cheap", "text", durable=False)
 
     assert synced == ["file", "rename", "folder", "rename"]
 
@@ -122,11 +122,11 @@ def test_a_file_system_that_cannot_sync_folders_is_no_failure_but_a_bad_disk_is(
             raise OSError(failures["number"], "no")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    write_text(tmp_path / "file", "text")
+    save_text(tmp_path / "file", "text")
     failures["file too"] = 1
 
     with pytest.raises(OSError, match="no"):
-        write_text(tmp_path / "file", "new")
+        save_text(tmp_path / "file", "new")
 
     assert (tmp_path / "file").read_text(encoding="utf-8") == "text"
     assert names(tmp_path) == ["file"]
@@ -158,7 +158,7 @@ def test_several_files_get_their_names_only_once_all_are_written(tmp_path: Path)
 def test_files_and_folders_have_the_permissions_of_any_new_file(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        write_text(tmp_path / "file", "text")
+        save_text(tmp_path / "file", "text")
         with fill_aside(tmp_path / "folder"):
             pass
     finally:
