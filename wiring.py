@@ -17,7 +17,6 @@ import numpy as np
 from rich.console import Console
 
 from analysis.tracking import Tracker
-from cluster.machine import count_cpus, count_gpus
 from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
@@ -31,6 +30,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
+from contract.machine import count_cpus, count_gpus
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table

@@ -48,8 +48,8 @@ from benchmarks.versus_plain.special_cases import (
     measure_joint,
     measure_warm,
 )
-from cluster.machine import count_cpus
-from cluster.study.config import nearest
+from contract.files import did_you_mean
+from contract.machine import count_cpus
 
 NAMES = (*(case.name for case in CASES), "joint", "warm")
 WARM_TRIALS = 8
@@ -185,7 +185,8 @@ def choose_cases(flags: argparse.Namespace) -> tuple[list[str], list[Case]]:
     """
     for name in flags.case:
         if name not in (*NAMES, "all"):
-            raise ValueError(f"--case must be of {', '.join(NAMES)}, all; got {name!r}{nearest(name, NAMES)}")
+            hint = did_you_mean(name, NAMES)
+            raise ValueError(f"--case must be of {', '.join(NAMES)}, all; got {name!r}{hint and f'; {hint}'}")
     names = list(NAMES) if "all" in flags.case else flags.case
     if flags.ablate and ABLATED not in names:
         raise ValueError(f"--ablate leaves parts out of {ABLATED}: add --case {ABLATED}")

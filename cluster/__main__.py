@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cluster.jobs.server import JobServer, find_token
-from cluster.machine import count_cpus
 from cluster.rehearsal.record import ClusterRecord, default_state_dir, find_process, read_record
 from cluster.study.passwords import without_password
+from contract.machine import count_cpus
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

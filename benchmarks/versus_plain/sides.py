@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.versus_plain.inputs import Images, Trial, draw_images, draw_trials
-from cluster.machine import count_cpus
+from contract.machine import count_cpus
 from contract.messages import Outcome
 
 HEARTBEAT_SECONDS = 60.0

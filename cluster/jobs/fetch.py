@@ -32,10 +32,10 @@ from cluster.jobs.server import JobServer
 from cluster.jobs.submission import ENDED
 from cluster.ray_tune.upload import staged_project
 from cluster.study.database import open_storage
-from cluster.study.directory import write_json
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.study.records import EPOCHS
+from contract.files import save_json
 from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
 
 KEEP_SECONDS = 3600
@@ -185,7 +185,7 @@ def copy_database(source: StudyPaths, target: StudyPaths) -> None:
             original.backup(stack.enter_context(closing(sqlite3.connect(target.database))))
     else:
         copy_study_rows(info["storage"], f"sqlite:///{target.database}", study=info["study"])
-    write_json(target.facts, info | {"storage": f"sqlite:///{target.database.name}"})
+    save_json(target.facts, info | {"storage": f"sqlite:///{target.database.name}"})
 
 
 def copy_study_rows(source: str, target: str, *, study: str) -> None:

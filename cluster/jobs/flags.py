@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.study.config import WEIGHTS, StudyConfig, absolute_sqlite, nearest
+from cluster.study.config import WEIGHTS, StudyConfig, absolute_sqlite
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
 from cluster.study.passwords import VARIABLES, has_password, without_password
+from contract.files import did_you_mean
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
@@ -22,7 +23,8 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
     for word in words:
         flag = word.split("=")[0]
         if flag.startswith("--") and flag not in known:
-            raise ValueError(f"unknown argument {flag}{nearest(flag, known)}")
+            hint = did_you_mean(flag, known)
+            raise ValueError(f"unknown argument {flag}{hint and f'; {hint}'}")
     values = vars(parser.parse_args(list(words)))
     if values["address"] is not None:
         raise ValueError("leave --address out: the job joins the cluster that it is submitted to")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ray.tune.search import Searcher
 
 from cluster.ray_tune.progress import Progress
 from cluster.search.search import DONE, Search
+from contract.files import DISK_FULL
 from contract.messages import Decision, Lease, LeaseError, Reason, interruption_of, read_reports
 
 
@@ -213,7 +213,7 @@ def _describe_raised(raised: RayTaskError) -> LeaseError:
     """Why a trainable raised: its own failure, which would come again, or one that ends the lease only."""
     cause = raised.cause
     reason = interruption_of(cause)
-    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+    if isinstance(cause, OSError) and cause.errno in DISK_FULL:
         reason = Reason.DISK_FULL
     if reason is None:
         return LeaseError(message=str(raised), transient=False)

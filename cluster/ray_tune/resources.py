@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cluster.machine import find_gpus
 from cluster.study.config import StudyConfig
+from contract.machine import find_gpus
 
 TRAIN_DRIVER_CPUS = 0.001
 """Share of a core for the process that leads a trial of several workers and mostly waits for them; Ray Tune

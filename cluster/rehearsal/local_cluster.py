@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 
 from cluster.jobs.server import JobServer, JobServerError
-from cluster.machine import count_gpus
 from cluster.ray_tune.upload import PROJECT
 from cluster.rehearsal.record import (
     ClusterRecord,
@@ -27,6 +26,7 @@ from cluster.rehearsal.record import (
     record_file,
     write_record,
 )
+from contract.machine import count_gpus
 
 START_SECONDS = 120.0
 """Longest wait for all nodes to join."""

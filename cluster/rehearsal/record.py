@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from contract.files import save_json
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeProcess:
@@ -89,10 +91,7 @@ def record_file(state_dir: Path) -> Path:
 
 
 def write_record(record: ClusterRecord) -> None:
-    path = record_file(Path(record.state_dir))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    temporary.replace(path)
+    save_json(record_file(Path(record.state_dir)), asdict(record), durable=False)
 
 
 def find_process(node: NodeProcess) -> psutil.Process | None:
