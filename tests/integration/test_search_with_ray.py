@@ -178,9 +178,13 @@ def test_ctrl_c_ends_the_running_epochs_and_the_same_command_continues(tmp_path:
 
 @pytest.mark.slow
 def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    driver = start_driver(tmp_path, seconds=3600)  # whoever waits for an epoch waits longer than the test may
-    wait_for("trials", 2, runs_dir=tmp_path, driver=driver)
-    time.sleep(3)
+    started = tmp_path / "started"
+    started.mkdir()
+    # Whoever waits for an epoch waits longer than the test may.
+    driver = start_driver(tmp_path, seconds=3600, started=str(started))
+    while len(list(started.iterdir())) < 2:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.05)
     driver.send_signal(signal.SIGINT)
     assert driver.stdout is not None
     while "stopping after the running epochs" not in (line := driver.stdout.readline()):

@@ -16,7 +16,9 @@ from contract.messages import Lease, LeasedTrial, Outcome, Report, make_result
 
 
 class ToyTrial(tune.Trainable):
-    """Accuracy is a formula of the learning rate and the epoch."""
+    """Settings, all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`, a folder
+    with a file for each process that has begun an epoch; `dies`, `raises` and `fills_disk`, trials by number.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         self.trials = Lease.from_config(config).trials
@@ -28,6 +30,8 @@ class ToyTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if "started" in self.settings:
+            (Path(self.settings["started"]) / str(os.getpid())).touch()
         time.sleep(self.settings.get("seconds", 0.0))
         going = [leased for leased in self.trials if self.epochs[leased.trial] < last_epoch(leased)]
         reports = [self.run_epoch(leased) for leased in going]
