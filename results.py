@@ -24,7 +24,8 @@ from analysis.tracking.tracker import first_line
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
-from trainables.settings import StudySettings
+from contract.messages import StudySettings
+from contract.study_layout import ModelPaths
 
 MODEL = "model"
 
@@ -67,10 +68,10 @@ class Results:
         try:
             with self.console.status(f"exporting the classifier of trial {number}"):
                 export_classifier(
-                    self.study.trial_directory(number),
+                    self.settings.trial_paths(number),
                     self.search.trials[number].config,
                     self.settings,
-                    target=partial,
+                    target=ModelPaths(partial),
                     about=about,
                 )
             if target.exists():

@@ -37,6 +37,7 @@ from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
 from cluster.study.warm_start import find_warm_starts
+from contract.messages import StudySettings
 from contract.trial_config import TrialConfig, config_as_dict
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from search_spaces import describe
@@ -45,7 +46,6 @@ from trainables.data.datasets import is_url
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images
 from trainables.model.weights import fetch_weights, is_here
-from trainables.settings import StudySettings
 from trainables.training.planned_epochs import planned_shares
 from wiring import Plan, check_workers, make_plan, print_plan
 
@@ -247,7 +247,7 @@ def search_with_ray(plan: Plan, study: Study, search: Search, tracker: Tracker) 
                 check_paths(study.directory, others=paths_on_nodes(config))
                 count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
             progress = stack.enter_context(Progress(search, console=console))
-            settings = asdict(make_settings(plan, study, resources))
+            settings = make_settings(plan, study, resources).as_values()
             study.begin(hardware=hardware)
             tracker.start()
             return run_search(
@@ -285,9 +285,8 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         cache_gigabytes=config.cache_gb,
         num_trials=plan.num_trials,
         shared_depths=agreement.depths,
-        agreement=agreement.share,
+        expected_reuse=agreement.share,
         threads=resources.threads,
-        use_gpu=bool(resources.gpus_per_worker),
         data_source=plan.listing.source if is_url(plan.listing.source) else "",
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_worker,

@@ -16,6 +16,7 @@ from cluster.searchers import check_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
+from contract.messages import WeightsSource
 from contract.trial_config import check_validated_alike, make_trial_config
 from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
 from trainables.activations.expected_reuse import Agreement, find_agreement
@@ -23,7 +24,7 @@ from trainables.data.datasets import ImageListing, find_images
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import WeightsSource, locate_weights
+from trainables.model.weights import locate_weights
 from trainables.training.metric_sums import check_metrics
 
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
@@ -18,7 +19,6 @@ from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
-from trainables.settings import StudySettings
 from trainables.training.averaging import WeightAverage
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase

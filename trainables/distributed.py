@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,6 +10,17 @@ from ray import train, tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.integration.ray_train import TuneReportCallback
+
+from contract.messages import (
+    Lease,
+    LeasedTrial,
+    Outcome,
+    Reason,
+    Report,
+    StudySettings,
+    interruption_of,
+    make_result,
+)
 
 WORKER_SHARE = 0.9
 """Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
@@ -24,41 +33,42 @@ def distributed_trial(config: dict[str, Any]) -> None:
     A worker's error ends all of them. It is reported as the trial's outcome, unless it says nothing about the
     trial: then it ends the lease, and the search tries the trial again.
     """
-    settings, lease = config["settings"], config["trials"][0]
-    name = f"trial-{lease['trial']}-attempt-{lease['attempt']}"
-    storage = Path(settings["study_directory"]) / "train"
+    settings, leased = StudySettings.from_values(config["settings"]), Lease.from_config(config).trials[0]
     trainer = TorchTrainer(
         train_on_worker,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if settings["use_gpu"] else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
         scaling_config=train.ScalingConfig(
-            num_workers=settings["workers"],
-            use_gpu=settings["use_gpu"],
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
             resources_per_worker=worker_resources(settings),
         ),
-        run_config=train.RunConfig(name=name, storage_path=str(storage), callbacks=[TuneReportCallback()]),
+        run_config=train.RunConfig(
+            name=f"trial-{leased.trial}-attempt-{leased.attempt}",
+            storage_path=str(settings.paths.ray_train),
+            callbacks=[TuneReportCallback()],
+        ),
     )
     try:
         trainer.fit()
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
-        tune.report({"reports": [failure_report(lease, error)]})
+        tune.report(make_result([failure_report(leased, error)]))
 
 
 class WorkersLost(RuntimeError):
     """Workers of a trial ended without an error of their own, with their node or by a signal."""
 
-    interrupts_lease = "bug"
-    """For the search: the trial is tried again elsewhere, and this is its reason if it is given up."""
+    interrupts_lease = Reason.BUG
+    """The trial is tried again elsewhere; this is its reason if the search gives it up."""
 
 
-def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
+def worker_resources(settings: StudySettings) -> dict[str, float]:
     """What one worker reserves: a little less than it takes, for the leading process."""
-    cpus = settings["cpus_per_worker"] * WORKER_SHARE
-    gpus = {"GPU": settings["gpus_per_worker"]} if settings["gpus_per_worker"] else {}
-    return {"CPU": cpus} | gpus
+    cpus = settings.cpus_per_worker * WORKER_SHARE
+    return {"CPU": cpus} | ({"GPU": settings.gpus_per_worker} if settings.use_gpu else {})
 
 
-def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+def failure_report(leased: LeasedTrial, error: Exception) -> Report:
     """The outcome of a trial whose workers failed; the error of one of them often makes others fail, too.
 
     Raises:
@@ -68,25 +78,26 @@ def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]
 
     causes = causes_of(error)
     reasons = [reason_of(cause) for cause in causes]
-    reason = next((reason for reason in reasons if reason in ("diverged", "out of memory")), None)
+    reason: Reason | None = next(
+        (known for known in reasons if known in (Reason.DIVERGED, Reason.OUT_OF_MEMORY)), None
+    )
     if reason is None:
         for cause in causes:
-            if hasattr(cause, "interrupts_lease"):
+            if interruption_of(cause) is not None:
                 raise cause
         if not causes:
             raise WorkersLost(
                 f"the trial's workers were lost: {str(error).strip().splitlines()[-1]}"
             ) from error
-        reason = next((reason for reason in reasons if reason != "bug"), "bug")
-    return {
-        "trial": lease["trial"],
-        "attempt": lease["attempt"],
-        "epoch": lease["done_epochs"],
-        "metrics": {},
-        "outcome": "failed",
-        "reason": reason,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
+        reason = next((known for known in reasons if known is not Reason.BUG), Reason.BUG)
+    return Report(
+        trial=leased.trial,
+        attempt=leased.attempt,
+        epoch=leased.done_epochs,
+        outcome=Outcome.FAILED,
+        reason=reason,
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def causes_of(error: Exception) -> list[Exception]:
@@ -109,4 +120,4 @@ def train_on_worker(config: dict[str, Any]) -> None:
             except Exception as error:  # it ends this worker, and Ray Train then ends the others
                 raise_interruption(error)
                 raise
-            train.report({"reports": reports})
+            train.report(make_result(reports))

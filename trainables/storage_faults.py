@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from contract.messages import Reason
+
 logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
@@ -41,9 +43,9 @@ class StorageFault(OSError):
     """A passing fault that did not pass in time: it says nothing about the trial that met it."""
 
     @property
-    def interrupts_lease(self) -> str:
-        """For the search: the trial is tried again elsewhere, and this is its reason if it is given up."""
-        return "disk full" if self.errno in FULL else "data"
+    def interrupts_lease(self) -> Reason:
+        """The trial is tried again elsewhere; this is its reason if the search gives it up."""
+        return Reason.DISK_FULL if self.errno in FULL else Reason.DATA
 
 
 def wait_out_faults(

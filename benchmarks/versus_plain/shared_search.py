@@ -34,6 +34,7 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.space_probe import sample_configs
+from contract.messages import StudySettings
 from contract.trial_config import make_trial_config
 from trainables.activations.expected_reuse import find_agreement
 from trainables.batch_groups import batch_group
@@ -42,7 +43,6 @@ from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import locate_weights
-from trainables.settings import StudySettings
 
 METRIC = "val_accuracy"
 PARTS = {"image store": WithoutImageStore, "activation cache": WithoutActivations}
@@ -136,9 +136,8 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         cache_gigabytes=flags.cache_gb,
         num_trials=task.num_trials,
         shared_depths=agreement.depths,
-        agreement=agreement.share,
+        expected_reuse=agreement.share,
         threads=1,
-        use_gpu=False,
     )
 
 
@@ -197,7 +196,7 @@ def search_with_ray(
         return run_search(
             search,
             trainable=PARTS.get(flags.without, MeasuredTrial),
-            settings=asdict(settings),
+            settings=settings.as_values(),
             resources=check_resources(config, nodes=[(flags.cpus, 0)]),
             storage_dir=folder / "ray",
             progress=progress,

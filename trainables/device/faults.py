@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from contract.messages import Reason
 from trainables.device.memory import is_out_of_memory
 
 _PHRASES = (
@@ -29,8 +30,8 @@ _PHRASES = (
 class DeviceFault(RuntimeError):
     """The accelerator answers this process no more: the process has to end."""
 
-    interrupts_lease = "accelerator"
-    """For the search: the trial is tried again elsewhere, and this is its reason if it is given up."""
+    interrupts_lease = Reason.ACCELERATOR
+    """The trial is tried again elsewhere; this is its reason if the search gives it up."""
 
 
 def is_device_fault(error: BaseException) -> bool:

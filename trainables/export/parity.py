@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.messages import StudySettings
+from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
 from trainables.data.views import Fit
-from trainables.export.predictions import load_predictions
-from trainables.settings import StudySettings
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed; all of them where there are fewer."""
@@ -36,7 +36,7 @@ changes a probability by whole votes."""
 
 def check_predictions(
     program: Callable[[Tensor], Tensor],
-    directory: Path,
+    paths: TrialPaths,
     config: TrialConfig,
     settings: StudySettings,
     *,
@@ -52,12 +52,12 @@ def check_predictions(
     Raises:
         ValueError: it predicts something else; the message has both figures.
     """
-    ids, stored = load_predictions(directory)
+    ids, stored = load_predictions(paths)
     part = load_parts(settings, fit, torch.device("cpu"))["val"]
     view = make_view(config, settings, fit=fit, is_train=False)
     position = {int(number): at for at, number in enumerate(part.ids)}
     if not set(ids.tolist()) <= set(position):
-        raise ValueError(f"{directory}: the predictions are of other images than the study's")
+        raise ValueError(f"{paths.predictions}: the predictions are of other images than the study's")
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
     positions = np.array([position[int(number)] for number in ids[rows]])
     chunks = []
@@ -94,3 +94,17 @@ def compare(
             f"images get another label, and a probability differs by {difference:.3f} (at most {tolerance:g} "
             "is taken for rounding); the trial's weights, or those of its backbone, were changed since"
         )
+
+
+def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Image numbers [N] and probabilities [N, classes], of the best epoch on the validation images.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        with np.load(paths.predictions, allow_pickle=False) as file:
+            ids, probabilities = file["ids"], np.exp(file["log_probabilities"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{paths.predictions} is missing or damaged: run the study again") from error
+    return ids.astype(np.int64), probabilities.astype(np.float32)

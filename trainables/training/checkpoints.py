@@ -10,13 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from contract.study_layout import TrialPaths
 from trainables.storage_faults import find_fault
 
-NEWEST = "checkpoint.pt"
-PREVIOUS = "checkpoint.previous.pt"
-MODEL = "model.pt"
-PREDICTIONS = "predictions.npz"
-_ATTEMPT = "attempt"
 _ARCHIVE = b"PK\x03\x04"
 """How a file of tensors begins."""
 
@@ -25,18 +21,20 @@ class Superseded(RuntimeError):
     """A newer attempt at the trial has begun: this one must not write any more."""
 
 
-def begin_attempt(directory: Path, attempt: int) -> None:
+def begin_attempt(paths: TrialPaths, attempt: int) -> None:
     """Fence off all older attempts, before reading what they left.
 
     Raises:
         Superseded: a newer one has begun.
     """
-    with _fence(directory, attempt):
-        for leftover in directory.glob(".*.part"):  # whoever wrote it was killed: writing needs the lock
+    with _fence(paths, attempt):
+        for leftover in paths.directory.glob(
+            ".*.part"
+        ):  # whoever wrote it was killed: writing needs the lock
             leftover.unlink(missing_ok=True)
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> None:
+def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -> None:
     """Replace the newest checkpoint; the one before it is kept until the next.
 
     Args:
@@ -45,17 +43,16 @@ def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> 
     Raises:
         Superseded: a newer attempt has begun.
     """
-    with _fence(directory, attempt):
-        newest = directory / NEWEST
-        part = _write(newest, lambda file: _save_tensors(state, file))
-        if newest.exists():
-            newest.replace(directory / PREVIOUS)
-        part.replace(newest)
-        _sync(directory)
+    with _fence(paths, attempt):
+        part = _write(paths.checkpoint, lambda file: _save_tensors(state, file))
+        if paths.checkpoint.exists():
+            paths.checkpoint.replace(paths.previous_checkpoint)
+        part.replace(paths.checkpoint)
+        _sync(paths.directory)
 
 
 def save_result(
-    directory: Path, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
+    paths: TrialPaths, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
 ) -> None:
     """Write what a trial leaves behind, `model.pt` and `predictions.npz`; each is there wholly or not at all.
 
@@ -68,26 +65,26 @@ def save_result(
     """
     import numpy as np
 
-    with _fence(directory, attempt):
-        weights = _write(directory / MODEL, lambda file: _save_tensors(model, file))
+    with _fence(paths, attempt):
+        weights = _write(paths.weights, lambda file: _save_tensors(model, file))
         try:
-            arrays = _write(directory / PREDICTIONS, lambda file: np.savez(file, **predictions))
+            arrays = _write(paths.predictions, lambda file: np.savez(file, **predictions))
         except BaseException:
             weights.unlink(missing_ok=True)
             raise
-        weights.replace(directory / MODEL)
-        arrays.replace(directory / PREDICTIONS)
-        _sync(directory)
+        weights.replace(paths.weights)
+        arrays.replace(paths.predictions)
+        _sync(paths.directory)
 
 
-def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None.
 
     Raises:
         OSError: a passing fault of the storage hides whether there is one.
     """
-    for name in (NEWEST, PREVIOUS):
-        state = load_state(directory / name)
+    for path in paths.checkpoints:
+        state = load_state(path)
         if state is not None:
             return state
     return None
@@ -115,11 +112,11 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def _claim(directory: Path, attempt: int) -> None:
-    path = directory / _ATTEMPT
+def _claim(paths: TrialPaths, attempt: int) -> None:
+    path = paths.attempt
     newest = int(path.read_text(encoding="utf-8")) if path.exists() else -1
     if newest > attempt:
-        raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {directory}")
+        raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {paths.directory}")
     if newest < attempt:
         _write(path, lambda file: file.write(str(attempt).encode())).replace(path)
 
@@ -158,7 +155,7 @@ def _sync(directory: Path) -> None:
 
 
 @contextmanager
-def _fence(directory: Path, attempt: int) -> Iterator[None]:
+def _fence(paths: TrialPaths, attempt: int) -> Iterator[None]:
     """Hold the trial's lock, and with it the right to write: no newer attempt has begun or begins meanwhile.
 
     The kernel frees the lock when the process dies.
@@ -166,8 +163,8 @@ def _fence(directory: Path, attempt: int) -> Iterator[None]:
     Raises:
         Superseded: a newer attempt has begun.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w", encoding="utf-8") as file:
+    paths.directory.mkdir(parents=True, exist_ok=True)
+    with paths.lock.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _claim(directory, attempt)
+        _claim(paths, attempt)
         yield

@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
+from contract.metrics import is_better
+
 
 @dataclass
 class Best:
     """What the trial is ranked by and leaves behind."""
 
     epoch: int = 0
-    value: float = math.nan
+    value: float | None = None
     depth: int | str = 0
     """Of the phase it fell into: `trained` holds no more than trained then."""
 
@@ -23,8 +25,7 @@ class Best:
     """Of the validation images, [images, classes]."""
 
     def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
-        sign = 1 if maximize else -1
-        return not self.epoch or sign * value > sign * self.value
+        return is_better(value, self.value, maximize=maximize)
 
 
 @dataclass

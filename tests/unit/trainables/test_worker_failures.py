@@ -37,7 +37,7 @@ def group_error(*errors: Exception) -> WorkerGroupError:
 def test_the_reason_is_that_of_the_worker_that_failed_first(error: Exception, reason: str) -> None:
     report = failure_report(make_lease(), group_error(CLOSED, error))
 
-    assert (report["outcome"], report["reason"]) == ("failed", reason)
+    assert (report.outcome, report.reason) == ("failed", reason)
 
 
 @pytest.mark.parametrize(

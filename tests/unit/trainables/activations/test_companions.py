@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
@@ -18,14 +19,13 @@ from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import make_ladder
 from trainables.model.networks import make_backbone
-from trainables.settings import StudySettings
 
 DEPTHS = (0, 1, 3)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> StudySettings:
-    return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, agreement=0.9)
+    return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, expected_reuse=0.9)
 
 
 def run_trial(settings: StudySettings, depth: int) -> Metrics:
