@@ -1,31 +1,59 @@
-"""What is decided before Ray starts: flags, space, data and resources, checked together."""
+"""What both commands need: flags become a plan, a plan a study, and a study's leases run on Ray.
+
+The only module that imports all packages.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
+from analysis.tracking import Tracker
 from cluster.machine import count_cpus, count_gpus
+from cluster.ray_tune.elastic_slots import elastic_slots
+from cluster.ray_tune.nodes import check_paths
+from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources, check_resources, unasked_resources
-from cluster.searchers import check_searcher
+from cluster.ray_tune.run import RunEnding, run_search
+from cluster.ray_tune.session import open_session
+from cluster.schedulers import load_scheduler
+from cluster.search.cleaning import Cleaner
+from cluster.search.search import Search
+from cluster.searchers import check_searcher, load_searcher
 from cluster.study.config import StudyConfig
-from cluster.study.directory import recorded_weights
+from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
-from contract.messages import WeightsSource
-from contract.trial_config import check_validated_alike, make_trial_config
-from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
+from cluster.study.warm_start import find_warm_starts
+from contract.messages import StudySettings, WeightsSource
+from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
+from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.activations.expected_reuse import Agreement, find_agreement
-from trainables.data.datasets import ImageListing, find_images
+from trainables.batch_groups import batch_group
+from trainables.data.datasets import ImageListing, find_images, is_url
+from trainables.data.manifest import Manifest
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
+from trainables.images.preparation import prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import locate_weights
+from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.metric_sums import check_metrics
+from trainables.training.planned_epochs import planned_shares
+
+console = Console(highlight=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print as it is, on one line: a terminal wraps by itself."""
+    console.print(text, soft_wrap=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +225,166 @@ def _describe_needs(needs: Resources) -> str:
     if needs.slots is not None:
         at_once = f"{needs.slots} at once"
     return f"{at_once}, each with {needs.workers_per_trial} x ({needs.cpus_per_worker:g} CPU, {gpus})"
+
+
+def fetch_all_weights(plan: Plan) -> Plan:
+    """Download the weights that are not here yet: once, and before any trial depends on them."""
+    fetched = []
+    for source in plan.weights:
+        if not is_here(source):
+            say(f"downloading the weights of {source.backbone}: {source.location}")
+        fetched.append(fetch_weights(source))
+    return replace(plan, weights=tuple(fetched))
+
+
+def read_images(plan: Plan) -> tuple[Manifest, str]:
+    """Decode every image once, and say which ones are left out."""
+    config = plan.config
+    manifest, left_out = prepare_images(
+        plan.listing,
+        fits=[backbone.fit for backbone in plan.backbones],
+        image_size=plan.image_size,
+        cache_dir=Path(config.cache_dir or ""),
+        budget_gb=config.cache_gb,
+        seed=config.seed,
+        refuse_bad=config.bad_images == "refuse",
+        console=console,
+    )
+    if left_out:
+        print(f"skipping {left_out}", file=sys.stderr)
+    return manifest, left_out
+
+
+def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
+    """What study.json says beside the flags; the study is continued only with the same."""
+    rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
+    counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
+    data = {
+        "source": plan.config.data,
+        "contents": manifest.contents,
+        "fingerprint": manifest.fingerprint,
+        "classes": list(manifest.classes),
+        "left_out": left_out,
+        **counts,
+    }
+    return {
+        "space_table": [asdict(row) for row in rows],
+        "space_fixed": fixed,
+        "config_defaults": config_as_dict(TrialConfig(backbone="")),
+        "image_size": plan.image_size,
+        "max_epochs": plan.max_epochs,
+        "data": data,
+        "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
+        "warm_start": find_warm_starts(
+            plan.config.warm_start,
+            runs_dir=plan.config.runs_dir,
+            data=data,
+            space=plan.propose,
+            num_trials=plan.num_trials,
+            published=[recipe.config for recipe in plan.recipes],
+        ),
+    }
+
+
+def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
+    train_labels = manifest.labels[manifest.indices("train")]
+    class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
+    assert plan.config.scheduler is not None
+    return Search(
+        study.records,
+        space=plan.propose,
+        recipes=[(recipe.name, recipe.config) for recipe in plan.recipes],
+        warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
+        make_sampler=load_searcher(plan.config.searcher),
+        scheduler=load_scheduler(plan.config.scheduler),
+        num_trials=plan.num_trials,
+        seed=plan.config.seed,
+        metrics=plan.config.metrics,
+        directions=plan.config.directions,
+        max_epochs=plan.max_epochs,
+        patience=plan.config.patience,
+        shares_of=lambda config: planned_shares(config, class_counts),
+        # Several workers train one trial at a time.
+        group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
+    )
+
+
+def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:
+    """Run what is left of the search on this machine's Ray, or on the cluster at --address.
+
+    Raises:
+        ValueError: the cluster does not answer or does not fit; nothing has run yet.
+    """
+    config = plan.config
+    from trainables.distributed import distributed_trial
+    from trainables.trial import Trial
+
+    session = open_session(
+        address=config.address,
+        cpus=count_cpus(),
+        gpus=count_gpus(),
+        threads=plan.resources.threads,
+        cache_dir=config.cache_dir,
+        with_state_server=config.num_workers > 1,
+    )
+    with session as cluster:
+        resources = check_resources(
+            config,
+            nodes=[(node.cpus, node.gpus) for node in cluster.nodes],
+            can_grow=not cluster.local and config.concurrent is not None,
+        )
+        with ExitStack() as stack:
+            count_slots, hardware = None, None
+            if not cluster.local:
+                hardware = {"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
+                check_paths(study.directory, others=paths_on_nodes(config))
+                count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
+            progress = stack.enter_context(Progress(search, console=console))
+            settings = make_settings(plan, study, resources).as_values()
+            study.begin(hardware=hardware)
+            tracker.start()
+            return run_search(
+                search,
+                trainable=distributed_trial if config.num_workers > 1 else Trial,
+                settings=settings,
+                resources=resources,
+                storage_dir=study.directory / ".ray",
+                progress=progress,
+                time_budget_seconds=config.time_budget_seconds,
+                why_lost=lambda: study.lock.lost,
+                on_ended=Cleaner(study, search).clean,
+                count_slots=count_slots,
+            )
+
+
+def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
+    """Flags whose value is a file or folder that every node of a cluster needs."""
+    given = (("--data", config.data), ("--weights", config.weights))
+    return [(flag, value) for flag, value in given if Path(value).is_absolute()]
+
+
+def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
+    config, agreement = plan.config, plan.agreement
+    return StudySettings(
+        study_directory=str(study.directory),
+        classes=tuple(study.info["data"]["classes"]),
+        weights=config.weights,
+        backbone_weights=plan.weights,
+        image_size=plan.image_size,
+        seed=config.seed,
+        metric=config.metrics[0],
+        maximize=study.info["direction"] == "maximize",
+        cache_directory=str(config.cache_dir),
+        cache_gigabytes=config.cache_gb,
+        num_trials=plan.num_trials,
+        shared_depths=agreement.depths,
+        expected_reuse=agreement.share,
+        threads=resources.threads,
+        data_source=plan.listing.source if is_url(plan.listing.source) else "",
+        workers=resources.workers_per_trial,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker or 0.0,
+        compile=config.compile,
+        max_params=config.max_params,
+        max_latency_ms=config.max_latency_ms,
+    )

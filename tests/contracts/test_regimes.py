@@ -88,7 +88,7 @@ def test_two_phase_refuses_to_have_one_phase(changes: dict[str, Any]) -> None:
 def test_gradual_unfreezes_from_the_top_until_all_train(
     epochs: int, depth: int | str, expected: list[tuple[int, int]]
 ) -> None:
-    config = replace(valid_config("gradual"), epochs=epochs, unfreeze_depth=depth)
+    config = replace(valid_config("gradual"), max_epochs=epochs, unfreeze_depth=depth)
 
     phases = load_regime("gradual").phases(config, STAGES)
 

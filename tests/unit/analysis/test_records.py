@@ -27,7 +27,7 @@ def test_a_row_holds_the_metrics_of_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_the_budget_and_the_learning_rate_of_a_row_are_hyperparameters(tmp_path: Path) -> None:
-    trial = FakeTrial(curve=[0.5, 0.6], config={"epochs": 7, "learning_rate": 0.02})
+    trial = FakeTrial(curve=[0.5, 0.6], config={"max_epochs": 7, "learning_rate": 0.02})
     study = load_study(make_study(tmp_path / "s", [trial]))
 
     (row,) = load_trial_rows(study)

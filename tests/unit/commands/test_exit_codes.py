@@ -66,7 +66,6 @@ class Command:
             "Tracker": lambda _: SimpleNamespace(finish=lambda timeout: None),
             "Cleaner": lambda *_: SimpleNamespace(clean_all=self._clean),
             "print_leaderboard": lambda _: None,
-            "check_resources": lambda *_, **__: None,
             "make_settings": lambda *_: None,
             "Results": lambda **_: SimpleNamespace(make=lambda: self.results),
             "why_nothing_completed": lambda *_: "no trial completed (3 failed)",
@@ -82,7 +81,7 @@ class Command:
                 raise ending
             return RunEnding(how=cast(Any, ending), reason=reason)
 
-        self._patch.setattr(tune, "search_with_ray", search)
+        self._patch.setattr(tune, "run_leases", search)
         return tune.main([])
 
     def _clean(self) -> None:

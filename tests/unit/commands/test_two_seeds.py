@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import tune
 from analysis.compare import compare_studies
 from analysis.groups import group_leaderboard
 from analysis.leaderboard import print_table
@@ -19,7 +18,7 @@ from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness
 from contract.messages import Lease, Report
 from tests.tiny_data import write_images
-from wiring import make_plan
+from wiring import make_plan, make_search, read_images, study_facts
 
 
 def make_real_study(folder: Path, seed: int) -> StudyInfo:
@@ -28,10 +27,10 @@ def make_real_study(folder: Path, seed: int) -> StudyInfo:
     words += ["--runs-dir", str(folder / "runs"), "--cache-dir", str(folder / "cache")]
     words += ["--seed", str(seed), "--trials", "1", "--max-epochs", "1", "--image-size", "32"]
     plan = make_plan(parse_flags(words))
-    manifest, left_out = tune.read_images(plan)
-    study = open_study(plan.config, facts=tune.study_facts(plan, manifest, left_out))
+    manifest, left_out = read_images(plan)
+    study = open_study(plan.config, facts=study_facts(plan, manifest, left_out))
     manifest.write_csv(study.directory / "data.csv")
-    search = tune.make_search(plan, study, manifest)
+    search = make_search(plan, study, manifest)
     while (lease := search.next_lease()) is not DONE:
         assert isinstance(lease, Lease)
         (leased,) = lease.trials

@@ -93,7 +93,7 @@ def test_a_study_of_another_space_or_data_says_what_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = write_images(tmp_path / "images")
-    monkeypatch.setattr(tune, "search_with_ray", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(tune, "run_leases", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     flags = ("--data", str(images), "--study", "mine")
     assert run("--space", "demo", *flags, folder=tmp_path) == 130
     capsys.readouterr()

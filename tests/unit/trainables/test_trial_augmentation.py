@@ -113,10 +113,10 @@ def test_oversampling_lets_a_trial_see_every_class_equally_often(settings: Study
     plain, _ = train(settings, max_epochs=1)
     larger, _ = train(settings, max_epochs=1, minority_policy="medium")
 
-    counts = torch.bincount(plain.parts["train"].labels)
+    counts = torch.bincount(plain.splits["train"].labels)
     assert counts[0] < counts[1] == counts[2]
-    assert torch.bincount(larger.parts["train"].labels).tolist() == [int(counts[1])] * 3
-    assert torch.equal(larger.parts["val"].labels, plain.parts["val"].labels)
+    assert torch.bincount(larger.splits["train"].labels).tolist() == [int(counts[1])] * 3
+    assert torch.equal(larger.splits["val"].labels, plain.splits["val"].labels)
 
 
 def test_class_weights_reach_the_loss(settings: StudySettings) -> None:

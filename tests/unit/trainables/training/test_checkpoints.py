@@ -139,7 +139,7 @@ def test_two_writers_never_share_a_temporary_name(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_half_done_is_removed_by_the_next_attempt(tmp_path: Path) -> None:
     save_checkpoint(TrialPaths(tmp_path), state_of(1), attempt=1)
-    checkpoints._partTrialPaths(tmp_path).checkpoint.write_bytes(b"half")
+    checkpoints._part(TrialPaths(tmp_path).checkpoint).write_bytes(b"half")
 
     begin_attempt(TrialPaths(tmp_path), 2)
 
