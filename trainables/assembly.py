@@ -19,10 +19,9 @@ from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
-from trainables.training.averaging import WeightAverage
-from trainables.training.optimizers import make_optimizer, make_parameter_groups
+from trainables.training.loop import Forward, Updates
+from trainables.training.optimizers import WeightAverage, make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase
-from trainables.training.updates import Forward, Updates
 
 
 def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:

@@ -1,9 +1,10 @@
-"""Batch groups: which configurations can be trained by one worker side by side, told without torch."""
+"""What trials of a study share, told from their configurations without torch: a worker, or activations."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from contract.trial_config import ACTIVATION_FIELDS, TrialConfig
@@ -23,3 +24,24 @@ def batch_group(config: Mapping[str, Any]) -> Hashable | None:
     if not is_head or values["mixup_alpha"] > 0 or values["head_pooling"] != "average":
         return None
     return tuple(values[name] for name in ACTIVATION_FIELDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedReuse:
+    """What a study's trials have in common."""
+
+    depths: tuple[int | str, ...]
+    """Unfreeze depths that occur."""
+
+    share: float
+    """The chance that two trials read the same activations (Simpson's index)."""
+
+
+def expect_reuse(configs: Sequence[Mapping[str, Any]]) -> ExpectedReuse:
+    """From configurations of the space, each holding every field of `TrialConfig`."""
+    counts = Counter(tuple(config[name] for name in ACTIVATION_FIELDS) for config in configs)
+    depths = {config["unfreeze_depth"] for config in configs}
+    if any(config["regime"] in ("two_phase", "gradual") for config in configs):
+        depths.add(0)  # where they begin
+    share = sum(count**2 for count in counts.values()) / max(len(configs), 1) ** 2
+    return ExpectedReuse(depths=tuple(sorted(depths, key=str)), share=share)

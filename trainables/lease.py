@@ -15,8 +15,7 @@ import torch
 from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
 from contract.study_layout import TrialPaths
 from trainables.batch_groups import batch_group
-from trainables.device.accelerator import limit_memory
-from trainables.device.faults import DeviceFault, find_device_fault
+from trainables.device.accelerator import DeviceFault, find_device_fault, limit_memory
 from trainables.device.memory import is_out_of_memory, release_memory
 from trainables.device.process_setup import prepare_processor
 from trainables.limits import OutsideLimits, check_limits

@@ -38,17 +38,24 @@ from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.storage_faults import wait_out_faults
-from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.early_stopping import Best, Patience
 from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
-from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
+from trainables.training.loop import (
+    EVALUATION_BATCH,
+    EvaluationResult,
+    TrainResult,
+    Updates,
+    cut_batches,
+    cut_evaluation,
+    evaluate,
+    train_epoch,
+)
 from trainables.training.neighbours import memorise
 from trainables.training.process_group import Team
 from trainables.training.regimes import Phase, load_regime
-from trainables.training.schedules import make_schedule
+from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
-from trainables.training.updates import Updates
 
 CHECKPOINT_FORMAT = 3
 """Raised whenever the content of a checkpoint changes; a trial begins anew where it differs."""
@@ -139,11 +146,11 @@ class TrialRun:
             self.average = make_average(self.config, self.classifier, self.optimizer)
             self.updates = self._make_updates(self.optimizer, trainable)
         config, num_train = self.config, len(self.splits["train"])
-        batches = cut_batches(np.arange(num_train), size=config.batch_size, limit=config.steps_per_epoch)
+        steps_per_epoch = num_batches(num_train, size=config.batch_size, limit=config.steps_per_epoch)
         self.schedule = make_schedule(
             config.schedule,
-            total_steps=phase.num_epochs * len(batches),
-            warmup_steps=round(config.warmup_epochs * len(batches)),
+            total_steps=phase.num_epochs * steps_per_epoch,
+            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
             num_train=num_train,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from contract.messages import make_result
-from trainables.device.collector import paused_collector
+from trainables.device.process_setup import paused_collector
 
 if TYPE_CHECKING:
     from contract.messages import Report

@@ -36,8 +36,7 @@ from cluster.study.directory import Study, open_study
 from cluster.study.space_probe import sample_configs
 from contract.messages import StudySettings
 from contract.trial_config import make_trial_config
-from trainables.activations.expected_reuse import find_agreement
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import batch_group, expect_reuse
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images
@@ -122,7 +121,7 @@ def all_configs(task: Task) -> list[dict[str, Any]]:
 
 
 def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
-    agreement = find_agreement(all_configs(task))
+    reuse = expect_reuse(all_configs(task))
     return StudySettings(
         study_directory=str(study.directory),
         classes=classes,
@@ -135,8 +134,8 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         cache_directory=str(flags.cache_dir),
         cache_gigabytes=flags.cache_gb,
         num_trials=task.num_trials,
-        shared_depths=agreement.depths,
-        expected_reuse=agreement.share,
+        shared_depths=reuse.depths,
+        expected_reuse=reuse.share,
         threads=1,
     )
 

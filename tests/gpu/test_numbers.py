@@ -25,7 +25,7 @@ from trainables.export.program import export_classifier
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.training.checkpoints import load_state
-from trainables.training.updates import compute_logits
+from trainables.training.loop import compute_logits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 CONFIG: dict[str, Any] = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "optimizer": "sgd"}

@@ -14,7 +14,7 @@ from torch import distributed
 
 from contract.messages import Lease, LeasedTrial, Report, StudySettings
 from tests.lone_trial import start_trials
-from trainables.device.faults import DeviceFault, device_works
+from trainables.device.accelerator import DeviceFault, device_works
 from trainables.lease import start_lease, take_turns
 from trainables.run import TrialRun
 from trainables.training.process_group import join_team

@@ -26,8 +26,8 @@ from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
 from trainables.model.weights import load_weights
 from trainables.run import TrialRun
-from trainables.training.batches import cut_batches
 from trainables.training.imbalance import draw_order
+from trainables.training.loop import cut_batches
 
 FLOWERS = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "flowers5"
 

@@ -111,7 +111,7 @@ class FittingSize:
         return None
 
 
-class Undo:
+class Snapshot:
     """The random state and tensors that change in place, as they were before an update that did not fit."""
 
     def __init__(self, tensors: Sequence[Tensor], *, device: str) -> None:

@@ -19,11 +19,10 @@ from torch.nn import functional
 
 from contract.trial_config import TrialConfig
 from trainables.device.accelerator import autocast
-from trainables.training.loop import Batches, Diverged, TrainResult, draw_seed
+from trainables.training.loop import Batches, Diverged, TrainResult, Updates, draw_seed, move
 from trainables.training.metric_sums import MetricSums
 from trainables.training.optimizers import set_learning_rate
 from trainables.training.schedules import Schedule
-from trainables.training.updates import Updates, move
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from trainables.device.memory import FittingSize
 from trainables.model.neighbours import NeighbourHead
-from trainables.training.loop import Batches, TrainResult, evaluate
+from trainables.training.loop import Batches, Forward, TrainResult, evaluate
 from trainables.training.metric_sums import Reduce
-from trainables.training.updates import Forward
 
 
 @torch.no_grad()

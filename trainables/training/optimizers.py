@@ -1,19 +1,13 @@
-"""Optimizers: AdamW, Adam, SGD and RMSprop over groups with their own peak rate and decay."""
+"""Optimizers over groups with their own peak rate and decay, and the moving average of what they train."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn, optim
-
-NAMES = ("adam", "adamw", "rmsprop", "sgd")
-
-
-def names() -> list[str]:
-    """All optimizers, sorted."""
-    return list(NAMES)
+import torch
+from torch import Tensor, nn, optim
 
 
 def make_parameter_groups(
@@ -70,8 +64,6 @@ def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, momentum: float = 0.9, nesterov: bool = False
 ) -> optim.Optimizer:
     """An optimizer over the groups, in one fused kernel a step where torch has one."""
-    from torch import optim
-
     fused = name != "rmsprop" and all(
         parameter.is_floating_point() and parameter.device.type in ("cuda", "cpu")
         for group in groups
@@ -83,9 +75,8 @@ def make_optimizer(
         return optim.Adam(groups, fused=fused)
     if name == "sgd":
         return optim.SGD(groups, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
-    if name == "rmsprop":
-        return optim.RMSprop(groups, momentum=momentum)
-    raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, got {name!r}")
+    assert name == "rmsprop", f"TrialConfig lets no {name!r} through"
+    return optim.RMSprop(groups, momentum=momentum)
 
 
 def add_penalty(optimizer: optim.Optimizer) -> None:
@@ -106,3 +97,47 @@ def set_learning_rate(optimizer: optim.Optimizer, multiplier: float) -> None:
     """Scale every group's own peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * multiplier
+
+
+class WeightAverage:
+    """Exponential average of tensors that an optimizer changes in place."""
+
+    def __init__(self, live: Mapping[str, Tensor], *, decay: float) -> None:
+        """Starts from the tensors as they are."""
+        self.live, self.decay, self.updates = dict(live), decay, 0
+        self.average = {name: tensor.clone() for name, tensor in live.items()}
+        self._floats = [name for name, tensor in live.items() if tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After an optimizer's step. The first updates decay faster, or the start would linger."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages = [self.average[name] for name in self._floats]
+        torch._foreach_lerp_(averages, [self.live[name] for name in self._floats], 1 - decay)
+        for name in self.live.keys() - set(self._floats):
+            self.average[name].copy_(self.live[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The live tensors hold the average for as long as this lasts."""
+        kept = {name: tensor.clone() for name, tensor in self.live.items()}
+        self._fill(self.average)
+        try:
+            yield
+        finally:
+            self._fill(kept)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.live.items():
+            tensor.copy_(values[name])
+
+    def state(self) -> dict[str, object]:
+        """What a checkpoint needs."""
+        return {"average": self.average, "updates": self.updates}
+
+    def load_state(self, average: Mapping[str, Tensor], *, updates: int) -> None:
+        self.updates = updates
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])

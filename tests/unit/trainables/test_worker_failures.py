@@ -8,7 +8,7 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from tests.tiny_data import make_lease
-from trainables.device.faults import DeviceFault
+from trainables.device.accelerator import DeviceFault
 from trainables.distributed import WorkersLost, failure_report
 from trainables.storage_faults import StorageFault
 from trainables.training.loop import Diverged

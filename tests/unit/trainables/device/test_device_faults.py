@@ -18,8 +18,8 @@ from contract.messages import LeaseError, Reason
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.cluster.search.test_search import Study, take
-from trainables.device import faults as device_faults
-from trainables.device.faults import DeviceFault, find_device_fault, is_device_fault
+from trainables.device import accelerator
+from trainables.device.accelerator import DeviceFault, find_device_fault, is_device_fault
 from trainables.storage_faults import StorageFault
 
 FAULTS = [
@@ -70,9 +70,9 @@ def test_a_full_device_works_and_a_broken_one_does_not(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "ones", allocate)
 
     raised[:] = [torch.OutOfMemoryError("CUDA out of memory")]
-    assert device_faults.device_works()
+    assert accelerator.device_works()
     raised[:] = [ASSERT]
-    assert not device_faults.device_works()
+    assert not accelerator.device_works()
 
 
 def test_a_trial_whose_process_lost_its_accelerator_has_no_outcome(
