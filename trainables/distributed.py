@@ -110,10 +110,10 @@ def causes_of(error: Exception) -> list[Exception]:
 def train_on_worker(config: dict[str, Any]) -> None:
     """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
     from trainables.lease import raise_interruption, start_lease
-    from trainables.training.process_group import join_team
+    from trainables.training.process_group import join_process_group
 
-    team = join_team()
-    for run in start_lease(config, team=team):
+    process_group = join_process_group()
+    for run in start_lease(config, process_group=process_group):
         while not run.finished:
             try:
                 reports = run.advance()

@@ -25,7 +25,7 @@ from trainables.training import checkpoints
 from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
-from trainables.training.process_group import Team
+from trainables.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,10 @@ STEP_SECONDS = 1.0
 class LeasedRun:
     """One trial of a lease, from its newest checkpoint to its outcome."""
 
-    def __init__(self, leased: LeasedTrial, settings: StudySettings, *, team: Team | None = None) -> None:
-        self.leased, self.settings, self.team = leased, settings, team or Team()
+    def __init__(
+        self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
+    ) -> None:
+        self.leased, self.settings, self.process_group = leased, settings, process_group or ProcessGroup()
         self.run: TrialRun | None = None
         self.finished = False
         self._saved_at = time.monotonic()
@@ -81,7 +83,9 @@ class LeasedRun:
             assert self.run is not None
             reports.append(self.run.run_epoch(trained))
             run = self.run
-            self.team.decide(lambda: self._save(run))  # all end where the first one must not write any more
+            self.process_group.decide(
+                lambda: self._save(run)
+            )  # all end where the first one must not write any more
             self.finished = self._is_over(self.run)
         return reports
 
@@ -130,17 +134,17 @@ class LeasedRun:
         prepare_processor(self.settings.threads)
         if self.settings.use_gpu:
             limit_memory(self.settings.gpus_per_worker)
-        self.run = TrialRun(self.leased, self.settings, team=self.team)
+        self.run = TrialRun(self.leased, self.settings, process_group=self.process_group)
         check_limits(
             self.run.classifier,
             image_size=self.settings.image_size,
             max_params=self.settings.max_params,
             max_latency_ms=self.settings.max_latency_ms,
-            team=self.team,
+            process_group=self.process_group,
         )
         paths, attempt = self.run.paths, self.run.attempt
         # Only the first worker's node may see the newest checkpoint: what it read is what all go on from.
-        state = self.team.decide(lambda: wait_out_faults(lambda: take_over(paths, attempt)))
+        state = self.process_group.decide(lambda: wait_out_faults(lambda: take_over(paths, attempt)))
         if state is not None:
             self.run.continue_from(state)
         lacking = [record for record in self.run.records if record.epoch > self.leased.done_epochs]
@@ -170,10 +174,13 @@ class LeasedRun:
             torch.cuda.empty_cache()
 
 
-def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[LeasedRun]:
+def start_lease(config: Mapping[str, Any], *, process_group: ProcessGroup | None = None) -> list[LeasedRun]:
     """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
     settings = StudySettings.from_values(config["settings"])
-    return [LeasedRun(leased, settings, team=team) for leased in Lease.from_config(config).trials]
+    return [
+        LeasedRun(leased, settings, process_group=process_group)
+        for leased in Lease.from_config(config).trials
+    ]
 
 
 def take_turns(runs: Sequence[LeasedRun]) -> list[Report]:

@@ -51,8 +51,8 @@ from trainables.training.loop import (
     evaluate,
     train_epoch,
 )
-from trainables.training.neighbours import memorise
-from trainables.training.process_group import Team
+from trainables.training.neighbours import fit_neighbours
+from trainables.training.process_group import ProcessGroup
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
@@ -66,9 +66,11 @@ logger = logging.getLogger(__name__)
 class TrialRun:
     """One study trial in the hands of this worker."""
 
-    def __init__(self, leased: LeasedTrial, settings: StudySettings, *, team: Team | None = None) -> None:
+    def __init__(
+        self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
+    ) -> None:
         self.number, self.attempt = leased.trial, leased.attempt
-        self.settings, self.team = settings, team or Team()
+        self.settings, self.process_group = settings, process_group or ProcessGroup()
         self.config: TrialConfig = make_trial_config(leased.config)
         self.paths = settings.trial_paths(self.number)
         self.device = torch.device("cuda" if settings.use_gpu else "cpu")
@@ -81,8 +83,10 @@ class TrialRun:
 
     def _build(self) -> None:
         config, settings = self.config, self.settings
-        if config.batch_size % self.team.size:
-            raise ValueError(f"batch_size {config.batch_size} cannot be shared by {self.team.size} workers")
+        if config.batch_size % self.process_group.size:
+            raise ValueError(
+                f"batch_size {config.batch_size} cannot be shared by {self.process_group.size} workers"
+            )
         self.backbone = find_backbone(config.backbone)
         self.regime = load_regime(config.regime)
         self.weights = choose_weights(
@@ -132,7 +136,7 @@ class TrialRun:
         if self.classifier.depth != phase.depth:
             self.classifier.set_depth(phase.depth)
         part = TrainablePart(self.classifier)
-        trainable = self.team.joined(part)
+        trainable = self.process_group.joined(part)
         self.trainable = compiled(trainable) if self.settings.compile else trainable
         # Validation takes the bare part: workers look at different numbers of batches, and the joined one
         # would wait at each batch for workers that have no more.
@@ -141,7 +145,7 @@ class TrialRun:
         self.evaluated_at_once = FittingSize()
         self.inputs = {split: self._make_inputs(split) for split in ("train", "val")}
         self.optimizer, self.average, self.updates = None, None, None
-        if not self.regime.memorises:
+        if not self.regime.uses_neighbours:
             self.optimizer = make_phase_optimizer(self.config, self.classifier, phase)
             self.average = make_average(self.config, self.classifier, self.optimizer)
             self.updates = self._make_updates(self.optimizer, trainable)
@@ -205,7 +209,7 @@ class TrialRun:
 
     def _fitting(self, asked: int | None = None) -> FittingSize:
         """Workers that train together talk at every pass of an update: one alone cannot make more of them."""
-        return FittingSize(asked, may_shrink=self.team.size == 1)
+        return FittingSize(asked, may_shrink=self.process_group.size == 1)
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
         """Train, unless the head was trained beside others already, validate, and note the best epoch.
@@ -218,7 +222,7 @@ class TrialRun:
         if self.epoch > self.phase.last_epoch:
             self.enter_phase(self.phases[self.phases.index(self.phase) + 1])
         if trained is None:
-            trained = self._memorise() if self.regime.memorises else self._train()
+            trained = self._fit_neighbours() if self.regime.uses_neighbours else self._train()
         averaged: AbstractContextManager[None] = self.average.applied() if self.average else nullcontext()
         with averaged:
             validated = self._validate()
@@ -261,21 +265,21 @@ class TrialRun:
             schedule=self.schedule,
             first_step=self.step,
             generator=generator,
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
         )
 
     def _draw_batches(self, epoch: int) -> tuple[torch.Generator, Iterator[tuple[Tensor, Tensor]]]:
         generator = torch.Generator().manual_seed(self._draw_seed("epoch", epoch))
         order = draw_order(self.train_labels, self.config.sampler, generator)
         batches = cut_batches(order, size=self.config.batch_size, limit=self.config.steps_per_epoch)
-        return generator, self.inputs["train"].batches(self.team.share_batches(batches), epoch=epoch)
+        return generator, self.inputs["train"].batches(self.process_group.share_batches(batches), epoch=epoch)
 
-    def _memorise(self) -> TrainResult:
+    def _fit_neighbours(self) -> TrainResult:
         head, inputs = self.classifier.head, self.inputs["train"]
         assert isinstance(head, NeighbourHead)
         positions = np.arange(len(self.splits["train"]))
-        own = self.team.share(positions)
-        return memorise(
+        own = self.process_group.share(positions)
+        return fit_neighbours(
             head,
             inputs.features,
             inputs.batches(cut_evaluation(positions), epoch=self.epoch),
@@ -283,18 +287,18 @@ class TrialRun:
             share=inputs.batches(cut_evaluation(own), epoch=self.epoch),
             num_classes=len(self.settings.classes),
             device=str(self.device),
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
         )
 
     def _validate(self) -> EvaluationResult:
         self.classifier.eval()
-        self.team.agree_on(self._statistics)  # batch norm saw other images on each worker
+        self.process_group.agree_on(self._statistics)  # batch norm saw other images on each worker
         return evaluate(
             self.inputs["val"].forward,
-            self.inputs["val"].batches(cut_evaluation(self.team.share(self.validated)), epoch=0),
+            self.inputs["val"].batches(cut_evaluation(self.process_group.share(self.validated)), epoch=0),
             num_classes=len(self.settings.classes),
             device=str(self.device),
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
             fitting=self.evaluated_at_once,
         )
 
@@ -304,7 +308,7 @@ class TrialRun:
         return {
             **train.sums.compute("train"),
             **val.sums.compute("val"),
-            "images_per_second": train.images * self.team.size / train.seconds,
+            "images_per_second": train.images * self.process_group.size / train.seconds,
             "epoch_seconds": seconds,
             "last_learning_rate": train.learning_rate,
             "images_at_once": self._images_at_once(),
@@ -314,7 +318,7 @@ class TrialRun:
         }
 
     def _images_at_once(self) -> int:
-        share = self.config.batch_size // self.team.size
+        share = self.config.batch_size // self.process_group.size
         return self.updates.micro_batch.of(share) if self.updates else EVALUATION_BATCH
 
     def _note_best(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
@@ -322,7 +326,7 @@ class TrialRun:
         if not self.best.is_beaten_by(value, maximize=self.settings.maximize):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        log_probabilities = self.team.gather(
+        log_probabilities = self.process_group.gather(
             validated.log_probabilities, num_rows=len(self.validated), device=self.device
         )
         self.best = Best(self.epoch, value, self.phase.depth, trained, log_probabilities)

@@ -17,7 +17,7 @@ from tests.lone_trial import start_trials
 from trainables.device.accelerator import DeviceFault, device_works
 from trainables.lease import start_lease, take_turns
 from trainables.run import TrialRun
-from trainables.training.process_group import join_team
+from trainables.training.process_group import join_process_group
 
 FAULT_EXIT = 3
 """Exit status of a process that ended because its accelerator failed."""
@@ -58,7 +58,7 @@ def run_as_worker(settings: StudySettings, leased: LeasedTrial, rank: int, port:
         torch.cuda.set_device(rank)
     distributed.init_process_group("nccl" if settings.use_gpu else "gloo")
     config = Lease(trials=(leased,)).as_config(settings.as_values())
-    [run] = start_lease(config, team=join_team())
+    [run] = start_lease(config, process_group=join_process_group())
     reports = []
     while not run.finished:
         reports += run.advance()

@@ -41,13 +41,13 @@ def check_predictions(
     settings: StudySettings,
     *,
     fit: Fit,
-    memorises: bool,
+    uses_neighbours: bool,
 ) -> None:
     """Compare the program with the trial's own predictions, on images as the trial saw them.
 
     Args:
         program: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes].
-        memorises: the head is nearest neighbours.
+        uses_neighbours: the head is nearest neighbours.
 
     Raises:
         ValueError: it predicts something else; the message has both figures.
@@ -67,11 +67,11 @@ def check_predictions(
             images = view.images(part, chosen, epoch=0, device=torch.device("cpu"))
             chunks.append(program(images).float().numpy())
     tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
-    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, memorises=memorises)
+    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)
 
 
 def compare(
-    found: NDArray[np.float32], stored: NDArray[np.float32], *, tolerance: float, memorises: bool
+    found: NDArray[np.float32], stored: NDArray[np.float32], *, tolerance: float, uses_neighbours: bool
 ) -> None:
     """Refuse probabilities [N, classes] that are not the stored ones.
 
@@ -84,7 +84,7 @@ def compare(
     clear = ordered[:, -1] - ordered[:, -2] > tolerance if stored.shape[1] > 1 else np.ones(len(stored), bool)
     others = int(((found.argmax(axis=1) != stored.argmax(axis=1)) & clear).sum())
     difference = float(np.abs(found - stored).max())
-    if memorises:
+    if uses_neighbours:
         fits = others <= (1 - NEIGHBOUR_SHARE) * len(stored)
     else:
         fits = others == 0 and difference <= tolerance

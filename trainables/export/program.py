@@ -107,7 +107,7 @@ def export_classifier(
         trial,
         settings,
         fit=fit,
-        memorises=load_regime(trial.regime).memorises,
+        uses_neighbours=load_regime(trial.regime).uses_neighbours,
     )
     target.directory.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():

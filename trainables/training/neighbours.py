@@ -16,7 +16,7 @@ from trainables.training.metric_sums import Reduce
 
 
 @torch.no_grad()
-def memorise(
+def fit_neighbours(
     head: NeighbourHead,
     features: Callable[[Tensor], Tensor],
     everything: Batches,

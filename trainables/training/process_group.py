@@ -18,7 +18,7 @@ ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Team:
+class ProcessGroup:
     """This worker among all; each takes its share of every batch."""
 
     rank: int = 0
@@ -83,7 +83,7 @@ class Team:
         return self.wrap(module) if trains else module
 
 
-def join_team() -> Team:
+def join_process_group() -> ProcessGroup:
     """This process's place among the workers of torch's process group."""
 
     def reduce(tensor: Tensor) -> Tensor:
@@ -100,4 +100,4 @@ def join_team() -> Team:
         return DistributedDataParallel(module)
 
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    return Team(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)
+    return ProcessGroup(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)

@@ -27,13 +27,13 @@ def rows(*probabilities: float) -> np.ndarray:
 
 
 def test_equal_predictions_and_rounding_are_accepted() -> None:
-    compare(rows(0.9, 0.2, 0.501), rows(0.905, 0.195, 0.499), tolerance=0.02, memorises=False)
+    compare(rows(0.9, 0.2, 0.501), rows(0.905, 0.195, 0.499), tolerance=0.02, uses_neighbours=False)
 
 
 @pytest.mark.parametrize("found", [0.8, 0.1])
 def test_a_larger_difference_is_refused_in_one_line_with_both_figures(found: float) -> None:
     with pytest.raises(ValueError, match=r"[01] of 2 validation images .* differs by 0\.[18]00") as caught:
-        compare(rows(0.2, found), rows(0.2, 0.9), tolerance=0.02, memorises=False)
+        compare(rows(0.2, found), rows(0.2, 0.9), tolerance=0.02, uses_neighbours=False)
 
     assert "\n" not in str(caught.value)
 
@@ -42,9 +42,9 @@ def test_nearest_neighbours_are_judged_by_their_labels() -> None:
     stored = rows(*[0.9] * 20)
     one_other, many_others = rows(0.1, *[0.7] * 19), rows(*[0.1] * 3, *[0.9] * 17)
 
-    compare(one_other, stored, tolerance=0.02, memorises=True)
+    compare(one_other, stored, tolerance=0.02, uses_neighbours=True)
     with pytest.raises(ValueError, match="3 of 20"):
-        compare(many_others, stored, tolerance=0.02, memorises=True)
+        compare(many_others, stored, tolerance=0.02, uses_neighbours=True)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class BaseRegime:
     pretrained: ClassVar[bool] = True
     """False: the backbone starts from random weights of the trial's own."""
 
-    memorises: ClassVar[bool] = False
+    uses_neighbours: ClassVar[bool] = False
     """True: the head remembers the training images' features, and nothing has a gradient."""
 
     fixed: ClassVar[Mapping[str, Any]] = {}

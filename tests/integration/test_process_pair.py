@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.messages import StudySettings
-from tests.integration.team_of_processes import (
+from tests.integration.process_pair import (
     NUM_WORKERS,
     Results,
     Scenario,
@@ -30,7 +30,7 @@ TRIAL: dict[str, Any] = {"regime": "finetune", "unfreeze_depth": 1, "batch_size"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     """All scenarios in one pair of processes: starting a pair takes longer than any of them."""
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("pair")
     settings = make_settings(folder, workers=NUM_WORKERS)
     begin_attempt(settings.trial_paths(3), 5)
     elsewhere = copy_study(settings, folder / "elsewhere", keep=lambda row: True)

@@ -17,7 +17,7 @@ from torch import distributed, multiprocessing
 from contract.messages import LeasedTrial, Report, StudySettings
 from trainables.device.memory import FittingSize
 from trainables.lease import LeasedRun
-from trainables.training.process_group import join_team
+from trainables.training.process_group import join_process_group
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)
@@ -91,7 +91,11 @@ def _work(rank: int, scenarios: Sequence[Scenario], folder: str) -> None:
 
 
 def _run(scenario: Scenario, rank: int) -> dict[str, Any]:
-    run = LeasedRun(scenario.leased, StudySettings.from_values(scenario.settings[rank]), team=join_team())
+    run = LeasedRun(
+        scenario.leased,
+        StudySettings.from_values(scenario.settings[rank]),
+        process_group=join_process_group(),
+    )
     reports: list[Report] = []
     error = None
     try:
