@@ -15,12 +15,12 @@ import torch
 from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
 from contract.study_layout import TrialPaths
 from trainables.batch_groups import batch_group
+from trainables.data.storage_faults import StorageFault, as_storage_fault, find_fault, wait_out_faults
 from trainables.device.accelerator import DeviceFault, find_device_fault, limit_memory
 from trainables.device.memory import is_out_of_memory, release_memory
 from trainables.device.process_setup import prepare_processor
 from trainables.limits import OutsideLimits, check_limits
 from trainables.run import TrialRun
-from trainables.storage_faults import StorageFault, as_storage_fault, find_fault, wait_out_faults
 from trainables.training import checkpoints
 from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep

@@ -27,6 +27,7 @@ from trainables.assembly import (
     make_updates,
     make_view,
 )
+from trainables.data.storage_faults import wait_out_faults
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
@@ -37,7 +38,6 @@ from trainables.model.frozen_prefixes import Ladder
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
-from trainables.storage_faults import wait_out_faults
 from trainables.training.early_stopping import Best, Patience
 from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from trainables.data.storage_faults import StorageFault, find_fault, wait_out_faults
 from trainables.data.views import Fit
-from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 
 Pixels = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from contract.study_layout import TrialPaths
-from trainables.storage_faults import find_fault
+from trainables.data.storage_faults import find_fault
 
 _ARCHIVE = b"PK\x03\x04"
 """How a file of tensors begins."""

@@ -1,4 +1,4 @@
-"""Answers to classes of unequal size: weights in the loss, balanced epochs, over-sampled small classes."""
+"""Answers to classes of unequal size: weights in the loss, and epochs that show all classes equally often."""
 
 from __future__ import annotations
 
@@ -54,20 +54,6 @@ def balanced_order(labels: Labels, generator: torch.Generator) -> Labels:
     ]
     order: Labels = np.concatenate(chosen)
     return order[torch.randperm(len(order), generator=generator).numpy()]
-
-
-def oversample(labels: Labels) -> tuple[Labels, Labels]:
-    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
-
-    All originals come first, in their order; copies follow, each class's images in turn.
-    """
-    counts = np.bincount(labels)
-    rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
-    for label in np.flatnonzero(counts):
-        members, extra = np.flatnonzero(labels == label), int(counts.max() - counts[label])
-        rows.append(np.resize(members, extra))
-        copies.append(1 + np.arange(extra) // len(members))
-    return np.concatenate(rows), np.concatenate(copies)
 
 
 def _repeat_shuffled(members: Labels, num: int, generator: torch.Generator) -> Labels:

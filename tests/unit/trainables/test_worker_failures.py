@@ -8,9 +8,9 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from tests.tiny_data import make_lease
+from trainables.data.storage_faults import StorageFault
 from trainables.device.accelerator import DeviceFault
 from trainables.distributed import WorkersLost, failure_report
-from trainables.storage_faults import StorageFault
 from trainables.training.loop import Diverged
 
 CLOSED = RuntimeError("Connection closed by peer [127.0.0.1]:18346")

@@ -18,9 +18,9 @@ from contract.messages import LeaseError, Reason
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.cluster.search.test_search import Study, take
+from trainables.data.storage_faults import StorageFault
 from trainables.device import accelerator
 from trainables.device.accelerator import DeviceFault, find_device_fault, is_device_fault
-from trainables.storage_faults import StorageFault
 
 FAULTS = [
     "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported",

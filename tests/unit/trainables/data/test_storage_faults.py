@@ -17,9 +17,9 @@ from contract.messages import Reason
 from contract.study_layout import TrialPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings, write_images
-from trainables import storage_faults
+from trainables.data import storage_faults
+from trainables.data.storage_faults import StorageFault, find_fault, wait_out_faults
 from trainables.images.decoding import decode_files
-from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint
 
