@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from search_spaces import describe, load_space, make_table, names
-from search_spaces._listing import list_systems
+from search_spaces._systems import list_systems
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Finds search spaces by file name."""
+"""Finds search spaces by name: a file of this folder, or a row of the published families."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import pkgutil
 from pathlib import Path
 
 from search_spaces._contract import SearchSpace
+from search_spaces._published import FAMILIES, load_family
 
 
 def names() -> tuple[str, ...]:
-    """Every search space: the file names of this folder that do not start with `_`."""
+    """Every search space: the files of this folder that do not start with `_`, and the rows of FAMILIES."""
     found = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return tuple(sorted(module.name for module in found if not module.name.startswith("_")))
+    return tuple(sorted({module.name for module in found if not module.name.startswith("_")} | set(FAMILIES)))
 
 
 def load_space(name: str) -> SearchSpace:
-    """Load one space by its file name.
+    """Load one space by its name.
 
     Raises:
-        ValueError: no file of that name; the nearest names are given.
+        ValueError: there is none of that name; the nearest names are given.
     """
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"no search space {name!r}{hint} There are: {', '.join(names())}")
+    if name in FAMILIES:
+        return load_family(name)
     module = importlib.import_module(f"search_spaces.{name}")
     return SearchSpace(
         name=name,

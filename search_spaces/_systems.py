@@ -1,12 +1,13 @@
-"""The published systems that this project can express, run and beat: five reports on image classification."""
+"""The published systems that this project expresses and runs, with the spaces and recipes that run them."""
 
 from __future__ import annotations
 
-FLOWERS102 = "report A: 102 flowers, 10 training images a class"
-PLANTS = "report B: eight plant species, 3,542 images of 96 x 96, imbalanced"
-IMAGENETTE = "report C: Imagenette, 10 classes, 9,469 training images"
-SCENES = "report D: 15 scenes, 360 training images a class"
-FLOWERS5 = "report E: five flowers, 3,670 images"
+from typing import Any
+
+from optuna.trial import FixedTrial
+
+from search_spaces._catalogue import load_space, names
+from search_spaces._contract import DataFacts
 
 SYSTEMS = {
     "A1": "ResNet50 features, 5 nearest neighbours",
@@ -56,4 +57,36 @@ SYSTEMS = {
     "E6": "ResNet50, dense 100 and 50 with dropout",
     "E7": "ResNet50, augmented, dense 512 and 128 with L2",
 }
-"""Id and what was built. Tables, plots and methods over several trials are not here: they are no trials."""
+"""What was built, by id. Tables, plots and methods over several trials have no row: they are no trials."""
+
+_FACTS = DataFacts(num_train=1_020, num_classes=102, median_pixels=500 * 600)
+"""The facts of the 102 flowers, for BiT's space, whose budget follows from them."""
+
+
+def list_systems(max_epochs: int | None = None) -> list[dict[str, Any]]:
+    """One entry for each (system, space, recipe), in the order of SYSTEMS.
+
+    Args:
+        max_epochs: budget that the configurations are made for; None = each space's own.
+    """
+    order = {system: position for position, system in enumerate(SYSTEMS)}
+    rows = [row for name in names() for row in _rows(name, max_epochs)]
+    return sorted(rows, key=lambda row: (order[row["id"]], row["space"] == "all"))
+
+
+def _rows(name: str, max_epochs: int | None) -> list[dict[str, Any]]:
+    space = load_space(name)
+    budget = max_epochs or space.max_epochs(_FACTS)
+    rows = []
+    for recipe in space.recipes(_FACTS, backbones=space.backbones, max_epochs=budget):
+        trial: Any = FixedTrial(recipe.config)
+        facts = {
+            "space": name,
+            "recipe": recipe.name,
+            "source": recipe.source,
+            "epochs": recipe.epochs,
+            # As the search does it: a recipe's values replace those of the space.
+            "config": {**space.propose(trial, backbones=space.backbones, max_epochs=budget), **recipe.config},
+        }
+        rows += [{"id": system, "system": SYSTEMS[system], **facts} for system in recipe.systems]
+    return rows

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
-from search_spaces._published import fit_study, probe, two_phases, unfrozen
+from search_spaces._recipes import FLOWERS5, PLANTS, fit_study, probe, two_phases, unfrozen
 from search_spaces._suggestions import REGIMES, suggest_classifier
-from search_spaces._systems import FLOWERS5, PLANTS
 
 if TYPE_CHECKING:
     from optuna import Trial

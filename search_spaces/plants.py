@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
-from search_spaces._published import fit_study, two_phases
+from search_spaces._recipes import PLANTS, fit_study, two_phases
 from search_spaces._suggestions import suggest_classifier
-from search_spaces._systems import PLANTS
 
 if TYPE_CHECKING:
     from optuna import Trial

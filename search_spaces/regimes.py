@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
-from search_spaces._published import fit_study
+from search_spaces._recipes import fit_study
 from search_spaces._suggestions import REGIMES, suggest_classifier
 
 if TYPE_CHECKING:

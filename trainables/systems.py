@@ -23,8 +23,8 @@ PROOF = "test_it_trains_as_published"
 _INTRODUCTION = f"""\
 # Published systems
 
-Five reports on image classification with little data, system by system: the search space and the recipe
-that run it, with its published configuration. `python tune.py --space SPACE --data PATH` tries recipes
+The reference recipes: what five reports on image classification with little data (A to E) built, system by
+system, with the search space and the recipe that run it. `python tune.py --space SPACE --data PATH` tries recipes
 first. Where a report names no learning rate, it is the customary one: 0.001 for a new head or from scratch,
 0.0001 for a whole pretrained network.
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from contract.messages import LeasedTrial
-from search_spaces._listing import list_systems
+from search_spaces._systems import list_systems
 from tests.lone_trial import start_trials
 from tests.published_systems import BACKBONE_PARAMETERS, PUBLISHED, Published
 from tests.small_study import CLASSES, NUM_VAL, TRAIN_COUNTS, make_settings, make_small_study
