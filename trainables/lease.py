@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from contract.files import find_os_error
 from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
 from contract.study_layout import TrialPaths
 from trainables.batch_groups import batch_group
-from trainables.data.storage_faults import StorageFault, as_storage_fault, find_fault, wait_out_faults
+from trainables.data.storage_faults import StorageFault, as_storage_fault, wait_out_faults
 from trainables.device.accelerator import DeviceFault, find_device_fault, limit_memory
 from trainables.device.memory import is_out_of_memory, release_memory
 from trainables.device.process_setup import prepare_processor
@@ -279,7 +280,7 @@ def raise_interruption(error: Exception) -> None:
         raise error
     if (device_fault := find_device_fault(error)) is not None:
         raise device_fault from error
-    if (storage_fault := find_fault(error)) is not None:
+    if (storage_fault := find_os_error(error)) is not None:
         raise as_storage_fault(storage_fault) from error
 
 

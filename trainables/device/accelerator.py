@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from contract.files import first_line
 from contract.messages import Reason
 from trainables.device.memory import is_out_of_memory
 
@@ -128,6 +129,5 @@ def find_device_fault(error: BaseException, *, works: Callable[[], bool] | None 
     if isinstance(error, DeviceFault):
         return error
     if is_device_fault(error) or not (works or device_works)():
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return DeviceFault(f"the accelerator failed: {lines[0]}")
+        return DeviceFault(f"the accelerator failed: {first_line(error)}")
     return None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from contract.files import file_lock, find_os_error, remove_leftovers, save_text, sync, temporary_names
 from contract.study_layout import TrialPaths
-from trainables.data.storage_faults import find_fault
 
 _ARCHIVE = b"PK\x03\x04"
 """How a file of tensors begins."""
@@ -28,10 +25,7 @@ def begin_attempt(paths: TrialPaths, attempt: int) -> None:
         Superseded: a newer one has begun.
     """
     with _fence(paths, attempt):
-        for leftover in paths.directory.glob(
-            ".*.part"
-        ):  # whoever wrote it was killed: writing needs the lock
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(paths.directory)  # whoever wrote them was killed: writing needs the lock
 
 
 def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -> None:
@@ -43,12 +37,12 @@ def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -
     Raises:
         Superseded: a newer attempt has begun.
     """
-    with _fence(paths, attempt):
-        part = _write(paths.checkpoint, lambda file: _save_tensors(state, file))
+    with _fence(paths, attempt), temporary_names(paths.checkpoint) as (part,):
+        _write_tensors(state, part)
         if paths.checkpoint.exists():
             paths.checkpoint.replace(paths.previous_checkpoint)
         part.replace(paths.checkpoint)
-        _sync(paths.directory)
+        sync(paths.directory)
 
 
 def save_result(
@@ -65,16 +59,15 @@ def save_result(
     """
     import numpy as np
 
-    with _fence(paths, attempt):
-        weights = _write(paths.weights, lambda file: _save_tensors(model, file))
-        try:
-            arrays = _write(paths.predictions, lambda file: np.savez(file, **predictions))
-        except BaseException:
-            weights.unlink(missing_ok=True)
-            raise
+    names = (paths.weights, paths.predictions)
+    with _fence(paths, attempt), temporary_names(*names) as (weights, arrays):
+        _write_tensors(model, weights)
+        with arrays.open("wb") as file:
+            np.savez(file, **predictions)
+        sync(arrays)
         weights.replace(paths.weights)
         arrays.replace(paths.predictions)
-        _sync(paths.directory)
+        sync(paths.directory)
 
 
 def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
@@ -106,7 +99,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
             file.seek(0)
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError) as error:
-        if find_fault(error) is not None:
+        if find_os_error(error) is not None:
             raise
         return None
     return state
@@ -118,53 +111,24 @@ def _claim(paths: TrialPaths, attempt: int) -> None:
     if newest > attempt:
         raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {paths.directory}")
     if newest < attempt:
-        _write(path, lambda file: file.write(str(attempt).encode())).replace(path)
+        save_text(path, str(attempt))
 
 
-def _part(path: Path) -> Path:
-    """A temporary name that no other process has, on whichever machine or in whichever container it runs."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-
-
-def _write(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
-    """Write to a temporary name beside the path, to the disk itself; the caller renames it."""
-    part = _part(path)
-    try:
-        with part.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
-
-
-def _save_tensors(state: Mapping[str, Any], file: IO[bytes]) -> None:
+def _write_tensors(state: Mapping[str, Any], path: Path) -> None:
     import torch
 
-    torch.save(dict(state), file)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("wb") as file:  # torch.save hides the errno of a fault where it opens the file itself
+        torch.save(dict(state), file)
+    sync(path)
 
 
 @contextmanager
 def _fence(paths: TrialPaths, attempt: int) -> Iterator[None]:
     """Hold the trial's lock, and with it the right to write: no newer attempt has begun or begins meanwhile.
 
-    The kernel frees the lock when the process dies.
-
     Raises:
         Superseded: a newer attempt has begun.
     """
-    paths.directory.mkdir(parents=True, exist_ok=True)
-    with paths.lock.open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(paths.lock):
         _claim(paths, attempt)
         yield

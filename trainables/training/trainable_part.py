@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from contract.files import first_line
 from trainables.device.memory import is_out_of_memory
 from trainables.model.classifier import Classifier
 
@@ -44,10 +45,7 @@ def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
             if is_out_of_memory(error):
                 raise
             works = False
-            reason = str(error).strip().splitlines()
-            logger.warning(
-                "--compile: going on uncompiled: %s", reason[0] if reason else type(error).__name__
-            )
+            logger.warning("--compile: going on uncompiled: %s", first_line(error))
         return module(features)
 
     return forward

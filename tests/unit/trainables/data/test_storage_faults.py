@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from contract.files import TRANSIENT, find_os_error, temporary_names
 from contract.messages import Reason
 from contract.study_layout import TrialPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings, write_images
 from trainables.data import storage_faults
-from trainables.data.storage_faults import StorageFault, find_fault, wait_out_faults
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.images.decoding import decode_files
 from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint
@@ -42,6 +44,18 @@ def save_arrays(path: Path) -> None:
 
 def save_text(path: Path) -> None:
     path.write_text("1" * 100_000)
+
+
+def on_full_disk(position: int) -> Callable[..., Any]:
+    """Stands in for `temporary_names`: the name at this position leads to a full disk."""
+
+    @contextmanager
+    def names_on_full_disk(*paths: Path) -> Iterator[tuple[Path, ...]]:
+        with temporary_names(*paths) as names:
+            names[position].symlink_to(FULL)
+            yield names
+
+    return names_on_full_disk
 
 
 class Clock:
@@ -70,7 +84,7 @@ def failing(number: int, *, times: int, result: str = "read") -> Callable[[], st
     return work
 
 
-@pytest.mark.parametrize("number", sorted(storage_faults.PASSING))
+@pytest.mark.parametrize("number", sorted(TRANSIENT))
 def test_a_passing_fault_is_waited_for(number: int) -> None:
     clock = Clock()
 
@@ -201,14 +215,14 @@ def test_a_full_disk_is_recognised_in_whatever_a_library_makes_of_it(save: Calla
     with pytest.raises((OSError, RuntimeError)) as raised:
         save(FULL)
 
-    assert find_fault(raised.value) is not None
+    assert find_os_error(raised.value) is not None
 
 
 def test_another_error_is_no_full_disk_and_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         wait_out_faults(lambda: save_text(tmp_path / "missing" / "file"))
 
-    assert find_fault(raised.value) is None
+    assert find_os_error(raised.value) is None
 
 
 @needs_full_disk
@@ -219,14 +233,10 @@ def test_a_checkpoint_waits_for_room_and_the_one_before_it_stays_whole(
     paths = TrialPaths(tmp_path)
     save_checkpoint(paths, STATE | {"epoch": 1}, attempt=1)
     found: list[Any] = []
-    names: list[Path] = []
-    part = checkpoints._part
-    monkeypatch.setattr(checkpoints, "_part", lambda path: names.pop() if names else part(path))
 
     def save() -> None:
-        if not found:  # the disk is full the first time only: the symbolic link goes with the failed file
-            names.append(tmp_path / "full")
-            (tmp_path / "full").symlink_to(FULL)
+        is_full = not found  # the first time only
+        monkeypatch.setattr(checkpoints, "temporary_names", on_full_disk(0) if is_full else temporary_names)
         found.append(load_checkpoint(paths))
         save_checkpoint(paths, STATE | {"epoch": 2}, attempt=1)
 
@@ -246,26 +256,16 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(storage_faults, "PAUSE_SECONDS", 0.01)
     settings = make_settings(tmp_path)
-    place = settings.trial_paths(0).directory
-    part = checkpoints._part
-
-    def part_on_full_disk(path: Path) -> Path:
-        if path.name != "predictions.npz":
-            return part(path)
-        (place / "full").unlink(missing_ok=True)
-        (place / "full").symlink_to(FULL)
-        return place / "full"
-
-    monkeypatch.setattr(checkpoints, "_part", part_on_full_disk)
+    monkeypatch.setattr(checkpoints, "temporary_names", on_full_disk(-1))
     [run] = start_trials(settings, make_lease(max_epochs=1))
 
     with pytest.raises(StorageFault, match="no space is left") as raised:
         run.step()
 
     assert raised.value.interrupts_lease is Reason.DISK_FULL
-    assert not (place / "model.pt").exists()
-    monkeypatch.setattr(checkpoints, "_part", part)
+    assert not settings.trial_paths(0).weights.exists()
+    monkeypatch.setattr(checkpoints, "temporary_names", temporary_names)
     [again] = start_trials(settings, make_lease(attempt=2, max_epochs=1))
     reports = again.step()
     assert [(report.epoch, report.outcome) for report in reports] == [(1, "complete")]
-    assert (place / "predictions.npz").exists()
+    assert settings.trial_paths(0).predictions.exists()

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from contract.study_layout import TrialPaths
-from trainables.training import checkpoints
 from trainables.training.checkpoints import (
     Superseded,
     begin_attempt,
@@ -130,16 +129,9 @@ def test_an_attempt_that_was_replaced_cannot_overwrite_the_newer_ones_result(tmp
         assert len(file["ids"]) == 9
 
 
-def test_two_writers_never_share_a_temporary_name(tmp_path: Path) -> None:
-    """Two containers may have the same process ids, so those do not tell writers apart."""
-    names = {checkpoints._part(TrialPaths(tmp_path).checkpoint) for _ in range(100)}
-
-    assert len(names) == 100
-
-
 def test_what_a_killed_writer_left_half_done_is_removed_by_the_next_attempt(tmp_path: Path) -> None:
     save_checkpoint(TrialPaths(tmp_path), state_of(1), attempt=1)
-    checkpoints._part(TrialPaths(tmp_path).checkpoint).write_bytes(b"half")
+    (tmp_path / ".checkpoint.pt.0123456789abcdef.part").write_bytes(b"half")
 
     begin_attempt(TrialPaths(tmp_path), 2)
 
