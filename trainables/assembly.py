@@ -1,4 +1,4 @@
-"""Unpacks a trial's configuration into the parts that a run is made of."""
+"""Unpacks a trial's configuration into the objects that its run is made of."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainables.training.regimes import Phase
 
 
 def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
-    """The optimizer of what trains now."""
+    """Make the optimizer of what trains in a phase."""
     groups = make_parameter_groups(
         head=dict(classifier.head.named_parameters()),
         backbone=classifier.trainable_backbone_parameters(),
@@ -51,7 +51,6 @@ def make_updates(
     class_weights: Tensor | None,
     device: str,
 ) -> Updates:
-    """How the trial's batches become updates."""
     return Updates(
         forward=forward,
         optimizer=optimizer,
@@ -69,7 +68,7 @@ def make_updates(
 def make_average(
     config: TrialConfig, classifier: Classifier, optimizer: torch.optim.Optimizer
 ) -> WeightAverage | None:
-    """The average of what trains, updated behind every step of the optimizer; None where it is off."""
+    """Average the trainable weights after every step of the optimizer; None where `ema_decay` is 0."""
     if not config.ema_decay:
         return None
     average = WeightAverage(classifier.trained_state(), decay=config.ema_decay)
@@ -78,7 +77,7 @@ def make_average(
 
 
 def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_train: bool) -> ViewSettings:
-    """How the trial sees its images."""
+    """Settings of the trial's views; validation images are neither augmented nor mixed."""
     plain = ViewSettings(
         policy="none",
         image_size=settings.image_size,
@@ -99,7 +98,7 @@ def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_trai
 
 
 def choose_validated(view_ids: NDArray[np.int64], *, limit: int, seed: int) -> NDArray[np.int64]:
-    """The validation images that are looked at: all, or `limit` of them, the same in every trial."""
+    """Positions of the validation images to look at: all, or `limit` of them, the same in every trial."""
     if not 0 < limit < len(view_ids):
         return np.arange(len(view_ids))
     draws = draw_uniform(seed, "validation", 0, view_ids, 1)[:, 0]

@@ -14,10 +14,10 @@ _HEAD_REGIMES = ("linear_probe", "finetune", "bit")
 
 
 def batch_group(config: Mapping[str, Any]) -> Hashable | None:
-    """Equal for trials of a head alone on the same frozen features; None for any other.
+    """A key that is equal for trials of a head alone on the same frozen features; None for any other trial.
 
-    Their epochs take milliseconds, so what they cost is being handed out one by one. MixUp by the batch has
-    no features that could be shared, and heads on whole maps are too large to hold many of.
+    Epochs of a head take milliseconds, so handing them out one by one is most of their cost. MixUp by the
+    batch has no features that could be shared, and heads on whole maps are too large to hold many of.
     """
     values = {**_DEFAULTS, **config}
     is_head = values["unfreeze_depth"] == 0 and values["regime"] in _HEAD_REGIMES
@@ -28,17 +28,17 @@ def batch_group(config: Mapping[str, Any]) -> Hashable | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedReuse:
-    """What a study's trials have in common."""
+    """How far the trials of a study read the same activations."""
 
     depths: tuple[int | str, ...]
-    """Unfreeze depths that occur."""
+    """Unfreeze depths that occur, sorted as text."""
 
     share: float
-    """The chance that two trials read the same activations (Simpson's index)."""
+    """Chance that two trials read the same activations (Simpson's index)."""
 
 
 def expect_reuse(configs: Sequence[Mapping[str, Any]]) -> ExpectedReuse:
-    """From configurations of the space, each holding every field of `TrialConfig`."""
+    """Estimate reuse from a sample of the space's configurations, each with every field of TrialConfig."""
     counts = Counter(tuple(config[name] for name in ACTIVATION_FIELDS) for config in configs)
     depths = {config["unfreeze_depth"] for config in configs}
     if any(config["regime"] in ("two_phase", "gradual") for config in configs):

@@ -1,4 +1,4 @@
-"""The same trial on several workers: a Tune function that leads a Ray Train run of the same epochs."""
+"""Trains one trial on several workers: a Tune function that leads a Ray Train run of the same epochs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from contract.messages import (
 )
 
 WORKER_SHARE = 0.9
-"""Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
-core each), wherever Ray starts them. On two nodes of one core each a trial of two workers would hang else."""
+"""Share of its CPUs that a worker reserves. The rest is room for the functions that lead trials (a thousandth
+of a core each): without it, a trial of two workers on two nodes of one core each would wait for ever."""
 
 
 def distributed_trial(config: dict[str, Any]) -> None:
-    """Train the one study trial of a lease on `workers` processes; rank 0's reports reach the search.
+    """Train the lone trial of a lease on `workers` processes; rank 0's reports reach the search.
 
     A worker's error ends all of them. It is reported as the trial's outcome, unless it says nothing about the
     trial: then it ends the lease, and the search tries the trial again.
@@ -63,13 +63,13 @@ class WorkersLost(RuntimeError):
 
 
 def worker_resources(settings: StudySettings) -> dict[str, float]:
-    """What one worker reserves: a little less than it takes, for the leading process."""
+    """What one worker reserves: a little less CPU than it uses, which leaves room for the leading process."""
     cpus = settings.cpus_per_worker * WORKER_SHARE
     return {"CPU": cpus} | ({"GPU": settings.gpus_per_worker} if settings.use_gpu else {})
 
 
 def failure_report(leased: LeasedTrial, error: Exception) -> Report:
-    """The outcome of a trial whose workers failed; the error of one of them often makes others fail, too.
+    """Report a trial whose workers failed, by the error that explains the others: one often makes all fail.
 
     Raises:
         Exception: one that interrupts the lease: a worker's own, or WorkersLost.
@@ -108,7 +108,7 @@ def causes_of(error: Exception) -> list[Exception]:
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
+    """Train as one worker of the process group; every worker has to report, and rank 0's content counts."""
     from trainables.lease import raise_interruption, start_lease
     from trainables.training.process_group import join_process_group
 

@@ -1,4 +1,4 @@
-"""A lease on this worker: its trials run an epoch at a time, guarded against their own errors."""
+"""Runs the trials of a lease on this worker, an epoch at a time, and turns their errors into outcomes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from trainables.training.process_group import ProcessGroup
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 10.0
-"""A checkpoint is due after so much work: a killed worker costs no more, and a short trial writes none."""
+"""Work between two checkpoints: a killed worker costs no more, and a shorter trial writes none."""
 
 STEP_SECONDS = 1.0
-"""Reports of trials that share a lease are gathered for so long: telling the search costs 10 ms each time."""
+"""Trials that share a lease report together after this time, since telling the search costs 10 ms."""
 
 
 class LeasedRun:
@@ -50,13 +50,13 @@ class LeasedRun:
 
     @property
     def remaining(self) -> int:
-        """Epochs to the end of its lease."""
+        """Epochs until this trial's lease ends."""
         assert self.run is not None
         return self._last_epoch - self.run.epoch
 
     @property
     def lockstep_key(self) -> Hashable | None:
-        """Equal for heads that train at once; None: it trains by the ordinary loop."""
+        """A key that is equal for heads that train in lockstep; None for the ordinary loop."""
         group = batch_group(self.leased.config)
         if self.run is None or group is None or not trains_in_lockstep(self.run.device):
             return None
@@ -64,19 +64,19 @@ class LeasedRun:
         return None if key is None else (group, key)
 
     def begin(self) -> list[Report]:
-        """Load it, if it is not yet; after a restart, the reports that the database lacks."""
+        """Load the trial, if it is not yet; the reports are those that the database lacks after a restart."""
         return self._guarded(self._begin)
 
     def step(self, trained: TrainResult | Exception | None = None) -> list[Report]:
         """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on.
 
         Args:
-            trained: what came of the epoch where the head trains beside others.
+            trained: result or error of the epoch where the head has trained in lockstep with others.
         """
         return self._guarded(lambda: self.advance(trained))
 
     def advance(self, trained: TrainResult | Exception | None = None) -> list[Report]:
-        """The reports of the next epoch; after a restart, first those that the database lacks."""
+        """Run the next epoch; its report follows those that the database lacks after a restart."""
         reports = self._begin()
         if isinstance(trained, Exception):
             raise trained
@@ -84,9 +84,7 @@ class LeasedRun:
             assert self.run is not None
             reports.append(self.run.run_epoch(trained))
             run = self.run
-            self.process_group.decide(
-                lambda: self._save(run)
-            )  # all end where the first one must not write any more
+            self.process_group.decide(lambda: self._save(run))  # superseded, all workers have to end
             self.finished = self._is_over(self.run)
         return reports
 
@@ -152,7 +150,7 @@ class LeasedRun:
         return [replace(record, attempt=attempt) for record in lacking]
 
     def _save(self, run: TrialRun) -> None:
-        """Write what must outlive this worker: a checkpoint now and then, the result at the end."""
+        """Write a checkpoint where one is due, and the result at the end."""
         if run.finished:
             wait_out_faults(lambda: save_result(run))
         elif (
@@ -168,7 +166,7 @@ class LeasedRun:
         return Report(trial=self.leased.trial, attempt=self.leased.attempt, epoch=epoch)
 
     def _release(self) -> None:
-        """Give back what a failed trial holds: after an out of memory the next one must find it free."""
+        """Free the memory of a failed trial: the next one needs it."""
         self.run = None
         gc.collect()
         if torch.cuda.is_available():
@@ -176,7 +174,7 @@ class LeasedRun:
 
 
 def start_lease(config: Mapping[str, Any], *, process_group: ProcessGroup | None = None) -> list[LeasedRun]:
-    """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
+    """The trials of a lease, given as a Tune config; nothing is loaded before their first step."""
     settings = StudySettings.from_values(config["settings"])
     return [
         LeasedRun(leased, settings, process_group=process_group)
@@ -211,7 +209,7 @@ def next_turn(runs: Sequence[LeasedRun]) -> list[LeasedRun]:
 
 
 def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
-    """An epoch of heads of one lockstep key; an error of all of them is the outcome of each.
+    """Run an epoch of heads with the same lockstep key; an error in it becomes the outcome of each.
 
     Where memory does not suffice for all at once, each trains by itself; and where not even for one, as any
     other trial does, in parts of a batch.
@@ -224,7 +222,7 @@ def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
 
 
 def _train_heads(runs: Sequence[LeasedRun]) -> Sequence[TrainResult | Exception] | None:
-    """What came of each head's epoch; None where memory did not suffice: they are as before."""
+    """Train an epoch of all heads; None where memory did not suffice, with the heads as before."""
     heads = [run.run for run in runs if run.run is not None]
     kept = [head.snapshot() for head in heads]
     try:
@@ -240,7 +238,7 @@ def _train_heads(runs: Sequence[LeasedRun]) -> Sequence[TrainResult | Exception]
 
 
 def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
-    """Fence off the attempts before this one, and read the checkpoint that they left, if any.
+    """Keep earlier attempts from writing, and read the checkpoint that they left, if any.
 
     Raises:
         Superseded: a newer attempt has begun.
@@ -250,7 +248,7 @@ def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
 
 
 def save_result(run: TrialRun) -> None:
-    """Write the best epoch's weights (of what trained) and its validation log-probabilities."""
+    """Write the trained weights of the best epoch and its log-probabilities on the validation images."""
     best = run.best
     assert best.log_probabilities is not None
     content = {
@@ -270,11 +268,11 @@ def save_result(run: TrialRun) -> None:
 
 
 def raise_interruption(error: Exception) -> None:
-    """Raise what ends the worker and the lease, if that and not the trial is behind the error; else return.
+    """Raise the fault of the device or the storage behind an error, if any: it ends the lease, not the trial.
 
     Raises:
-        DeviceFault: the accelerator is of no more use to this process.
-        StorageFault: a disk or a share has a fault that passes.
+        DeviceFault: the accelerator answers this process no more.
+        StorageFault: a disk or a share has a transient fault.
     """
     if isinstance(error, DeviceFault | StorageFault):
         raise error

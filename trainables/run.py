@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrialRun:
-    """One study trial in the hands of this worker."""
+    """A trial from its configuration to its last epoch; `checkpoint_state` and `continue_from` move it on."""
 
     def __init__(
         self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
@@ -131,7 +131,7 @@ class TrialRun:
             self.classifier.to(self.device).to(memory_format=torch.channels_last)
 
     def enter_phase(self, phase: Phase) -> None:
-        """Set what trains, and start its optimizer and schedule."""
+        """Set what trains in a phase, and start its inputs, optimizer and schedule."""
         self.phase, self.step, self.patience = phase, 0, Patience()
         if self.classifier.depth != phase.depth:
             self.classifier.set_depth(phase.depth)
@@ -208,11 +208,11 @@ class TrialRun:
         )
 
     def _fitting(self, asked: int | None = None) -> FittingSize:
-        """Workers that train together talk at every pass of an update: one alone cannot make more of them."""
+        """A size that shrinks for a lone worker only: several have to agree on the passes of an update."""
         return FittingSize(asked, may_shrink=self.process_group.size == 1)
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
-        """Train, unless the head was trained beside others already, validate, and note the best epoch.
+        """Train, unless the head has trained in lockstep already, validate, and note the best epoch.
 
         Raises:
             Diverged: the loss is no longer finite.
@@ -242,7 +242,7 @@ class TrialRun:
         return report
 
     def head_epoch(self) -> HeadEpoch:
-        """What the next epoch of a head alone needs, to be trained beside others."""
+        """What the next epoch of a lone head needs to train in lockstep with others."""
         assert self.updates is not None
         assert isinstance(self.classifier.head, torch.nn.Sequential)
         generator, batches = self._draw_batches(self.epoch + 1)
@@ -338,7 +338,7 @@ class TrialRun:
         return self.phase is self.phases[-1] and (schedule_ended or out_of_patience)
 
     def _draw_seed(self, purpose: str, epoch: int = 0) -> int:
-        """From the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
+        """A seed from the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
         value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.number]), 1)
         return int(value[0, 0] * 2**53)
 

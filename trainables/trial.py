@@ -51,7 +51,7 @@ class Trial(tune.Trainable):
 
 @cache
 def import_engine() -> tuple[Callable[..., list[LeasedRun]], Callable[..., list[Report]]]:
-    """What starts a lease and takes turns at it: torch, timm and all of ours that needs them."""
+    """Import torch, timm and all of ours that needs them; returns `start_lease` and `take_turns`."""
     with paused_collector():
         from trainables.lease import start_lease, take_turns
     return start_lease, take_turns

@@ -14,7 +14,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Collect no garbage meanwhile, and look at nothing made meanwhile ever again.
+    """Pause the garbage collector, and exempt what is made meanwhile from it for good.
 
     Importing torch and timm makes a million objects that stay, and the collector goes through all of them
     again and again: 1 s of a worker's 4 s.
@@ -30,7 +30,7 @@ def paused_collector() -> Iterator[None]:
 
 
 def prepare_processor(threads: int) -> None:
-    """Let torch use so many threads, round denormal numbers to zero, and keep freed memory.
+    """Let torch use `threads` threads, round denormal numbers to zero, and keep freed memory.
 
     glibc returns large blocks to the system as soon as they are freed, and every activation and gradient is
     such a block: the next one costs a page fault for every 4 KB. Kept, they made the forward pass of lite0

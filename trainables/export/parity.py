@@ -18,7 +18,7 @@ from trainables.assembly import make_view
 from trainables.data.views import Fit
 
 NUM_IMAGES = 64
-"""Validation images that are compared, drawn by the study's seed; all of them where there are fewer."""
+"""Validation images that are compared, drawn by the study's seed, or all where there are fewer."""
 
 BATCH = 16
 
@@ -27,11 +27,11 @@ TOLERANCE_CPU = 0.02
 may have been rounded to float16."""
 
 TOLERANCE_GPU = 0.1
-"""The same where the trial computed in bfloat16, which keeps 8 bits of a number."""
+"""Largest difference where the trial computed in bfloat16, which keeps 8 bits of a number."""
 
 NEIGHBOUR_SHARE = 0.9
-"""Share of equal labels that is asked of nearest neighbours: rounding may bring another one nearest, which
-changes a probability by whole votes."""
+"""Least share of equal labels of nearest neighbours: rounding may bring another one nearest, which changes a
+probability by whole votes."""
 
 
 def check_predictions(
@@ -47,10 +47,10 @@ def check_predictions(
 
     Args:
         program: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes].
-        uses_neighbours: the head is nearest neighbours.
+        uses_neighbours: the head is nearest neighbours, of which equal labels are asked only.
 
     Raises:
-        ValueError: it predicts something else; the message has both figures.
+        ValueError: predictions differ; the message has both figures.
     """
     ids, stored = load_predictions(paths)
     part = load_parts(settings, fit, torch.device("cpu"))["val"]

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 class _Probabilities(nn.Module):
-    """The whole classifier as one function: images in [0, 1], [N, 3, S, S] -> probabilities [N, classes]."""
+    """The whole classifier as one module: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes]."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checkpoints of a trial that survive a kill, a torn file and a worker that does not know it was replaced."""
+"""Writes and reads a trial's checkpoints: safe against kills, torn files and workers that were replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contract.files import file_lock, find_os_error, remove_leftovers, save_text
 from contract.study_layout import TrialPaths
 
 _ARCHIVE = b"PK\x03\x04"
-"""How a file of tensors begins."""
+"""First bytes of a file of tensors, which is a ZIP archive."""
 
 
 class Superseded(RuntimeError):
@@ -19,7 +19,7 @@ class Superseded(RuntimeError):
 
 
 def begin_attempt(paths: TrialPaths, attempt: int) -> None:
-    """Fence off all older attempts, before reading what they left.
+    """Keep all older attempts from writing; call it before reading what they left.
 
     Raises:
         Superseded: a newer one has begun.
@@ -74,7 +74,7 @@ def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None.
 
     Raises:
-        OSError: a passing fault of the storage hides whether there is one.
+        OSError: a transient fault of the storage hides whether there is one.
     """
     for path in paths.checkpoints:
         state = load_state(path)
@@ -87,7 +87,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """What a checkpoint or `model.pt` holds; None where the file is absent or torn.
 
     Raises:
-        OSError: the storage has a passing fault, which must not pass for an absent file.
+        OSError: the storage has a transient fault; the file may be there all the same.
     """
     import torch
 
@@ -124,7 +124,7 @@ def _write_tensors(state: Mapping[str, Any], path: Path) -> None:
 
 @contextmanager
 def _fence(paths: TrialPaths, attempt: int) -> Iterator[None]:
-    """Hold the trial's lock, and with it the right to write: no newer attempt has begun or begins meanwhile.
+    """Hold the trial's lock, so that no newer attempt has begun and none begins meanwhile.
 
     Raises:
         Superseded: a newer attempt has begun.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 EFFECTIVE_BETA = 0.999
-"""Of the effective number of images, one of the published values: https://arxiv.org/abs/1901.05555."""
+"""Beta of the effective number of images, one of the published values: https://arxiv.org/abs/1901.05555."""
 
 Labels = NDArray[np.int64]
 
@@ -17,7 +17,7 @@ Labels = NDArray[np.int64]
 def class_weights(
     labels: Labels, num_classes: int, how: Literal["none", "balanced", "effective"]
 ) -> torch.Tensor | None:
-    """What an image of each class counts in the loss; None where all count the same.
+    """Weight of each class's images in the loss, float32 [classes]; None where all count the same.
 
     balanced: by the inverse of its class's images. effective: by the inverse of their effective number,
     which grows ever slower than the images do. Averaged over the images both are 1, so that a learning rate
@@ -32,7 +32,7 @@ def class_weights(
 
 
 def draw_order(labels: Labels, sampler: Literal["shuffle", "balanced"], generator: torch.Generator) -> Labels:
-    """The positions of an epoch, in random order."""
+    """Positions of an epoch's images in random order."""
     if sampler == "balanced":
         return balanced_order(labels, generator)
     order: Labels = torch.randperm(len(labels), generator=generator).numpy()

@@ -36,24 +36,24 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What an epoch of training leaves behind."""
+    """What `train_epoch` measured."""
 
     sums: MetricSums
     images: int
-    """On this worker."""
+    """Images that this worker trained on."""
 
     seconds: float
     next_step: int
     learning_rate: float
-    """The first group's, at the last update."""
+    """Rate of the first parameter group, the head's, at the last update."""
 
     ended: bool
-    """Whether the schedule's end was reached."""
+    """True once the schedule has reached its end."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a pass over a part of the data leaves behind."""
+    """What `evaluate` measured."""
 
     sums: MetricSums
     images: int
@@ -82,7 +82,7 @@ def cut_evaluation(positions: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 class Batch(NamedTuple):
-    """The images of an update."""
+    """Images and targets of one update."""
 
     inputs: Tensor
     targets: Tensor
@@ -91,23 +91,23 @@ class Batch(NamedTuple):
 
 @dataclass(kw_only=True)
 class Updates:
-    """How a network is updated, batch after batch."""
+    """Updates a network, batch after batch, in smaller passes where memory runs out."""
 
     forward: Forward
-    """Inputs -> logits; the inputs are whatever it takes, images or a frozen prefix's features."""
+    """Inputs -> logits; inputs are images, or features of the frozen prefix."""
 
     optimizer: torch.optim.Optimizer
     num_classes: int
     micro_batch: FittingSize = field(default_factory=FittingSize)
-    """Images sent through at once; the update still averages over the whole batch."""
+    """Images of one pass; the update averages over the whole batch all the same."""
 
     changing: Sequence[Tensor] = ()
-    """What a forward pass changes in place, batch norm's statistics: put back where an update is redone."""
+    """Tensors that a forward pass changes in place (batch norm's statistics), restored before another try."""
 
     mixup_alpha: float = 0.0
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
-    """What an image of each class counts in the loss; the sum is divided by the images."""
+    """Weight of each class's images in the loss; the sum is divided by the number of images."""
 
     gradient_clip: float = 0.0
     device: str = "cpu"
@@ -119,10 +119,10 @@ class Updates:
         self._snapshot = Snapshot(self.changing, device=self.device)
         self._has_stepped = False
         self._begun: tuple[Batch, MetricSums, Tensor] | None = None
-        """Ahead of the first step: the batch, the sums that count it, and what they were before."""
+        """Until the first step is made: the batch, the sums that count it, and their totals before."""
 
     def load(self, inputs: Tensor, targets: Tensor, mixer: np.random.Generator) -> Batch:
-        """Onto the device, and by MixUp with one share for the whole update and partners by permutation."""
+        """Move a batch to the device, and mix it: one share for the whole update, partners by permutation."""
         batch = Batch(move(inputs, self.device), move(targets, self.device))
         if self.mixup_alpha <= 0:
             return batch
@@ -134,9 +134,9 @@ class Updates:
         return Batch(torch.lerp(inputs[order], inputs, share), torch.lerp(targets[order], targets, share))
 
     def compute_gradients(self, batch: Batch, sums: MetricSums) -> Tensor:
-        """Gradients of the mean loss over the batch, and that loss; the batch is counted in `sums`.
+        """Compute the gradients of the batch's mean loss, count the batch in `sums`, and return the loss.
 
-        Where memory runs out, all of it again with half as many images at once, as if nothing had happened.
+        Where memory runs out, all of it is repeated with half as many images at once from the same state.
         """
         self._snapshot.keep()
         counted = sums.totals.clone()
@@ -149,10 +149,10 @@ class Updates:
         return loss
 
     def apply(self) -> None:
-        """The optimizer's step along the gradients.
+        """Take the optimizer's step.
 
-        The first one allocates what the optimizer remembers of each weight. Where that does not fit, the
-        update is made again, as if nothing had happened, from half as many images at once.
+        The first one allocates the optimizer's state of each weight. Where that does not fit, the update is
+        repeated from the same state with half as many images at once.
         """
         if self._begun is None:
             self._step()
@@ -185,7 +185,7 @@ class Updates:
         return True
 
     def _step(self) -> None:
-        """Take the optimizer's step along the gradients of the loss and of the penalty on the head."""
+        """Add the head's penalty, clip the gradients and take the step."""
         add_penalty(self.optimizer)
         if self.gradient_clip:
             groups = self.optimizer.param_groups
@@ -223,20 +223,21 @@ class Updates:
 
 
 def _split_evenly(batch: Batch, most: int) -> Iterator[Batch]:
-    """In parts of equal size, within one image: a single image left over would have no batch statistics."""
+    """Split into micro-batches of equal size, give or take an image: a lone one has no batch statistics."""
     num_parts = math.ceil(len(batch.targets) / most)
     parts = (tensor.tensor_split(num_parts) for tensor in batch)
     return (Batch(*part) for part in zip(*parts, strict=True))
 
 
 def compute_logits(forward: Forward, inputs: Tensor) -> Tensor:
-    """In the device's number format, half as long where a GPU has bfloat16; the logits are float32 again."""
+    """Compute float32 logits with the network in the device's number format."""
     with autocast(inputs.device):
         logits = forward(inputs)
     return logits.float()
 
 
 def move(tensor: Tensor, device: str) -> Tensor:
+    """Copy to the device; images [N, 3, H, W] get the channels-last layout of a GPU's convolutions."""
     if device.startswith("cuda") and tensor.dim() == 4:
         return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
     return tensor.to(device, non_blocking=True)
@@ -254,9 +255,8 @@ def train_epoch(
     """Train on every batch once: one batch is one update. The caller has set the network to train mode.
 
     Args:
-        batches: of inputs and classes, or of inputs and each class's share of every image, [B, classes].
-        first_step: updates made so far in the schedule's phase.
-        generator: of the CPU; all randomness of the epoch (MixUp, dropout) follows from it.
+        first_step: updates made so far in the phase of the schedule.
+        generator: on the CPU; all randomness of the epoch (MixUp, dropout) follows from it.
 
     Raises:
         Diverged: the loss is not finite.
@@ -296,7 +296,7 @@ def evaluate(
     """Loss, metrics and log-probabilities of every image. The caller has set the network to eval mode.
 
     Args:
-        fitting: images sent through at once; default: as many as a batch has, while memory suffices.
+        fitting: images of one pass; None = the batch, halved where memory runs out.
 
     Raises:
         Diverged: the loss is not finite.
@@ -330,7 +330,7 @@ def _check_finite(loss: Tensor | None, step: int | None) -> None:
 
 
 def draw_seed(generator: torch.Generator) -> int:
-    """The next of an epoch's seeds."""
+    """Draw the next of an epoch's seeds."""
     return int(torch.randint(2**62, (), generator=generator))
 
 

@@ -21,10 +21,10 @@ class MetricSums:
     """
 
     totals: Tensor
-    """Loss, right, right among the top three, images."""
+    """Sums of loss, hits, hits among the top three, and images: float64 [4]."""
 
     confusion: Tensor | None
-    """[true class, predicted class]; None where it is not kept."""
+    """Images by [true class, predicted class]; None where they are not counted."""
 
     @classmethod
     def zeros(cls, num_classes: int, *, confusion: bool, device: str | None = None) -> Self:

@@ -11,13 +11,13 @@ from contract.trial_config import TrialConfig, make_trial_config
 from trainables.training.regimes import load_regime
 
 EXPONENTIAL_END = 0.01
-"""Share of the peak an exponential schedule has decayed to at its end."""
+"""Share of the peak that an exponential schedule has decayed to at its end."""
 
 PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2
 
 _MANY_STAGES = 1_000
-"""Stands for the stages of a backbone that is not built here: `gradual` then begins a phase while it can."""
+"""Stands for the unknown number of stages of a backbone, which is not built here."""
 
 # BiT-HyperRule by training images: end of warm-up, three decays, end, in updates.
 _HYPERRULE = (
@@ -28,7 +28,7 @@ _HYPERRULE = (
 
 
 def constant(step: int, total_steps: int) -> float:  # noqa: ARG001
-    """The peak, always."""
+    """The peak at every update."""
     return 1.0
 
 
@@ -38,7 +38,7 @@ def cosine(step: int, total_steps: int) -> float:
 
 
 def exponential(step: int, total_steps: int) -> float:
-    """The same share lost at every update, down to `EXPONENTIAL_END`."""
+    """The same decay at every update, down to EXPONENTIAL_END."""
     return EXPONENTIAL_END ** (min(step, total_steps) / total_steps)
 
 
@@ -49,7 +49,7 @@ def hyperrule(num_train: int) -> tuple[int, tuple[int, int, int], int]:
 
 
 def hyperrule_multiplier(step: int, warmup: int, boundaries: tuple[int, ...], end: int) -> float | None:
-    """Share of the base rate at an update counted from 0; None at the end and behind it."""
+    """Share of the peak at an update counted from 0; None from the end on."""
     if step < warmup:
         return step / warmup
     if step >= end:
@@ -73,7 +73,7 @@ class Schedule:
     total_steps: int
     warmup_steps: int = 0
     boundaries: tuple[int, ...] = ()
-    """HyperRule only."""
+    """Updates at which HyperRule decays by 10; empty for other schedules."""
 
     plateau_share: float = 1.0
     lowest_loss: float = math.inf
@@ -91,7 +91,7 @@ class Schedule:
         return _DECAYS[self.name](step - self.warmup_steps, remaining) * self.plateau_share
 
     def observe(self, val_loss: float) -> None:
-        """End of an epoch: a plateau schedule decays once the loss has not fallen for several."""
+        """Count an epoch: a plateau schedule decays after PLATEAU_PATIENCE epochs without a lower loss."""
         if self.name != "plateau":
             return
         if val_loss < self.lowest_loss:
@@ -103,7 +103,7 @@ class Schedule:
             self.epochs_without_improvement = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the step."""
+        """What `load_state` needs beside the step."""
         return {
             "plateau_share": self.plateau_share,
             "lowest_loss": self.lowest_loss,
@@ -123,7 +123,7 @@ def make_schedule(name: str, *, total_steps: int, warmup_steps: int = 0, num_tra
     all of it in proportion, as BiT's authors do for smaller budgets: cut off it would never leave its peak.
 
     Args:
-        num_train: training images; only HyperRule asks.
+        num_train: training images, which decide HyperRule's length.
     """
     assert total_steps > 0
     if name != "hyperrule":
@@ -151,17 +151,17 @@ def num_batches(num_images: int, *, size: int, limit: int = 0) -> int:
 
 
 def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tuple[float, ...]:
-    """The share of a trial's planned updates that is done after each of its epochs.
+    """The share of a trial's planned updates that is done after each of its epochs, 1 at the last.
 
-    The last is 1. An epoch that ends while the learning rate still warms up counts 0: it tells nothing.
-    What the trial cannot know beforehand, as where early stopping ends it, does not count.
+    An epoch that ends while the learning rate still warms up has share 0: it tells nothing. Early stopping
+    is not foreseen.
 
     Args:
         values: the trial's configuration as plain values.
         class_counts: training images of each class.
 
     Returns:
-        One share an epoch; even ones for a configuration that its regime refuses, which fails when it runs.
+        One share an epoch; even steps for a configuration that its regime refuses, which fails when it runs.
     """
     config = make_trial_config(values)
     regime = load_regime(config.regime)
@@ -191,7 +191,7 @@ def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tu
 
 
 def _num_images(config: TrialConfig, class_counts: Sequence[int]) -> int:
-    """Training images of an epoch, over-sampled ones included."""
+    """Training images of an epoch, oversampled copies included."""
     if not config.minority_policy:
         return sum(class_counts)
     return max(class_counts) * sum(count > 0 for count in class_counts)

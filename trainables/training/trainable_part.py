@@ -1,4 +1,4 @@
-"""Suffix and head as one module: what an update trains, several workers wrap, and `--compile` compiles."""
+"""Joins suffix and head in one module, which workers wrap and --compile compiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainablePart(nn.Module):
-    """Prefix's output -> logits."""
+    """Features of the frozen prefix -> logits."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class TrainablePart(nn.Module):
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The module through torch.compile; where that fails, as it is, with one warning.
+    """Compile the module with torch.compile; where that fails, go on without it after one warning.
 
-    A fault of the module itself is raised by the second try, uncompiled.
+    An error of the module itself is raised by the uncompiled call.
     """
     fast = torch.compile(module)
     works = True
