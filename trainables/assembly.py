@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
-from trainables.device.memory import FittingSize
 from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
-from trainables.training.loop import Forward, Updates
 from trainables.training.optimizers import WeightAverage, make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase
 
@@ -38,31 +34,6 @@ def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Pha
         undecayed=undecayed_names(classifier.backbone),
     )
     return make_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
-
-
-def make_updates(
-    config: TrialConfig,
-    *,
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    micro_batch: FittingSize,
-    changing: Sequence[Tensor],
-    num_classes: int,
-    class_weights: Tensor | None,
-    device: str,
-) -> Updates:
-    return Updates(
-        forward=forward,
-        optimizer=optimizer,
-        num_classes=num_classes,
-        micro_batch=micro_batch,
-        changing=changing,
-        mixup_alpha=config.mixup_alpha,
-        label_smoothing=config.label_smoothing,
-        class_weights=class_weights,
-        gradient_clip=config.gradient_clip,
-        device=device,
-    )
 
 
 def make_average(

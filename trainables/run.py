@@ -24,7 +24,6 @@ from trainables.assembly import (
     choose_validated,
     make_average,
     make_phase_optimizer,
-    make_updates,
     make_view,
 )
 from trainables.data.storage_faults import wait_out_faults
@@ -196,14 +195,16 @@ class TrialRun:
         )
 
     def _make_updates(self, optimizer: torch.optim.Optimizer, trainable: torch.nn.Module) -> Updates:
-        return make_updates(
-            self.config,
+        return Updates(
             forward=self.inputs["train"].forward,
             optimizer=optimizer,
+            num_classes=len(self.settings.classes),
             micro_batch=self._fitting(self.config.micro_batch_size),
             changing=tuple(trainable.buffers()),
-            num_classes=len(self.settings.classes),
+            mixup_alpha=self.config.mixup_alpha,
+            label_smoothing=self.config.label_smoothing,
             class_weights=self.class_weights,
+            gradient_clip=self.config.gradient_clip,
             device=str(self.device),
         )
 
