@@ -31,21 +31,20 @@ from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
 from contract.machine import count_cpus, count_gpus
+from contract.messages import StudySettings, WeightsSource
+from contract.metrics import check_objectives
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
-from trainables.activations.expected_reuse import Agreement, find_agreement
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.datasets import ImageListing, find_images, is_url
 from trainables.data.manifest import Manifest
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import WeightsSource, fetch_weights, is_here, locate_weights
-from trainables.settings import StudySettings
-from trainables.training.metric_sums import check_metrics
-from trainables.training.planned_epochs import planned_shares
+from trainables.model.weights import fetch_weights, is_here, locate_weights
+from trainables.training.schedules import planned_shares
 
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -96,9 +95,9 @@ class Plan:
         return sample_configs(self.propose)
 
     @cached_property
-    def agreement(self) -> Agreement:
+    def expected_reuse(self) -> ExpectedReuse:
         """What the trials will have in common."""
-        return find_agreement(self.samples)
+        return expect_reuse(self.samples)
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """One configuration of the space, checked."""
@@ -112,7 +111,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ValueError: in one line, what is wrong and what to pass instead.
     """
-    check_metrics(config.metrics)
+    check_objectives(config.metrics)
     space = load_space(config.space)
     # Two names of one row are one backbone.
     backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
@@ -308,7 +307,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 check_paths(StudyPaths(study.directory), others=paths_on_nodes(config))
                 count_slots = stack.enter_context(elastic_slots(resources, ask_for=wanted, say=say))
             progress = stack.enter_context(Progress(search, console=console))
-            settings = asdict(make_settings(plan, study, resources))
+            settings = make_settings(plan, study, resources).as_values()
             study.begin(hardware=hardware)
             tracker.start()
             return run_search(
@@ -332,7 +331,7 @@ def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
 
 
 def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
-    config, agreement = plan.config, plan.agreement
+    config, reuse = plan.config, plan.expected_reuse
     return StudySettings(
         study_directory=str(study.directory),
         classes=tuple(study.info["data"]["classes"]),
@@ -345,10 +344,9 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
         num_trials=plan.num_trials,
-        shared_depths=agreement.depths,
-        agreement=agreement.share,
+        shared_depths=reuse.depths,
+        expected_reuse=reuse.share,
         threads=resources.threads,
-        use_gpu=bool(resources.gpus_per_worker),
         data_source=plan.listing.source if is_url(plan.listing.source) else "",
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_worker,

@@ -46,15 +46,14 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
 from cluster.study.records import EpochRecord
 from cluster.study.space_probe import sample_configs
+from contract.messages import StudySettings
 from contract.trial_config import make_trial_config
-from trainables.activations.expected_reuse import find_agreement
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import batch_group, expect_reuse
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import locate_weights
-from trainables.settings import StudySettings
 
 METRIC = "val_accuracy"
 
@@ -140,7 +139,7 @@ def all_configs(task: Task) -> list[dict[str, Any]]:
 
 
 def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
-    agreement = find_agreement(all_configs(task))
+    reuse = expect_reuse(all_configs(task))
     return StudySettings(
         study_directory=str(study.directory),
         classes=classes,
@@ -153,10 +152,9 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         cache_directory=str(flags.cache_dir),
         cache_gigabytes=flags.cache_gb,
         num_trials=task.num_trials,
-        shared_depths=agreement.depths,
-        agreement=agreement.share,
+        shared_depths=reuse.depths,
+        expected_reuse=reuse.share,
         threads=1,
-        use_gpu=False,
     )
 
 
@@ -215,7 +213,7 @@ def search_with_ray(
         return run_search(
             search,
             trainable=PARTS.get(flags.without, MeasuredTrial),
-            settings=asdict(settings),
+            settings=settings.as_values(),
             resources=check_resources(config, nodes=[(flags.cpus, 0)]),
             storage_dir=folder / "ray",
             progress=progress,

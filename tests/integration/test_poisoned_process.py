@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def test_a_device_side_assert_costs_one_lease_and_not_the_workers_next_trials(tm
     settings = make_settings(tmp_path / "trials")
     config = make_config(tmp_path, trials=5, concurrent=1, scheduler="none", max_epochs=1)
 
-    ending, _ = run_toy_study(config, settings=asdict(settings), trainable=PoisonedTrial, space=space)
+    ending, _ = run_toy_study(config, settings=settings.as_values(), trainable=PoisonedTrial, space=space)
 
     poisoned = (Path(settings.study_directory) / "poisoned").read_text()
     workers = attributes(tmp_path, "worker")

@@ -14,10 +14,10 @@ from unittest.mock import patch
 import torch
 from torch import distributed, multiprocessing
 
+from contract.messages import LeasedTrial, Report, StudySettings
 from trainables.device.memory import FittingSize
 from trainables.lease import LeasedRun
-from trainables.settings import make_study_settings
-from trainables.training.process_group import join_team
+from trainables.training.process_group import join_process_group
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)
@@ -31,7 +31,7 @@ class Scenario:
     """A trial that both workers train, and how their processes differ."""
 
     name: str
-    lease: Mapping[str, Any]
+    leased: LeasedTrial
     settings: Sequence[Mapping[str, Any]]
     """Settings of each worker, by rank."""
 
@@ -91,13 +91,16 @@ def _work(rank: int, scenarios: Sequence[Scenario], folder: str) -> None:
 
 
 def _run(scenario: Scenario, rank: int) -> dict[str, Any]:
-    run = LeasedRun(scenario.lease, make_study_settings(scenario.settings[rank]), team=join_team())
-    reports: Results = []
+    run = LeasedRun(
+        scenario.leased,
+        StudySettings.from_values(scenario.settings[rank]),
+        process_group=join_process_group(),
+    )
+    reports: list[Report] = []
     error = None
     try:
         while not run.finished:
             reports += run.advance()
     except Exception as raised:  # it is what the test looks at
         error = f"{type(raised).__name__}: {raised}"
-    shown = [{key: report[key] for key in ("epoch", "outcome", "metrics")} for report in reports]
-    return {"reports": shown, "error": error}
+    return {"reports": [report.as_values() for report in reports], "error": error}
