@@ -17,7 +17,8 @@ from contract.messages import Lease, LeasedTrial, Outcome, Report, make_result
 
 class ToyTrial(tune.Trainable):
     """Settings, all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`, a
-    folder with a file for each process that has begun an epoch; `dies`, `raises` and `fills_disk`, trials by number.
+    folder with a file for each process that has begun an epoch; `dies`, `raises` and `fills_disk`, trials by
+    number.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
