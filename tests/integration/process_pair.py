@@ -21,37 +21,37 @@ from trainables.training.process_group import join_process_group
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)
-"""A worker that waits for another in vain fails after so long, and not after half an hour."""
+"""Longest that a worker waits for another, instead of torch's half an hour."""
 
 Results = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A trial for both workers, and what is different about one of them."""
+    """A trial that both workers train, and how their processes differ."""
 
     name: str
     leased: LeasedTrial
     settings: Sequence[Mapping[str, Any]]
-    """Of each worker."""
+    """Settings of each worker, by rank."""
 
     circumstances: Callable[[int], AbstractContextManager[Any]] = nullcontext
-    """Given the rank, holds for as long as the trial runs."""
+    """Takes the rank; its context is open for as long as the trial runs."""
 
 
 def latency_by_rank(rank: int) -> AbstractContextManager[Any]:
-    """The first worker's device is the slow one."""
+    """Make the first worker's device the slow one."""
     return patch("trainables.limits.measure_latency_ms", lambda *_, **__: (100.0, 1.0)[rank])
 
 
 def no_room(_: int) -> AbstractContextManager[Any]:
-    """Whoever saves a result fails."""
+    """Make saving a result fail."""
     return patch("trainables.lease.save_result", side_effect=PermissionError("not yours"))
 
 
 @contextmanager
 def second_runs_out_of_memory(rank: int) -> Iterator[None]:
-    """The second worker has no memory for all images of its first batch outside an update."""
+    """Let the second worker run out of memory at its first batch outside an update."""
     whole, failed = FittingSize.compute, [rank == 0]
 
     def compute(self: FittingSize, function: Any, rows: Any) -> Any:

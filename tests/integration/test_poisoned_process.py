@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
+from contract.study_layout import RunOutcome
 from tests.integration.poisoned_trial import POISONOUS, PoisonedTrial
 from tests.integration.test_search_with_ray import attributes, states
 from tests.integration.toy_driver import make_config, run_toy_study
@@ -35,7 +36,7 @@ def test_a_device_side_assert_costs_one_lease_and_not_the_workers_next_trials(tm
 
     poisoned = (Path(settings.study_directory) / "poisoned").read_text()
     workers = attributes(tmp_path, "worker")
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert states(tmp_path) == {"COMPLETE": 5}
     assert attributes(tmp_path, "attempts") == {0: 1, POISONOUS: 2, 2: 1, 3: 1, 4: 1}
     assert workers[0].endswith(f":{poisoned}"), "the worker was warm"
