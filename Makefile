@@ -29,6 +29,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 
 types: install-dev
 	$(BIN)/mypy
