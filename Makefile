@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A container may forbid bytecode; then every process compiles its imports again (about 20 s a command).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-lowest gpu-check lint types install install-dev clean
+.PHONY: demo test test-lowest test-newest gpu-check lint types install install-dev clean
 
 demo: install
 	$(BIN)/python tune.py --space demo
@@ -37,15 +37,16 @@ types: install-dev
 test: lint types
 	$(BIN)/python -m pytest
 
-# The lowest versions that pyproject.toml allows, in an environment of their own; without Ray's slow tests.
-test-lowest: $(BIN)/uv
-	$(BIN)/uv venv --clear --python $(PYTHON) .venv-lowest
-	$(BIN)/uv pip install --python .venv-lowest/bin/python --compile-bytecode --resolution lowest-direct --editable '.[dev]'
-	.venv-lowest/bin/python -m pytest -m 'not slow' tests/unit tests/contracts
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own; nothing that starts Ray.
+test-lowest test-newest: test-%: $(BIN)/uv
+	$(BIN)/uv venv --clear --python $(PYTHON) .venv-$*
+	$(BIN)/uv pip install --python .venv-$*/bin/python --compile-bytecode \
+		--resolution $(if $(filter lowest,$*),lowest-direct,highest) --editable '.[dev]'
+	.venv-$*/bin/python -m pytest -m 'not slow' tests/unit tests/contracts
 
 # Needs torch 2.8 or newer, timm, numpy, pillow and pytest in that interpreter, and installs nothing.
 gpu-check:
 	$(PYTHON) -m pytest -c tests/gpu/gpu.ini --confcutdir=tests/gpu -p no:cacheprovider tests/gpu
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info
+	rm -rf $(VENV) .venv-lowest .venv-newest build *.egg-info
