@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from contract.decoding import Fit
 from contract.messages import LeasedTrial, StudySettings
 from trainables.data.datasets import find_images
-from trainables.data.views import Fit
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import BACKBONES
 from trainables.model.weights import locate_weights

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from trainables.data.mixing import Mix
-from trainables.data.views import Fit, draw_uniform
+from trainables.data.views import draw_uniform
 from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names

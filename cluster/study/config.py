@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
+from contract.files import did_you_mean
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
@@ -281,16 +281,15 @@ def absolute_sqlite(url: str) -> str:
     return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint for an unknown name: "; did you mean lite0?", or nothing."""
-    close = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def _hint(name: str, choices: Iterable[str]) -> str:
+    near = did_you_mean(name, choices)
+    return f"; {near}" if near else ""
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(
-            f"--{name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}"
+            f"--{name} must be one of {', '.join(choices)}, got {value!r}{_hint(value, choices)}"
         )
 
 
@@ -312,7 +311,7 @@ def _weights_path(weights: str) -> str:
     if not path.exists():
         raise ValueError(
             f"--weights must be auto, random, or an existing file or folder, got {weights!r}"
-            f"{nearest(weights, WEIGHTS)}"
+            f"{_hint(weights, WEIGHTS)}"
         )
     return str(path)
 

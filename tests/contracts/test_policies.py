@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from contract.decoding import Fit
 from trainables.data.augmentation import augment, evaluation_view
 from trainables.data.policies import POLICIES, find_policy, names, policy_identity
-from trainables.data.views import Fit
 
 STORED, SIZE = 37, 32
 FITS: tuple[Fit, ...] = ("crop", "squash")

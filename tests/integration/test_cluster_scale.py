@@ -11,6 +11,7 @@ import pytest
 from benchmarks.cluster_scale import main
 from benchmarks.simulated.measurement import find_utilisation
 from cluster.study.records import EpochRecord, TrialRecord, TrialState
+from contract.messages import EpochDecision
 
 
 def run(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
@@ -24,7 +25,12 @@ def trial(number: int, *, process: int, began: list[float], handed_out: float) -
     for epoch, moment in enumerate(began, start=1):
         metrics = {"began": moment, "epoch_seconds": 4.0, "process": float(process)}
         epochs[epoch] = EpochRecord(
-            trial=number, epoch=epoch, attempt=1, metrics=metrics, arrival=moment + 4, decision="continue"
+            trial=number,
+            epoch=epoch,
+            attempt=1,
+            metrics=metrics,
+            arrival=moment + 4,
+            decision=EpochDecision.CONTINUE,
         )
     attrs = {"attempt_started": handed_out}
     return TrialRecord(number=number, state=TrialState.COMPLETE, attrs=attrs, epochs=epochs)

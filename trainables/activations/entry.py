@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 import weakref
 import zlib
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from contract.files import fill_aside, save_bytes, save_json
 from trainables.images.range_locks import RangeLocks
 
 FORMAT = 1
@@ -146,13 +146,10 @@ class Entry:
 
 def create_entry(path: Path, layout: Layout, *, key: Mapping[str, Any], scratch: Path) -> None:
     """Make an empty entry aside and rename it into place."""
-    aside = scratch / f"new-{os.getpid()}-{secrets.token_hex(4)}"
-    aside.mkdir(parents=True)
-    _resize(aside, layout)
-    _write_meta(aside, layout, key)
-    (aside / "last_used").touch()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside.rename(path)
+    with fill_aside(path, scratch=scratch) as part:
+        _resize(part, layout)
+        _write_meta(part, layout, key)
+        (part / "last_used").touch()
 
 
 def needs_repair(path: Path, layout: Layout) -> bool:
@@ -189,9 +186,7 @@ def _meta(layout: Layout) -> dict[str, Any]:
 
 
 def _write_meta(path: Path, layout: Layout, key: Mapping[str, Any]) -> None:
-    aside = path / f"meta-{os.getpid()}.tmp"
-    aside.write_text(json.dumps({**_meta(layout), "key": dict(key)}, indent=1), encoding="utf-8")
-    aside.rename(path / "meta.json")
+    save_json(path / "meta.json", {**_meta(layout), "key": dict(key)}, durable=False)
 
 
 def _resize(path: Path, layout: Layout) -> None:
@@ -203,9 +198,7 @@ def _resize(path: Path, layout: Layout) -> None:
         os.close(descriptor)
     records = path / "chunks.bin"
     if not records.exists() or records.stat().st_size != layout.num_chunks * 8:
-        aside = path / f"chunks-{os.getpid()}.tmp"
-        aside.write_bytes(bytes(layout.num_chunks * 8))
-        aside.rename(records)
+        save_bytes(records, bytes(layout.num_chunks * 8), durable=False)
 
 
 def _mark(chunk: int) -> int:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contract.decoding import Fit
 from contract.messages import StudySettings
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
-from trainables.data.views import Fit, storage_size
+from trainables.data.views import storage_size
 from trainables.device.accelerator import GIGABYTE
 from trainables.images.cache_room import room_for
 from trainables.images.split_view import Part, view_id

@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from contract.decoding import Fit
 from trainables.data.automatic import apply_operations
 from trainables.data.colours import adjust_colours, erase_rectangle
 from trainables.data.geometry import cut_windows, resample
 from trainables.data.policies import POLICIES, Policy, find_policy
-from trainables.data.views import Fit, draw_uniform
+from trainables.data.views import draw_uniform
 
 NUM_DRAWS = 26
 """Values drawn for every image; each use has its fixed column, so that a new use changes no old view.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.files import write_aside
 from trainables.data.datasets._listing import ImageListing
 from trainables.data.splits import split_images
 
@@ -42,15 +41,12 @@ class Manifest:
         return np.flatnonzero(self.splits == split).astype(np.int64)
 
     def write_csv(self, path: Path) -> None:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        with partial.open("w", newline="", encoding="utf-8") as lines:
+        """Write data.csv: id, path, label and split of every image."""
+        with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.writer(lines)
             writer.writerow(HEADER)
             rows = zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True)
             writer.writerows((number, *row) for number, row in enumerate(rows))
-            lines.flush()
-            os.fsync(lines.fileno())
-        partial.replace(path)
 
 
 def make_manifest(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from dataclasses import dataclass
 from typing import Literal
+
+from contract.files import did_you_mean
 
 VERSION = 2
 """Of the drawing and the applying: a change of either makes stored activations of old views wrong."""
@@ -113,9 +114,11 @@ def find_policy(name: str) -> Policy:
         ValueError: no such policy.
     """
     if name not in POLICIES:
-        near = difflib.get_close_matches(name, POLICIES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no augmentation policy is called {name!r}; {hint}known are {', '.join(POLICIES)}")
+        hint = did_you_mean(name, POLICIES)
+        known = f"known are {', '.join(POLICIES)}"
+        raise ValueError(
+            f"no augmentation policy is called {name!r}; {' '.join(filter(None, (hint, known)))}"
+        )
     return POLICIES[name]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Fit = Literal["crop", "squash"]
+from contract.decoding import Fit
+
 """How an image becomes a square: crop = shorter side resized, centre kept; squash = both sides resized."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

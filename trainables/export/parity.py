@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
-from trainables.data.views import Fit
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed, or all where there are fewer."""

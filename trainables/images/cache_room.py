@@ -5,7 +5,6 @@ What was used longest ago goes first, whatever it is, and never what a living pr
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.files import LEFTOVERS, file_lock
+from contract.study_layout import CachePaths
 from trainables.data.datasets._copies import list_copies, remove_copies
 from trainables.images.range_locks import open_locks
 
@@ -49,9 +50,7 @@ def room_for(
 @contextmanager
 def cache_room(folder: Path) -> Iterator[None]:
     """One process at a time looks for room in the folder and takes it, so that two do not take the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "room.lock").open("a", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with file_lock(folder / "room.lock"):
         yield
 
 
@@ -86,8 +85,8 @@ def make_room(
 
 def list_items(cache_dir: Path) -> Iterator[CacheItem]:
     """All that the budget counts."""
-    yield from list_stores(cache_dir / "images")
-    yield from list_entries(cache_dir / "activations")
+    yield from list_stores(CachePaths(cache_dir).images)
+    yield from list_entries(CachePaths(cache_dir).activations)
     for folder, num_bytes, last_used in list_copies(cache_dir):
         yield CacheItem(folder, num_bytes, last_used, remove_copies)
 
@@ -105,8 +104,7 @@ def list_stores(folder: Path) -> Iterator[CacheItem]:
 def remove_store(path: Path) -> bool:
     """Remove an image store; false if a process has it open."""
     try:
-        with path.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with file_lock(path, timeout_seconds=0, create=False):
             path.unlink()
     except OSError:  # in use, or already removed
         return False
@@ -115,7 +113,7 @@ def remove_store(path: Path) -> bool:
 
 def list_entries(root: Path) -> Iterator[CacheItem]:
     """Entries of the activation cache; what a killed process left half made is removed."""
-    for leftover in [*root.glob("evicted-*"), *root.glob("new-*")]:
+    for leftover in [*root.glob("evicted-*"), *root.glob(LEFTOVERS)]:
         shutil.rmtree(leftover, ignore_errors=True)
     for path in root.glob("??/*"):
         try:

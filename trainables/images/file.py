@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import zlib
@@ -13,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.views import Fit
-from trainables.images.decoding import Pixels
+from contract.decoding import Fit, Pixels
+from contract.files import hold_shared
 
 FORMAT = 1
 """Part of every key: raise it when decoding or the layout changes, and old files are no longer found."""
@@ -70,7 +69,7 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        hold_shared(descriptor)
         if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
             os.close(descriptor)
             return None

@@ -10,11 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from contract.decoding import Fit
 from trainables.data.datasets import ImageListing, copy_missing, is_url
 from trainables.data.manifest import Manifest, make_manifest
-from trainables.data.views import Fit, storage_size
+from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
-from trainables.images.store import ImageFact, open_or_build
+from trainables.images.decoding import ImageFact
+from trainables.images.store import open_or_build
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.decoding import Fit
 from trainables.data.augmentation import augment, to_bytes
 from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, mix_views
 from trainables.data.policies import policy_identity
-from trainables.data.views import Fit
 from trainables.device.prefetch import to_device
 from trainables.images.store import ImageStore
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.decoding import Fit, Pixels
+from contract.files import DISK_FULL, file_lock, hold_shared
+from contract.machine import count_cpus
+from contract.study_layout import CachePaths
 from trainables.data.storage_faults import wait_out_faults
-from trainables.data.views import Fit
 from trainables.images.cache_room import room_for
-from trainables.images.decoding import ImageFact, Pixels, decode_files
+from trainables.images.decoding import ImageFact, decode_files
 from trainables.images.file import (
     FORMAT,
     HEADER_BYTES,
@@ -32,9 +35,64 @@ from trainables.images.file import (
     write_at,
 )
 from trainables.images.index import ImageIndex, stamp_files
-from trainables.images.rows import DecodedAtUse, Images, SpreadImages
 
-__all__ = ["ImageFact", "ImageStore", "Images", "open_or_build"]
+
+class Images(Protocol):
+    """What a store's images can do, memory-mapped or not: a numpy array's indexing by row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> Pixels: ...
+
+
+class SpreadImages:
+    """The readable images' rows among rows of zeros for the unreadable ones."""
+
+    def __init__(self, images: Pixels, facts: Sequence[ImageFact]) -> None:
+        readable = np.array([fact.ok for fact in facts])
+        self._images = images
+        self._rows = np.where(readable, np.cumsum(readable) - 1, -1)
+        self.shape = (len(facts), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> Pixels:
+        stored = self._rows[rows]
+        if np.ndim(stored) == 0:
+            return np.zeros(self.shape[1:], np.uint8) if stored < 0 else self._images[stored]
+        taken = np.zeros((len(stored), *self.shape[1:]), dtype=np.uint8)
+        taken[stored >= 0] = self._images[stored[stored >= 0]]
+        return taken
+
+
+class DecodedAtUse:
+    """Images that are decoded whenever they are asked for; those that never could be read are zeros."""
+
+    def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
+        """`facts` are what the first look at each file found."""
+        self._paths, self._size, self._fit, self._facts = paths, size, fit, facts
+        self.shape = (len(paths), size, size, 3)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, rows: Any, /) -> Pixels:
+        """The pixels of these rows.
+
+        Raises:
+            OSError: a file has gone, or has another content than at the first look.
+        """
+        chosen = np.arange(len(self))[rows]
+        files = [self._paths[row] for row in np.atleast_1d(chosen)]
+        pixels, found = decode_files(files, self._size, self._fit)
+        for row, fact in zip(np.atleast_1d(chosen), found, strict=True):
+            if fact.digest != self._facts[row].digest:
+                what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
+                raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
+        return pixels[0] if np.ndim(chosen) == 0 else pixels
+
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +156,9 @@ def open_or_build(
     Raises:
         OSError: the disk filled up while the store was written; nothing is left behind.
     """
-    build = _Build(tuple(paths), storage_size, fit, cache_dir / "images", budget_gb, workers, progress)
+    build = _Build(
+        tuple(paths), storage_size, fit, CachePaths(cache_dir).images, budget_gb, workers, progress
+    )
     return build.open_known() or build.open_new()
 
 
@@ -142,7 +202,7 @@ class _Build:
         return self.wrap(mapped, facts, layout, path) if mapped else None
 
     def open_new(self) -> ImageStore:
-        with _locked(self.folder / f"{self.name}.lock"):
+        with file_lock(self.folder / f"{self.name}.lock"):
             store = self.open_known()  # somebody may have built it while we waited
             return store or self.build()
 
@@ -153,7 +213,7 @@ class _Build:
         try:
             store = self.write(layout) if self.fits_budget(layout) else None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno not in DISK_FULL | {errno.EFBIG}:
                 raise
             raise OSError(
                 error.errno,
@@ -186,7 +246,7 @@ class _Build:
                 descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
                 cleanup.callback(partial.unlink, missing_ok=True)
                 cleanup.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_SH)  # from now on nobody removes it to make room
+                hold_shared(descriptor)  # from now on nobody removes it to make room
                 os.ftruncate(descriptor, expected.total_bytes)  # and others see what it will take
             facts = self.decode_all(descriptor)
             layout = self.layout_of(facts)
@@ -208,7 +268,7 @@ class _Build:
             return facts
 
         facts: list[ImageFact] = []
-        pool = ThreadPoolExecutor(self.workers or _usable_cpus())
+        pool = ThreadPoolExecutor(self.workers or count_cpus())
         try:
             for found in pool.map(decode, range(0, len(self.paths), CHUNK)):
                 facts.extend(found)
@@ -247,24 +307,8 @@ class _Build:
         return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
 
 
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux: what this process is allowed, not what the machine has
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    """Wait for a lock between processes; the kernel frees it when its owner dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def _remove_abandoned(folder: Path) -> None:
     """Remove what builders left that were killed: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):
-        with partial.with_suffix(".lock").open("a", encoding="utf-8") as handle, suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), file_lock(partial.with_suffix(".lock"), timeout_seconds=0):
             partial.unlink(missing_ok=True)

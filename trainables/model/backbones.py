@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from contract.files import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,10 +233,8 @@ def _nearest(name: str) -> str:
     import timm
 
     rows = names()
-    near = difflib.get_close_matches(name, rows, n=3, cutoff=0.5)
-    near += difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=3, cutoff=0.6)
-    hint = f"did you mean {', '.join(dict.fromkeys(near))}? " if near else ""
-    return f"{hint}the table has {', '.join(rows)}, and any timm model name works"
+    hint = did_you_mean(name, [*rows, *timm.list_models(), *timm.list_pretrained()])
+    return f"{hint + ' ' if hint else ''}the table has {', '.join(rows)}, and any timm model name works"
 
 
 def num_features(module: Any) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, fx, nn
+
+from contract.files import did_you_mean
 
 Depth = int | str
 """As `TrialConfig.unfreeze_depth` has it."""
@@ -94,8 +95,8 @@ def _from_module(module: nn.Module, names: Sequence[str], start: str) -> frozens
     inside = [number for number, name in enumerate(names) if name.startswith(f"{start}.")]
     if not inside:
         choices = [name for name, _ in module.named_modules() if name.count(".") < 2 and name]
-        near = difflib.get_close_matches(start, choices, n=3, cutoff=0.0)
-        raise ValueError(f"unfreeze_depth from:{start}: no such module; near are {', '.join(near)}")
+        hint = did_you_mean(start, choices) or f"the first are {', '.join(choices[:5])}"
+        raise ValueError(f"unfreeze_depth from:{start}: no such module; {hint}")
     return frozenset(names[inside[0] :])
 
 

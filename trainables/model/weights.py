@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from contract.messages import WeightsSource
 from trainables.model.backbones import BACKBONES, Backbone, find_backbone
-from trainables.model.downloads import download, downloaded_file, is_offered
-from trainables.model.hub import NotOffered, download_file, find_cached, find_file, find_newest
+from trainables.model.downloads import (
+    NotOffered,
+    download,
+    download_file,
+    downloaded_file,
+    find_cached,
+    find_file,
+    find_newest,
+    is_offered,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -76,7 +76,7 @@ def test_more_images_than_there_are_means_all_of_them(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--policy", "lihgt"), "did you mean 'light'"),
+        (("--policy", "lihgt"), "did you mean light"),
         (("--policy", "light", "--mix-share", "2"), "mix_share must be in [0, 1]"),
         (("--policy", "light", "--cutmix-min", "0.9", "--cutmix-max", "0.1"), "cutmix_min"),
     ],

@@ -5,16 +5,14 @@ An entry is a file with `NAMES`, the data sets it offers, and `load_listing(name
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from functools import cache
 from pathlib import Path
 
+from contract.files import did_you_mean
 from trainables.data.datasets._bucket import copy_missing, is_url, list_bucket
-from trainables.data.datasets._csv_file import list_csv
-from trainables.data.datasets._folder import list_folder
-from trainables.data.datasets._listing import ImageListing
+from trainables.data.datasets._listing import ImageListing, list_csv, list_folder
 
 __all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names"]
 
@@ -69,6 +67,5 @@ def _describe_unknown(source: str) -> str:
     if "/" in source or source.lower().endswith(".csv"):
         path = Path(source).expanduser().absolute()
         return f"no such folder or file: {path}; pass one, or a name: {', '.join(names())}"
-    near = difflib.get_close_matches(source.lower(), names(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names())}"
+    hint = did_you_mean(source, names()) or f"known are {', '.join(names())}"
     return f"no data set and no folder is called {source!r}; {hint} (a path to a folder or a CSV works too)"

@@ -6,19 +6,18 @@ that did not is not copied again, and on every machine the same path means the s
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from contract.files import DISK_FULL, file_lock
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
 from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
 from trainables.data.sizes import take_sample
@@ -100,7 +99,7 @@ def copy_missing(
     keep_copies(folder)
     if all(path.exists() for path in paths):
         return
-    with _locked(folder.with_suffix(".lock")):
+    with file_lock(folder.with_suffix(".lock")):
         missing = {path for path in paths if not path.exists()}
         if not missing:
             return
@@ -218,7 +217,7 @@ def _copy(files: Any, url: str, objects: Sequence[Object]) -> None:
             _ask(url, get, seconds=seconds)
             break
         except OSError as error:
-            if not left or error.errno == errno.ENOSPC:
+            if not left or error.errno in DISK_FULL:
                 raise
             time.sleep(2.0)
     for found, path in zip(objects, partial, strict=True):
@@ -253,7 +252,7 @@ def _ask(url: str, work: Callable[[], Answer], *, seconds: float) -> Answer:
     asking.join(seconds)
     if answers:
         return answers[0]
-    if errors and isinstance(errors[0], OSError) and errors[0].errno == errno.ENOSPC:
+    if errors and isinstance(errors[0], OSError) and errors[0].errno in DISK_FULL:
         raise errors[0]
     problem = _describe(errors[0]) if errors else f"no answer within {seconds:.0f} s: check the network"
     raise OSError(f"cannot read {url}: {problem}")
@@ -271,12 +270,3 @@ def _describe(error: Exception) -> str:
             " FSSPEC_GS_TOKEN=anon"
         )
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    """Wait for the other processes of this machine; the kernel frees the lock when its owner dies."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -6,11 +6,12 @@ that of the last use, and a process that may still read the copies keeps a share
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from contract.files import file_lock, hold_shared
 
 _kept: dict[Path, int] = {}
 """Descriptors by folder, open for as long as this process lives: with each goes a shared lock."""
@@ -25,7 +26,7 @@ def keep_copies(folder: Path) -> int:
     if descriptor is None or not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
         folder.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _kept[folder] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        hold_shared(descriptor)
     os.utime(descriptor)
     return descriptor
 
@@ -58,10 +59,9 @@ def list_copies(cache_dir: Path) -> Iterator[tuple[Path, int, float]]:
 def remove_copies(folder: Path) -> bool:
     """Remove a folder of copies; false if a process uses it."""
     try:
-        with _used_file(folder).open("r+b") as used:
-            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with file_lock(_used_file(folder), timeout_seconds=0, create=False) as used:
             shutil.rmtree(folder)
-            used.truncate(0)
+            os.ftruncate(used, 0)
     except OSError:  # in use, another user's, or already removed
         return False
     return True

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
-from trainables.data.datasets._folder import list_folder
-from trainables.data.datasets._listing import ImageListing
+from contract.files import fill_aside
+from trainables.data.datasets._listing import ImageListing, list_folder
 
 NAMES = ("digits",)
 
@@ -25,18 +23,9 @@ def _write_digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".digits-", dir=folder.parent))
-    partial.chmod(0o755)
-    try:
+    with fill_aside(folder) as part:
         for label in range(10):
-            (partial / str(label)).mkdir()
+            (part / str(label)).mkdir()
         pixels = (digits.images * (255 / 16)).round().astype("uint8")
         for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-            Image.fromarray(image).save(partial / str(label) / f"{number:04d}.png")
-        partial.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was first
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            Image.fromarray(image).save(part / str(label) / f"{number:04d}.png")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import secrets
 import shutil
 import threading
 import urllib.error
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.data.datasets._csv_file import list_csv
-from trainables.data.datasets._listing import ImageListing
+from contract.files import write_aside
+from trainables.data.datasets._listing import ImageListing, list_csv
 
 TIMEOUT_SECONDS = 4.0
 
@@ -149,12 +148,10 @@ def _class_names(dataset: Any) -> list[str]:
 
 
 def _write_listing(listing: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    partial = listing.with_name(f".{listing.name}.{secrets.token_hex(8)}")
-    with partial.open("w", newline="", encoding="utf-8") as lines:
+    with write_aside(listing, durable=False) as part, part.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))
         writer.writerows(rows)
-    partial.replace(listing)
 
 
 def _check_reachable(name: str, host: str, root: Path) -> None:

@@ -16,6 +16,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.lock import LOST_SECONDS, StudyLock, acquire_lock
 from cluster.study.records import EpochRecord, NewTrial, Records, TakenOver
+from contract.messages import EpochDecision
 
 
 class Share:
@@ -131,7 +132,9 @@ def make_trial(number: int) -> NewTrial:
 
 def make_epoch(epoch: int) -> EpochRecord:
     metrics = {"val_accuracy": 0.5}
-    return EpochRecord(trial=0, epoch=epoch, attempt=1, metrics=metrics, arrival=1.0, decision="continue")
+    return EpochRecord(
+        trial=0, epoch=epoch, attempt=1, metrics=metrics, arrival=1.0, decision=EpochDecision.CONTINUE
+    )
 
 
 def test_the_database_takes_nothing_from_a_driver_that_was_taken_over(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
+from contract.messages import EpochDecision
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def frozen(number: int) -> FrozenTrial:
 
 def epoch(trial: int, number: int, **changes: object) -> EpochRecord:
     values: dict[str, object] = {"attempt": 1, "metrics": {"val_accuracy": 0.5}, "arrival": 1.0}
-    return EpochRecord(trial=trial, epoch=number, **(values | {"decision": "continue"} | changes))  # type: ignore[arg-type]
+    return EpochRecord(trial=trial, epoch=number, **(values | {"decision": EpochDecision.CONTINUE} | changes))  # type: ignore[arg-type]
 
 
 def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
         [epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], attrs={0: {"worker": "w"}}
     )
     ending = Ending(trial=0, state=TrialState.COMPLETE, values=(0.5,), attrs={"outcome": "complete"})
-    records.record([epoch(0, 3, decision="complete")], [ending])
+    records.record([epoch(0, 3, decision=EpochDecision.COMPLETE)], [ending])
 
     trial = open_records(tmp_path).load()[0]
 

@@ -78,7 +78,7 @@ def test_processes_evict_at_once_and_keep_the_budget(tmp_path: Path) -> None:
 
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert sum(path.stat().st_size for path in tmp_path.glob("*/*/data.bin")) <= 3 * ENTRY_BYTES
-    assert not list(tmp_path.glob("evicted-*")) and not list(tmp_path.glob("new-*"))
+    assert not list(tmp_path.glob("evicted-*")) and not list(tmp_path.glob(".*.part"))
 
 
 def test_what_is_larger_than_the_budget_is_computed_without_the_cache(tmp_path: Path) -> None:

@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from trainables.activations import cost_model
-from trainables.activations.cost_model import CostModel, Costs, Cut
-from trainables.activations.disk_speed import DiskSpeed, available_memory_bytes, measure_disk
+from trainables.activations.cost_model import (
+    CostModel,
+    Costs,
+    Cut,
+    DiskSpeed,
+    available_memory_bytes,
+    measure_disk,
+)
 
 CUT = Cut(backbone="lite0", depth=1, image_size=128, device="cpu")
 FAST_GPU = replace(CUT, device="some GPU")

@@ -122,13 +122,13 @@ def test_another_exception_of_the_trainable_is_not_tried_again(tmp_path: Path) -
 def test_a_device_that_fails_every_trial_in_every_process_stops_the_study(tmp_path: Path) -> None:
     made = Study(tmp_path)
     search = made.search(num_trials=FAILURE_STREAK + 1)
-    fault = LeaseError(message="the accelerator failed", transient=True, reason="accelerator")
+    fault = LeaseError(message="the accelerator failed", transient=True, reason=Reason.ACCELERATOR)
 
     decisions = []
     for _ in range(FAILURE_STREAK * (MAX_CRASHES + 1)):
         decisions += search.lease_ended(take(search), fault)
 
-    assert [decision.reason for decision in decisions] == ["accelerator"] * FAILURE_STREAK
+    assert [decision.reason for decision in decisions] == [Reason.ACCELERATOR] * FAILURE_STREAK
     assert search.failure is not None
     assert "accelerator" in search.failure
     assert made.records is not None

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.images.decoding import decode_files, decode_image
+from contract.decoding import Fit, Pixels, decode_square
+from trainables.images.decoding import decode_files
 
 RED = (200, 30, 40)
+
+
+def decode_image(content: bytes, size: int, fit: Fit) -> tuple[Pixels, int, int]:
+    square = decode_square(content, size=size, fit=fit)
+    return square.pixels, square.width, square.height
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -337,7 +337,7 @@ def test_a_store_removed_between_its_opening_and_its_lock_is_made_again(
             path.unlink()
         lock(descriptor, operation)
 
-    monkeypatch.setattr("trainables.images.file.fcntl.flock", remove_first)
+    monkeypatch.setattr("contract.files.fcntl.flock", remove_first)
 
     again = open_store(photos)
 

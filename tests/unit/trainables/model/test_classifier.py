@@ -239,7 +239,7 @@ def test_the_last_layers_are_counted_from_the_top() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("depth", "message"), [("layers:999", "40 layers"), ("from:layer9", "near are")])
+@pytest.mark.parametrize(("depth", "message"), [("layers:999", "40 layers"), ("from:layer9", "no such")])
 def test_a_depth_that_the_backbone_does_not_have_is_refused_by_name(depth: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(depth)

@@ -43,14 +43,16 @@ def test_a_compiled_module_computes_the_same(caplog: pytest.LogCaptureFixture, f
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_without_a_compiler_the_module_goes_on_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+def test_without_a_compiler_the_module_goes_on_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    from torch._inductor import config
+
     module = make_module()
     inputs = torch.randn(5, 6)
 
-    with caplog.at_level(logging.WARNING, logger="trainables"):
+    with (
+        config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        caplog.at_level(logging.WARNING, logger="trainables"),
+    ):
         forward = compiled(module)
         logits = [forward(inputs), forward(inputs)]
 
