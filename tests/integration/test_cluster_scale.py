@@ -24,13 +24,9 @@ def trial(number: int, *, process: int, began: list[float], handed_out: float) -
     epochs = {}
     for epoch, moment in enumerate(began, start=1):
         metrics = {"began": moment, "epoch_seconds": 4.0, "process": float(process)}
+        goes_on, arrival = EpochDecision.CONTINUE, moment + 4
         epochs[epoch] = EpochRecord(
-            trial=number,
-            epoch=epoch,
-            attempt=1,
-            metrics=metrics,
-            arrival=moment + 4,
-            decision=EpochDecision.CONTINUE,
+            trial=number, epoch=epoch, attempt=1, metrics=metrics, arrival=arrival, decision=goes_on
         )
     attrs = {"attempt_started": handed_out}
     return TrialRecord(number=number, state=TrialState.COMPLETE, attrs=attrs, epochs=epochs)

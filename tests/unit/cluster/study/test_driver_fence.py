@@ -132,9 +132,8 @@ def make_trial(number: int) -> NewTrial:
 
 def make_epoch(epoch: int) -> EpochRecord:
     metrics = {"val_accuracy": 0.5}
-    return EpochRecord(
-        trial=0, epoch=epoch, attempt=1, metrics=metrics, arrival=1.0, decision=EpochDecision.CONTINUE
-    )
+    decision = EpochDecision.CONTINUE
+    return EpochRecord(trial=0, epoch=epoch, attempt=1, metrics=metrics, arrival=1.0, decision=decision)
 
 
 def test_the_database_takes_nothing_from_a_driver_that_was_taken_over(tmp_path: Path) -> None:
