@@ -12,7 +12,7 @@ from rich.text import Text
 
 from analysis.comparison import Row, Verdict, describe_verdict, find_finalists, judge
 from analysis.leaderboard import load_leaderboard
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 
 IGNORED = ("study", "created", "storage", "tracking_uri", "status", "runs", "flags.study", "flags.runs_dir")
 

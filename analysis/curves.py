@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from analysis.reading import connect, read_rows
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect, read_rows
 
 NUMBER = r'":\s*(-?[0-9][0-9.eE+-]*)'
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.leaderboard import HEADERS, UNRANKED, format_value, hyperparameter_names, load_leaderboard
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 
 Row = dict[str, Any]
 

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.pareto import find_front, objectives_of
-from analysis.reading import TRIAL_COLUMNS, load_trial_rows
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import TRIAL_COLUMNS, StudyInfo, load_study, load_trial_rows
 
 Row = dict[str, Any]
 

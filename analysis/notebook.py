@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis import reading
 from analysis.columns import EPOCH_COLUMNS, METRIC_COLUMNS
-from analysis.studies import find_study, load_study
+from analysis.reading import find_study, load_study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 
 
 def objectives_of(study: StudyInfo) -> dict[str, bool]:

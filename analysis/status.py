@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.leaderboard import rank_rows
-from analysis.reading import connect, load_trial_rows
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect, load_trial_rows
 
 SILENT_SECONDS = 600.0
 """A study that says it runs but recorded nothing for this long was probably interrupted."""

@@ -9,9 +9,8 @@ import re
 from pathlib import Path
 
 from analysis.exported import export_digest
-from analysis.reading import connect, read_extent
+from analysis.reading import StudyInfo, connect, load_study, read_extent
 from analysis.report.page import Section, render_page
-from analysis.studies import StudyInfo, load_study
 
 FILE_NAME = "report.html"
 _STAMP = re.compile(r"<!-- made of (\w+) -->")

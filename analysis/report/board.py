@@ -16,9 +16,8 @@ from analysis.leaderboard import (
     load_leaderboard,
     order_names,
 )
-from analysis.reading import TRIAL_COLUMNS
+from analysis.reading import TRIAL_COLUMNS, StudyInfo
 from analysis.report.page import Section, data_script, escape, make_section, paragraph, render_page
-from analysis.studies import StudyInfo
 
 Row = Mapping[str, Any]
 

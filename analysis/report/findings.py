@@ -11,7 +11,7 @@ from analysis.curves import Curve, find_common_epoch, load_curves
 from analysis.importance import Importance, measure_importance
 from analysis.leaderboard import find_varying, load_leaderboard
 from analysis.predictions import Predictions, load_predictions
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 
 Row = dict[str, Any]
 

@@ -13,8 +13,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from sqlalchemy import text
 
 from analysis.curves import Curve
-from analysis.reading import connect
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect
 
 MAX_TRIALS = 1000
 """Of a cloud of points: more make the page slow and show nothing more."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.reading import StudyInfo
 from analysis.report.page import Section, details, escape, make_section, paragraph, table
-from analysis.studies import StudyInfo
 
 FACTS = {
     "study": "study",

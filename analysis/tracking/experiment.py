@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 
 DATASET_TAG = "unfreeze.dataset"
 REPORT_TAG = "unfreeze.report"

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.reading import connect, read_epochs_since, read_states, read_trial_row
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect, read_epochs_since, read_states, read_trial_row
 
 OVERLAP_SECONDS = 120.0
 """Looked at again: a transaction may commit later than the arrival it carries."""

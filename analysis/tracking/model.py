@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.exported import CARD, PROGRAM, export_digest
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import StudyInfo, load_study
 from analysis.tracking.server import find_tracking_uri, only_writer
 from analysis.tracking.tracker import open_view
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from analysis.reading import TRIAL_COLUMNS
-from analysis.studies import StudyInfo
+from analysis.reading import TRIAL_COLUMNS, StudyInfo
 from analysis.tracking.following import EpochRecord, TrialChange
 
 Point = tuple[str, float, int, int]

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 from contract.sqlite_files import network_file_system, remove_write_ahead_log
 
 logger = logging.getLogger("unfreeze")

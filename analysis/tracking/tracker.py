@@ -7,8 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from analysis.reading import connect, read_epochs_since
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import StudyInfo, connect, load_study, read_epochs_since
 from analysis.tracking.server import (
     check_reachable,
     choose_journal,

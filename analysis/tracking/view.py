@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
 from analysis.tracking import experiment, runs
 from analysis.tracking.following import StudyFollower, TrialChange
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from analysis.studies import load_study
+from analysis.reading import load_study
 from analysis.tracking import Tracker, sync
 from analysis.tracking.server import find_tracking_uri, only_writer
 from tests.study_factory import FakeTrial, add_trials, end_trial, make_study, record_epochs
