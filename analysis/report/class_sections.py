@@ -9,8 +9,7 @@ import numpy as np
 
 from analysis.predictions import Predictions, calibration, class_scores
 from analysis.report.findings import Findings
-from analysis.report.page import Section, details, figure, make_section, paragraph, table
-from analysis.report.wording import plural
+from analysis.report.page import Section, details, figure, make_section, paragraph, plural, table
 
 LABELLED_CELLS = 15
 SHOWN_CLASSES = 25

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.report.findings import Findings, Row
-from analysis.report.page import Section, figure, make_section, paragraph
+from analysis.report.page import (
+    Section,
+    figure,
+    make_section,
+    paragraph,
+    plural,
+    show_config,
+    show_seconds,
+    show_value,
+)
 from analysis.report.search_sections import choose_trials
-from analysis.report.wording import plural, show_config, show_seconds, show_value
 
 MAX_POINTS = 2000
 MAX_BARS = 1500

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.reading import StudyInfo
-from analysis.tracking import experiment, runs
+from analysis.tracking import runs
 from analysis.tracking.following import StudyFollower, TrialChange
 
 MAX_METRICS = 800
 MAX_PARAMS = 90
 """Of one log_batch call, which takes 1,000 entries in all, 100 of them parameters."""
+
+DATASET_TAG = "unfreeze.dataset"
+REPORT_TAG = "unfreeze.report"
+MODEL_TAG = "unfreeze.model"
+"""Hashes of what was logged: the same again is not logged again. The model's address follows its hash."""
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI opens on its pages for language models."""
+
+VIEW = "leaderboard"
+"""Name of the shared view: add `?viewStateShareKey=leaderboard` to the address of the experiment's runs."""
 
 
 @dataclass
@@ -73,7 +86,7 @@ class MlflowView:
                 str(self._study.directory.parent / "mlartifacts" / self._study.name) if is_local else None
             )
             created = self._client.create_experiment(self._study.name, artifact_location=location)
-            for name, value in experiment.experiment_tags(self._study).items():
+            for name, value in experiment_tags(self._study).items():
                 self._client.set_experiment_tag(created, name, value)
             return str(created)
         if found.lifecycle_stage == "deleted":
@@ -166,11 +179,11 @@ class MlflowView:
     def _write_inputs(self, status: str) -> None:
         """The data set at once, the report when the search is over; neither a second time."""
         client, run_id, logged = self._client, self.parent_id, self._logged
-        tag = experiment.DATASET_TAG
-        logged[tag] = experiment.log_dataset(client, run_id, self._study, logged=logged.get(tag))
+        tag = DATASET_TAG
+        logged[tag] = log_dataset(client, run_id, self._study, logged=logged.get(tag))
         if status in ("finished", "stopped"):
-            tag = experiment.REPORT_TAG
-            logged[tag] = experiment.log_report(client, run_id, self._study, logged=logged.get(tag))
+            tag = REPORT_TAG
+            logged[tag] = log_report(client, run_id, self._study, logged=logged.get(tag))
 
     def write_parent_status(self, status: str) -> None:
         """The study's run ends when its last trial ended, and is open while the study runs."""
@@ -185,13 +198,13 @@ class MlflowView:
 
     def logged_model(self, digest: str) -> str | None:
         """The address of the model that was logged for the exported classifier with this digest."""
-        logged, _, uri = (self._logged.get(experiment.MODEL_TAG) or "").partition(" ")
+        logged, _, uri = (self._logged.get(MODEL_TAG) or "").partition(" ")
         return uri if logged == digest else None
 
     def note_model(self, digest: str, uri: str) -> None:
         """Remember, in MLflow itself, for which export the model was logged."""
-        self._logged[experiment.MODEL_TAG] = f"{digest} {uri}"
-        self._client.set_tag(self.parent_id, experiment.MODEL_TAG, f"{digest} {uri}")
+        self._logged[MODEL_TAG] = f"{digest} {uri}"
+        self._client.set_tag(self.parent_id, MODEL_TAG, f"{digest} {uri}")
 
     def _ended_in_order(self) -> list[tuple[dict[str, Any], float | None]]:
         return sorted(self._ended.values(), key=lambda item: (item[0]["ended"] or 0.0, item[0]["trial"]))
@@ -226,3 +239,55 @@ class MlflowView:
             all_params = all_params[MAX_PARAMS:]
         all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         self._client.log_batch(run_id, metrics=metrics, params=all_params, tags=all_tags)
+
+
+def experiment_tags(study: StudyInfo) -> dict[str, str]:
+    """The kind of experiment, and a shared view: ranked by the metric, showing what was searched."""
+    searched = [row["name"] for row in study.facts.get("space_table") or []]
+    columns = ["attributes.`Duration`", f"metrics.`best_{study.metric}`", "metrics.`val_loss`"]
+    columns += [f"params.`{name}`" for name in searched[:12]] + ["tags.`state`"]
+    view = {
+        "orderByKey": f"metrics.`best_{study.metric}`",
+        "orderByAsc": not study.maximize,
+        "selectedColumns": columns,
+        "searchFilter": "",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+    }
+    return KIND | {f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
+
+
+def log_dataset(client: Any, run_id: str, study: StudyInfo, *, logged: str | None) -> str | None:
+    """Log the study's data as the run's input; its digest, None without a fingerprint."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = study.facts.get("data") or {}
+    digest = str(data.get("fingerprint") or "")[:36]
+    if not digest or logged == digest:
+        return digest or None
+    counts = {name: data[name] for name in ("num_train", "num_val", "num_test") if name in data}
+    profile = counts | {"num_classes": len(data.get("classes") or [])}
+    dataset = Dataset(
+        name=study.data or "data",
+        digest=digest,
+        source_type="local",
+        source=json.dumps({"uri": str(data.get("source", ""))}),
+        schema=None,
+        profile=json.dumps(profile),
+    )
+    tags = [InputTag(key="mlflow.data.context", value="search")]
+    client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=tags)])
+    client.set_tag(run_id, DATASET_TAG, digest)
+    return digest
+
+
+def log_report(client: Any, run_id: str, study: StudyInfo, *, logged: str | None) -> str | None:
+    """Log report.html as the run's artifact if it is new; its hash, None without a report."""
+    path = study.directory / "report.html"
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if logged != digest:
+        client.log_artifact(run_id, str(path))
+        client.set_tag(run_id, REPORT_TAG, digest)
+    return digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from analysis.pareto import find_front
+from analysis.leaderboard import find_front
 
 OBJECTIVES = {"val_accuracy": True, "epoch_seconds": False}
 
