@@ -6,7 +6,6 @@ Each is made by whichever run finds that it is missing, or was made of an earlie
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import sys
 from collections import Counter
@@ -17,16 +16,14 @@ from typing import Any
 
 from rich.console import Console
 
-from analysis.exported import CARD, PROGRAM
 from analysis.report import is_current, write_report
 from analysis.tracking import log_model, sync
-from analysis.tracking.tracker import first_line
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
+from contract.files import fill_aside, first_line, remove_leftovers
+from contract.study_layout import ModelPaths, StudyPaths
 from trainables.settings import StudySettings
-
-MODEL = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,10 @@ class Results:
     search: Search
     settings: StudySettings
     console: Console
+
+    @property
+    def paths(self) -> StudyPaths:
+        return StudyPaths(self.study.directory)
 
     def make(self) -> bool:
         """Make what is lacking. Each failure is one line, and the rest is made; false if there was one."""
@@ -53,42 +54,34 @@ class Results:
         number, value = best
         metrics = {self.search.scores.metric: value}
         about = {"study": self.study.info["study"], "trial": number, "metrics": metrics}
-        target = self.study.directory / MODEL
-        if not is_export_of(target, about):
+        target = self.paths.model.directory
+        if not is_export_of(self.paths.model, about):
             self._export_to(target, number, about)
         self._say(f"best classifier: trial {number}, {target}")
 
     def _export_to(self, target: Path, number: int, about: Mapping[str, Any]) -> None:
         from trainables.export.program import export_classifier  # torch takes seconds to import
 
-        partial, old = (target.with_name(f".{target.name}.{name}") for name in ("partial", "old"))
-        for leftover in (partial, old):  # of a run that was killed here
-            shutil.rmtree(leftover, ignore_errors=True)
-        try:
-            with self.console.status(f"exporting the classifier of trial {number}"):
-                export_classifier(
-                    self.study.trial_directory(number),
-                    self.search.trials[number].config,
-                    self.settings,
-                    target=partial,
-                    about=about,
-                )
-            if target.exists():
-                target.rename(old)
-            partial.rename(target)  # all of it, or nothing: a kill leaves no half of a model
-        finally:
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(target.parent, target.name)  # of a run that was killed here
+        status = self.console.status(f"exporting the classifier of trial {number}")
+        with status, fill_aside(target, replace=True, durable=True) as folder:
+            export_classifier(
+                self.study.trial_directory(number),
+                self.search.trials[number].config,
+                self.settings,
+                target=folder,
+                about=about,
+            )
 
     def _report(self) -> None:
-        path = self.study.directory / "report.html"
+        path = self.paths.report
         if not is_current(self.study.directory):
             with self.console.status("writing the report"):
                 path = write_report(self.study.directory)
         self._say(f"report: {path}")
 
     def _track(self, *, with_model: bool) -> None:
-        target = self.study.directory / MODEL
+        target = self.paths.model.directory
         with self.console.status("bringing MLflow up to date"):
             if with_model and target.exists():
                 self._say(f"MLflow model: {log_model(self.study.directory, target)}")
@@ -111,13 +104,13 @@ def attempt(failure: str, work: Callable[[], None]) -> bool:
     return True
 
 
-def is_export_of(directory: Path, about: Mapping[str, Any]) -> bool:
+def is_export_of(model: ModelPaths, about: Mapping[str, Any]) -> bool:
     """Whether the directory holds the classifier that `about` describes."""
     try:
-        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
+        card = json.loads(model.card.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    return (directory / PROGRAM).is_file() and all(card.get(name) == value for name, value in about.items())
+    return model.program.is_file() and all(card.get(name) == value for name, value in about.items())
 
 
 def why_nothing_completed(study: Study, search: Search) -> str:

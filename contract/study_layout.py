@@ -179,16 +179,6 @@ class ModelPaths:
         """Classes, image size and origin, as JSON."""
         return self.directory / "export.json"
 
-    @property
-    def partial(self) -> ModelPaths:
-        """Where a new export is written before it takes the place of the old one."""
-        return ModelPaths(self.directory.with_name(f".{self.directory.name}.partial"))
-
-    @property
-    def replaced(self) -> ModelPaths:
-        """The old export, from its renaming to its removal."""
-        return ModelPaths(self.directory.with_name(f".{self.directory.name}.old"))
-
 
 @dataclass(frozen=True)
 class CachePaths:

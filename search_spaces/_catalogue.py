@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from pathlib import Path
 
+from contract.files import did_you_mean
 from search_spaces._contract import SearchSpace
 from search_spaces._published import FAMILIES, load_family
 
@@ -24,9 +24,8 @@ def load_space(name: str) -> SearchSpace:
         ValueError: there is none of that name; the nearest names are given.
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"no search space {name!r}{hint} There are: {', '.join(names())}")
+        hint = did_you_mean(name, names()) or "none has a name like it."
+        raise ValueError(f"no search space {name!r}; {hint} There are: {', '.join(names())}")
     if name in FAMILIES:
         return load_family(name)
     module = importlib.import_module(f"search_spaces.{name}")

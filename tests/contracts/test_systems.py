@@ -9,8 +9,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search_spaces import DataFacts, load_space, names
-from search_spaces._systems import list_systems
-from search_spaces._systems import SYSTEMS
+from search_spaces._systems import SYSTEMS, list_systems
 from tests.integration import test_systems_run
 from tests.published_systems import PUBLISHED
 from trainables.model.backbones import find_backbone

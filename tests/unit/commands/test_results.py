@@ -16,6 +16,7 @@ import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
+from contract.study_layout import ModelPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 
@@ -62,7 +63,6 @@ class Finished:
 
     def _export(self, trial: Path, *_: Any, target: Path, about: Mapping[str, Any]) -> None:
         self.exports.append(int(trial.name))
-        target.mkdir()
         (target / "classifier.pt2").write_bytes(b"program")
         (target / "export.json").write_text(json.dumps(dict(about)))
 
@@ -134,7 +134,6 @@ def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
     study: Finished, error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: Any, target: Path, **__: Any) -> None:
-        target.mkdir()
         (target / "classifier.pt2").write_bytes(b"ha")
         raise error
 
@@ -174,7 +173,6 @@ def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finishe
     study.make()
 
     def interrupt(*_: Any, target: Path, **__: Any) -> None:
-        target.mkdir()
         raise KeyboardInterrupt
 
     study.best, study.export = (0, 0.5), interrupt
@@ -188,7 +186,7 @@ def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finishe
 
 
 def test_what_a_killed_export_left_behind_goes_away(study: Finished) -> None:
-    for name in (".model.partial", ".model.old"):
+    for name in (".model.0123456789abcdef.part", ".model.fedcba9876543210.part"):
         (study.directory / name).mkdir()
         (study.directory / name / "classifier.pt2").write_bytes(b"ha")
 
@@ -223,8 +221,8 @@ def test_the_export_of_another_trial_is_not_this_one(tmp_path: Path) -> None:
     (tmp_path / "classifier.pt2").write_bytes(b"")
     (tmp_path / "export.json").write_text(json.dumps({"trial": 3, "study": "s", "classes": []}))
 
-    assert is_export_of(tmp_path, {"trial": 3, "study": "s"})
-    assert not is_export_of(tmp_path, {"trial": 4, "study": "s"})
+    assert is_export_of(ModelPaths(tmp_path), {"trial": 3, "study": "s"})
+    assert not is_export_of(ModelPaths(tmp_path), {"trial": 4, "study": "s"})
 
 
 def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_reason() -> None:

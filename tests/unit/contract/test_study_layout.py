@@ -4,7 +4,6 @@ from pathlib import Path
 
 from contract.study_layout import (
     CachePaths,
-    ModelPaths,
     RunOutcome,
     StudyPaths,
     StudyStatus,
@@ -41,13 +40,6 @@ def test_mlflow_is_shared_by_the_studies_of_a_runs_directory() -> None:
 
     assert one.tracking_database == other.tracking_database == Path("/runs/mlflow.db")
     assert one.tracking_artifacts == Path("/runs/mlartifacts/one")
-
-
-def test_an_export_is_written_beside_the_one_it_replaces() -> None:
-    model = ModelPaths(Path("/runs/flowers/model"))
-
-    aside = {model.partial.directory, model.replaced.directory}
-    assert aside == {Path("/runs/flowers/.model.partial"), Path("/runs/flowers/.model.old")}
 
 
 def test_caches_lie_side_by_side() -> None:
