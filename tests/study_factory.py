@@ -121,7 +121,6 @@ def end_trial(
 def fake_metrics(accuracy: float, *, epoch: int) -> dict[str, float]:
     """One epoch's report around a validation accuracy; NaN accuracy makes the losses NaN too."""
     return {
-        "epoch": float(epoch),
         "train_loss": 1.1 * (1 - accuracy),
         "train_accuracy": accuracy * 0.9,
         "train_top3_accuracy": 0.95,
@@ -132,7 +131,7 @@ def fake_metrics(accuracy: float, *, epoch: int) -> dict[str, float]:
         "val_balanced_accuracy": accuracy * 0.99,
         "images_per_second": 480.0,
         "epoch_seconds": 1.25,
-        "learning_rate": 1e-3 / epoch,
+        "last_learning_rate": 1e-3 / epoch,
         "parameters": 3_400_000.0,
         "trainable_parameters": 6_405.0,
     }
