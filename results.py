@@ -22,8 +22,8 @@ from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
 from contract.files import fill_aside, first_line, remove_leftovers
+from contract.messages import StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
-from trainables.settings import StudySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,10 @@ class Results:
         status = self.console.status(f"exporting the classifier of trial {number}")
         with status, fill_aside(target, replace=True, durable=True) as folder:
             export_classifier(
-                self.study.trial_directory(number),
+                self.settings.trial_paths(number),
                 self.search.trials[number].config,
                 self.settings,
-                target=folder,
+                target=ModelPaths(folder),
                 about=about,
             )
 

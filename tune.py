@@ -14,7 +14,7 @@ from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from contract.files import first_line
 from cluster.jobs.flags import check_job_folders
-from cluster.machine import find_gpus
+from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
@@ -22,11 +22,11 @@ from cluster.study.directory import Study, open_study
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
+from contract.study_layout import RunOutcome
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
 from wiring import (
     Plan,
-    check_workers,
     console,
     fetch_all_weights,
     make_plan,
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_job_folders(config)
         if in_job():
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
-        if config.address is None and config.gpus_per_trial != 0 and find_gpus().unused:
-            print(find_gpus().unused, file=sys.stderr)
+        if unused := describe_unused_gpus(config):
+            print(unused, file=sys.stderr)
         plan = make_plan(config)
         if config.dry_run:
             print_plan(plan, console)
@@ -95,25 +95,26 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
             more = extends if search.finished else "a larger --patience goes on"
             say(f"study {plan.config.name} is finished; {more}")
             study.note_finished()
-            ending = RunEnding(how="finished")
+            ending = RunEnding(how=RunOutcome.FINISHED)
         else:
             tracker = Tracker(study.directory)
             say(plan.stopping_line)
             ending = run_leases(plan, study, search, tracker)
-            if ending.how == "lost":  # nothing may be written any more: it may be another driver's by now
+            if (
+                ending.how is RunOutcome.LOST
+            ):  # nothing may be written any more: the study may be another driver's
                 print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
                 return 1
             end_run(study, ending)
             # In the background it has kept up so far; an interrupted user waits for his prompt.
-            tracker.finish(timeout=5.0 if ending.how == "interrupted" else 30.0)
+            tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
         return conclude(plan, study, search, ending)
     finally:
         study.close()
 
 
 def end_run(study: Study, ending: RunEnding) -> None:
-    statuses = {"finished": "finished", "no gain": "finished", "failed": "failed"}
-    status = statuses.get(ending.how, "stopped")
+    status = ending.how.study_status
     attempt("study.json could not be written", lambda: study.end(status, how=ending.how))
 
 
@@ -121,10 +122,10 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
     """Say how the search ended, make the results that are lacking, and say where they are."""
     attempt("files of ended trials could not be removed", Cleaner(study, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
-    if ending.how == "failed":
+    if ending.how is RunOutcome.FAILED:
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)
         return 1
-    if ending.how == "interrupted":
+    if ending.how is RunOutcome.INTERRUPTED:
         print(
             "stopped (interrupted); run the same command to continue: at its end it writes report and model, "
             "or with --time-budget 1s those of the trials there are",
@@ -137,15 +138,15 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
         return say_nothing_completed(plan, study, search, ending)
     if search.finished and search.used_up:
         say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
-    if ending.how == "no gain":
+    if ending.how is RunOutcome.NO_GAIN:
         say(f"no gain in the last {plan.config.patience} trials: stopped; a larger --patience goes on")
-    elif ending.how == "time budget":
+    elif ending.how is RunOutcome.TIME_BUDGET:
         print("stopped (time budget); run the same command to continue", file=sys.stderr)
     return 0 if made else 1
 
 
 def say_nothing_completed(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
-    if ending.how == "time budget":
+    if ending.how is RunOutcome.TIME_BUDGET:
         text = (
             f"no trial completed within --time-budget {plan.config.time_budget}: "
             f"{how_long_a_trial_takes(search)}; run the same command to continue, or give it more time"

@@ -5,7 +5,6 @@ The only module that imports all packages.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,11 +17,9 @@ import numpy as np
 from rich.console import Console
 
 from analysis.tracking import Tracker
-from cluster.machine import count_cpus, count_gpus
-from cluster.ray_tune.elastic_slots import elastic_slots
-from cluster.ray_tune.nodes import check_paths
+from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
-from cluster.ray_tune.resources import Resources, check_resources, unasked_resources
+from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
 from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
@@ -33,20 +30,21 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
+from contract.machine import count_cpus, count_gpus
+from contract.messages import StudySettings, WeightsSource
+from contract.metrics import check_objectives
+from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
-from trainables.activations.expected_reuse import Agreement, find_agreement
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.datasets import ImageListing, find_images, is_url
 from trainables.data.manifest import Manifest
 from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
-from trainables.model.weights import WeightsSource, fetch_weights, is_here, locate_weights
-from trainables.settings import StudySettings
-from trainables.training.metric_sums import check_metrics
-from trainables.training.planned_epochs import planned_shares
+from trainables.model.weights import fetch_weights, is_here, locate_weights
+from trainables.training.schedules import planned_shares
 
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -97,9 +95,9 @@ class Plan:
         return sample_configs(self.propose)
 
     @cached_property
-    def agreement(self) -> Agreement:
+    def expected_reuse(self) -> ExpectedReuse:
         """What the trials will have in common."""
-        return find_agreement(self.samples)
+        return expect_reuse(self.samples)
 
     def propose(self, trial: Any) -> dict[str, Any]:
         """One configuration of the space, checked."""
@@ -113,7 +111,7 @@ def make_plan(config: StudyConfig) -> Plan:
     Raises:
         ValueError: in one line, what is wrong and what to pass instead.
     """
-    check_metrics(config.metrics)
+    check_objectives(config.metrics)
     space = load_space(config.space)
     # Two names of one row are one backbone.
     backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
@@ -164,29 +162,6 @@ def find_batch_sizes(plan: Plan) -> list[int]:
     return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
 
 
-def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[int] = ()) -> None:
-    """Check that the workers of one trial can share out its images.
-
-    Raises:
-        ValueError: a batch cannot be cut into equal parts, or some worker would get no validation image.
-    """
-    workers = config.num_workers
-    flag = "--gpus-per-trial" if config.workers_per_trial is None else "--workers-per-trial"
-    torn = [size for size in batch_sizes if size % workers]
-    if torn:
-        common = math.gcd(*batch_sizes)
-        fitting = [str(num) for num in range(1, common + 1) if common % num == 0]
-        raise ValueError(
-            f"{flag} {workers}: batch_size {', '.join(map(str, torn))} of --space {config.space} does not "
-            f"divide by {workers}; pass one of {', '.join(fitting)}"
-        )
-    if workers > num_val:
-        raise ValueError(
-            f"{flag} {workers}: there are only {num_val} validation images, and each worker needs one; "
-            "pass a smaller number, or more images"
-        )
-
-
 def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[WeightsSource, ...]:
     """Each backbone's weights: for a study that exists, those that it began with."""
     recorded = {name: WeightsSource(**source) for name, source in recorded_weights(config.directory).items()}
@@ -209,22 +184,13 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
-        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {_describe_needs(plan.resources)}\n"
+        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,
         soft_wrap=True,
     )
-
-
-def _describe_needs(needs: Resources) -> str:
-    """What each trial takes, and how many run at once; what only the cluster knows is said to be unknown."""
-    gpus = "1 GPU if there are any" if needs.gpus_per_worker is None else f"{needs.gpus_per_worker:g} GPU"
-    at_once = "as many at once as the cluster takes (not asked yet)"
-    if needs.slots is not None:
-        at_once = f"{needs.slots} at once"
-    return f"{at_once}, each with {needs.workers_per_trial} x ({needs.cpus_per_worker:g} CPU, {gpus})"
 
 
 def fetch_all_weights(plan: Plan) -> Plan:
@@ -337,10 +303,11 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
             count_slots, hardware = None, None
             if not cluster.local:
                 hardware = {"nodes": cluster.num_nodes, "cpus": cluster.cpus, "gpus": cluster.gpus}
-                check_paths(study.directory, others=paths_on_nodes(config))
-                count_slots = stack.enter_context(elastic_slots(config, resources, say=say))
+                wanted = 0 if config.concurrent is None else resources.most_slots or 0
+                check_paths(StudyPaths(study.directory), others=paths_on_nodes(config))
+                count_slots = stack.enter_context(elastic_slots(resources, ask_for=wanted, say=say))
             progress = stack.enter_context(Progress(search, console=console))
-            settings = asdict(make_settings(plan, study, resources))
+            settings = make_settings(plan, study, resources).as_values()
             study.begin(hardware=hardware)
             tracker.start()
             return run_search(
@@ -348,7 +315,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 trainable=distributed_trial if config.num_workers > 1 else Trial,
                 settings=settings,
                 resources=resources,
-                storage_dir=study.directory / ".ray",
+                storage_dir=StudyPaths(study.directory).ray_tune,
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 why_lost=lambda: study.lock.lost,
@@ -364,7 +331,7 @@ def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
 
 
 def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
-    config, agreement = plan.config, plan.agreement
+    config, reuse = plan.config, plan.expected_reuse
     return StudySettings(
         study_directory=str(study.directory),
         classes=tuple(study.info["data"]["classes"]),
@@ -377,10 +344,9 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
         num_trials=plan.num_trials,
-        shared_depths=agreement.depths,
-        agreement=agreement.share,
+        shared_depths=reuse.depths,
+        expected_reuse=reuse.share,
         threads=resources.threads,
-        use_gpu=bool(resources.gpus_per_worker),
         data_source=plan.listing.source if is_url(plan.listing.source) else "",
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_worker,

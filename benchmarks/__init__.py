@@ -1,1 +1,1 @@
-"""Side-by-side speed figures against what a user would write without us."""
+"""Speed figures: against what a user would write without us, and of our own search and leaderboard."""

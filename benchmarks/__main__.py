@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks NAME …`: runs a benchmark, found by its file name."""
+"""The command `python -m benchmarks NAME …`, which runs the file NAME of this folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import benchmarks
 
 
 def names() -> tuple[str, ...]:
-    """Files of this folder that are commands of their own."""
+    """Benchmarks: every file of this folder but this one. Folders hold what benchmarks share."""
     modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
-    return tuple(sorted(name for name in modules if not name.startswith("_")))
+    return tuple(sorted(name for name in modules if name != "__main__"))
 
 
 def main() -> int:
-    """Exit code 2 for a name that is none; else the benchmark's own."""
+    """Run the named benchmark; exit code 2 for an unknown name, else the benchmark's own."""
     if len(sys.argv) < 2 or sys.argv[1] not in names():
         print(
             f"usage: python -m benchmarks NAME [flags]; NAME is one of {', '.join(names())}", file=sys.stderr

@@ -12,42 +12,73 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from optuna.trial import Trial
 from rich.console import Console
 
 from analysis.tracking import Tracker
-from benchmarks.simulated.cluster import simulated_nodes
 from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
-from benchmarks.simulated.run_monitor import RunMonitor
-from benchmarks.simulated.utilisation import find_utilisation
+from benchmarks.simulated.measurement import RunMonitor, find_utilisation
 from benchmarks.simulated.workers import run_workers
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import run_search
 from cluster.ray_tune.session import open_session
+from cluster.ray_tune.upload import PROJECT
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
+from contract.study_layout import StudyPaths
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Object store of each node: about the smallest that Ray takes, because nothing is put there."""
+
+
+@contextmanager
+def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> Iterator[None]:
+    """While open, this process is connected to a Ray cluster whose CPUs are only numbers."""
+    from ray.cluster_utils import Cluster
+
+    # Set before the nodes start, because their workers inherit it: without bytecode each of 64 workers would
+    # compile the same imports.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) or sys.dont_write_bytecode:
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(bytecode))
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(PROJECT)}
+    node = {"num_cpus": cpus_per_node, "num_gpus": 0, "object_store_memory": OBJECT_STORE_BYTES}
+    nodes = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        for _ in range(num_nodes - 1):
+            nodes.add_node(**node)
+        # Without a runtime_env, which would leave the workers that each node starts ahead unused.
+        ray.init(address=nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
 
 METRIC = "val_accuracy"
 SEED = 0
 
 
 def space(trial: Trial) -> dict[str, Any]:
-    """As large as a real one: three parameters matter, the rest costs the sampler time."""
+    """A space as large as a real one: three parameters matter, the rest costs the sampler time."""
     trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
     trial.suggest_float("dropout", 0.0, 0.6)
     trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
@@ -99,7 +130,7 @@ def make_search(study: Study, flags: argparse.Namespace) -> Search:
 
 
 def run_on_ray(study: Study, search: Search, flags: argparse.Namespace) -> dict[str, Any]:
-    """Simulated trials on real nodes."""
+    """Run the search with simulated trials on real nodes, and give its figures."""
     cpus = flags.slots // flags.nodes
     monitor = RunMonitor(search, study.records, study.directory, every_seconds=flags.sample_seconds)
     tracker = Tracker(study.directory)
@@ -137,7 +168,7 @@ def _search(
             trainable=SimulatedTrial,
             settings={"seed": SEED, "epoch_seconds": flags.epoch_seconds / flags.compress},
             resources=check_resources(config, nodes=[(cpus, 0)]),
-            storage_dir=study.directory / ".ray",
+            storage_dir=StudyPaths(study.directory).ray_tune,
             progress=progress,
             on_ended=Cleaner(study, search).clean,
         )
@@ -145,9 +176,9 @@ def _search(
 
 
 def run_alone(search: Search, flags: argparse.Namespace) -> dict[str, Any]:
-    """The search and its database without Ray, on simulated workers: how the cost grows with the study.
+    """Run the search and its database without Ray, and give its cost by tenths of the study.
 
-    Seconds are of CPU: on a busy machine those of a clock say little.
+    Seconds are CPU seconds, because wall time says little on a busy machine.
     """
     tenths: list[dict[str, float]] = []
     propose, began = search.next_lease, time.process_time()
@@ -182,7 +213,7 @@ def run_alone(search: Search, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def summarise(result: dict[str, Any], search: Search) -> dict[str, Any]:
-    """What the driver spent, per result and over time."""
+    """The driver's cost for each result, and its memory over time."""
     samples = result["samples"]
     last, half = samples[-1], samples[len(samples) // 2]
     return {
@@ -197,7 +228,7 @@ def summarise(result: dict[str, Any], search: Search) -> dict[str, Any]:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Everything but the samples, one line each."""
+    """Print one line a figure, and a line for each sample."""
     for name, value in result.items():
         if name in ("samples", "tenths"):
             print(f"{name}:")

@@ -1,4 +1,4 @@
-"""What a search costs by its number of head-only trials: plain Ray Tune's line, and ours.
+"""Cost of a search by its number of head-only trials, of plain Ray Tune and of Unfreeze.
 
     python -m benchmarks scaling --repeat 3 --json scaling.json
 
@@ -22,14 +22,13 @@ from rich.table import Table
 from benchmarks.search import add_common_flags
 from benchmarks.versus_plain.figures import Figures, compare_runs, footnotes, text_of
 from benchmarks.versus_plain.inputs import Case, draw_trials
-from benchmarks.versus_plain.plain_runs import PlainRuns
-from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, prepare_sides
+from benchmarks.versus_plain.sides import PlainRuns, SideFailed, Sides, hardware, prepare_sides
 
 NUMBERS = (8, 16, 32, 64, 128, 256)
 
 
 def measure(flags: argparse.Namespace, sides: Sides) -> dict[str, Any]:
-    """Figures of every number of trials; what is known is written to --json after each run.
+    """Figures of every number of trials; --json gets what is known after each run.
 
     Raises:
         SideFailed: one side ended badly.
@@ -72,7 +71,7 @@ def make_table(figures: Sequence[Figures]) -> Table:
 
 
 def further_seconds(before: Figures, after: Figures) -> float:
-    """What each trial beyond the smaller number costs."""
+    """Seconds of each trial beyond the smaller number."""
     more = after["ours_seconds"]["median"] - before["ours_seconds"]["median"]
     return float(more / (after["trials"] - before["trials"]))
 
@@ -82,7 +81,9 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_common_flags(parser)
-    parser.add_argument("--numbers", type=int, nargs="+", default=list(NUMBERS), help="of trials [8 to 256]")
+    parser.add_argument(
+        "--numbers", type=int, nargs="+", default=list(NUMBERS), help="numbers of trials [8 to 256]"
+    )
     parser.add_argument("--plain-trials", type=int, default=8, help="measured; scaled to the others [8]")
     return parser
 

@@ -34,7 +34,7 @@ def space(trial: Trial) -> dict[str, Any]:
 
 
 def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: int) -> dict[str, float]:
-    """Spend so many epochs on `slots` workers, an epoch a tick; the regret of the trial one would choose."""
+    """Spend `budget` epochs on `slots` workers; the regret of the best trial, and what was spent."""
     curves = Curves(seed)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'study.db'}"
@@ -58,7 +58,7 @@ def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: in
 
 
 def _choose(search: Search) -> int | None:
-    """The trial one would take: the highest value measured, the leaderboard's first."""
+    """The trial that a user would take, with the highest value measured."""
     best = search.best()
     return None if best is None else best[0]
 
@@ -84,7 +84,7 @@ def run(schedulers: Sequence[str], *, seeds: int, budget: int, slots: int, searc
 
 
 def compare(results: Mapping[str, Any], first: str, second: str) -> dict[str, float]:
-    """Paired by seed: by how much the first's regret is lower, with its standard error."""
+    """How much lower the first scheduler's regret is, paired by seed, with its standard error."""
     pairs = zip(results[first]["regrets"], results[second]["regrets"], strict=True)
     gains = [there - here for here, there in pairs]
     return {

@@ -23,8 +23,13 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.versus_plain.ablation import ablate, make_ablation_table
-from benchmarks.versus_plain.figures import compare_runs, footnotes, make_table
+from benchmarks.versus_plain.figures import (
+    compare_runs,
+    footnotes,
+    make_profile_table,
+    make_table,
+    profile_rows,
+)
 from benchmarks.versus_plain.inputs import (
     CASES,
     JOINT_DEPTHS,
@@ -34,13 +39,17 @@ from benchmarks.versus_plain.inputs import (
     draw_trials,
     joint_space,
 )
-from benchmarks.versus_plain.joint_search import make_joint_table, measure_joint
-from benchmarks.versus_plain.plain_runs import PlainRuns
-from benchmarks.versus_plain.profile_table import make_profile_table, profile_rows
-from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, prepare_sides
-from benchmarks.versus_plain.warm_study import make_warm_table, measure_warm
-from cluster.machine import count_cpus
-from cluster.study.config import nearest
+from benchmarks.versus_plain.sides import PlainRuns, SideFailed, Sides, hardware, prepare_sides
+from benchmarks.versus_plain.special_cases import (
+    ablate,
+    make_ablation_table,
+    make_joint_table,
+    make_warm_table,
+    measure_joint,
+    measure_warm,
+)
+from contract.files import did_you_mean
+from contract.machine import count_cpus
 
 NAMES = (*(case.name for case in CASES), "joint", "warm")
 WARM_TRIALS = 8
@@ -48,10 +57,14 @@ ABLATED = "frozen32"
 
 
 class Comparison:
-    """The runs of one command; what is known so far can be written at any time."""
+    """All runs of one command; what is known so far can be written at any time."""
 
     def __init__(self, flags: argparse.Namespace, sides: Sides) -> None:
-        """Raises ValueError as PlainRuns does."""
+        """Take the plain runs of --reuse-plain, if it is given.
+
+        Raises:
+            ValueError: --reuse-plain cannot be used.
+        """
         self.flags, self.sides = flags, sides
         repeats = flags.plain_repeat or flags.repeat
         self.plain_runs = PlainRuns(sides, repeats=repeats, reuse=flags.reuse_plain)
@@ -62,7 +75,7 @@ class Comparison:
         self.ablation: list[dict[str, Any]] = []
 
     def run(self, cases: Sequence[Case], *, names: Sequence[str]) -> None:
-        """Every case once a repeat; last what is left out of the engine."""
+        """Run every case once for each repeat, and last the ablation."""
         for repeat in range(self.flags.repeat):
             for case in cases:
                 self.run_case(case, repeat=repeat)
@@ -138,7 +151,7 @@ class Comparison:
         return found
 
     def save(self) -> None:
-        """After every case: hours of measuring must not be lost to a last failure."""
+        """Write --json; called after every case, so that a failure does not lose hours of measuring."""
         if self.flags.json is not None:
             content = self.results() | {"plain_runs": self.plain_runs.runs, "our_runs": self.ours}
             self.flags.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -165,14 +178,15 @@ class Comparison:
 
 
 def choose_cases(flags: argparse.Namespace) -> tuple[list[str], list[Case]]:
-    """Names asked for, and the cases among them with what the flags change.
+    """The names asked for, and the lists of trials among them, changed as the flags say.
 
     Raises:
-        ValueError: a name is none, or the ablation's case is missing.
+        ValueError: a name is unknown, or the ablation's case is missing.
     """
     for name in flags.case:
         if name not in (*NAMES, "all"):
-            raise ValueError(f"--case must be of {', '.join(NAMES)}, all; got {name!r}{nearest(name, NAMES)}")
+            hint = did_you_mean(name, NAMES)
+            raise ValueError(f"--case must be of {', '.join(NAMES)}, all; got {name!r}{hint and f'; {hint}'}")
     names = list(NAMES) if "all" in flags.case else flags.case
     if flags.ablate and ABLATED not in names:
         raise ValueError(f"--ablate leaves parts out of {ABLATED}: add --case {ABLATED}")
@@ -197,7 +211,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Those that `scaling` has too."""
+    """Add the flags that `scaling` has too."""
     parser.add_argument("--data", default=str(default_data()), help="images, as tune.py's --data [flowers5]")
     parser.add_argument("--images", type=int, default=600, help="drawn of them, a fifth for validation [600]")
     parser.add_argument("--image-size", type=int, default=128)

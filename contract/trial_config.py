@@ -1,50 +1,49 @@
-"""TrialConfig: every hyperparameter of a trial, its default and its check."""
+"""TrialConfig: every hyperparameter of a trial, with its default, its meaning and its check."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 OPTIMIZERS = ("adamw", "sgd", "rmsprop", "adam")
 SCHEDULES = ("cosine", "exponential", "plateau", "constant", "hyperrule")
 ALL = "all"
 
-_POSITIVE = (
-    "max_epochs",
-    "batch_size",
-    "learning_rate",
-    "backbone_learning_rate_factor",
-    "layer_decay",
-    "second_phase_learning_rate_factor",
-    "gradual_epochs",
-    "num_neighbours",
-    "mix_alpha",
-)
-_NOT_NEGATIVE = (
-    "weight_decay",
-    "head_l2",
-    "warmup_epochs",
-    "frozen_epochs",
-    "steps_per_epoch",
-    "validation_images",
-    "mixup_alpha",
-    "gradient_clip",
-    "early_stopping_patience",
-)
-_SHARES = ("dropout", "momentum", "label_smoothing", "ema_decay")
-_CHOICES = {
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "head_pooling": ("average", "flatten"),
-    "class_weights": ("none", "balanced", "effective"),
-    "sampler": ("shuffle", "balanced"),
-    "mix": ("none", "mixup", "cutmix"),
-    "distance": ("cosine", "euclidean"),
-}
 _NAMED_DEPTH = re.compile(r"all|layers:[1-9]\d*|from:.+")
 _WIDTHS = re.compile(r"[1-9]\d*(-[1-9]\d*)*")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a hyperparameter must be; it stands in the annotation of its field."""
+
+    holds: Callable[[Any], bool]
+    claim: str
+    """Completes "NAME must "."""
+
+
+def one_of(choices: tuple[str, ...]) -> Check:
+    """The check of a hyperparameter with named values; a Literal is checked without it."""
+    return Check(lambda value: value in choices, f"be one of {', '.join(choices)}")
+
+
+def _is_depth(depth: int | str) -> bool:
+    return depth >= 0 if isinstance(depth, int) else bool(_NAMED_DEPTH.fullmatch(depth))
+
+
+def _is_width(width: int | str) -> bool:
+    return width == 0 or bool(_WIDTHS.fullmatch(str(width)))
+
+
+POSITIVE = Check(lambda value: value > 0, "be positive")
+NOT_NEGATIVE = Check(lambda value: value >= 0, "not be negative")
+BELOW_ONE = Check(lambda value: 0 <= value < 1, "be in [0, 1)")
+UP_TO_ONE = Check(lambda value: 0 <= value <= 1, "be in [0, 1]")
+DEPTH = Check(_is_depth, 'be a count of stages, "all", "layers:N" or "from:MODULE"')
+WIDTH = Check(_is_width, 'be 0, a width, or widths like "512-128"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +56,16 @@ class TrialConfig:
     regime: str = "finetune"
     """Which parameters train, and when: a file of trainables/training/regimes."""
 
-    unfreeze_depth: int | str = 1
+    unfreeze_depth: Annotated[int | str, DEPTH] = 1
     """Backbone stages that train, counted from the top: 0 = head only, "all" = the whole network.
 
     Or "layers:60", the last 60 layers with parameters, or "from:blocks.4", that module and all above it.
     """
 
-    max_epochs: int = 10
+    max_epochs: Annotated[int, POSITIVE] = 10
     """Most epochs this trial runs: its full budget."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, POSITIVE] = 32
     """Images an optimizer step averages over, all workers together."""
 
     micro_batch_size: int | None = None
@@ -76,37 +75,37 @@ class TrialConfig:
     with `frozen_batch_norm`, or a network without it, the size changes nothing.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Peak value, reached at the end of warm-up."""
 
-    backbone_learning_rate_factor: float = 1.0
+    backbone_learning_rate_factor: Annotated[float, POSITIVE] = 1.0
     """The backbone's learning rate as a share of the head's."""
 
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, POSITIVE] = 1.0
     """Learning-rate factor from each stage to the one below it, the head being the top."""
 
-    optimizer: str = "adamw"
-    momentum: float = 0.9
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "adamw"
+    momentum: Annotated[float, BELOW_ONE] = 0.9
     """SGD and RMSprop only."""
 
     nesterov: bool = False
     """SGD only."""
 
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup_epochs: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
     """Epochs of linear warm-up from 0; fractions are allowed. HyperRule brings its own."""
 
-    frozen_epochs: int = 1
+    frozen_epochs: Annotated[int, NOT_NEGATIVE] = 1
     """two_phase only: epochs of the head alone before the backbone unfreezes."""
 
-    second_phase_learning_rate_factor: float = 0.1
+    second_phase_learning_rate_factor: Annotated[float, POSITIVE] = 0.1
     """two_phase only: the second phase's peak learning rate as a share of the first's."""
 
-    gradual_epochs: int = 1
+    gradual_epochs: Annotated[int, POSITIVE] = 1
     """gradual only: epochs between unfreezing one stage and the next."""
 
-    num_neighbours: int = 5
+    num_neighbours: Annotated[int, POSITIVE] = 5
     """knn only."""
 
     distance: Literal["cosine", "euclidean"] = "cosine"
@@ -115,16 +114,16 @@ class TrialConfig:
     head_pooling: Literal["average", "flatten"] = "average"
     """How the backbone's last maps become features: its own pooling, or every value of every map."""
 
-    head_width: int | str = 0
+    head_width: Annotated[int | str, WIDTH] = 0
     """Units of the head's hidden layer; 0 = a linear head; "512-128" = two hidden layers."""
 
     head_batch_norm: bool = False
     """Batch norm of the features that enter the head."""
 
-    head_l2: float = 0.0
+    head_l2: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 penalty, this times the sum of squares, on the weights of the head's dense layers."""
 
-    dropout: float = 0.0
+    dropout: Annotated[float, BELOW_ONE] = 0.0
     """Share of features dropped behind every hidden layer, or before the only layer."""
 
     zero_init_head: bool = False
@@ -133,16 +132,16 @@ class TrialConfig:
     policy: str = "none"
     """Named augmentation policy: a row of trainables/data/policies.py."""
 
-    mixup_alpha: float = 0.0
+    mixup_alpha: Annotated[float, NOT_NEGATIVE] = 0.0
     """MixUp's Beta parameter; one lambda an update, as HyperRule has it. 0 = off."""
 
     mix: Literal["none", "mixup", "cutmix"] = "none"
     """Mixed views: partner, share and soft label belong to the image, so that trials see the same ones."""
 
-    mix_alpha: float = 1.0
+    mix_alpha: Annotated[float, POSITIVE] = 1.0
     """Beta parameter of a mixed view's share."""
 
-    mix_share: float = 1.0
+    mix_share: Annotated[float, UP_TO_ONE] = 1.0
     """Share of the images that are mixed."""
 
     cutmix_min: float = 0.0
@@ -163,54 +162,35 @@ class TrialConfig:
     zero_inputs: bool = False
     """Blank images: the baseline that any pipeline must beat."""
 
-    steps_per_epoch: int = 0
+    steps_per_epoch: Annotated[int, NOT_NEGATIVE] = 0
     """Most updates in an epoch; 0 = all images."""
 
-    validation_images: int = 0
+    validation_images: Annotated[int, NOT_NEGATIVE] = 0
     """Validation images that are looked at, the same ones in every epoch and trial; 0 = all of them.
 
     A study has one number: trials that were validated on different images cannot be ranked.
     """
 
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, BELOW_ONE] = 0.0
     """Validate and keep a moving average of the weights, with this decay an update; 0 = the weights."""
 
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, BELOW_ONE] = 0.0
     frozen_batch_norm: bool = False
     """The backbone's batch norms keep the statistics they come with; their weights train."""
 
-    gradient_clip: float = 0.0
+    gradient_clip: Annotated[float, NOT_NEGATIVE] = 0.0
     """Largest gradient norm; 0 = no clipping."""
 
-    early_stopping_patience: int = 0
+    early_stopping_patience: Annotated[int, NOT_NEGATIVE] = 0
     """Epochs of the last phase without a lower validation loss after which the trial completes; 0 = never."""
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        depth = self.unfreeze_depth
-        if not (depth >= 0 if isinstance(depth, int) else _NAMED_DEPTH.fullmatch(depth)):
-            raise ValueError(
-                f'unfreeze_depth must be a count of stages, "all", "layers:N" or "from:MODULE", got {depth!r}'
-            )
-        hidden_widths(self.head_width)
-        self._check_mixing_and_balance()
+        for name, check in _checks().items():
+            value = getattr(self, name)
+            if not check.holds(value):
+                raise ValueError(f"{name} must {check.claim}, got {value!r}")
         if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size must be in 1..batch_size, got {self.micro_batch_size}")
-
-    def _check_mixing_and_balance(self) -> None:
-        if not 0 <= self.mix_share <= 1:
-            raise ValueError(f"mix_share must be in [0, 1], got {self.mix_share}")
         if not 0 <= self.cutmix_min <= self.cutmix_max <= 1:
             raise ValueError(
                 f"0 <= cutmix_min <= cutmix_max <= 1 must hold, got {self.cutmix_min} and {self.cutmix_max}"
@@ -220,6 +200,18 @@ class TrialConfig:
         answers = (self.class_weights != "none", self.sampler == "balanced", bool(self.minority_policy))
         if sum(answers) > 1:
             raise ValueError("class_weights, sampler and minority_policy each make classes equal: choose one")
+
+
+@cache
+def _checks() -> dict[str, Check]:
+    """The check in each field's annotation."""
+    checks: dict[str, Check] = {}
+    for name, hint in get_type_hints(TrialConfig, include_extras=True).items():
+        if get_origin(hint) is Literal:
+            checks[name] = one_of(get_args(hint))
+        elif get_origin(hint) is Annotated:
+            checks[name] = hint.__metadata__[0]
+    return checks
 
 
 ACTIVATION_FIELDS = (
@@ -235,20 +227,17 @@ ACTIVATION_FIELDS = (
     "cutmix_max",
     "zero_inputs",
 )
-"""Of `TrialConfig`: what decides which activations a trial reads."""
+"""Hyperparameters that decide which activations a trial reads."""
 
 
 def hidden_widths(head_width: int | str) -> tuple[int, ...]:
-    """The units of each hidden layer of a head, the first one first.
+    """Units of each hidden layer of a head, the first one first, of a `head_width` that was checked."""
+    return tuple(int(width) for width in str(head_width).split("-")) if head_width != 0 else ()
 
-    Raises:
-        ValueError: neither a count nor counts joined by hyphens.
-    """
-    if head_width == 0:
-        return ()
-    if not _WIDTHS.fullmatch(str(head_width)):
-        raise ValueError(f'head_width must be 0, a width, or widths like "512-128", got {head_width!r}')
-    return tuple(int(width) for width in str(head_width).split("-"))
+
+def hyperparameters() -> tuple[str, ...]:
+    """The names of all hyperparameters: the fields of TrialConfig."""
+    return tuple(field.name for field in fields(TrialConfig))
 
 
 def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:
@@ -257,8 +246,8 @@ def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:
     Raises:
         ValueError: a name that is no hyperparameter, or a value out of its range.
     """
-    known = {field.name for field in fields(TrialConfig)}
-    unknown = sorted(set(proposal) - known)
+    known = hyperparameters()
+    unknown = sorted(set(proposal) - set(known))
     if unknown:
         raise ValueError(
             f"no such hyperparameter: {', '.join(unknown)}; known are {', '.join(sorted(known))}"

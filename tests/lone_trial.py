@@ -1,13 +1,9 @@
-"""One trial run to its end without Ray, and what it computed."""
+"""Trials that run without Ray, and what they computed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
-
+from contract.messages import Lease, LeasedTrial, StudySettings
 from trainables.lease import LeasedRun, start_lease
-from trainables.settings import StudySettings
 
 MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gb")
 """Metrics that say how it went, not what was computed."""
@@ -15,15 +11,18 @@ MEASURED = ("images_per_second", "epoch_seconds", "peak_memory_gb")
 Metrics = list[dict[str, float]]
 
 
-def run_alone(settings: StudySettings, lease: Mapping[str, Any]) -> Metrics:
+def start_trials(settings: StudySettings, *leased: LeasedTrial) -> list[LeasedRun]:
+    """A lease of these trials, sent and received as plain values."""
+    return start_lease(Lease(trials=leased).as_config(settings.as_values()))
+
+
+def run_alone(settings: StudySettings, leased: LeasedTrial) -> Metrics:
     """The metrics of all epochs, less those that are measured; no epoch may fail."""
-    [run] = start_lease({"trials": [lease], "settings": asdict(settings)})
-    assert isinstance(run, LeasedRun)
+    [run] = start_trials(settings, leased)
     reports = []
     while not run.finished:
         reports += run.step()
-        assert reports[-1]["reason"] is None, reports[-1]["traceback"]
+        assert reports[-1].reason is None, reports[-1].traceback
     return [
-        {name: value for name, value in report["metrics"].items() if name not in MEASURED}
-        for report in reports
+        {name: value for name, value in report.metrics.items() if name not in MEASURED} for report in reports
     ]

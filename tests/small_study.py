@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from contract.messages import StudySettings
 from trainables.data.manifest import Manifest
-from trainables.settings import StudySettings
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 TRAIN_COUNTS = (6, 5, 4, 3, 2)
@@ -50,5 +50,4 @@ def make_settings(study: Path, *, image_size: int) -> StudySettings:
         cache_gigabytes=1.0,
         num_trials=1,
         threads=1,
-        use_gpu=False,
     )

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from contract.messages import LeasedTrial, StudySettings
 from trainables.data.datasets import find_images
 from trainables.data.views import Fit
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import BACKBONES
 from trainables.model.weights import locate_weights
-from trainables.settings import StudySettings
 
 CLASSES = ("blue", "green", "red")
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
@@ -62,12 +62,11 @@ def make_settings(
         "cache_gigabytes": 1.0,
         "num_trials": 16,
         "threads": 1,
-        "use_gpu": False,
     }
     return StudySettings(**settings | changes)
 
 
-def make_lease(number: int = 0, *, attempt: int = 1, done_epochs: int = 0, **config: Any) -> dict[str, Any]:
-    """A lease's entry for one trial of lite0."""
+def make_lease(number: int = 0, *, attempt: int = 1, done_epochs: int = 0, **config: Any) -> LeasedTrial:
+    """One trial of lite0, as a lease holds it."""
     proposal = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "learning_rate": 3e-3, **config}
-    return {"trial": number, "attempt": attempt, "config": proposal, "done_epochs": done_epochs}
+    return LeasedTrial(trial=number, attempt=attempt, config=proposal, done_epochs=done_epochs)

@@ -10,11 +10,11 @@ COMMANDS = {
     "preview": "a contact sheet of an augmentation policy on your own images",
     "systems": "the table of published systems, as Markdown",
 }
-"""Each is a module of this package with `main(argv)`, imported only when it is asked for."""
+"""Each command is a module of this package with `main(argv)`, imported only when it is asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 it could not be done, 2 the flags are wrong."""
+    """Run a command; exit codes are 0 done, 1 it could not be done, 2 the flags are wrong."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0] if given else ""
     if name in COMMANDS:

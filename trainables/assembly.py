@@ -1,32 +1,27 @@
-"""Unpacks a trial's configuration into the parts that a run is made of."""
+"""Unpacks a trial's configuration into the objects that its run is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from trainables.data.mixing import Mix
 from trainables.data.views import Fit, draw_uniform
-from trainables.device.memory import FittingSize
 from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.decay import undecayed_names
 from trainables.model.stages import stage_levels
-from trainables.settings import StudySettings
-from trainables.training.averaging import WeightAverage
-from trainables.training.optimizers import make_optimizer, make_parameter_groups
+from trainables.training.optimizers import WeightAverage, make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase
-from trainables.training.updates import Forward, Updates
 
 
 def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Phase) -> torch.optim.Optimizer:
-    """The optimizer of what trains now."""
+    """Make the optimizer of what trains in a phase."""
     groups = make_parameter_groups(
         head=dict(classifier.head.named_parameters()),
         backbone=classifier.trainable_backbone_parameters(),
@@ -41,36 +36,10 @@ def make_phase_optimizer(config: TrialConfig, classifier: Classifier, phase: Pha
     return make_optimizer(config.optimizer, groups, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def make_updates(
-    config: TrialConfig,
-    *,
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    micro_batch: FittingSize,
-    changing: Sequence[Tensor],
-    num_classes: int,
-    class_weights: Tensor | None,
-    device: str,
-) -> Updates:
-    """How the trial's batches become updates."""
-    return Updates(
-        forward=forward,
-        optimizer=optimizer,
-        num_classes=num_classes,
-        micro_batch=micro_batch,
-        changing=changing,
-        mixup_alpha=config.mixup_alpha,
-        label_smoothing=config.label_smoothing,
-        class_weights=class_weights,
-        gradient_clip=config.gradient_clip,
-        device=device,
-    )
-
-
 def make_average(
     config: TrialConfig, classifier: Classifier, optimizer: torch.optim.Optimizer
 ) -> WeightAverage | None:
-    """The average of what trains, updated behind every step of the optimizer; None where it is off."""
+    """Average the trainable weights after every step of the optimizer; None where `ema_decay` is 0."""
     if not config.ema_decay:
         return None
     average = WeightAverage(classifier.trained_state(), decay=config.ema_decay)
@@ -79,7 +48,7 @@ def make_average(
 
 
 def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_train: bool) -> ViewSettings:
-    """How the trial sees its images."""
+    """Settings of the trial's views; validation images are neither augmented nor mixed."""
     plain = ViewSettings(
         policy="none",
         image_size=settings.image_size,
@@ -100,7 +69,7 @@ def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_trai
 
 
 def choose_validated(view_ids: NDArray[np.int64], *, limit: int, seed: int) -> NDArray[np.int64]:
-    """The validation images that are looked at: all, or `limit` of them, the same in every trial."""
+    """Positions of the validation images to look at: all, or `limit` of them, the same in every trial."""
     if not 0 < limit < len(view_ids):
         return np.arange(len(view_ids))
     draws = draw_uniform(seed, "validation", 0, view_ids, 1)[:, 0]

@@ -1,9 +1,10 @@
-"""Batch groups: which configurations can be trained by one worker side by side, told without torch."""
+"""What trials of a study share, told from their configurations without torch: a worker, or activations."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from contract.trial_config import ACTIVATION_FIELDS, TrialConfig
@@ -13,13 +14,34 @@ _HEAD_REGIMES = ("linear_probe", "finetune", "bit")
 
 
 def batch_group(config: Mapping[str, Any]) -> Hashable | None:
-    """Equal for trials of a head alone on the same frozen features; None for any other.
+    """A key that is equal for trials of a head alone on the same frozen features; None for any other trial.
 
-    Their epochs take milliseconds, so what they cost is being handed out one by one. MixUp by the batch has
-    no features that could be shared, and heads on whole maps are too large to hold many of.
+    Epochs of a head take milliseconds, so handing them out one by one is most of their cost. MixUp by the
+    batch has no features that could be shared, and heads on whole maps are too large to hold many of.
     """
     values = {**_DEFAULTS, **config}
     is_head = values["unfreeze_depth"] == 0 and values["regime"] in _HEAD_REGIMES
     if not is_head or values["mixup_alpha"] > 0 or values["head_pooling"] != "average":
         return None
     return tuple(values[name] for name in ACTIVATION_FIELDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedReuse:
+    """How far the trials of a study read the same activations."""
+
+    depths: tuple[int | str, ...]
+    """Unfreeze depths that occur, sorted as text."""
+
+    share: float
+    """Chance that two trials read the same activations (Simpson's index)."""
+
+
+def expect_reuse(configs: Sequence[Mapping[str, Any]]) -> ExpectedReuse:
+    """Estimate reuse from a sample of the space's configurations, each with every field of TrialConfig."""
+    counts = Counter(tuple(config[name] for name in ACTIVATION_FIELDS) for config in configs)
+    depths = {config["unfreeze_depth"] for config in configs}
+    if any(config["regime"] in ("two_phase", "gradual") for config in configs):
+        depths.add(0)  # where they begin
+    share = sum(count**2 for count in counts.values()) / max(len(configs), 1) ** 2
+    return ExpectedReuse(depths=tuple(sorted(depths, key=str)), share=share)

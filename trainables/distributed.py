@@ -1,10 +1,8 @@
-"""The same trial on several workers: a Tune function that leads a Ray Train run of the same epochs."""
+"""Trains one trial on several workers: a Tune function that leads a Ray Train run of the same epochs."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,53 +11,65 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from contract.messages import (
+    Lease,
+    LeasedTrial,
+    Outcome,
+    Reason,
+    Report,
+    StudySettings,
+    interruption_of,
+    make_result,
+)
+
 WORKER_SHARE = 0.9
-"""Of its CPUs, what a worker reserves: the rest is room for the functions that lead trials (a thousandth of a
-core each), wherever Ray starts them. On two nodes of one core each a trial of two workers would hang else."""
+"""Share of its CPUs that a worker reserves. The rest is room for the functions that lead trials (a thousandth
+of a core each): without it, a trial of two workers on two nodes of one core each would wait for ever."""
 
 
 def distributed_trial(config: dict[str, Any]) -> None:
-    """Train the one study trial of a lease on `workers` processes; rank 0's reports reach the search.
+    """Train the lone trial of a lease on `workers` processes; rank 0's reports reach the search.
 
     A worker's error ends all of them. It is reported as the trial's outcome, unless it says nothing about the
     trial: then it ends the lease, and the search tries the trial again.
     """
-    settings, lease = config["settings"], config["trials"][0]
-    name = f"trial-{lease['trial']}-attempt-{lease['attempt']}"
-    storage = Path(settings["study_directory"]) / "train"
+    settings, leased = StudySettings.from_values(config["settings"]), Lease.from_config(config).trials[0]
     trainer = TorchTrainer(
         train_on_worker,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if settings["use_gpu"] else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
         scaling_config=train.ScalingConfig(
-            num_workers=settings["workers"],
-            use_gpu=settings["use_gpu"],
+            num_workers=settings.workers,
+            use_gpu=settings.use_gpu,
             resources_per_worker=worker_resources(settings),
         ),
-        run_config=train.RunConfig(name=name, storage_path=str(storage), callbacks=[TuneReportCallback()]),
+        run_config=train.RunConfig(
+            name=f"trial-{leased.trial}-attempt-{leased.attempt}",
+            storage_path=str(settings.paths.ray_train),
+            callbacks=[TuneReportCallback()],
+        ),
     )
     try:
         trainer.fit()
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
-        tune.report({"reports": [failure_report(lease, error)]})
+        tune.report(make_result([failure_report(leased, error)]))
 
 
 class WorkersLost(RuntimeError):
     """Workers of a trial ended without an error of their own, with their node or by a signal."""
 
-    interrupts_lease = "bug"
-    """For the search: the trial is tried again elsewhere, and this is its reason if it is given up."""
+    interrupts_lease = Reason.BUG
+    """The trial is tried again elsewhere; this is its reason if the search gives it up."""
 
 
-def worker_resources(settings: Mapping[str, Any]) -> dict[str, float]:
-    """What one worker reserves: a little less than it takes, for the leading process."""
-    cpus = settings["cpus_per_worker"] * WORKER_SHARE
-    gpus = {"GPU": settings["gpus_per_worker"]} if settings["gpus_per_worker"] else {}
-    return {"CPU": cpus} | gpus
+def worker_resources(settings: StudySettings) -> dict[str, float]:
+    """What one worker reserves: a little less CPU than it uses, which leaves room for the leading process."""
+    cpus = settings.cpus_per_worker * WORKER_SHARE
+    return {"CPU": cpus} | ({"GPU": settings.gpus_per_worker} if settings.use_gpu else {})
 
 
-def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]:
-    """The outcome of a trial whose workers failed; the error of one of them often makes others fail, too.
+def failure_report(leased: LeasedTrial, error: Exception) -> Report:
+    """Report a trial whose workers failed, by the error that explains the others: one often makes all fail.
 
     Raises:
         Exception: one that interrupts the lease: a worker's own, or WorkersLost.
@@ -68,25 +78,26 @@ def failure_report(lease: Mapping[str, Any], error: Exception) -> dict[str, Any]
 
     causes = causes_of(error)
     reasons = [reason_of(cause) for cause in causes]
-    reason = next((reason for reason in reasons if reason in ("diverged", "out of memory")), None)
+    reason: Reason | None = next(
+        (known for known in reasons if known in (Reason.DIVERGED, Reason.OUT_OF_MEMORY)), None
+    )
     if reason is None:
         for cause in causes:
-            if hasattr(cause, "interrupts_lease"):
+            if interruption_of(cause) is not None:
                 raise cause
         if not causes:
             raise WorkersLost(
                 f"the trial's workers were lost: {str(error).strip().splitlines()[-1]}"
             ) from error
-        reason = next((reason for reason in reasons if reason != "bug"), "bug")
-    return {
-        "trial": lease["trial"],
-        "attempt": lease["attempt"],
-        "epoch": lease["done_epochs"],
-        "metrics": {},
-        "outcome": "failed",
-        "reason": reason,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
+        reason = next((known for known in reasons if known is not Reason.BUG), Reason.BUG)
+    return Report(
+        trial=leased.trial,
+        attempt=leased.attempt,
+        epoch=leased.done_epochs,
+        outcome=Outcome.FAILED,
+        reason=reason,
+        traceback="".join(traceback.format_exception(error)),
+    )
 
 
 def causes_of(error: Exception) -> list[Exception]:
@@ -97,16 +108,16 @@ def causes_of(error: Exception) -> list[Exception]:
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """One worker's share of the lease's trials; every worker reports, rank 0's content counts."""
+    """Train as one worker of the process group; every worker has to report, and rank 0's content counts."""
     from trainables.lease import raise_interruption, start_lease
-    from trainables.training.process_group import join_team
+    from trainables.training.process_group import join_process_group
 
-    team = join_team()
-    for run in start_lease(config, team=team):
+    process_group = join_process_group()
+    for run in start_lease(config, process_group=process_group):
         while not run.finished:
             try:
                 reports = run.advance()
             except Exception as error:  # it ends this worker, and Ray Train then ends the others
                 raise_interruption(error)
                 raise
-            train.report({"reports": reports})
+            train.report(make_result(reports))

@@ -1,4 +1,4 @@
-"""A lease on this worker: its trials run an epoch at a time, guarded against their own errors."""
+"""Runs the trials of a lease on this worker, an epoch at a time, and turns their errors into outcomes."""
 
 from __future__ import annotations
 
@@ -7,78 +7,76 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from contract.files import find_os_error
+from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
+from contract.study_layout import TrialPaths
 from trainables.batch_groups import batch_group
-from trainables.device.accelerator import limit_memory
-from trainables.device.faults import DeviceFault, find_device_fault
+from trainables.data.storage_faults import StorageFault, as_storage_fault, wait_out_faults
+from trainables.device.accelerator import DeviceFault, find_device_fault, limit_memory
 from trainables.device.memory import is_out_of_memory, release_memory
 from trainables.device.process_setup import prepare_processor
 from trainables.limits import OutsideLimits, check_limits
-from trainables.run import Report, TrialRun
-from trainables.run_state import continue_from, keep_training, state_of, undo_training
-from trainables.settings import StudySettings, make_study_settings
-from trainables.storage_faults import StorageFault, as_storage_fault, find_fault, wait_out_faults
+from trainables.run import TrialRun
 from trainables.training import checkpoints
 from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
-from trainables.training.process_group import Team
+from trainables.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 10.0
-"""A checkpoint is due after so much work: a killed worker costs no more, and a short trial writes none."""
+"""Work between two checkpoints: a killed worker costs no more, and a shorter trial writes none."""
+
+STEP_SECONDS = 1.0
+"""Trials that share a lease report together after this time, since telling the search costs 10 ms."""
 
 
 class LeasedRun:
     """One trial of a lease, from its newest checkpoint to its outcome."""
 
     def __init__(
-        self, lease: Mapping[str, Any], settings: StudySettings, *, team: Team | None = None
+        self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
     ) -> None:
-        self.lease, self.settings, self.team = lease, settings, team or Team()
+        self.leased, self.settings, self.process_group = leased, settings, process_group or ProcessGroup()
         self.run: TrialRun | None = None
         self.finished = False
         self._saved_at = time.monotonic()
 
     @property
-    def shares_lease(self) -> bool:
-        """Whether others may train beside it, up to an epoch that the search has set."""
-        return self.lease.get("until_epoch") is not None
-
-    @property
     def remaining(self) -> int:
-        """Epochs to the end of its lease."""
+        """Epochs until this trial's lease ends."""
         assert self.run is not None
         return self._last_epoch - self.run.epoch
 
     @property
     def lockstep_key(self) -> Hashable | None:
-        """Equal for heads that train at once; None: it trains by the ordinary loop."""
-        group = batch_group(self.lease["config"])
+        """A key that is equal for heads that train in lockstep; None for the ordinary loop."""
+        group = batch_group(self.leased.config)
         if self.run is None or group is None or not trains_in_lockstep(self.run.device):
             return None
         key = lockstep_key(self.run.config)
         return None if key is None else (group, key)
 
     def begin(self) -> list[Report]:
-        """Load it, if it is not yet; after a restart, the reports that the database lacks."""
+        """Load the trial, if it is not yet; the reports are those that the database lacks after a restart."""
         return self._guarded(self._begin)
 
     def step(self, trained: TrainResult | Exception | None = None) -> list[Report]:
         """`advance`, with an error turned into the trial's outcome, so that the warm worker lives on.
 
         Args:
-            trained: what came of the epoch where the head trains beside others.
+            trained: result or error of the epoch where the head has trained in lockstep with others.
         """
         return self._guarded(lambda: self.advance(trained))
 
     def advance(self, trained: TrainResult | Exception | None = None) -> list[Report]:
-        """The reports of the next epoch; after a restart, first those that the database lacks."""
+        """Run the next epoch; its report follows those that the database lacks after a restart."""
         reports = self._begin()
         if isinstance(trained, Exception):
             raise trained
@@ -86,7 +84,7 @@ class LeasedRun:
             assert self.run is not None
             reports.append(self.run.run_epoch(trained))
             run = self.run
-            self.team.decide(lambda: self._save(run))  # all end where the first one must not write any more
+            self.process_group.decide(lambda: self._save(run))  # superseded, all workers have to end
             self.finished = self._is_over(self.run)
         return reports
 
@@ -99,7 +97,12 @@ class LeasedRun:
         except Exception as error:  # the trial's outcome, unless it says nothing about the trial
             raise_interruption(error)
             self.finished = True
-            report = self._end("failed", reason=reason_of(error), error=error)
+            report = replace(
+                self._empty_report(),
+                outcome=Outcome.FAILED,
+                reason=reason_of(error),
+                traceback="".join(traceback.format_exception(error)),
+            )
             self._release()
             return [report]
 
@@ -110,80 +113,103 @@ class LeasedRun:
             reports = self._start()
         except OutsideLimits as limit:
             self.finished = True
-            return [self._end("infeasible", reason=str(limit), excess=limit.excess)]
+            return [
+                replace(
+                    self._empty_report(), outcome=Outcome.INFEASIBLE, limit=str(limit), excess=limit.excess
+                )
+            ]
         assert self.run is not None
         self.finished = self._is_over(self.run)
         return reports
 
     @property
     def _last_epoch(self) -> int:
-        return int(self.lease.get("until_epoch") or self.lease["config"]["max_epochs"])
+        return self.leased.until_epoch or int(self.leased.config["max_epochs"])
 
     def _is_over(self, run: TrialRun) -> bool:
-        return run.finished or (self.shares_lease and run.epoch >= self._last_epoch)
+        return run.finished or (self.leased.shares_lease and run.epoch >= self._last_epoch)
 
     def _start(self) -> list[Report]:
         prepare_processor(self.settings.threads)
         if self.settings.use_gpu:
             limit_memory(self.settings.gpus_per_worker)
-        self.run = TrialRun(self.lease, self.settings, team=self.team)
+        self.run = TrialRun(self.leased, self.settings, process_group=self.process_group)
         check_limits(
             self.run.classifier,
             image_size=self.settings.image_size,
             max_params=self.settings.max_params,
             max_latency_ms=self.settings.max_latency_ms,
-            team=self.team,
+            process_group=self.process_group,
         )
-        directory, attempt = self.run.directory, self.run.attempt
+        paths, attempt = self.run.paths, self.run.attempt
         # Only the first worker's node may see the newest checkpoint: what it read is what all go on from.
-        state = self.team.decide(lambda: wait_out_faults(lambda: take_over(directory, attempt)))
+        state = self.process_group.decide(lambda: wait_out_faults(lambda: take_over(paths, attempt)))
         if state is not None:
-            continue_from(self.run, state)
-        lacking = [record for record in self.run.records if record["epoch"] > self.lease["done_epochs"]]
-        return [{**record, "attempt": self.run.attempt} for record in lacking]
+            self.run.continue_from(state)
+        lacking = [record for record in self.run.records if record.epoch > self.leased.done_epochs]
+        return [replace(record, attempt=attempt) for record in lacking]
 
     def _save(self, run: TrialRun) -> None:
-        """Write what must outlive this worker: a checkpoint now and then, the result at the end."""
+        """Write a checkpoint where one is due, and the result at the end."""
         if run.finished:
             wait_out_faults(lambda: save_result(run))
         elif (
-            run.epoch in self.lease.get("checkpoint_epochs", ())  # the scheduler may pause it here
+            run.epoch in self.leased.checkpoint_epochs  # the scheduler may pause it here
             or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         ):
-            wait_out_faults(lambda: save_checkpoint(run.directory, state_of(run), attempt=run.attempt))
+            wait_out_faults(lambda: save_checkpoint(run.paths, run.checkpoint_state(), attempt=run.attempt))
             self._saved_at = time.monotonic()
 
-    def _end(
-        self, outcome: str, *, reason: str, error: Exception | None = None, excess: float | None = None
-    ) -> Report:
-        """A report that ends the trial instead of an epoch's."""
-        return {
-            "trial": self.lease["trial"],
-            "attempt": self.lease["attempt"],
-            "epoch": self.run.epoch if self.run else 0,
-            "metrics": {},
-            "outcome": outcome,
-            "reason": reason,
-            "traceback": "".join(traceback.format_exception(error)) if error else None,
-            "excess": excess,
-        }
+    def _empty_report(self) -> Report:
+        """A report without an epoch's metrics, for what ends the trial instead of an epoch."""
+        epoch = self.run.epoch if self.run else 0
+        return Report(trial=self.leased.trial, attempt=self.leased.attempt, epoch=epoch)
 
     def _release(self) -> None:
-        """Give back what a failed trial holds: after an out of memory the next one must find it free."""
+        """Free the memory of a failed trial: the next one needs it."""
         self.run = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def start_lease(config: Mapping[str, Any], *, team: Team | None = None) -> list[LeasedRun]:
-    """The trials of a lease, given as Tune's config; nothing is loaded before their first step."""
-    settings = make_study_settings(config["settings"])
-    return [LeasedRun(lease, settings, team=team) for lease in config["trials"]]
+def start_lease(config: Mapping[str, Any], *, process_group: ProcessGroup | None = None) -> list[LeasedRun]:
+    """The trials of a lease, given as a Tune config; nothing is loaded before their first step."""
+    settings = StudySettings.from_values(config["settings"])
+    return [
+        LeasedRun(leased, settings, process_group=process_group)
+        for leased in Lease.from_config(config).trials
+    ]
+
+
+def take_turns(runs: Sequence[LeasedRun]) -> list[Report]:
+    """Run one epoch of a lone trial, or epochs for about a second where trials share the lease.
+
+    No trial that shares its lease runs past its `until_epoch`, where the search judges it.
+    """
+    began = time.monotonic()
+    reports = [report for run in runs for report in run.begin()]
+    while turn := next_turn(runs):
+        reports += turn[0].step() if turn[0].lockstep_key is None else step_in_lockstep(turn)
+        if not turn[0].leased.shares_lease or time.monotonic() - began > STEP_SECONDS:
+            break
+    return reports
+
+
+def next_turn(runs: Sequence[LeasedRun]) -> list[LeasedRun]:
+    """The trial with most epochs to go, the first of equals, and the equals that train in lockstep with it.
+
+    It depends on nothing but the epochs done, so a lease that was cut off goes on in the same order.
+    """
+    first = max((run for run in runs if not run.finished), key=lambda run: run.remaining, default=None)
+    if first is None or first.lockstep_key is None:
+        return [] if first is None else [first]
+    equals = [run for run in runs if not run.finished and run.remaining == first.remaining]
+    return [run for run in equals if run.lockstep_key == first.lockstep_key]
 
 
 def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
-    """An epoch of heads of one lockstep key; an error of all of them is the outcome of each.
+    """Run an epoch of heads with the same lockstep key; an error in it becomes the outcome of each.
 
     Where memory does not suffice for all at once, each trains by itself; and where not even for one, as any
     other trial does, in parts of a batch.
@@ -196,9 +222,9 @@ def step_in_lockstep(runs: Sequence[LeasedRun]) -> list[Report]:
 
 
 def _train_heads(runs: Sequence[LeasedRun]) -> Sequence[TrainResult | Exception] | None:
-    """What came of each head's epoch; None where memory did not suffice: they are as before."""
+    """Train an epoch of all heads; None where memory did not suffice, with the heads as before."""
     heads = [run.run for run in runs if run.run is not None]
-    kept = [keep_training(head) for head in heads]
+    kept = [head.snapshot() for head in heads]
     try:
         return train_heads([head.head_epoch() for head in heads])
     except Exception as error:  # raised again in each trial's own step, whose outcome it becomes
@@ -207,22 +233,22 @@ def _train_heads(runs: Sequence[LeasedRun]) -> Sequence[TrainResult | Exception]
         logger.warning("out of memory with %d heads at once", len(heads))
     release_memory()  # only here, where the error no longer holds the frames and their tensors
     for head, state in zip(heads, kept, strict=True):
-        undo_training(head, state)
+        head.restore(state)
     return None
 
 
-def take_over(directory: Path, attempt: int) -> dict[str, Any] | None:
-    """Fence off the attempts before this one, and read the checkpoint that they left, if any.
+def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
+    """Keep earlier attempts from writing, and read the checkpoint that they left, if any.
 
     Raises:
         Superseded: a newer attempt has begun.
     """
-    begin_attempt(directory, attempt)
-    return load_checkpoint(directory) if attempt > 1 else None
+    begin_attempt(paths, attempt)
+    return load_checkpoint(paths) if attempt > 1 else None
 
 
 def save_result(run: TrialRun) -> None:
-    """Write the best epoch's weights (of what trained) and its validation log-probabilities."""
+    """Write the trained weights of the best epoch and its log-probabilities on the validation images."""
     best = run.best
     assert best.log_probabilities is not None
     content = {
@@ -230,36 +256,36 @@ def save_result(run: TrialRun) -> None:
         "depth": best.depth,
         "epoch": best.epoch,
         "value": best.value,
-        "num_train": len(run.parts["train"]),
+        "num_train": len(run.splits["train"]),
     }
-    part, shown = run.parts["val"], run.validated
+    split, shown = run.splits["val"], run.validated
     predictions = {
-        "ids": part.ids[shown],
-        "labels": part.labels.cpu().numpy()[shown],
+        "ids": split.ids[shown],
+        "labels": split.labels.cpu().numpy()[shown],
         "log_probabilities": best.log_probabilities.numpy(),
     }
-    checkpoints.save_result(run.directory, model=content, predictions=predictions, attempt=run.attempt)
+    checkpoints.save_result(run.paths, model=content, predictions=predictions, attempt=run.attempt)
 
 
 def raise_interruption(error: Exception) -> None:
-    """Raise what ends the worker and the lease, if that and not the trial is behind the error; else return.
+    """Raise the fault of the device or the storage behind an error, if any: it ends the lease, not the trial.
 
     Raises:
-        DeviceFault: the accelerator is of no more use to this process.
-        StorageFault: a disk or a share has a fault that passes.
+        DeviceFault: the accelerator answers this process no more.
+        StorageFault: a disk or a share has a transient fault.
     """
     if isinstance(error, DeviceFault | StorageFault):
         raise error
     if (device_fault := find_device_fault(error)) is not None:
         raise device_fault from error
-    if (storage_fault := find_fault(error)) is not None:
+    if (storage_fault := find_os_error(error)) is not None:
         raise as_storage_fault(storage_fault) from error
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException) -> Reason:
     """Why a trial failed: diverged, out of memory, data or bug."""
     if isinstance(error, Diverged):
-        return "diverged"
+        return Reason.DIVERGED
     if is_out_of_memory(error):
-        return "out of memory"
-    return "data" if isinstance(error, OSError) else "bug"
+        return Reason.OUT_OF_MEMORY
+    return Reason.DATA if isinstance(error, OSError) else Reason.BUG

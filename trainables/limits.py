@@ -1,4 +1,4 @@
-"""The user's limits on a classifier's size and speed; only a worker can tell what one comes to."""
+"""Checks a classifier against the user's limits on size and speed, which only a worker can measure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 import torch
 
 from trainables.model.classifier import Classifier
-from trainables.training.process_group import Team
+from trainables.training.process_group import ProcessGroup
 
 WARM_UPS = 3
 REPEATS = 10
 
 
 class OutsideLimits(Exception):
-    """The configuration is not one the user would take, however well it does."""
+    """The configuration exceeds a limit of the study, however well it does."""
 
-    def __init__(self, reason: str, excess: float) -> None:
-        super().__init__(reason, excess)
+    def __init__(self, limit: str, excess: float) -> None:
+        super().__init__(limit, excess)
         self.excess = excess
-        """How far beyond the limit, as a share of it."""
+        """How far it is beyond the limit, as a share of the limit."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -31,12 +31,12 @@ def check_limits(
     image_size: int,
     max_params: int | None,
     max_latency_ms: float | None,
-    team: Team | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> None:
     """Check a classifier before its first epoch.
 
     Args:
-        team: the workers that train it together; the first one measures for all, since two that measured
+        process_group: the workers that train it together. The first one measures for all: two that measured
             for themselves could decide differently, and the one that goes on would wait for the other.
 
     Raises:
@@ -46,12 +46,14 @@ def check_limits(
         params, _ = classifier.num_parameters()
         _check(params, max_params, f"{params:,} parameters, --max-params is {max_params:,}")
     if max_latency_ms is not None:
-        latency = (team or Team()).decide(lambda: measure_latency_ms(classifier, image_size=image_size))
+        latency = (process_group or ProcessGroup()).decide(
+            lambda: measure_latency_ms(classifier, image_size=image_size)
+        )
         _check(latency, max_latency_ms, f"{latency:.1f} ms an image, --max-latency-ms is {max_latency_ms:g}")
 
 
 def measure_latency_ms(classifier: Classifier, *, image_size: int) -> float:
-    """Of one image on the classifier's device: the fastest of several: others beside it only add."""
+    """Latency of one image in ms: the minimum of 10 runs, because other processes can only slow it down."""
     device = next(classifier.parameters()).device
     image = torch.zeros(1, 3, image_size, image_size, device=device)
     was_training = classifier.training

@@ -1,4 +1,4 @@
-"""A contact sheet: what an augmentation policy makes of the user's own images, epoch by epoch."""
+"""Draws a contact sheet of the views that an augmentation policy makes of the user's own images."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from trainables.images.split_view import Part, ViewSettings, view_id
 from trainables.images.store import ImageStore
 
 MARGIN, LINE = 4, 14
-"""Pixels between the pictures, and of a line of text."""
+"""Pixels between pictures, and the height of a line of text."""
 
 CPU = torch.device("cpu")
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the flags are wrong."""
+    """Run the command; exit codes are 0 done, 2 the flags are wrong."""
     flags = _make_parser().parse_args(argv)
     try:
         print(write_sheet(flags))
@@ -99,7 +99,7 @@ def write_sheet(flags: argparse.Namespace) -> str:
 
 
 def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: int) -> Part:
-    """Readable images of all classes in turn.
+    """Read `num` images, one of each class in turn.
 
     Raises:
         ValueError: none of the first ones can be read.
@@ -130,7 +130,7 @@ def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: i
 def make_sheet(
     part: Part, columns: Sequence[tuple[str, ViewSettings, int]], *, classes: Sequence[str]
 ) -> Image.Image:
-    """A row for each image, with its targets below; a column for each (title, view, epoch)."""
+    """Draw a row for each image, with its targets below, and a column for each (title, view, epoch)."""
     size = columns[0][1].image_size
     width, height = size + MARGIN, size + LINE + MARGIN
     sheet = Image.new("RGB", (len(columns) * width + MARGIN, len(part) * height + LINE + 2 * MARGIN), "white")
@@ -150,7 +150,7 @@ def make_sheet(
 
 
 def describe_target(target: NDArray[np.generic], classes: Sequence[str]) -> str:
-    """The class, or the share of each class where there are several: "62 % rose, 38 % tulip"."""
+    """Name the class, or each class with its share: "62 % rose, 38 % tulip"."""
     if target.ndim == 0:
         return classes[int(target)]
     shares = sorted(zip(target.tolist(), classes, strict=True), key=lambda pair: -pair[0])

@@ -1,63 +1,77 @@
-"""A trial's epochs on this worker, from its newest checkpoint on: wires data, model, training and sharing."""
+"""One trial on this worker: puts data, model and training together, runs its epochs, keeps its state."""
 
 from __future__ import annotations
 
+import copy
+import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from contract.messages import LeasedTrial, Outcome, Report, StudySettings
 from contract.trial_config import TrialConfig, make_trial_config
-from trainables.activations.backbone_pool import borrow_backbone
-from trainables.activations.study_data import load_parts
+from trainables.activations.backbone_pool import borrow_backbone, borrow_ladder
+from trainables.activations.inputs import Inputs
+from trainables.activations.study_data import load_parts, open_cache, open_cost_model
 from trainables.assembly import (
     choose_validated,
     make_average,
     make_phase_optimizer,
-    make_updates,
+    make_view,
 )
+from trainables.data.storage_faults import wait_out_faults
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
 from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
+from trainables.model.frozen_prefixes import Ladder
 from trainables.model.neighbours import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
-from trainables.run_inputs import make_inputs
-from trainables.settings import StudySettings
-from trainables.storage_faults import wait_out_faults
-from trainables.training.batches import EVALUATION_BATCH, cut_batches, cut_evaluation
 from trainables.training.early_stopping import Best, Patience
 from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
-from trainables.training.loop import EvaluationResult, TrainResult, evaluate, train_epoch
-from trainables.training.neighbours import memorise
-from trainables.training.process_group import Team
+from trainables.training.loop import (
+    EVALUATION_BATCH,
+    EvaluationResult,
+    TrainResult,
+    Updates,
+    cut_batches,
+    cut_evaluation,
+    evaluate,
+    train_epoch,
+)
+from trainables.training.neighbours import fit_neighbours
+from trainables.training.process_group import ProcessGroup
 from trainables.training.regimes import Phase, load_regime
-from trainables.training.schedules import make_schedule
+from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
-from trainables.training.updates import Updates
 
-Report = dict[str, Any]
+CHECKPOINT_FORMAT = 3
+"""Raised whenever the content of a checkpoint changes; a trial begins anew where it differs."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrialRun:
-    """One study trial in the hands of this worker."""
+    """A trial from its configuration to its last epoch; `checkpoint_state` and `continue_from` move it on."""
 
     def __init__(
-        self, lease: Mapping[str, Any], settings: StudySettings, *, team: Team | None = None
+        self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
     ) -> None:
-        self.number, self.attempt = int(lease["trial"]), int(lease["attempt"])
-        self.settings, self.team = settings, team or Team()
-        self.config: TrialConfig = make_trial_config(lease["config"])
-        self.directory = Path(settings.study_directory) / "trials" / str(self.number)
+        self.number, self.attempt = leased.trial, leased.attempt
+        self.settings, self.process_group = settings, process_group or ProcessGroup()
+        self.config: TrialConfig = make_trial_config(leased.config)
+        self.paths = settings.trial_paths(self.number)
         self.device = torch.device("cuda" if settings.use_gpu else "cpu")
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
@@ -68,8 +82,10 @@ class TrialRun:
 
     def _build(self) -> None:
         config, settings = self.config, self.settings
-        if config.batch_size % self.team.size:
-            raise ValueError(f"batch_size {config.batch_size} cannot be shared by {self.team.size} workers")
+        if config.batch_size % self.process_group.size:
+            raise ValueError(
+                f"batch_size {config.batch_size} cannot be shared by {self.process_group.size} workers"
+            )
         self.backbone = find_backbone(config.backbone)
         self.regime = load_regime(config.regime)
         self.weights = choose_weights(
@@ -79,12 +95,12 @@ class TrialRun:
             seed=settings.seed,
             pretrained=self.regime.pretrained,
         )
-        self.parts = load_parts(settings, self.backbone.fit, self.device)
+        self.splits = load_parts(settings, self.backbone.fit, self.device)
         if config.minority_policy:
-            self.parts = {**self.parts, "train": oversampled(self.parts["train"])}
-        self.train_labels = self.parts["train"].labels.cpu().numpy()
+            self.splits = {**self.splits, "train": oversampled(self.splits["train"])}
+        self.train_labels = self.splits["train"].labels.cpu().numpy()
         self.validated = choose_validated(
-            self.parts["val"].view_ids, limit=config.validation_images, seed=settings.seed
+            self.splits["val"].view_ids, limit=config.validation_images, seed=settings.seed
         )
         weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
         self.class_weights = None if weights is None else weights.to(self.device)
@@ -101,7 +117,7 @@ class TrialRun:
             config,
             in_features=num_features(module),
             num_classes=len(settings.classes),
-            num_train=len(self.parts["train"]),
+            num_train=len(self.splits["train"]),
             seed=self._draw_seed("head"),
         )
         self.classifier = Classifier(
@@ -114,51 +130,90 @@ class TrialRun:
             self.classifier.to(self.device).to(memory_format=torch.channels_last)
 
     def enter_phase(self, phase: Phase) -> None:
-        """Set what trains, and start its optimizer and schedule."""
+        """Set what trains in a phase, and start its inputs, optimizer and schedule."""
         self.phase, self.step, self.patience = phase, 0, Patience()
         if self.classifier.depth != phase.depth:
             self.classifier.set_depth(phase.depth)
         part = TrainablePart(self.classifier)
-        trainable = self.team.joined(part)
+        trainable = self.process_group.joined(part)
         self.trainable = compiled(trainable) if self.settings.compile else trainable
         # Validation takes the bare part: workers look at different numbers of batches, and the joined one
         # would wait at each batch for workers that have no more.
         self.validatable = self.trainable if trainable is part else part
         self._statistics = [] if trainable is part else list(part.buffers())
         self.evaluated_at_once = FittingSize()
-        self.inputs = {part: make_inputs(self, part) for part in ("train", "val")}
+        self.inputs = {split: self._make_inputs(split) for split in ("train", "val")}
         self.optimizer, self.average, self.updates = None, None, None
-        if not self.regime.memorises:
+        if not self.regime.uses_neighbours:
             self.optimizer = make_phase_optimizer(self.config, self.classifier, phase)
             self.average = make_average(self.config, self.classifier, self.optimizer)
             self.updates = self._make_updates(self.optimizer, trainable)
-        config, num_train = self.config, len(self.parts["train"])
-        batches = cut_batches(np.arange(num_train), size=config.batch_size, limit=config.steps_per_epoch)
+        config, num_train = self.config, len(self.splits["train"])
+        steps_per_epoch = num_batches(num_train, size=config.batch_size, limit=config.steps_per_epoch)
         self.schedule = make_schedule(
             config.schedule,
-            total_steps=phase.num_epochs * len(batches),
-            warmup_steps=round(config.warmup_epochs * len(batches)),
+            total_steps=phase.num_epochs * steps_per_epoch,
+            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
             num_train=num_train,
         )
 
+    def _make_inputs(self, split: str) -> Inputs:
+        """Where batches of "train" or "val" come from in this phase, and what of them is worth caching."""
+        config, settings, is_train = self.config, self.settings, split == "train"
+        view = make_view(config, settings, fit=self.backbone.fit, is_train=is_train)
+        mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
+        readings = 1 if view.is_random else self.phase.num_epochs
+        others = settings.num_trials - 1
+        return Inputs(
+            self.splits[split],
+            view,
+            self.classifier,
+            trainable=self.trainable if is_train else self.validatable,
+            weights=self.weights.identity,
+            backbone=f"{self.backbone.key} {config.head_pooling}",
+            cache=None if mixed else open_cache(settings.cache_directory, settings.cache_gigabytes),
+            costs=open_cost_model(settings.cache_directory),
+            threads=settings.threads,
+            uses=readings
+            * (1 + others * settings.expected_reuse),  # by its own epochs, and by trials like it
+            dtype=settings.activation_dtype,
+            ladder=self._borrow_ladder(),
+            chance=1 - (1 - settings.expected_reuse) ** others,
+        )
+
+    def _borrow_ladder(self) -> Ladder | None:
+        """The frozen prefixes of all of the study's depths, where there are several."""
+        if len(self.settings.shared_depths) < 2:
+            return None
+        return borrow_ladder(
+            self.backbone,
+            weights=self.weights,
+            depths=self.settings.shared_depths,
+            image_size=self.settings.image_size,
+            device=self.device,
+            pooling=self.config.head_pooling,
+        )
+
     def _make_updates(self, optimizer: torch.optim.Optimizer, trainable: torch.nn.Module) -> Updates:
-        return make_updates(
-            self.config,
+        return Updates(
             forward=self.inputs["train"].forward,
             optimizer=optimizer,
+            num_classes=len(self.settings.classes),
             micro_batch=self._fitting(self.config.micro_batch_size),
             changing=tuple(trainable.buffers()),
-            num_classes=len(self.settings.classes),
+            mixup_alpha=self.config.mixup_alpha,
+            label_smoothing=self.config.label_smoothing,
             class_weights=self.class_weights,
+            gradient_clip=self.config.gradient_clip,
             device=str(self.device),
         )
 
     def _fitting(self, asked: int | None = None) -> FittingSize:
-        """Workers that train together talk at every pass of an update: one alone cannot make more of them."""
-        return FittingSize(asked, may_shrink=self.team.size == 1)
+        """A size that shrinks for a lone worker only: several have to agree on the passes of an update."""
+        return FittingSize(asked, may_shrink=self.process_group.size == 1)
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
-        """Train, unless the head was trained beside others already, validate, and note the best epoch.
+        """Train, unless the head has trained in lockstep already, validate, and note the best epoch.
 
         Raises:
             Diverged: the loss is no longer finite.
@@ -168,7 +223,7 @@ class TrialRun:
         if self.epoch > self.phase.last_epoch:
             self.enter_phase(self.phases[self.phases.index(self.phase) + 1])
         if trained is None:
-            trained = self._memorise() if self.regime.memorises else self._train()
+            trained = self._fit_neighbours() if self.regime.uses_neighbours else self._train()
         averaged: AbstractContextManager[None] = self.average.applied() if self.average else nullcontext()
         with averaged:
             validated = self._validate()
@@ -177,20 +232,18 @@ class TrialRun:
         self.schedule.observe(metrics["val_loss"])
         self.patience.observe(metrics["val_loss"])
         self.finished = self._is_over(schedule_ended=trained.ended)
-        report: Report = {
-            "trial": self.number,
-            "attempt": self.attempt,
-            "epoch": self.epoch,
-            "metrics": metrics,
-            "outcome": "complete" if self.finished else None,
-            "reason": None,
-            "traceback": None,
-        }
+        report = Report(
+            trial=self.number,
+            attempt=self.attempt,
+            epoch=self.epoch,
+            metrics=metrics,
+            outcome=Outcome.COMPLETE if self.finished else None,
+        )
         self.records.append(report)
         return report
 
     def head_epoch(self) -> HeadEpoch:
-        """What the next epoch of a head alone needs, to be trained beside others."""
+        """What the next epoch of a lone head needs to train in lockstep with others."""
         assert self.updates is not None
         assert isinstance(self.classifier.head, torch.nn.Sequential)
         generator, batches = self._draw_batches(self.epoch + 1)
@@ -213,21 +266,21 @@ class TrialRun:
             schedule=self.schedule,
             first_step=self.step,
             generator=generator,
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
         )
 
     def _draw_batches(self, epoch: int) -> tuple[torch.Generator, Iterator[tuple[Tensor, Tensor]]]:
         generator = torch.Generator().manual_seed(self._draw_seed("epoch", epoch))
         order = draw_order(self.train_labels, self.config.sampler, generator)
         batches = cut_batches(order, size=self.config.batch_size, limit=self.config.steps_per_epoch)
-        return generator, self.inputs["train"].batches(self.team.share_batches(batches), epoch=epoch)
+        return generator, self.inputs["train"].batches(self.process_group.share_batches(batches), epoch=epoch)
 
-    def _memorise(self) -> TrainResult:
+    def _fit_neighbours(self) -> TrainResult:
         head, inputs = self.classifier.head, self.inputs["train"]
         assert isinstance(head, NeighbourHead)
-        positions = np.arange(len(self.parts["train"]))
-        own = self.team.share(positions)
-        return memorise(
+        positions = np.arange(len(self.splits["train"]))
+        own = self.process_group.share(positions)
+        return fit_neighbours(
             head,
             inputs.features,
             inputs.batches(cut_evaluation(positions), epoch=self.epoch),
@@ -235,18 +288,18 @@ class TrialRun:
             share=inputs.batches(cut_evaluation(own), epoch=self.epoch),
             num_classes=len(self.settings.classes),
             device=str(self.device),
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
         )
 
     def _validate(self) -> EvaluationResult:
         self.classifier.eval()
-        self.team.agree_on(self._statistics)  # batch norm saw other images on each worker
+        self.process_group.agree_on(self._statistics)  # batch norm saw other images on each worker
         return evaluate(
             self.inputs["val"].forward,
-            self.inputs["val"].batches(cut_evaluation(self.team.share(self.validated)), epoch=0),
+            self.inputs["val"].batches(cut_evaluation(self.process_group.share(self.validated)), epoch=0),
             num_classes=len(self.settings.classes),
             device=str(self.device),
-            reduce=self.team.reduce,
+            reduce=self.process_group.reduce,
             fitting=self.evaluated_at_once,
         )
 
@@ -254,12 +307,11 @@ class TrialRun:
         self.step = train.next_step
         parameters, trainable = self.classifier.num_parameters()
         return {
-            "epoch": self.epoch,
             **train.sums.compute("train"),
             **val.sums.compute("val"),
-            "images_per_second": train.images * self.team.size / train.seconds,
+            "images_per_second": train.images * self.process_group.size / train.seconds,
             "epoch_seconds": seconds,
-            "learning_rate": train.learning_rate,
+            "last_learning_rate": train.learning_rate,
             "images_at_once": self._images_at_once(),
             "peak_memory_gb": peak_memory_gb(self.device),
             "parameters": parameters,
@@ -267,7 +319,7 @@ class TrialRun:
         }
 
     def _images_at_once(self) -> int:
-        share = self.config.batch_size // self.team.size
+        share = self.config.batch_size // self.process_group.size
         return self.updates.micro_batch.of(share) if self.updates else EVALUATION_BATCH
 
     def _note_best(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
@@ -275,7 +327,7 @@ class TrialRun:
         if not self.best.is_beaten_by(value, maximize=self.settings.maximize):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        log_probabilities = self.team.gather(
+        log_probabilities = self.process_group.gather(
             validated.log_probabilities, num_rows=len(self.validated), device=self.device
         )
         self.best = Best(self.epoch, value, self.phase.depth, trained, log_probabilities)
@@ -287,6 +339,56 @@ class TrialRun:
         return self.phase is self.phases[-1] and (schedule_ended or out_of_patience)
 
     def _draw_seed(self, purpose: str, epoch: int = 0) -> int:
-        """From the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
+        """A seed from the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
         value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.number]), 1)
         return int(value[0, 0] * 2**53)
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the trial between two epochs: tensors, numbers and strings."""
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "attempt": self.attempt,
+            "epoch": self.epoch,
+            "step": self.step,
+            "records": json.dumps([record.as_values() for record in self.records]),
+            **self._trained_state(),
+            "images_at_once": self.updates.micro_batch.size if self.updates else None,
+            "schedule": self.schedule.state(),
+            "best": asdict(self.best),
+            "patience": self.patience.state(),
+        }
+
+    def continue_from(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the epoch of a checkpoint, or begin anew where another version has written it."""
+        if state.get("format") != CHECKPOINT_FORMAT:
+            logger.warning("trial %d begins anew: another version has written its checkpoint", self.number)
+            return
+        self.epoch = int(state["epoch"])
+        self.enter_phase(next(phase for phase in self.phases if self.epoch <= phase.last_epoch))
+        self.step = int(state["step"])
+        self.records = [Report.from_values(values) for values in json.loads(state["records"])]
+        self.restore(state)
+        if self.updates and state["images_at_once"] != self.updates.micro_batch.size:
+            self.updates.micro_batch.reduce_to(state["images_at_once"])
+        self.schedule.load_state(state["schedule"])
+        self.best = Best(**state["best"])
+        self.patience = Patience(**state["patience"])
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of what an epoch's updates change, for `restore`."""
+        return copy.deepcopy(self._trained_state())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set weights, optimizer and average to those of a snapshot or a checkpoint."""
+        self.classifier.load_trained_state(state["trained"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state(**state["average"])
+
+    def _trained_state(self) -> dict[str, Any]:
+        return {
+            "trained": self.classifier.trained_state(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else {},
+            "average": self.average.state() if self.average else {},
+        }

@@ -1,4 +1,4 @@
-"""The table of published systems: which space and recipe runs each of them, as what, and its proof.
+"""Makes docs/systems.md: which space and recipe runs each published system, as what, and its proof.
 
 The spaces are asked in a process of their own: the packages meet in data only.
 """
@@ -51,15 +51,15 @@ def load_systems() -> list[dict[str, Any]]:
 
 
 def row_name(row: Mapping[str, Any]) -> str:
-    """What a row is called in the tests."""
+    """The row's name as a parameter of the tests."""
     return f"{row['id']}-{row['space']}-{row['recipe'].replace(' ', '_')}"
 
 
 def make_page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """docs/systems.md.
+    """Text of docs/systems.md.
 
     Raises:
-        ValueError: a configuration that no trial would accept.
+        ValueError: no trial would accept a configuration.
     """
     lines = [_INTRODUCTION, _line(_HEADINGS), _line(["---"] * len(_HEADINGS))]
     return "\n".join(lines + [_line(_cells(row)) for row in rows]) + "\n"
@@ -80,7 +80,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_config(values: Mapping[str, Any]) -> TrialConfig:
-    """A configuration whose backbone, regime and policies exist and agree.
+    """Check that backbone, regime and policies of a configuration exist and agree.
 
     Raises:
         ValueError: they do not.

@@ -1,4 +1,4 @@
-"""The Tune trainable: a lease on study trials; a step is an epoch of one, or a second's epochs of several."""
+"""The Tune trainable of a lease: one step runs one epoch of a lone trial, or a second of several."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from trainables.device.collector import paused_collector
+from contract.messages import make_result
+from trainables.device.process_setup import paused_collector
 
 if TYPE_CHECKING:
+    from contract.messages import Report
     from trainables.lease import LeasedRun
 
 
@@ -35,7 +37,7 @@ class Trial(tune.Trainable):
         start_lease, take_turns = import_engine()
         if self.runs is None:
             self.runs = start_lease(self.lease_config)
-        return {"reports": take_turns(self.runs), "done": all(run.finished for run in self.runs)}
+        return make_result(take_turns(self.runs), done=all(run.finished for run in self.runs))
 
     def cleanup(self) -> None:
         self.runs = None
@@ -48,9 +50,8 @@ class Trial(tune.Trainable):
 
 
 @cache
-def import_engine() -> tuple[Callable[..., list[LeasedRun]], Callable[..., list[dict[str, Any]]]]:
-    """What starts a lease and takes turns at it: torch, timm and all of ours that needs them."""
+def import_engine() -> tuple[Callable[..., list[LeasedRun]], Callable[..., list[Report]]]:
+    """Import torch, timm and all of ours that needs them; returns `start_lease` and `take_turns`."""
     with paused_collector():
-        from trainables.lease import start_lease
-        from trainables.lease_turns import take_turns
+        from trainables.lease import start_lease, take_turns
     return start_lease, take_turns

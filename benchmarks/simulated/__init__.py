@@ -1,1 +1,1 @@
-"""Searches in simulated time: made-up learning curves, workers, clusters and studies."""
+"""Searches without training: made-up learning curves, workers that compute nothing, and what is measured."""

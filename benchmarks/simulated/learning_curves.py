@@ -14,7 +14,7 @@ NOISE = 0.005
 
 
 class Curves:
-    """A made-up task: every configuration has one noisy curve, the same whoever asks."""
+    """A made-up task, in which every configuration always has the same noisy curve."""
 
     def __init__(self, seed: int) -> None:
         dice = np.random.default_rng(seed)
@@ -23,12 +23,12 @@ class Curves:
         self.widths = dice.uniform((0.8, 0.3, 1.5), (1.6, 0.8, 4.0))
 
     def final(self, config: Mapping[str, Any]) -> float:
-        """Accuracy that it tends to, without noise."""
+        """Accuracy without noise that the configuration's curve tends to."""
         return 0.98 - 0.25 * (1 - math.exp(-self._distance(config)))
 
     def accuracy(self, config: Mapping[str, Any], epoch: int) -> float:
         dice = np.random.default_rng([self.seed, *self._identity(config)])
-        # From where and how fast it comes there has nothing to do with where it ends.
+        # Where a curve begins and how fast it rises are independent of where it ends.
         lag, speed = dice.uniform(0.1, 0.4), math.exp(dice.normal(0.1, 0.4))
         noise = dice.normal(0, NOISE, MAX_EPOCHS)[epoch - 1]
         return self.final(config) - float(lag * epoch**-speed) + float(noise)

@@ -1,4 +1,4 @@
-"""Workers that exist only as a queue of events: a search runs on them without Ray, in simulated time."""
+"""Runs a search without Ray, in simulated time: its workers are a queue of events."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from benchmarks.simulated.learning_curves import Curves
 from cluster.search.search import Search
-from contract.messages import Lease, Report
+from contract.messages import Action, Lease, Outcome, Report
 
 
 def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, seed: int) -> int:
-    """Spend at most so many epochs on `slots` workers, an epoch a tick; how many were spent.
+    """Spend at most `budget` epochs on `slots` workers, and give the number spent.
 
-    Workers take different times for an epoch, so results arrive out of order, but the same each time.
+    Workers take different times for an epoch, so results arrive out of order, but always in the same order.
     """
     dice = np.random.default_rng(seed)
     speeds = dice.uniform(0.7, 1.3, slots)
@@ -24,7 +24,7 @@ def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, se
         now, slot, lease, epoch = heapq.heappop(queue)
         if lease is not None:
             spent += 1
-            if _report(search, curves, lease, epoch) == "continue":
+            if _report(search, curves, lease, epoch) == Action.CONTINUE:
                 heapq.heappush(queue, (now + speeds[slot], slot, lease, epoch + 1))
                 continue
             search.lease_ended(lease)
@@ -37,9 +37,9 @@ def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, se
     return spent
 
 
-def _report(search: Search, curves: Curves, lease: Lease, epoch: int) -> str:
+def _report(search: Search, curves: Curves, lease: Lease, epoch: int) -> Action:
     leased = lease.trials[0]
     metrics = {"val_accuracy": curves.accuracy(leased.config, epoch)}
-    outcome = "complete" if epoch >= leased.config["max_epochs"] else None
+    outcome = Outcome.COMPLETE if epoch >= leased.config["max_epochs"] else None
     report = Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, metrics=metrics, outcome=outcome)
     return search.receive([report])[0].action

@@ -1,1 +1,1 @@
-"""Plain Ray Tune and Unfreeze on the same trials: what the two sides are given, and their figures."""
+"""Plain Ray Tune and Unfreeze on the same trials: the two sides, what both are given, and their figures."""

@@ -1,14 +1,15 @@
-"""From the runs of both sides on a case: medians, ratio, accuracies, and the table that is printed."""
+"""Figures and tables of the speed comparison: medians, ratio, accuracies, and where our side's time goes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.versus_plain.inputs import Case
+from benchmarks.versus_plain.measured_trial import PREFIX
 
 Figures = dict[str, Any]
 Run = dict[str, Any]
@@ -38,8 +39,8 @@ def compare_runs(
 ) -> Figures:
     """Figures of a case over its repeats, each as median, least and most.
 
-    The plain side may have run the first trials of the list only: its seconds are scaled to all of them, and
-    accuracies are compared over the trials that both ran.
+    The plain side may have run only the first trials of the list: then its seconds are scaled to all of them,
+    and accuracies are compared over the trials that both ran.
     """
     num_plain = len(plain[0]["trials"])
     scale = case.num_trials / num_plain
@@ -68,7 +69,7 @@ def compare_runs(
 
 
 def compare_accuracies(plain: Sequence[Run], ours: Sequence[Run]) -> Figures:
-    """Best and mean over the trials that both ran; of each trial's last epoch."""
+    """Best and mean accuracy of each trial's last epoch, over the trials that both sides ran."""
     shared = len(plain[0]["trials"])
     pairs = [
         (theirs["val_accuracy"], own["val_accuracy"])
@@ -98,7 +99,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def ratio_of(plain: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
-    """Of the medians; least and most as the repeats' extremes would have it."""
+    """Ratio of the medians; least and most are the ratios of opposite extremes."""
     return {
         "median": round(plain["median"] / ours["median"], 2),
         "least": round(plain["least"] / ours["most"], 2),
@@ -107,7 +108,7 @@ def ratio_of(plain: dict[str, float], ours: dict[str, float]) -> dict[str, float
 
 
 def make_table(cases: Sequence[Figures]) -> Table:
-    """A column a case."""
+    """The printed table, with a column for each case."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("median (least to most)")
     for figures in cases:
@@ -152,7 +153,7 @@ def text_of(value: dict[str, float], digits: int) -> str:
 
 
 def footnotes(figures: Sequence[Figures]) -> list[str]:
-    """What must be known to read the table."""
+    """Lines below the table that say how its figures were taken."""
     notes = [
         "Seconds: plain from after ray.init to the last result; ours from the start of decoding to the last "
         "result, less Ray's own start, with a cold cache. No early stopping; both sides the same trials, "
@@ -164,3 +165,45 @@ def footnotes(figures: Sequence[Figures]) -> list[str]:
         notes.append("scaled: plain ran the first trials of the list, its seconds are multiplied up to all.")
     earlier = {own["plain_from"] for own in figures if own["plain_from"]}
     return notes + [f"earlier run: plain's figures are taken from {path}." for path in sorted(earlier)]
+
+
+def profile_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of where, what, seconds and CPU seconds (None = unknown); workers' add up to slots x wall time."""
+    driver = {name: (span["seconds"], span["cpu_seconds"]) for name, span in run["driver"].items()}
+    rows = [_row("driver", name, *driver.pop(name)) for name in ("decoding images", "opening the study")]
+    rows.append(_row("driver", "Ray's own start (not in the clock)", run["ray_start_seconds"]))
+    rows += [_row("driver", name, *both) for name, both in driver.items()]
+    rows.append(_row("driver", "after the last result", run["closing_seconds"]))
+    workers = {name: (span["seconds"], span["cpu_seconds"]) for name, span in run["workers"].items()}
+    prefixes = {name: workers.pop(name) for name in list(workers) if name.startswith(PREFIX)}
+    if prefixes:
+        seconds, cpu = (sum(values) for values in zip(*prefixes.values(), strict=True))
+        workers["frozen prefixes"] = (seconds, cpu)
+    known = run["worker_start_seconds"] + sum(seconds for seconds, _ in workers.values())
+    rows.append(_row("workers", "start of the processes", run["worker_start_seconds"]))
+    rows += [_row("workers", *named) for named in _by_seconds(workers)]
+    rows.append(_row("workers", "idle: between leases and at the end", run["window_seconds"] - known))
+    rows.append(_row("workers", "all slots until the last result", run["window_seconds"]))
+    return rows
+
+
+def _by_seconds(spans: Mapping[str, tuple[float, float]]) -> list[tuple[str, float, float]]:
+    return [(name, *both) for name, both in sorted(spans.items(), key=lambda item: -item[1][0])]
+
+
+def _row(where: str, what: str, seconds: float, cpu_seconds: float | None = None) -> dict[str, Any]:
+    rounded = None if cpu_seconds is None else round(cpu_seconds, 3)
+    return {"where": where, "what": what, "seconds": round(seconds, 3), "cpu_seconds": rounded}
+
+
+def make_profile_table(case: str, run: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(f"time of {case}")
+    table.add_column("what")
+    for head in ("seconds", "CPU seconds", "share of all slots"):
+        table.add_column(head, justify="right")
+    for row in profile_rows(run):
+        share = f"{row['seconds'] / run['window_seconds']:.1%}" if row["where"] == "workers" else ""
+        cpu = "" if row["cpu_seconds"] is None else f"{row['cpu_seconds']:.2f}"
+        table.add_row(row["where"], row["what"], f"{row['seconds']:.2f}", cpu, share)
+    return table

@@ -1,4 +1,4 @@
-"""What both sides of the speed comparison are given: images and trials drawn from seeds, and the cases."""
+"""Input of both sides of the speed comparison: cases, and images and trials drawn from seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from trainables.data.datasets import find_images
 
 NUM_STAGES = 8
-"""Of EfficientNet-Lite0, which both sides train: unfreezing 8 trains all of it."""
+"""Stages of EfficientNet-Lite0, which both sides train: unfreezing 8 trains all of it."""
+
 VAL_SHARE = 0.2
 RATES = ((0, (3e-4, 1e-2)), (3, (1e-4, 2e-3)), (NUM_STAGES, (5e-5, 5e-4)))
 """(deepest, range of learning rates): what trains more pretrained layers at a head's rate diverges."""
@@ -28,7 +29,7 @@ Trial = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A list of trials that both sides run."""
+    """A list of trials that both sides run, drawn from a seed."""
 
     name: str
     num_trials: int
@@ -45,17 +46,17 @@ CASES = (
     Case(name="full", num_trials=8, depths=(NUM_STAGES,), target=1.3),
 )
 JOINT_DEPTHS = (0, 1, 2, 3, 4)
-"""Those of `--space demo`."""
+"""Depths of `--space demo`."""
 
 
 def default_data() -> Path:
-    """The photos of flowers5, where the tests look for them too."""
+    """Folder of the flowers5 photos; the tests look in the same place."""
     root = os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data")
     return Path(root) / "flowers5"
 
 
 def draw_images(data: str, *, num_images: int, seed: int) -> Images:
-    """Of every class the same number, a fifth of them for validation.
+    """Draw the same number of images of every class, a fifth of them for validation.
 
     Raises:
         ValueError: a class has too few images, or the data cannot be listed.
@@ -82,7 +83,7 @@ def draw_images(data: str, *, num_images: int, seed: int) -> Images:
 
 
 def draw_trials(num_trials: int, *, depths: Sequence[int], policies: Sequence[str], seed: int) -> list[Trial]:
-    """A list of configurations; a longer list begins with the shorter one.
+    """Draw a list of configurations; a longer list begins with the shorter one.
 
     Steps of the golden ratio spread the depths evenly over the list and over each beginning of it.
     """
@@ -103,7 +104,7 @@ def _draw_trial(dice: random.Random, depth: int, policies: Sequence[str]) -> Tri
 
 
 def joint_space(depths: Sequence[int], policies: Sequence[str]) -> dict[str, Any]:
-    """What both sides search when they are free: lists are choices, learning_rate the ends of a range."""
+    """Space of the free search: lists are choices, learning_rate the ends of a logarithmic range."""
     return {
         "unfreeze_depth": list(depths),
         "learning_rate": [1e-4, 1e-2],
@@ -124,7 +125,7 @@ def published_recipes(space: dict[str, Any]) -> list[Trial]:
 
 
 def distinct_views(trials: Sequence[Trial], images: Images, *, epochs: int) -> tuple[dict[int, int], int]:
-    """Images that the frozen part of each depth must see at least once, and augmented images in all."""
+    """Distinct images that each depth's frozen prefix must see, by depth, and distinct images in all."""
     num_train, num_val = len(images["train"]), len(images["val"])
     used = {(trial["unfreeze_depth"], trial["policy"]) for trial in trials}
     views = {policy: 1 if policy == "none" else epochs for _, policy in used}

@@ -1,23 +1,119 @@
-"""The trainable with a stopwatch in it, and with parts taken out: what the benchmarks give to Ray.
+"""The trainable with stopwatches in it, and with parts taken out: what the benchmarks give to Ray.
 
-A few calls of the engine are wrapped by name in the worker's process; the engine knows nothing of it. It
-costs microseconds an epoch. A worker leaves its totals in `<study>/spans/<process>.json` after each lease.
+A few functions of the engine are wrapped by name in the worker's process, which costs microseconds an epoch.
+A worker leaves its totals in `<study>/spans/<process>.json` after each lease.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.versus_plain.spans import Spans
 from trainables.trial import Trial, import_engine
+
+
+@dataclass(kw_only=True)
+class Span:
+    """Totals of the spans with one name."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """CPU time of the thread, so without waiting."""
+
+    calls: int = 0
+    rows: int = 0
+    """What the caller counts, such as images."""
+
+
+class Spans:
+    """Where a process spends its time: totals by name, each without the spans that began inside it.
+
+    Spans of several threads may overlap, so that totals can add up to more than the time that passed.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Span] = {}
+        self._mutex = threading.Lock()
+        self._stacks = threading.local()
+
+    @contextmanager
+    def span(self, name: str, *, rows: int = 0) -> Iterator[None]:
+        stack = self._stacks.__dict__.setdefault("open", [])
+        stack.append([0.0, 0.0])
+        began, began_cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            seconds, cpu = time.perf_counter() - began, time.thread_time() - began_cpu
+            inner, inner_cpu = stack.pop()
+            if stack:
+                stack[-1][0] += seconds
+                stack[-1][1] += cpu
+            with self._mutex:
+                total = self.totals.setdefault(name, Span())
+                total.seconds += seconds - inner
+                total.cpu_seconds += cpu - inner_cpu
+                total.calls += 1
+                total.rows += rows
+
+    def timed(
+        self,
+        name: str | Callable[..., str],
+        function: Callable[..., Any],
+        *,
+        count: Callable[..., int] = lambda *_, **__: 0,
+    ) -> Callable[..., Any]:
+        """The function with every call in a span, whose name and rows may depend on the arguments."""
+
+        @functools.wraps(function)
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            own = name if isinstance(name, str) else name(*arguments, **named)
+            with self.span(own, rows=count(*arguments, **named)):
+                return function(*arguments, **named)
+
+        return wrapper
+
+    def timed_steps(
+        self, name: str, generator: Callable[..., Iterator[Any]], *, count: Callable[..., int]
+    ) -> Callable[..., Iterator[Any]]:
+        """The generator function with every step in a span; rows count once, at the first step."""
+
+        @functools.wraps(generator)
+        def wrapper(*arguments: Any, **named: Any) -> Iterator[Any]:
+            steps, rows = generator(*arguments, **named), count(*arguments, **named)
+            while True:
+                with self.span(name, rows=rows):
+                    step = next(steps, self)
+                if step is self:
+                    return
+                rows = 0
+                yield step
+
+        return wrapper
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        with self._mutex:
+            return {name: asdict(total) for name, total in self.totals.items()}
+
+
+def add_up(parts: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Totals summed over several processes."""
+    summed: dict[str, dict[str, float]] = {}
+    for name, total in ((name, total) for part in parts for name, total in part.items()):
+        old = summed.setdefault(name, dict.fromkeys(total, 0.0))
+        summed[name] = {key: round(old[key] + value, 6) for key, value in total.items()}
+    return summed
+
 
 CALLS = (
     ("trainables.images.store", "ImageStore.take", "reading images"),
@@ -29,20 +125,22 @@ CALLS = (
     ("trainables.lease", "save_result", "writing results"),
     ("trainables.lease", "save_checkpoint", "writing results"),
 )
-"""Module, what is wrapped in it, and the span."""
+"""(module, name in it that is wrapped, span)."""
+
 PREFIX = "frozen prefix, "
-"""Begins the names of the spans in which a frozen part computes."""
-LADDER = PREFIX + "several depths at once"
+"""Begins the names of the spans in which a frozen prefix computes."""
+
+SEVERAL_DEPTHS = PREFIX + "several depths at once"
 
 spans = Spans()
 
 
 class MeasuredTrial(Trial):
-    """The engine's trainable, measured; subclasses leave something out."""
+    """The engine's trainable with stopwatches; subclasses leave something out."""
 
     without: tuple[str, ...] = ()
     _prepared = False
-    _first: dict[str, float] = {}  # noqa: RUF012  (of the process, whichever trial it runs)
+    _first: dict[str, float] = {}  # noqa: RUF012  (one for the process, whichever trial it runs)
 
     def setup(self, config: dict[str, Any]) -> None:
         self._first.setdefault("setup_at", time.time())
@@ -85,7 +183,7 @@ def _wrap_calls() -> None:
     _wrap(
         "trainables.images.split_view",
         "ViewSettings.images",
-        lambda images: spans.timed("augmenting", images, count=lambda _, part, rows, **__: len(rows)),
+        lambda images: spans.timed("augmenting", images, count=lambda _, split, rows, **__: len(rows)),
     )
     _wrap(
         "trainables.model.classifier",
@@ -99,7 +197,7 @@ def _wrap_calls() -> None:
     _wrap(
         "trainables.model.frozen_prefixes",
         "Ladder.climb",
-        lambda climb: spans.timed_steps(LADDER, climb, count=lambda _, images: len(images)),
+        lambda climb: spans.timed_steps(SEVERAL_DEPTHS, climb, count=lambda _, images: len(images)),
     )
 
 
@@ -132,7 +230,7 @@ def _leave_out(parts: tuple[str, ...]) -> None:
 
 
 def _no_cache(directory: str, gigabytes: float) -> None:
-    """Images go through the whole network every time."""
+    """Stand in for open_cache where images shall go through the whole network every time."""
 
 
 def _cache_stats(directory: str, gigabytes: float) -> dict[str, float]:

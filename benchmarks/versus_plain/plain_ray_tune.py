@@ -4,8 +4,10 @@ Nothing here comes from Unfreeze. A function trainable, a DataLoader over image 
 packaged weights, OptunaSearch, a report each epoch; no early stopping and no checkpoints (they would only add
 to its time). What is frozen stays in evaluation mode and out of the autograd graph.
 
-    python -m benchmarks.versus_plain.plain_ray_tune --trials trials.json --images images.json --epochs 4
-    python -m benchmarks.versus_plain.plain_ray_tune --space space.json --num-trials 32 --images images.json
+    python -m benchmarks.versus_plain.plain_ray_tune --trials trials.json --images images.json --epochs 4 \\
+        --image-size 128
+    python -m benchmarks.versus_plain.plain_ray_tune --space space.json --images images.json --epochs 4 \\
+        --image-size 128 --num-trials 32
 
 `trials.json` is a list, run in its order, of objects with `unfreeze_depth`, `learning_rate`, `batch_size`,
 `dropout`, `policy` and, if it differs, `max_epochs`. `images.json` is
@@ -110,7 +112,7 @@ def measure_accuracy(model: Any, loader: Any) -> float:
 
 
 def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size: int) -> None:
-    """One trial, one CPU."""
+    """Train one trial on one CPU, and report after each epoch."""
     import torch
     from ray import tune
 
@@ -137,7 +139,7 @@ def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size
 
 
 def make_free_search(space: dict[str, Any], *, epochs: int, seed: int) -> Any:
-    """OptunaSearch over the space, by its default sampler."""
+    """OptunaSearch over the space with its default sampler."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from ray.tune.search.optuna import OptunaSearch
 

@@ -1,29 +1,40 @@
 """Our engine on a fixed list of trials, or searching freely: the other side of plain_ray_tune.py.
 
-    python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --epochs 4
-    python -m benchmarks.versus_plain.shared_search --space space.json --until 0.9 --images images.json
+    python -m benchmarks.versus_plain.shared_search --trials trials.json --images images.json --epochs 4 \\
+        --image-size 128
+    python -m benchmarks.versus_plain.shared_search --space space.json --until 0.9 --images images.json \\
+        --num-trials 32
 
-Of a list every trial is a recipe of the study, and none is stopped early. The last line printed is one
-line of JSON. Seconds count from the start of decoding to the last result, less Ray's own start.
+Every trial of a list is a recipe of the study, so none is stopped early. The last line printed is one line of
+JSON. Seconds count from the start of decoding to the last result, less Ray's own start.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.versus_plain.inputs import published_recipes
-from benchmarks.versus_plain.measured_trial import MeasuredTrial, WithoutActivations, WithoutImageStore
-from benchmarks.versus_plain.spans import Spans
-from benchmarks.versus_plain.timeline import Clock, summarise
+from benchmarks.versus_plain.inputs import Images, distinct_views, published_recipes
+from benchmarks.versus_plain.measured_trial import (
+    PREFIX,
+    SEVERAL_DEPTHS,
+    MeasuredTrial,
+    Spans,
+    WithoutActivations,
+    WithoutImageStore,
+    add_up,
+)
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import RunEnding, run_search
@@ -33,25 +44,31 @@ from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
+from cluster.study.records import EpochRecord
 from cluster.study.space_probe import sample_configs
+from contract.messages import StudySettings
 from contract.trial_config import make_trial_config
-from trainables.activations.expected_reuse import find_agreement
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import batch_group, expect_reuse
 from trainables.data.datasets import find_images
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import locate_weights
-from trainables.settings import StudySettings
 
 METRIC = "val_accuracy"
+
+SAME_STEP_SECONDS = 0.01
+"""Reports of one worker that arrive closer together came from one step of a group of trials."""
+
 PARTS = {"image store": WithoutImageStore, "activation cache": WithoutActivations}
+"""Parts of the engine that a trainable of their own leaves out."""
+
 LEFT_OUT = (*PARTS, "worker reuse", "batched heads")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be searched: a list of trials, or a space until a value is reached."""
+    """A search: a list of trials, or a space until a validation accuracy is reached."""
 
     trials: list[dict[str, Any]]
     space: dict[str, Any] | None
@@ -62,14 +79,14 @@ class Task:
 
 
 def make_config(trial: dict[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a trial of the list, with what the plain script fixes."""
+    """Hyperparameters of one trial of the list, completed by what the plain script fixes."""
     regime = "linear_probe" if trial["unfreeze_depth"] == 0 else "finetune"
     fixed = {"backbone": "lite0", "regime": regime, "optimizer": "adamw", "schedule": "cosine"}
     return {**fixed, "weight_decay": 0.0, **trial}
 
 
 def propose(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of the space, whole."""
+    """Suggest a complete configuration of the space."""
     low, high = space["learning_rate"]
     chosen = {"learning_rate": trial.suggest_float("learning_rate", low, high, log=True)}
     names = [name for name in space if name != "learning_rate"]
@@ -95,7 +112,7 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
 
 
 def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
-    """Free, it is the default search: TPE, ASHA, and the published recipes first."""
+    """A search over a space is the default one: TPE, ASHA, and the published recipes first."""
     space = task.space
     recipes = task.trials if space is None else published_recipes(space)
     return Search(
@@ -113,7 +130,7 @@ def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
 
 
 def all_configs(task: Task) -> list[dict[str, Any]]:
-    """The list's, or a sample of the space's."""
+    """Hyperparameters of the list's trials, or of a random sample of the space."""
     space = task.space
     configs = [make_config(trial) for trial in task.trials]
     if space is not None:
@@ -122,7 +139,7 @@ def all_configs(task: Task) -> list[dict[str, Any]]:
 
 
 def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: Any) -> StudySettings:
-    agreement = find_agreement(all_configs(task))
+    reuse = expect_reuse(all_configs(task))
     return StudySettings(
         study_directory=str(study.directory),
         classes=classes,
@@ -135,15 +152,14 @@ def make_settings(flags: argparse.Namespace, task: Task, study: Study, classes: 
         cache_directory=str(flags.cache_dir),
         cache_gigabytes=flags.cache_gb,
         num_trials=task.num_trials,
-        shared_depths=agreement.depths,
-        agreement=agreement.share,
+        shared_depths=reuse.depths,
+        expected_reuse=reuse.share,
         threads=1,
-        use_gpu=False,
     )
 
 
 def measure_search(search: Search, study: Study, spans: Spans, *, until: float) -> None:
-    """Put stopwatches around what the driver does for a trial; stop once a report reaches `until`."""
+    """Put stopwatches around the driver's work for a trial, and stop once a report reaches `until`."""
     receive = search.receive
 
     def receive_until(reports: Any, **named: Any) -> Any:
@@ -163,7 +179,7 @@ def measure_search(search: Search, study: Study, spans: Spans, *, until: float) 
 
 
 def run(flags: argparse.Namespace, task: Task, folder: Path) -> dict[str, Any]:
-    """One search from images to the last result, and where its time went."""
+    """Run one search from the images to the last result; figures of `summarise`, and the driver's spans."""
     config = StudyConfig(
         space="benchmark", data=str(flags.images), study="benchmark", runs_dir=folder, concurrent=flags.cpus
     )
@@ -197,12 +213,141 @@ def search_with_ray(
         return run_search(
             search,
             trainable=PARTS.get(flags.without, MeasuredTrial),
-            settings=asdict(settings),
+            settings=settings.as_values(),
             resources=check_resources(config, nodes=[(flags.cpus, 0)]),
             storage_dir=folder / "ray",
             progress=progress,
             reuse_workers=flags.without != "worker reuse",
         )
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Moments of one search in Unix time, as the arrivals in its records."""
+
+    slots: int
+    begin: float = field(default_factory=time.time)
+    decoded: float = 0.0
+    starting: float = 0.0
+    """Ray begins to start."""
+
+    started: float = 0.0
+    """Ray has started."""
+
+    ended: float = 0.0
+
+    def since_begin(self, moment: float) -> float:
+        """Seconds from `begin` to the moment, less Ray's own start."""
+        return moment - self.begin - (self.started - self.starting)
+
+
+def summarise(
+    search: Search, study: Study, clock: Clock, *, images: Images, epochs: int, until: float
+) -> dict[str, Any]:
+    """Seconds, each trial's last accuracy as the plain script reports it, and where the time went."""
+    records = study.records.load()
+    rows = sorted((row for record in records for row in record.epochs.values()), key=lambda row: row.arrival)
+    if not rows:
+        raise RuntimeError("no trial reported anything")
+    trials = {record.number: search.trials[record.number] for record in records}
+    accuracies = {row.trial: row.metrics[METRIC] for row in sorted(rows, key=lambda row: row.epoch)}
+    reports = [(round(clock.since_begin(row.arrival), 3), row.metrics[METRIC]) for row in rows]
+    spans, cache, workers = read_workers(study.directory / "spans")
+    by_worker = group_by_worker(rows, {number: trial.worker for number, trial in trials.items()})
+    seconds = find_seconds(clock, rows, setups=[worker["setup_at"] for worker in workers])
+    seconds["orchestration_seconds_a_trial"] = gap_seconds(by_worker) / len(records)
+    configs = [trial.config for trial in trials.values()]
+    floor = floor_seconds(spans, configs, images, epochs=epochs, slots=clock.slots)
+    seconds["floor_seconds"] = floor + seconds["decode_seconds"]
+    reached = next((moment for moment, accuracy in reports if accuracy >= until), None)
+    return {name: round(value, 3) for name, value in seconds.items()} | {
+        "reached_seconds": reached,
+        "slots": clock.slots,
+        "num_workers": len(workers),
+        "cache": cache,
+        "workers": spans,
+        "trials": [
+            {**trial.config, "val_accuracy": accuracies.get(number), "outcome": trial.outcome}
+            for number, trial in sorted(trials.items())
+        ],
+        "reports": reports,
+    }
+
+
+def find_seconds(clock: Clock, rows: Sequence[EpochRecord], *, setups: Sequence[float]) -> dict[str, float]:
+    """Figures of the clock; `rows` in order of arrival, `setups` the moments at which workers began."""
+    first, last = rows[0].arrival, rows[-1].arrival
+    return {
+        "seconds": clock.since_begin(last),
+        "decode_seconds": clock.decoded - clock.begin,
+        "ray_start_seconds": clock.started - clock.starting,
+        "first_report_seconds": clock.since_begin(first),
+        "closing_seconds": clock.ended - last,
+        "busy_seconds": sum(row.metrics["epoch_seconds"] for row in rows),
+        "worker_start_seconds": sum(moment - clock.started for moment in setups),
+        "window_seconds": clock.slots * (last - clock.started),
+    }
+
+
+def read_workers(folder: Path) -> tuple[dict[str, dict[str, float]], dict[str, float], list[dict[str, Any]]]:
+    """Spans and cache counters summed over all workers, and the content of each worker's file."""
+    left = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    cache: dict[str, float] = defaultdict(float)
+    for name, value in ((name, value) for worker in left for name, value in worker["cache"].items()):
+        cache[name] += value
+    return add_up([worker["spans"] for worker in left]), dict(cache), left
+
+
+def group_by_worker(
+    rows: Iterable[EpochRecord], workers: Mapping[int, str | None]
+) -> dict[str | None, list[EpochRecord]]:
+    grouped: dict[str | None, list[EpochRecord]] = defaultdict(list)
+    for row in rows:
+        grouped[workers[row.trial]].append(row)
+    return dict(grouped)
+
+
+def gap_seconds(by_worker: Mapping[str | None, Sequence[EpochRecord]]) -> float:
+    """Seconds in which started workers computed no epoch: leases, reports, building, writing.
+
+    Each worker's first step does not count, because it imports.
+    """
+    gaps = 0.0
+    for rows in by_worker.values():
+        pairs = list(itertools.pairwise(rows))
+        step = next((n for n, (one, other) in enumerate(pairs) if _in_other_step(one, other)), len(pairs))
+        gaps += rows[-1].arrival - rows[step].arrival
+        gaps -= sum(row.metrics["epoch_seconds"] for row in rows[step + 1 :])
+    return max(0.0, gaps)
+
+
+def _in_other_step(one: EpochRecord, other: EpochRecord) -> bool:
+    return other.arrival - one.arrival > SAME_STEP_SECONDS
+
+
+def floor_seconds(
+    spans: Mapping[str, Mapping[str, float]],
+    configs: Sequence[Mapping[str, Any]],
+    images: Images,
+    *,
+    epochs: int,
+    slots: int,
+) -> float:
+    """Least possible seconds: each distinct piece of work once, at the measured speed, on all slots."""
+
+    def seconds(name: str) -> float:
+        return spans.get(name, {}).get("seconds", 0.0)
+
+    by_depth, views = distinct_views([dict(config) for config in configs], images, epochs=epochs)
+    work = seconds("training suffix and head") + seconds("validating suffix and head")
+    # A pass that gives several depths is needed once for each view, and makes those of one depth needless.
+    alone = {f"{PREFIX}depth {depth}": distinct for depth, distinct in by_depth.items()}
+    for name, distinct in ({SEVERAL_DEPTHS: views} if SEVERAL_DEPTHS in spans else alone).items():
+        rows = spans.get(name, {}).get("rows", 0)
+        work += seconds(name) * min(1.0, distinct / rows) if rows else 0.0
+    made = spans.get("augmenting", {}).get("rows", 0.0)
+    making = (seconds("augmenting") + seconds("reading images")) * min(1.0, views / made) if made else 0.0
+    return (work + making) / slots
 
 
 def read_task(flags: argparse.Namespace) -> Task:

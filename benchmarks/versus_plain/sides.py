@@ -1,36 +1,39 @@
-"""The two sides of the speed comparison, each run as a process of its own that prints a line of JSON last."""
+"""Runs the two sides of the speed comparison, each a process that prints one line of JSON last."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.versus_plain.inputs import Images, Trial, draw_images, draw_trials
-from cluster.machine import count_cpus
+from contract.machine import count_cpus
+from contract.messages import Outcome
 
 HEARTBEAT_SECONDS = 60.0
 TAIL_LINES = 15
 
 
 class SideFailed(RuntimeError):
-    """A side ended badly: nothing can be compared."""
+    """A side ended badly, so that nothing can be compared."""
 
 
 @dataclass(kw_only=True)
 class Sides:
-    """Runs either side on the same images; what it says goes to stderr, with the time since the start."""
+    """Runs either side on the same images, and prints its progress to stderr."""
 
     folder: Path
-    """For input files and logs."""
+    """Where input files and logs go."""
+
     images: Images
     image_size: int
     epochs: int
@@ -39,24 +42,32 @@ class Sides:
     _runs: int = 0
 
     def plain(self, trials: Sequence[Trial], *, label: str) -> dict[str, Any]:
-        """The plain script on these trials."""
+        """Run the plain script on these trials, and give its summary.
+
+        Raises:
+            SideFailed: it ended badly, or a trial did.
+        """
         return self._plain(["--trials", self._write("trials", trials)], label=label)
 
     def plain_free(self, space: dict[str, Any], *, num_trials: int, seed: int, label: str) -> dict[str, Any]:
         return self._plain(self._free(space, num_trials, seed), label=label)
 
     def ours(self, trials: Sequence[Trial], *, label: str, without: str | None = None) -> dict[str, Any]:
-        """With a cold cache, in a folder of its own that is removed afterwards."""
+        """Run our engine on these trials with a cold cache; `without` names a part of LEFT_OUT.
+
+        Raises:
+            SideFailed: it ended badly, or a trial did not complete.
+        """
         left_out = [] if without is None else ["--without", without]
         label = f"{label}: ours" + (f" without {without}" if without else "")
         summary = self._run("shared_search", ["--trials", self._write("trials", trials), *left_out], label)
         outcomes = [trial["outcome"] for trial in summary["trials"]]
-        return _checked(summary, [own if own != "complete" else None for own in outcomes], label)
+        return _checked(summary, [None if own == Outcome.COMPLETE else own for own in outcomes], label)
 
     def ours_free(
         self, space: dict[str, Any], *, num_trials: int, seed: int, until: float, label: str
     ) -> dict[str, Any]:
-        """Until a report reaches an accuracy, or the trials are used up."""
+        """Search freely until a report reaches the accuracy `until`, or the trials are used up."""
         arguments = [*self._free(space, num_trials, seed), "--until", str(until)]
         return self._run("shared_search", arguments, f"{label}: ours")
 
@@ -69,10 +80,10 @@ class Sides:
         return [*given, "--num-trials", str(num_trials), "--seed", str(seed)]
 
     def warm_up(self, trial: Trial) -> None:
-        """Both sides once on a few images: every import is compiled, and neither pays for being first."""
+        """Run both sides on four images, so that neither pays for compiling the imports."""
         few = {
-            part: [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:2]]
-            for part, rows in self.images.items()
+            split: [row for label in (0, 1) for row in [row for row in rows if row[1] == label][:2]]
+            for split, rows in self.images.items()
         }
         first = replace(self, images=few, epochs=1)
         first.plain([trial], label="warm-up")
@@ -114,11 +125,11 @@ class Sides:
 
 
 def prepare_sides(flags: argparse.Namespace, folder: Path) -> Sides:
-    """Both sides on images drawn as the flags say, warmed up.
+    """Draw the images and warm both sides up, as the flags say.
 
     Raises:
         ValueError: the images cannot be drawn.
-        SideFailed: the warm-up did.
+        SideFailed: the warm-up failed.
     """
     sides = Sides(
         folder=folder,
@@ -133,10 +144,10 @@ def prepare_sides(flags: argparse.Namespace, folder: Path) -> Sides:
 
 
 def run_process(command: Sequence[str], *, log: Path, alive: Any = lambda: None) -> dict[str, Any]:
-    """Run it to its end and read the JSON of its last line.
+    """Run a process to its end and read the JSON of its last line; `alive` is called once a minute.
 
     Raises:
-        SideFailed: it ended badly, or printed no such line; with the end of what it said.
+        SideFailed: it ended badly, or printed no such line; the message holds the end of its log.
     """
     output = log.with_suffix(".out")
     with log.open("w", encoding="utf-8") as errors, output.open("w", encoding="utf-8") as lines:
@@ -163,7 +174,7 @@ def run_process(command: Sequence[str], *, log: Path, alive: Any = lambda: None)
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """After Ctrl-C the child got it too: give it the time to close Ray."""
+    """Wait for the child, which gets Ctrl-C too and needs time to close Ray; then kill it."""
     try:
         process.wait(30 if process.poll() is None else 0)
     except subprocess.TimeoutExpired:
@@ -179,7 +190,7 @@ def _checked(summary: dict[str, Any], errors: Sequence[str | None], label: str) 
 
 
 def environment() -> dict[str, str]:
-    """Both sides may keep compiled imports, as Python does unless it was told otherwise."""
+    """This process's variables, but with compiled imports kept, as Python does by default."""
     variables = dict(os.environ)
     if variables.pop("PYTHONDONTWRITEBYTECODE", None):
         cache = Path(variables.get("UNFREEZE_CACHE", "~/.cache/unfreeze")).expanduser()
@@ -192,7 +203,7 @@ def repository() -> Path:
 
 
 def hardware() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine that figures are taken on."""
     facts = Path("/proc/cpuinfo"), Path("/proc/meminfo")
     texts = [path.read_text(encoding="utf-8") if path.exists() else "" for path in facts]
     names = [
@@ -206,3 +217,68 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+Run = dict[str, Any]
+
+
+class PlainRuns:
+    """Runs of the plain side, kept by their input, because they take hours.
+
+    Cases may begin with the same trials, and an earlier command may have run them.
+    """
+
+    def __init__(self, sides: Sides, *, repeats: int, reuse: Path | None = None) -> None:
+        """Take the runs of an earlier command from `reuse`, the file that its --json wrote.
+
+        Raises:
+            ValueError: it cannot be read, or was measured on another machine.
+        """
+        self.runs: dict[str, list[Run]] = {}
+        """Runs of this command and of the earlier one, by a hash of their input."""
+
+        self._sides, self._repeats, self._reuse = sides, repeats, reuse
+        self._earlier: set[str] = set()
+        if reuse is not None:
+            self.runs = _read(reuse)
+            self._earlier = set(self.runs)
+
+    def listed(self, trials: Sequence[Trial], *, repeat: int, label: str) -> list[Run]:
+        """All runs of this list so far; the one of `repeat` runs now if it is lacking."""
+        key = self._key(list(trials))
+        return self._at(key, repeat, lambda: self._sides.plain(trials, label=label))
+
+    def free(self, space: dict[str, Any], *, num_trials: int, repeat: int, label: str) -> Run:
+        """The plain free search whose seed is `repeat`."""
+        key = self._key([space, num_trials, repeat])
+        search = lambda: self._sides.plain_free(space, num_trials=num_trials, seed=repeat, label=label)  # noqa: E731
+        return self._at(key, 0, search)[0]
+
+    def earlier_file(self, trials: Sequence[Trial]) -> str | None:
+        """The earlier command's file that this list's runs come from; None if they are this command's."""
+        return str(self._reuse) if self._key(list(trials)) in self._earlier else None
+
+    def _at(self, key: str, repeat: int, run: Callable[[], Run]) -> list[Run]:
+        known = self.runs.setdefault(key, [])
+        if key not in self._earlier and len(known) <= min(repeat, self._repeats - 1):
+            known.append(run())
+        return known
+
+    def _key(self, what: list[Any]) -> str:
+        sides = self._sides
+        everything = [what, sides.images, sides.image_size, sides.epochs, sides.cpus]
+        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, list[Run]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs: dict[str, list[Run]] = content["plain_runs"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"--reuse-plain {path}: not a file that --json wrote ({error})") from None
+    now = hardware()
+    changed = [name for name in ("processor", "cpus") if content["hardware"].get(name) != now[name]]
+    if changed:
+        values = "; ".join(f"{name} {content['hardware'].get(name)}, not {now[name]}" for name in changed)
+        raise ValueError(f"--reuse-plain {path} was measured on another machine ({values}): leave it out")
+    return runs

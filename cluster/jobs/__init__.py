@@ -1,1 +1,1 @@
-"""Jobs on any Ray cluster: submit, follow, stop, fetch."""
+"""Searches as jobs on a Ray cluster: submit, follow, stop, fetch."""

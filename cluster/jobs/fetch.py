@@ -25,23 +25,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
-from cluster.jobs.row_copy import copy_study_rows
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+
 from cluster.jobs.server import JobServer
 from cluster.jobs.submission import ENDED
 from cluster.ray_tune.upload import staged_project
-from cluster.study.directory import write_json
+from cluster.study.database import open_storage
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
+from cluster.study.records import EPOCHS
+from contract.files import save_json
+from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
 
-LEFT_OUT = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
-"""Of a study directory: what only a running search needs."""
 KEEP_SECONDS = 3600
+"""How long a packed study waits to be fetched."""
+
 _MARK = "unfreeze-study "
+"""Begins the line of the job's log that announces the package."""
+
+_STUDIES, _TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A packed study in the log folder of a node."""
+    """A packed study: a file in the log folder of a node."""
 
     node_id: str
     name: str
@@ -49,9 +57,12 @@ class Package:
 
 
 def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path) -> Path:
-    """Copy a study directory of the cluster into `folder`; the copy's path.
+    """Copy a study directory of the cluster into `folder`, and give the copy's path.
 
-    The copy is whole by itself: it has its own SQLite database, wherever the study's is.
+    The copy stands alone: its database is an SQLite file of its own, wherever the study's is.
+
+    Args:
+        study: the directory on the cluster, or with `job` the study's name in that job's --runs-dir.
 
     Raises:
         ValueError: there is no such study, or the copy exists already.
@@ -98,7 +109,7 @@ def extract(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def runs_dir_of(entrypoint: str) -> Path:
-    """The --runs-dir of a submitted tune.py; a relative one is left for the head node to find.
+    """The --runs-dir of a submitted tune.py; the default stays relative and is replaced on the head node.
 
     Raises:
         ValueError: the job is no search.
@@ -137,43 +148,89 @@ async def _wait_for_package(server: JobServer, packing: str) -> Package:
 
 
 def end_packing(server: JobServer, packing: str) -> None:
-    """Ask the packing job to end, and wait until it has: then its package is deleted."""
+    """Ask the packing job to end, and wait until it has deleted its package and ended."""
     server.stop(packing)
     while server.job(packing).status not in ENDED:
         time.sleep(0.2)
 
 
 def pack_study(directory: Path, file: Path) -> str:
-    """Pack a study into a file that only this user may read; its SHA-256.
+    """Pack a study into a file that only this user may read, and give its SHA-256.
 
     Raises:
         ValueError: there is no study.
     """
-    if not (directory / "study.json").is_file():
+    if not is_study(directory):
         raise ValueError(f"no study at {directory}")
     file.touch(mode=0o600)
     with tempfile.TemporaryDirectory(prefix="unfreeze-pack-") as scratch:
         copy = Path(scratch) / directory.name
-        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(*LEFT_OUT, "study.db", "study.json"))
-        copy_database(directory, copy)
+        paths = StudyPaths(directory)
+        rewritten = (paths.database.name, STUDY_FILE)
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(*RUNNING_ONLY, *rewritten))
+        copy_database(paths, StudyPaths(copy))
         with tarfile.open(file, "w:gz", compresslevel=1) as archive:
             archive.add(copy, arcname=directory.name)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """The study's rows as they are at one moment, in an SQLite file of the copy's own; study.json says so."""
-    info = json.loads((source / "study.json").read_text(encoding="utf-8"))
-    database = target / "study.db"
-    if (source / "study.db").is_file():
-        uri = f"file:{source / 'study.db'}?mode=ro"
+def copy_database(source: StudyPaths, target: StudyPaths) -> None:
+    """Copy the study's rows as of one moment into an SQLite file of the copy, which its study.json names."""
+    info = json.loads(source.facts.read_text(encoding="utf-8"))
+    if source.database.is_file():
+        uri = f"file:{source.database}?mode=ro"
         with ExitStack() as stack:
             original = stack.enter_context(closing(sqlite3.connect(uri, uri=True, timeout=30)))
-            original.backup(stack.enter_context(closing(sqlite3.connect(database))))
+            original.backup(stack.enter_context(closing(sqlite3.connect(target.database))))
     else:
-        copy_study_rows(info["storage"], f"sqlite:///{database}", study=info["study"])
-    write_json(target / "study.json", info | {"storage": f"sqlite:///{database.name}"})
+        copy_study_rows(info["storage"], f"sqlite:///{target.database}", study=info["study"])
+    save_json(target.facts, info | {"storage": f"sqlite:///{target.database.name}"})
+
+
+def copy_study_rows(source: str, target: str, *, study: str) -> None:
+    """Copy Optuna's rows and our epochs of one study, as of one moment, into the new database `target`.
+
+    Raises:
+        ValueError: a database cannot be opened, or `source` has no such study.
+    """
+    path = sa.make_url(source).database
+    if source.startswith("sqlite") and not Path(path or "").is_file():  # opening would create an empty one
+        raise ValueError(f"the study database {path} is not there")
+    there, here = open_storage(source), open_storage(target)
+    EPOCHS.create(here.engine, checkfirst=True)
+    try:
+        # One snapshot: a running search writes meanwhile. SQLite has no such level, but a transaction that
+        # only reads sees the file as it was at its first question; Python's driver must be told to begin.
+        is_file = there.engine.dialect.name == "sqlite"
+        options = {} if is_file else {"isolation_level": "REPEATABLE READ"}
+        snapshot = there.engine.execution_options(**options)
+        with snapshot.connect() as reading, here.engine.begin() as writing:
+            if is_file:
+                reading.exec_driver_sql("BEGIN")
+            name = _STUDIES.c.study_name == study
+            study_id = reading.execute(sa.select(_STUDIES.c.study_id).where(name)).scalar()
+            if study_id is None:
+                raise ValueError(f"the study database holds no study named {study}")
+            for table in (*models.BaseModel.metadata.sorted_tables, EPOCHS):
+                _copy_table(reading, writing, table, study_id=study_id)
+    finally:
+        for storage in (there, here):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _copy_table(reading: sa.Connection, writing: sa.Connection, table: sa.Table, *, study_id: int) -> None:
+    if "study_id" in table.c:
+        wanted = table.c.study_id == study_id
+    elif "trial_id" in table.c:
+        trials = sa.select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+        wanted = table.c.trial_id.in_(trials)
+    else:
+        return  # tables of the database itself, such as its schema's version
+    rows = [dict(row) for row in reading.execute(sa.select(table).where(wanted)).mappings()]
+    if rows:
+        writing.execute(sa.insert(table), rows)
 
 
 def offer_study(directory: Path, *, logs: Path, node_id: str) -> None:
@@ -204,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if directory.parent == DEFAULT_RUNS_DIR:  # the searching job was given no --runs-dir
         directory = job_runs_dir() / directory.name
     try:
-        if not (directory / "study.json").is_file():
+        if not is_study(directory):
             raise ValueError(f"no study at {directory}")
         logs, node_id = _find_log_folder()
         offer_study(directory, logs=logs, node_id=node_id)

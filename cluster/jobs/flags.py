@@ -1,28 +1,30 @@
-"""Flags of a submitted search: paths that mean nothing on the cluster, passwords that would be seen there."""
+"""Checks of a submitted search: paths that mean nothing on the cluster, passwords that others would see."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.study.config import WEIGHTS, StudyConfig, absolute_sqlite, nearest
+from cluster.study.config import WEIGHTS, StudyConfig, absolute_sqlite
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
 from cluster.study.passwords import VARIABLES, has_password, without_password
+from contract.files import did_you_mean
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
     """Check tune.py's flags before anything is uploaded.
 
     Raises:
-        ValueError: in one line, which flag is wrong, or would be on the cluster, and what to pass instead.
+        ValueError: a flag is wrong, here or on the cluster; the line says what to pass instead.
     """
     parser = make_parser("tune.py")
     known = [option for action in parser._actions for option in action.option_strings]
     for word in words:
         flag = word.split("=")[0]
         if flag.startswith("--") and flag not in known:
-            raise ValueError(f"unknown argument {flag}{nearest(flag, known)}")
+            hint = did_you_mean(flag, known)
+            raise ValueError(f"unknown argument {flag}{hint and f'; {hint}'}")
     values = vars(parser.parse_args(list(words)))
     if values["address"] is not None:
         raise ValueError("leave --address out: the job joins the cluster that it is submitted to")
@@ -38,10 +40,10 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
 
 
 def check_job_folders(config: StudyConfig) -> None:
-    """In a job: refuse a run directory or a database that vanishes with it.
+    """Refuse, inside a job, a run directory or a database that is deleted with the job.
 
     Raises:
-        ValueError: with what to pass instead.
+        ValueError: one is; the line says what to pass instead.
     """
     if is_in_job_folder(config.runs_dir):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The job server of a Ray cluster: what it is asked for over HTTP, and its refusals in one line each."""
+"""A client of a Ray cluster's job server, which turns every refusal into one line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import requests
 from cluster.study.passwords import without_password
 
 PROBE_SECONDS = 10.0
+"""Longest wait for the answer to a small question."""
+
 SILENT_SECONDS = 60.0
-"""A download that brings nothing for so long is given up."""
+"""A download that brings nothing for this long is given up."""
+
 DOWNLOAD_SECONDS = 3600
-"""So long Ray may take to hand out one file; its own default is half a minute."""
+"""Longest that Ray may take to hand out one file; its own default is half a minute."""
 
 
 class JobServerError(ValueError):
@@ -26,7 +29,7 @@ class JobServerError(ValueError):
 
 
 class JobServer:
-    """One cluster's job server; nothing is sent before the first question."""
+    """One cluster's job server; the first method call opens the connection."""
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
         self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
@@ -36,7 +39,7 @@ class JobServer:
         self._client: Any = None
 
     def check(self) -> None:
-        """Ask for the version.
+        """Compare Ray's version there with the one here.
 
         Raises:
             JobServerError: nobody answers, the token is refused, or Ray's version there is another.
@@ -56,7 +59,7 @@ class JobServer:
         return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
     def submit(self, entrypoint: str, *, runtime_env: Mapping[str, Any], job: str | None = None) -> str:
-        """Upload the working directory unless it is there already, and start a job; its id."""
+        """Upload the working directory unless it is there already, start a job, and give its id."""
         with self._explained():
             submitted: str = self._connect().submit_job(
                 entrypoint=entrypoint, runtime_env=dict(runtime_env), submission_id=job
@@ -64,7 +67,7 @@ class JobServer:
         return submitted
 
     def jobs(self) -> list[Any]:
-        """Submitted jobs, the latest first: `submission_id`, `status`, `entrypoint`, `start_time` (ms), …"""
+        """Ray's details of every submitted job, the latest first; `start_time` is Unix time in ms."""
         with self._explained():
             listed = [job for job in self._connect().list_jobs() if job.submission_id]
         return sorted(listed, key=lambda job: -(job.start_time or 0))
@@ -162,9 +165,13 @@ class JobServer:
 
 
 def find_token(given: Path | None, recorded: Path | None) -> str | None:
-    """The token, looked for where Ray does: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+    """The token that Ray would use: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
 
-    Before these, a file that was named, and that of the recorded rehearsal when it is the one addressed.
+    The file `given` by --token-file comes before these, and after it `recorded`, that of the addressed
+    rehearsal.
+
+    Raises:
+        ValueError: the given file does not exist.
     """
     if given is None and recorded is None and os.environ.get("RAY_AUTH_TOKEN"):
         return os.environ["RAY_AUTH_TOKEN"]

@@ -20,17 +20,19 @@ from cluster.study.passwords import has_password
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 SECRET_NAMES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY")
+"""Parts of the names of variables that hold secrets."""
+
 STOP_SECONDS = 120
-"""So long a stopped job may take to finish its running epochs."""
+"""Longest that a stopped job may take to finish its running epochs."""
 
 
 def submit_search(
     server: JobServer, tune_flags: Sequence[str], *, variables: Mapping[str, str], say: Callable[[str], None]
 ) -> str:
-    """Check the flags, upload the code, start tune.py on the cluster; the job's id.
+    """Check the flags, upload the code, start tune.py on the cluster, and give the job's id.
 
     Raises:
-        ValueError: the flags, the cluster or the upload; nothing was started.
+        ValueError: the flags are wrong, or the cluster or the upload fails; nothing was started.
     """
     config = check_job_flags(tune_flags)
     server.check()
@@ -39,7 +41,7 @@ def submit_search(
         named = ", ".join(str(path) for path in left[:3]) + (" …" if len(left) > 3 else "")
         say(f"not uploaded, since git does not track it: {named}")
     environment = {
-        # A stopped job is asked as Ctrl-C asks, and may end its running epochs.
+        # A stopped job gets the signal of Ctrl-C and the time to end its running epochs.
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
     }
@@ -52,7 +54,7 @@ def submit_search(
 
 
 def read_variables(given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE as it is, NAME with the value that it has here.
+    """Variables by name, from words NAME=VALUE, or NAME for the value that it has in this process.
 
     Raises:
         ValueError: NAME is not set here, or looks like that of a secret, or its value holds a password: Ray
@@ -79,9 +81,9 @@ def _describe_secret(name: str) -> str:
 
 
 def follow_job(server: JobServer, job: str, *, out: TextIO | None = None) -> int:
-    """Print the job's log until it ends; its exit code.
+    """Print the job's log until it ends, and give its exit code.
 
-    The second Ctrl-C stops following, with 130; the job goes on.
+    After the second Ctrl-C the code is 130, and the job goes on.
     """
     try:
         asyncio.run(_print_log(server, job, out or sys.stdout))
@@ -96,7 +98,7 @@ def follow_job(server: JobServer, job: str, *, out: TextIO | None = None) -> int
 
 
 def wait_for_end(server: JobServer, job: str) -> int:
-    """The exit code of a job whose log has ended."""
+    """Wait for the end of a job whose log has ended, and give its exit code; 130 if it was stopped."""
     while (details := server.job(job)).status not in ENDED:
         time.sleep(0.5)
     status = str(getattr(details.status, "value", details.status))
@@ -148,7 +150,7 @@ def _tell(line: str) -> None:
 
 
 def _plain(name: str) -> str:
-    """A study's name as part of a job's id."""
+    """The study's name with only characters that a job's id may have."""
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(name).name)
 
 

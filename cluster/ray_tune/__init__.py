@@ -1,1 +1,1 @@
-"""The edge to Ray: session, resources, nodes, and the run of a search on Ray Tune."""
+"""The edge to Ray: the connection, resources, nodes, and the run of a search on Ray Tune."""

@@ -1,8 +1,7 @@
-"""The search as Ray Tune wants it: a Searcher, a scheduler and a stopper around one Search."""
+"""Adapters that show one Search to Ray Tune as a Searcher, a scheduler and a stopper."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from ray.tune.search import Searcher
 
 from cluster.ray_tune.progress import Progress
 from cluster.search.search import DONE, Search
-from contract.messages import Decision, Lease, LeaseError, Reason, Report
+from contract.files import DISK_FULL
+from contract.messages import Decision, Lease, LeaseError, Reason, interruption_of, read_reports
 
 
 class Bridge:
-    """What the three adapters share: which Ray trial holds which lease.
+    """The state that the three adapters share: which Ray trial holds which lease, and how many may run.
 
     Tune tells the scheduler of a result first, and tells the searcher only if the trial goes on: so values
     and decisions are recorded together in the scheduler's adapter.
@@ -33,23 +33,33 @@ class Bridge:
         settings: Mapping[str, Any],
         slots: int,
         progress: Progress,
-        should_stop: Callable[[], None],
+        watch: Callable[[], None],
         on_ended: Callable[[int], None],
+        count_slots: Callable[[], int] | None = None,
     ) -> None:
         self.search, self.settings, self.slots, self.progress = search, settings, slots, progress
-        self.should_stop = should_stop
-        """Called often: stops the search when the time is up or the study was lost to another driver."""
-        self.on_ended = on_ended
+        self._watch, self._count_slots = watch, count_slots
+        self._on_ended = on_ended
         """Called with the number of each trial that has its outcome, once that is recorded."""
         self.leases: dict[str, Lease] = {}
         self.running: set[str] = set()
-        """Ray trials whose worker is up."""
+        """Ids of the Ray trials whose worker is up."""
         self._last_iteration: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts for restore, which is not used: the study database is the truth
 
+    def look_around(self) -> None:
+        """At every step of Tune's loop: must the search stop, and do more or fewer trials fit by now?"""
+        self._watch()
+        if self._count_slots is not None and (slots := self._count_slots()) != self.slots:
+            self.progress.note(
+                f"{slots} trials at once now, {self.slots} before: the cluster's nodes have changed"
+            )
+            self.slots = slots
+
     def suggest(self, tune_id: str) -> dict[str, Any] | str | None:
+        """The next lease as a Tune config; None while none is ready, Searcher.FINISHED after the last."""
         if len(self.leases) >= self.slots and not self.search.stopping:
             return None
         self.search.set_slots(self.slots)
@@ -76,14 +86,14 @@ class Bridge:
             return
         self._last_iteration[tune_id] = iteration
         worker = f"{result.get('hostname')}:{result.get('pid')}"
-        reports = [_make_report(report) for report in result.get("reports", ())]
+        reports = read_reports(result)
         decisions = self.search.receive(reports, worker=worker)
         for report, decision in zip(reports, decisions, strict=True):
             self.progress.reported(report, decision)
         self._say_ended(decisions)
 
     def has_ended(self, tune_id: str) -> bool:
-        """No trial of the lease goes on, or nothing shall go on."""
+        """True once no trial of the lease goes on, or the search stops."""
         trials = (self.search.trials[leased.trial] for leased in self.leases[tune_id].trials)
         return self.search.stopping or not any(trial.is_active for trial in trials)
 
@@ -92,7 +102,7 @@ class Bridge:
         self._last_iteration.pop(tune_id, None)
         lease = self.leases.pop(tune_id, None)
         if lease is not None:
-            if error is not None and error.reason == Reason.DISK_FULL:
+            if error is not None and error.reason is Reason.DISK_FULL:
                 self.search.stop(f"{error.message}: free some, and run the same command to continue")
             decisions = self.search.lease_ended(lease, error)
             self.progress.lease_ended(lease, decisions, error)
@@ -101,11 +111,11 @@ class Bridge:
     def _say_ended(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
             if decision.outcome is not None:
-                self.on_ended(decision.trial)
+                self._on_ended(decision.trial)
 
 
 class SearcherAdapter(Searcher):
-    """Hands out leases."""
+    """Tune's source of configurations; each is a lease."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__(metric=None, mode=None)
@@ -117,32 +127,33 @@ class SearcherAdapter(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the scheduler's adapter has seen it."""
+        """Do nothing: the scheduler's adapter has recorded the result."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study database is the truth."""
+        """Do nothing: the study database is the truth."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as `save`."""
+        """Do nothing, as `save`."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing, as `save`."""
+        """Do nothing, as `save`."""
 
 
 class SchedulerAdapter(FIFOScheduler):
-    """Records each result with its decision before Tune acts on it."""
+    """Tune's scheduler; it records each result with its decision before Tune acts on it."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """The newest pending trial; and, since Tune asks at every step, a look at which workers are up.
+        """The newest pending trial; Tune asks at every step, so the workers that are up are noted here too.
 
         The newest has no worker of its own on the way. Any other would take one that became free, and Tune
         would end the one that was starting for it: with epochs of 5 s half of 64 workers never came up.
 
-        A Callback would be told of that, but with any callback Tune imports MLflow to count users (1.1 s).
+        A Callback would be told when a worker is up, but with any callback Tune imports MLflow to count users
+        (1.1 s).
         """
         tune_controller.update_max_pending_trials(self._bridge.slots)  # nodes come and go
         live = {trial.trial_id: trial for trial in tune_controller.get_live_trials()}
@@ -179,25 +190,12 @@ class SearchStopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        self._bridge.should_stop()
+        self._bridge.look_around()
         return self._bridge.search.stopping and not self._bridge.running
 
 
-def _make_report(report: Mapping[str, Any]) -> Report:
-    return Report(
-        trial=report["trial"],
-        attempt=report["attempt"],
-        epoch=report["epoch"],
-        metrics=report["metrics"] or {},
-        outcome=report.get("outcome"),
-        reason=report.get("reason"),
-        traceback=report.get("traceback"),
-        excess=report.get("excess") or 0.0,
-    )
-
-
 def _describe_error(trial: TuneTrial) -> LeaseError:
-    """An exception of the trainable's own code would come again; anything else is a lost worker."""
+    """Why a Ray trial ended: its trainable raised, or its worker was lost, which is transient."""
     raised: BaseException | None = None
     if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
         with Path(trial.pickled_error_file).open("rb") as file:
@@ -207,14 +205,15 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
     text = str(raised) if raised else _error_text(trial)
     # Ray kills the hungriest worker of a node that runs out of memory, and says so in the message only.
     starved = isinstance(raised, OutOfMemoryError) or "running low on memory" in text
-    return LeaseError(message=text, transient=True, reason="out of memory" if starved else "bug")
+    reason = Reason.OUT_OF_MEMORY if starved else Reason.BUG
+    return LeaseError(message=text, transient=True, reason=reason)
 
 
 def _describe_raised(raised: RayTaskError) -> LeaseError:
-    """What the trainable's code raised; an exception with `interrupts_lease` says nothing about the trial."""
+    """Why a trainable raised: its own failure, which would come again, or one that ends the lease only."""
     cause = raised.cause
-    reason = getattr(cause, "interrupts_lease", None)
-    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+    reason = interruption_of(cause)
+    if isinstance(cause, OSError) and cause.errno in DISK_FULL:
         reason = Reason.DISK_FULL
     if reason is None:
         return LeaseError(message=str(raised), transient=False)

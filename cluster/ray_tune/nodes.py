@@ -1,22 +1,29 @@
-"""The nodes of a joined cluster: what each has, and whether each sees the study and the data."""
+"""The nodes of a joined cluster: what each has, how many trials fit, and whether each sees the study."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.ray_tune.resources import Resources
+from contract.study_layout import StudyPaths
+
 ANSWER_SECONDS = 120.0
-"""A node's first worker has to unpack the code first."""
+"""Longest wait for the answer of a node, whose first worker has to unpack the code."""
+LOOK_SECONDS = 2.0
+"""How old the count of trials that fit may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a node has to give."""
+    """A node that is alive, with all its CPUs and GPUs, whether in use or not."""
 
     node_id: str
     name: str
@@ -37,21 +44,22 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
-def check_paths(
-    study_directory: Path, *, runs_flag: str = "--runs-dir", others: Iterable[tuple[str, str]]
-) -> None:
+def check_paths(study: StudyPaths, *, others: Iterable[tuple[str, str]]) -> None:
     """Ask every node that can run trials whether it sees the study, and the paths of other flags.
 
     A file written here tells the shared directory from one that only has the same name.
 
+    Args:
+        others: (flag, path).
+
     Raises:
         ValueError: the first path that is missing, on how many nodes, and what to do.
     """
-    mark = study_directory / f".seen-{secrets.token_hex(4)}"
+    mark = study.node_mark(secrets.token_hex(4))
     wanted = [(flag, path, "") for flag, path in others]
     mark.write_text(mark.name, encoding="utf-8")
     try:
-        wanted.insert(0, (runs_flag, str(mark), mark.name))
+        wanted.insert(0, ("--runs-dir", str(mark), mark.name))
         nodes = [node for node in alive_nodes() if node.cpus or node.gpus]
         missing = _ask(nodes, [(path, text) for _, path, text in wanted])
     finally:
@@ -59,12 +67,12 @@ def check_paths(
     for flag, path, text in wanted:
         blind = [node.name for node in nodes if path in missing[node.node_id]]
         if blind:
-            shown = str(study_directory.parent) if text else path
+            shown = str(study.directory.parent) if text else path
             raise ValueError(_describe(flag, shown, blind, num_nodes=len(nodes)))
 
 
 def _ask(nodes: Sequence[Node], wanted: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Of each node, the paths that it does not see."""
+    """Node id -> those of the `wanted` (path, text) whose path it does not see."""
     task = ray.remote(num_cpus=0, max_retries=0)(find_missing)
     asked = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(
@@ -87,7 +95,7 @@ def _ask(nodes: Sequence[Node], wanted: list[tuple[str, str]]) -> dict[str, list
 
 
 def find_missing(wanted: Iterable[tuple[str, str]]) -> list[str]:
-    """Which of these paths do not exist here, or do not hold the text that they should."""
+    """Paths of `wanted` that do not exist on this node, or do not hold the text that they should."""
     return [path for path, text in wanted if not _holds(Path(path), text)]
 
 
@@ -104,3 +112,48 @@ def _describe(flag: str, path: str, blind: Sequence[str], *, num_nodes: int) -> 
         "it must be one directory that all nodes share" if flag == "--runs-dir" else "every node must see it"
     )
     return f"{flag} {path} is not seen by {len(blind)} of {num_nodes} nodes ({named}): {how}"
+
+
+@contextmanager
+def elastic_slots(
+    resources: Resources, *, ask_for: int, say: Callable[[str], None]
+) -> Iterator[Callable[[], int]]:
+    """A function that says how many trials fit on the nodes that are alive now.
+
+    A cluster that can grow is asked for places of `ask_for` trials, as long as the context is open; one that
+    cannot grow ignores it. 0 asks for nothing.
+    """
+    if ask_for:
+        _request(resources, num_trials=ask_for)
+    slots = _ElasticSlots(resources)
+    if slots.fitting() == 0:
+        say("no node can take a trial yet: the cluster is asked for more")
+    try:
+        yield slots.count
+    finally:
+        if ask_for and ray.is_initialized():
+            _request(resources, num_trials=0)
+
+
+class _ElasticSlots:
+    """A count of the trials that fit, renewed when it is older than LOOK_SECONDS."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._slots, self._looked = resources.slots or 1, time.monotonic()
+
+    def count(self) -> int:
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            # Never none: a lease that waits is how a cluster without a free node shows what it lacks.
+            self._slots = max(1, self.fitting())
+            self._looked = time.monotonic()
+        return self._slots
+
+    def fitting(self) -> int:
+        return self._resources.count_slots([(node.cpus, node.gpus) for node in alive_nodes()])
+
+
+def _request(resources: Resources, *, num_trials: int) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[resources.of_worker] * (num_trials * resources.workers_per_trial))

@@ -1,4 +1,4 @@
-"""What the user sees while a search runs: a live table in a terminal, plain lines elsewhere."""
+"""The display of a running search: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.search.search import Search
-from contract.messages import Decision, Lease, LeaseError, Report
+from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
 
 PLAIN_SECONDS = 30.0
 """Without a terminal: a line after an epoch at most this often."""
+
 QUIET_SECONDS = 120.0
 """Without a terminal: a line at least this often, also in the middle of a long epoch."""
+
 SHOWN = 4
-"""Running trials that such a line names."""
+"""How many running trials such a line names."""
+
+NOT_COMPLETE = (State.PRUNED, State.FAILED, State.INFEASIBLE)
 
 
 @dataclass(kw_only=True)
 class _Row:
-    """A running trial."""
+    """A running trial, with its last reported epoch and value."""
 
     config: dict[str, Any]
     epoch: int
@@ -35,7 +39,7 @@ class _Row:
 
 
 class Progress:
-    """Shows a search; use it as a context manager around `run_search`."""
+    """A context manager around `run_search` that shows its trials."""
 
     def __init__(
         self,
@@ -67,11 +71,11 @@ class Progress:
             self._live.stop()
 
     def note(self, line: str) -> None:
-        """Say something above the table."""
+        """Print a line, in a terminal above the table."""
         self._console.print(line, markup=False)
 
     def tick(self) -> None:
-        """Called often: says what is running when nothing was said for QUIET_SECONDS."""
+        """Print what is running if nothing was printed for QUIET_SECONDS; to be called often."""
         if self._live is not None or self._clock() - self._spoke < QUIET_SECONDS:
             return
         self._spoke = self._clock()
@@ -90,7 +94,7 @@ class Progress:
             )
 
     def reported(self, report: Report, decision: Decision) -> None:
-        if decision.action == "ignored":
+        if decision.action == Action.IGNORED:
             return
         self._epochs += 1
         row = self._rows.get(report.trial)
@@ -116,16 +120,16 @@ class Progress:
     def _say_ended(self, decision: Decision) -> None:
         self._ended += 1
         row = self._rows.get(decision.trial)
-        if self._live is None or decision.outcome == "failed":
+        if self._live is None or decision.outcome == Outcome.FAILED:
             self.note(self._ended_line(decision, row))
 
     def _ended_line(self, decision: Decision, row: _Row | None) -> str:
         counts = self._search.counts()
-        done = sum(counts.values()) - counts["running"]
+        done = sum(counts.values()) - counts[State.RUNNING]
         value = self._search.scores.best_value(decision.trial)
         why = "".join(f": {text}" for text in (decision.reason, decision.detail) if text)
         parts = [f"trial {decision.trial} {decision.outcome}{why} ({done}/{self._search.num_trials})"]
-        if value is not None and decision.outcome != "failed":
+        if value is not None and decision.outcome != Outcome.FAILED:
             parts.append(f"{self._search.scores.metric} {value:.4f} after epoch {decision.epoch}")
         if row is not None:
             parts.append(_describe(row.config))
@@ -146,9 +150,9 @@ class Progress:
 
     def _headline(self) -> str:
         counts = self._search.counts()
-        done = sum(counts.values()) - counts["running"]
+        done = sum(counts.values()) - counts[State.RUNNING]
         parts = [f"{done}/{self._search.num_trials} trials"]
-        parts += [f"{counts[name]} {name}" for name in ("pruned", "failed", "infeasible") if counts[name]]
+        parts += [f"{counts[state]} {state}" for state in NOT_COMPLETE if counts[state]]
         best = self._search.best()
         if best is not None:
             parts.append(f"best {best[1]:.4f} (trial {best[0]})")

@@ -5,35 +5,34 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType, TracebackType
+from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
 
 from cluster.ray_tune.adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
-from cluster.ray_tune.interrupts import Interrupts
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources
 from cluster.search.search import Search
 from cluster.study.records import DatabaseGone, TakenOver
+from contract.study_layout import RunOutcome
 
-HowEnded = Literal["finished", "no gain", "interrupted", "time budget", "failed", "lost"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnding:
-    """How a run ended; unless it is "finished", the same command goes on with the study.
+    """How one run of a study ended, and in one line why, where that is not plain from `how`."""
 
-    "no gain": --patience is used up; a larger one goes on. "lost": another driver may have the study by now,
-    so nothing of it may be written any more.
-    """
-
-    how: HowEnded
+    how: RunOutcome
     reason: str | None = None
 
 
@@ -53,74 +52,126 @@ def run_search(
 ) -> RunEnding:
     """Run the search on the Ray that this process is connected to.
 
-    `trainable` is a Tune class or function whose results hold `reports`; `settings` reach every worker as
-    they are; Tune's own files lie in `storage_dir` meanwhile. `why_lost` says why this driver no longer holds
-    the study, once it does not; `on_ended` is called with the number of each trial that has its outcome.
-    Without `reuse_workers` each lease starts a process of its own, which is there to be compared with.
-    `count_slots` is asked often how many trials fit by now.
+    Args:
+        trainable: a Tune class or function whose results hold `reports`.
+        settings: plain values that every worker gets as they are.
+        storage_dir: Tune's own files lie there until the run ends.
+        why_lost: says why this driver no longer holds the study, once it does not.
+        on_ended: called with the number of each trial that has its outcome.
+        reuse_workers: without it each lease starts a process of its own, to compare with.
+        count_slots: says how many trials fit by now; asked at every step of Tune's loop.
     """
-    deadline = time.monotonic() + time_budget_seconds if time_budget_seconds is not None else float("inf")
-    out_of_time = False
-    lost: str | None = None
-
-    def check() -> None:
-        nonlocal out_of_time, lost
-        progress.tick()
-        lost = lost or why_lost()
-        if lost is not None:
-            search.stop(lost)
-        elif time.monotonic() > deadline and not search.stopping:
-            out_of_time = True
-            search.stop()
-        if count_slots is not None and (slots := count_slots()) != bridge.slots:
-            progress.note(
-                f"{slots} trials at once now, {bridge.slots} before: the cluster's nodes have changed"
-            )
-            bridge.slots = slots
-
-    def stop_cleanly() -> None:
-        search.stop()
-        progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
-
+    watch = _Watch(search, progress, time_budget_seconds, why_lost)
     bridge = Bridge(
         search,
         settings=settings,
         slots=resources.slots or 1,
+        count_slots=count_slots,
         progress=progress,
-        should_stop=check,
+        watch=watch.look,
         on_ended=on_ended,
     )
-    with Interrupts(stop_cleanly) as interrupts:
+    with Interrupts(watch.stop_cleanly) as interrupts:
         try:
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
-            return RunEnding(how="interrupted")
+            return RunEnding(how=RunOutcome.INTERRUPTED)
         # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
         except (TuneError, RayError, RuntimeError, ValueError, OSError) as error:
-            gone = _find_cause(error)
-            if isinstance(gone, TakenOver):
-                return RunEnding(how="lost", reason=str(gone))
-            if not interrupts.received:
-                return RunEnding(how="failed", reason=str(gone or error).strip() or type(error).__name__)
+            ending = _ending_of(error)
+            if ending.how is RunOutcome.LOST or not interrupts.received:
+                return ending
         finally:
             shutil.rmtree(storage_dir, ignore_errors=True)
-    if lost is not None:
-        return RunEnding(how="lost", reason=lost)
-    if search.failure is not None:
-        return RunEnding(how="failed", reason=search.failure)
-    if search.finished:
-        return RunEnding(how="finished")
-    if search.out_of_gain:
-        return RunEnding(how="no gain")
-    if interrupts.received:
-        return RunEnding(how="interrupted")
-    if out_of_time:
-        return RunEnding(how="time budget")
-    return RunEnding(how="failed", reason="Ray Tune ended before the search did")
+    return watch.ending(interrupted=interrupts.received)
+
+
+class _Watch:
+    """What ends a run from outside: the time budget, and another driver that has taken the study over."""
+
+    def __init__(
+        self,
+        search: Search,
+        progress: Progress,
+        time_budget_seconds: float | None,
+        why_lost: Callable[[], str | None],
+    ) -> None:
+        self._search, self._progress, self._why_lost = search, progress, why_lost
+        budget = float("inf") if time_budget_seconds is None else time_budget_seconds
+        self._deadline = time.monotonic() + budget
+        self._out_of_time = False
+        self._lost: str | None = None
+
+    def look(self) -> None:
+        """Stop the search if it must end; Tune asks at every step of its loop."""
+        self._progress.tick()
+        self._lost = self._lost or self._why_lost()
+        if self._lost is not None:
+            self._search.stop(self._lost)
+        elif time.monotonic() > self._deadline and not self._search.stopping:
+            self._out_of_time = True
+            self._search.stop()
+
+    def stop_cleanly(self) -> None:
+        self._search.stop()
+        self._progress.note("stopping after the running epochs; press Ctrl-C again to stop now")
+
+    def ending(self, *, interrupted: bool) -> RunEnding:
+        """The ending of a run whose loop has returned; of several causes the first in this order counts."""
+        if self._lost is not None:
+            return RunEnding(how=RunOutcome.LOST, reason=self._lost)
+        if self._search.failure is not None:
+            return RunEnding(how=RunOutcome.FAILED, reason=self._search.failure)
+        if self._search.finished:
+            return RunEnding(how=RunOutcome.FINISHED)
+        if self._search.out_of_gain:
+            return RunEnding(how=RunOutcome.NO_GAIN)
+        if interrupted:
+            return RunEnding(how=RunOutcome.INTERRUPTED)
+        if self._out_of_time:
+            return RunEnding(how=RunOutcome.TIME_BUDGET)
+        return RunEnding(how=RunOutcome.FAILED, reason="Ray Tune ended before the search did")
+
+
+class Interrupts:
+    """While open, the first Ctrl-C or SIGTERM calls `on_first`, and the second raises KeyboardInterrupt.
+
+    Outside the main thread, where signals cannot be caught, it does nothing.
+    """
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.received = False
+        self._on_first = on_first
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        self._on_first()
+
+
+def _ending_of(error: BaseException) -> RunEnding:
+    """The ending of a run whose loop raised this error."""
+    cause = _find_cause(error)
+    if isinstance(cause, TakenOver):
+        return RunEnding(how=RunOutcome.LOST, reason=str(cause))
+    return RunEnding(how=RunOutcome.FAILED, reason=str(cause or error).strip() or type(error).__name__)
 
 
 def _find_cause(error: BaseException) -> DatabaseGone | None:
-    """Our own error behind it: Tune puts the traceback of whatever we raise into an error of its own."""
+    """The study database's own error behind one of Tune's, which wraps whatever its loop raises."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, DatabaseGone):
         cause = cause.__cause__ or cause.__context__
@@ -128,12 +179,12 @@ def _find_cause(error: BaseException) -> DatabaseGone | None:
 
 
 def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: Path, reuse: bool) -> None:
-    # As many as there are slots: with fewer, warm actors are thrown away; with more, new ones are started
+    # One pending trial for each slot: with fewer, warm actors are thrown away; with more, actors are started
     # for trials that a warm actor then takes, and the end waits for them.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots or 1)
     os.environ |= _TUNE_SETTINGS
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of it, the progress display says
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the progress display says what matters of it
     tune.run(
         trainable,
         name="tune",

@@ -1,4 +1,4 @@
-"""A session: the connection to Ray, started here or joined, and at the end closed as far as it was opened."""
+"""The connection to Ray: started on this machine or joined; what was opened is closed at the end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ray._private import ray_constants
 from cluster.ray_tune.nodes import Node, alive_nodes
 from cluster.ray_tune.upload import PROJECT, staged_project
 from cluster.study.job_environment import in_job
+from contract.study_layout import CachePaths
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Small: images and activations are shared through memory-mapped files, not through Ray."""
@@ -25,7 +26,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What the cluster had when it was joined."""
+    """The nodes that Ray had when this process connected."""
 
     nodes: tuple[Node, ...]
     local: bool
@@ -53,10 +54,10 @@ def open_session(
     cache_dir: Path | None = None,
     with_state_server: bool = False,
 ) -> Iterator[Session]:
-    """Start Ray on this machine, or join the cluster at `address`; leave a Ray that is already there alone.
+    """Start Ray on this machine, or join the cluster at `address`; an open connection is used as it is.
 
     Args:
-        threads: of each worker's arithmetic; more than its CPU cores make all workers slower.
+        threads: CPU threads of each worker's arithmetic; more than its CPU cores make all workers slower.
         with_state_server: start Ray's dashboard too (2 s). Ray Train asks it whether a run's leader is dead;
             unanswered, the workers of a pruned trial hold their CPUs for ever.
 
@@ -95,8 +96,8 @@ def _start(
     os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and cache_dir is not None:
         # Some containers forbid bytecode; then each worker compiles torch and timm anew (14 s, not 5).
-        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_dir / "bytecode"))
-    # Ray mostly waits for its own processes meanwhile: 0.9 s saved.
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CachePaths(cache_dir).bytecode))
+    # ray.init mostly waits for its own processes, so importing meanwhile saves 0.9 s.
     importer = threading.Thread(target=importlib.import_module, args=("ray.tune",))
     importer.start()
     ray.init(
@@ -114,7 +115,7 @@ def _start(
 def _join(address: str, environment: dict[str, str], *, cache_dir: Path | None) -> None:
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and cache_dir is not None:
         environment["PYTHONDONTWRITEBYTECODE"] = ""  # see _start
-        environment["PYTHONPYCACHEPREFIX"] = str(cache_dir / "bytecode")
+        environment["PYTHONPYCACHEPREFIX"] = str(CachePaths(cache_dir).bytecode)
     try:
         with ExitStack() as stack:
             runtime_env: dict[str, Any] = {"env_vars": environment}
@@ -145,5 +146,5 @@ def _describe_refusal(address: str, message: str) -> str:
 def _worker_environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    # In a job the code is where Ray has unpacked it, on each node elsewhere.
+    # In a job Ray has unpacked the code in another folder on each node, and puts it on the path itself.
     return dict.fromkeys(variables, str(threads)) | ({} if in_job() else {"PYTHONPATH": path})

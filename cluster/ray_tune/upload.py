@@ -1,4 +1,4 @@
-"""What a job takes along to the cluster: the project's own code, and nothing else of its folder."""
+"""The upload of a job to a cluster: the project's own code, and nothing else of its folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMIT_BYTES = 50 * 2**20
 
 @contextmanager
 def staged_project(project: Path = PROJECT) -> Iterator[Path]:
-    """A copy of what a job needs, for Ray to upload."""
+    """A temporary copy of what a job needs, for Ray to upload."""
     with TemporaryDirectory(prefix="unfreeze-upload-") as folder:
         for path in list_upload(project):
             target = Path(folder) / path
@@ -41,7 +41,7 @@ def staged_project(project: Path = PROJECT) -> Iterator[Path]:
 
 
 def list_upload(project: Path = PROJECT) -> list[Path]:
-    """Files of the project's packages, relative to it: those that git tracks, and never what looks secret.
+    """The packages' files that git tracks, relative to the project, except those that look secret.
 
     Raises:
         ValueError: they are too many bytes to be code.
@@ -61,7 +61,7 @@ def list_upload(project: Path = PROJECT) -> list[Path]:
 
 
 def list_untracked(project: Path = PROJECT) -> list[Path]:
-    """Python files of the packages that stay behind since git does not track them yet."""
+    """Python files of the packages that are not uploaded, because git does not track them yet."""
     if _tracked(project) is None:
         return []
     found = _git(project, "ls-files", "--others", "--exclude-standard", *CODE)
@@ -69,13 +69,13 @@ def list_untracked(project: Path = PROJECT) -> list[Path]:
 
 
 def is_secret(path: Path) -> bool:
-    """Whether the name of a file, or of a folder it is in, is one that secrets have; code is not."""
+    """True if the name of the file, or of a folder that it is in, is one that secrets have; code is none."""
     names = path.parts if path.suffix != ".py" else path.parts[:-1]
     return any(fnmatch.fnmatch(name.lower(), pattern) for name in names for pattern in SECRETS)
 
 
 def ray_ignore_lines() -> list[str]:
-    """What .rayignore has to say so that Ray's own upload leaves out the same secrets.
+    """Lines of a .rayignore with which Ray's own upload leaves out the same secrets.
 
     Its patterns are those of .gitignore, which tell capitals from small letters, and the last one that fits
     decides: code comes after the secrets and is uploaded, whatever its name.
@@ -85,7 +85,7 @@ def ray_ignore_lines() -> list[str]:
 
 
 def _tracked(project: Path) -> list[Path] | None:
-    """None where there is no git, or the project is an installed copy."""
+    """Files that git tracks; None without git, and where the project is an installed copy."""
     if not (project / ".git").exists():
         return None
     names = _git(project, "ls-files", *CODE, *MODULES)

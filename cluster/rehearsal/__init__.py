@@ -1,1 +1,1 @@
-"""A cluster of several nodes on one machine, to rehearse on."""
+"""A rehearsal: a Ray cluster of several nodes on this machine, to try what a real one will do."""

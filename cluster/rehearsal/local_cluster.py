@@ -1,4 +1,4 @@
-"""A rehearsal: a Ray cluster of several nodes on this machine, to try what a real one will do."""
+"""Starts, changes and ends the nodes of a rehearsal; each node is a session of processes of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 import psutil
 
 from cluster.jobs.server import JobServer, JobServerError
-from cluster.machine import count_gpus
 from cluster.ray_tune.upload import PROJECT
 from cluster.rehearsal.record import (
     ClusterRecord,
@@ -24,20 +23,28 @@ from cluster.rehearsal.record import (
     find_process,
     find_processes,
     read_record,
+    record_file,
     write_record,
 )
+from contract.machine import count_gpus
 
 START_SECONDS = 120.0
+"""Longest wait for all nodes to join."""
+
 STOP_SECONDS = 10.0
+"""Longest wait for processes to end before they are killed."""
+
 OBJECT_STORE_BYTES = 128 * 2**20
 HEAD = 0
+"""Number of the head node."""
+
 _LOOPBACK = "127.0.0.1"
 
 
 def start_cluster(
     *, num_nodes: int, cpus_per_node: int, state_dir: Path, host: str = _LOOPBACK, say: Callable[[str], None]
 ) -> ClusterRecord:
-    """Start a head and the other nodes, each a tree of processes of its own, and wait until all have joined.
+    """Start a head and the other nodes, and wait until all have joined.
 
     Raises:
         ValueError: one is running already, or a node does not start.
@@ -100,19 +107,19 @@ def stop_cluster(record: ClusterRecord) -> None:
     _end({*left, *late}, psutil.Process.kill)
     shutil.rmtree(record.temp_dir, ignore_errors=True)
     record.token_file.unlink(missing_ok=True)
-    (Path(record.state_dir) / "cluster.json").unlink(missing_ok=True)
+    record_file(Path(record.state_dir)).unlink(missing_ok=True)
 
 
 def alive_nodes(record: ClusterRecord) -> set[str]:
-    """Ids of the nodes that the cluster believes to be alive: a killed one for some seconds more."""
+    """Ids of the nodes that the cluster believes to be alive; a killed node stays some seconds longer."""
     return JobServer(record.address, token=record.token_file.read_text(encoding="utf-8")).alive_nodes()
 
 
 def wait_for_nodes(record: ClusterRecord, num: int, *, besides: Set[str] = frozenset()) -> None:
-    """Until so many nodes have joined, not counting those that were there before.
+    """Return once `num` nodes have joined, not counting those in `besides`.
 
     Raises:
-        ValueError: one ended meanwhile, or it takes too long; with the end of its log.
+        ValueError: a node has ended, with the last line of its log; or START_SECONDS have passed.
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -129,7 +136,7 @@ def wait_for_nodes(record: ClusterRecord, num: int, *, besides: Set[str] = froze
 
 
 def _start(record: ClusterRecord, numbers: Sequence[int], *, cpus: int) -> ClusterRecord:
-    """Start nodes and record them at once, so that `down` finds them whatever happens next."""
+    """Start nodes, and record each at once, so that `down` finds it whatever happens next."""
     for number in numbers:
         pid = _spawn(record, number, cpus=cpus)
         node = NodeProcess(number=number, pid=pid, started=psutil.Process(pid).create_time(), cpus=cpus)
@@ -174,7 +181,7 @@ def _spawn(record: ClusterRecord, number: int, *, cpus: int) -> int:
 def _node_environment(record: ClusterRecord) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= record.environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    # The cluster is found by its address; these two are for the commands that look for one.
+    # A node gets the address as a flag; these two are for commands that look for a cluster.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         del environment[name]
     # The job's `python` is this one.
@@ -196,7 +203,7 @@ def _end(
 
 
 def _free_port() -> int:
-    """Given by the system, so above Ray's range for workers (10002 to 19999)."""
+    """A port that the system gives, so above Ray's range for workers (10002 to 19999)."""
     with socket.socket() as probe:
         probe.bind((_LOOPBACK, 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What `up` remembers of its cluster for the other commands: addresses, token file, the nodes' processes."""
+"""The record of a rehearsal that `up` leaves for the other commands: addresses, token, nodes' processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil
+
+from contract.files import save_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class ClusterRecord:
 
     @property
     def address(self) -> str:
-        """Where jobs are submitted."""
+        """URL of the job server."""
         return f"http://{self.host}:{self.dashboard_port}"
 
     @property
@@ -47,14 +49,14 @@ class ClusterRecord:
         return self.host == "127.0.0.1"
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in order to reach the cluster with Ray's own commands."""
+        """Variables with which Ray's own commands reach the cluster."""
         values = {
             "RAY_ADDRESS": f"{self.host}:{self.gcs_port}",
             "RAY_API_SERVER_ADDRESS": self.address,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
         }
-        # Else Ray looks for 127.0.0.1 under the machine's outer address (see rehearsal_node.py).
+        # Without it Ray looks for 127.0.0.1 under the machine's outer address (see node.py).
         return values | ({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if self.on_loopback else {})
 
     def with_nodes(self, *nodes: NodeProcess) -> ClusterRecord:
@@ -68,8 +70,12 @@ def default_state_dir() -> Path:
 
 
 def read_record(state_dir: Path) -> ClusterRecord | None:
-    """The cluster that `up` has recorded there, alive or not."""
-    path = state_dir / "cluster.json"
+    """The cluster that `up` has recorded there, alive or not; None if there is no record.
+
+    Raises:
+        ValueError: the record cannot be read.
+    """
+    path = record_file(state_dir)
     if not path.exists():
         return None
     try:
@@ -80,15 +86,16 @@ def read_record(state_dir: Path) -> ClusterRecord | None:
         raise ValueError(f"{path} cannot be read ({error}): delete it") from None
 
 
+def record_file(state_dir: Path) -> Path:
+    return state_dir / "cluster.json"
+
+
 def write_record(record: ClusterRecord) -> None:
-    path = Path(record.state_dir) / "cluster.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-    temporary.replace(path)
+    save_json(record_file(Path(record.state_dir)), asdict(record), durable=False)
 
 
 def find_process(node: NodeProcess) -> psutil.Process | None:
-    """The node's first process, None once it has ended."""
+    """The node's first process; None once it has ended."""
     try:
         process = psutil.Process(node.pid)
         same = abs(process.create_time() - node.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -98,9 +105,9 @@ def find_process(node: NodeProcess) -> psutil.Process | None:
 
 
 def find_processes(node: NodeProcess) -> list[psutil.Process]:
-    """Every process of a node: what descends from its first, and what shares its session.
+    """Every process of a node: the descendants of its first one, and what shares its session.
 
-    Each node is started as a session of its own, so this finds nobody else's.
+    Each node is started as a session of its own, so no process of another program is among them.
     """
     first = find_process(node)
     found = {} if first is None else {process.pid: process for process in [first, *_descendants(first)]}

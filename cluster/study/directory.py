@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.machine import count_cpus, count_gpus
 from cluster.study.config import StudyConfig
 from cluster.study.lock import StudyLock, acquire_lock
 from cluster.study.passwords import without_password
 from cluster.study.records import Records
 from cluster.study.space_changes import space_differences
+from contract.machine import count_cpus, count_gpus
 
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
 FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")

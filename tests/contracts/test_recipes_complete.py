@@ -19,7 +19,7 @@ from contract.messages import Lease, Report
 from contract.trial_config import config_as_dict, make_trial_config
 from search_spaces import DataFacts, SearchSpace, load_space
 from search_spaces import names as space_names
-from trainables.training.planned_epochs import planned_shares
+from trainables.training.schedules import planned_shares
 
 FACTS = DataFacts(num_train=1_000, num_classes=5, median_pixels=240 * 320)
 COUNTS = (200,) * 5

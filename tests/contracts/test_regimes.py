@@ -29,7 +29,7 @@ def test_phases_follow_one_another_and_cover_all_epochs(name: str) -> None:
     phases = regime.phases(config, STAGES)
 
     assert phases[0].first_epoch == 1
-    assert phases[-1].last_epoch == (1 if regime.memorises else config.max_epochs)
+    assert phases[-1].last_epoch == (1 if regime.uses_neighbours else config.max_epochs)
     assert all(a.last_epoch + 1 == b.first_epoch for a, b in pairwise(phases))
     assert all(phase.num_epochs > 0 and phase.learning_rate_factor > 0 for phase in phases)
 

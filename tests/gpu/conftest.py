@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from contract.messages import StudySettings
 from tests.small_study import make_settings, make_small_study
 from trainables.device import memory
-from trainables.settings import StudySettings
 
 DEVICE_VARIABLE = "UNFREEZE_TEST_DEVICE"
 MEASURED = pytest.StashKey[list[str]]()
@@ -35,7 +35,7 @@ def device() -> str:
 def settings(device: str, tmp_path: Path) -> StudySettings:
     """A study of 20 training and 10 validation images with random weights, so nothing is downloaded."""
     plain = make_settings(make_small_study(tmp_path), image_size=32)
-    return replace(plain, use_gpu=device == "cuda")
+    return replace(plain, gpus_per_worker=float(device == "cuda"))
 
 
 @pytest.fixture(autouse=True)

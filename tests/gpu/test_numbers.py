@@ -13,17 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contract.messages import LeasedTrial, Report, StudySettings
+from contract.study_layout import ModelPaths
 from tests.gpu.conftest import Measure
 from tests.gpu.trial_process import run_trials
+from tests.lone_trial import start_trials
 from trainables import lease as lease_module
 from trainables.activations.backbone_pool import drop_backbones
 from trainables.activations.cost_model import CostModel
-from trainables.export.program import PROGRAM, export_classifier
-from trainables.lease import LeasedRun, start_lease
+from trainables.export.program import export_classifier
+from trainables.lease import LeasedRun
 from trainables.run import TrialRun
-from trainables.settings import StudySettings
 from trainables.training.checkpoints import load_state
-from trainables.training.updates import compute_logits
+from trainables.training.loop import compute_logits
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 CONFIG: dict[str, Any] = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8, "optimizer": "sgd"}
@@ -36,12 +38,12 @@ IMAGE_BYTES = 512 * 2**20
 """What the trial that is short of memory takes for each image beside its own needs."""
 
 
-def make_lease(number: int, **config: Any) -> dict[str, Any]:
-    return {"trial": number, "attempt": 1, "config": CONFIG | config, "done_epochs": 0}
+def make_lease(number: int, *, attempt: int = 1, **config: Any) -> LeasedTrial:
+    return LeasedTrial(trial=number, attempt=attempt, config=CONFIG | config, done_epochs=0)
 
 
 def weights_of(settings: StudySettings, number: int) -> dict[str, Tensor]:
-    state = load_state(Path(settings.study_directory) / "trials" / str(number) / "model.pt")
+    state = load_state(settings.trial_paths(number).weights)
     assert state is not None
     return dict(state["trained"])
 
@@ -57,8 +59,8 @@ def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     return max(shares)
 
 
-def losses(reports: list[dict[str, Any]]) -> list[float]:
-    return [report["metrics"][name] for report in reports for name in ("train_loss", "val_loss")]
+def losses(reports: list[Report]) -> list[float]:
+    return [report.metrics[name] for report in reports for name in ("train_loss", "val_loss")]
 
 
 def test_mixed_precision_computes_the_gradients_of_float32(
@@ -98,10 +100,10 @@ def test_heads_in_lockstep_become_what_each_becomes_alone(
 ) -> None:
     rates = (1e-2, 3e-3, 1e-3)
 
-    def heads(first: int) -> list[dict[str, Any]]:
+    def heads(attempt: int) -> list[LeasedTrial]:
         # A head's seed follows from its trial's number: both rounds use the same numbers.
         return [
-            {"until_epoch": 2, **make_lease(number, **HEAD, learning_rate=rate), "attempt": first}
+            replace(make_lease(number, attempt=attempt, **HEAD, learning_rate=rate), until_epoch=2)
             for number, rate in enumerate(rates)
         ]
 
@@ -196,7 +198,7 @@ def test_a_cached_trial_computes_what_an_uncached_one_does(
     cached = run_trials(settings, make_lease(8, dropout=0.0))
     assert all(caches)
     caches.clear()
-    plain = run_trials(replace(settings, cache_gigabytes=0.0), {**make_lease(8, dropout=0.0), "attempt": 2})
+    plain = run_trials(replace(settings, cache_gigabytes=0.0), make_lease(8, attempt=2, dropout=0.0))
 
     assert not any(caches)
     found = max(abs(a - b) for a, b in zip(losses(cached), losses(plain), strict=True))
@@ -208,13 +210,13 @@ def test_an_export_of_weights_trained_here_predicts_what_the_trial_did(
     settings: StudySettings, tmp_path: Path, measure: Measure
 ) -> None:
     """`export_classifier` itself compares on validation images and refuses what is further off."""
-    lease = make_lease(9)
-    run_trials(settings, lease)
-    directory = Path(settings.study_directory) / "trials" / "9"
+    leased = make_lease(9)
+    run_trials(settings, leased)
+    model = ModelPaths(tmp_path / "model")
 
-    export_classifier(directory, lease["config"], settings, target=tmp_path / "model", about={})
+    export_classifier(settings.trial_paths(9), leased.config, settings, target=model, about={})
 
-    size = (tmp_path / "model" / PROGRAM).stat().st_size
+    size = model.program.stat().st_size
     measure(f"all 10 validation images within the export's tolerance; {size / 2**20:.1f} MiB")
 
 
@@ -225,7 +227,7 @@ def test_a_compiled_trial_computes_what_an_uncompiled_one_does(
         pytest.skip("on a CPU the compiler takes half a minute, and a unit test does it")
     plain = run_trials(settings, make_lease(10, dropout=0.0))
     with caplog.at_level(logging.WARNING):
-        fast = run_trials(replace(settings, compile=True), {**make_lease(10, dropout=0.0), "attempt": 2})
+        fast = run_trials(replace(settings, compile=True), make_lease(10, attempt=2, dropout=0.0))
 
     assert not [record for record in caplog.records if "--compile" in record.getMessage()]
     found = max(abs(a - b) for a, b in zip(losses(plain), losses(fast), strict=True))
@@ -234,7 +236,7 @@ def test_a_compiled_trial_computes_what_an_uncompiled_one_does(
 
 
 def test_a_lease_runs_on_the_device_that_is_asked_for(settings: StudySettings, device: str) -> None:
-    [run] = start_lease({"trials": [make_lease(11)], "settings": vars(settings)})
+    [run] = start_trials(settings, make_lease(11))
     run.begin()
     assert run.run is not None
     assert next(run.run.classifier.parameters()).device.type == device

@@ -8,16 +8,16 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from contract.messages import LeasedTrial, StudySettings
 from tests.gpu.conftest import Measure
 from tests.gpu.trial_process import FAULT_EXIT
-from trainables.settings import StudySettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -25,16 +25,23 @@ CONFIG: dict[str, Any] = {"backbone": "lite0", "max_epochs": 2, "batch_size": 8,
 CONFIG |= {"learning_rate": 1e-3, "frozen_batch_norm": True, "dropout": 0.0}
 
 
-def make_lease(number: int) -> dict[str, Any]:
-    return {"trial": number, "attempt": 1, "config": CONFIG, "done_epochs": 0}
+def make_lease(number: int) -> LeasedTrial:
+    return LeasedTrial(trial=number, attempt=1, config=CONFIG, done_epochs=0)
 
 
-def start(work: str, settings: StudySettings, *arguments: Any) -> tuple[subprocess.Popen[str], Path]:
+def start(
+    work: str, settings: StudySettings, leased: LeasedTrial, *arguments: Any
+) -> tuple[subprocess.Popen[str], Path]:
     """A process of `trial_process.py`, and the file that it will answer in."""
-    name = f"{work}-{'-'.join(str(one) for one in arguments[1:])}-{arguments[0]['trial']}"
+    name = "-".join(map(str, (work, *arguments, leased.trial)))
     request = Path(settings.study_directory) / f"{name}.request"
     answer = request.with_suffix(".answer")
-    asked = {"work": work, "settings": asdict(settings), "arguments": arguments}
+    asked = {
+        "work": work,
+        "settings": settings.as_values(),
+        "trial": leased.as_values(),
+        "arguments": arguments,
+    }
     request.write_text(json.dumps(asked), encoding="utf-8")
     command = [sys.executable, "-m", "tests.gpu.trial_process", str(request), str(answer)]
     output = subprocess.PIPE
@@ -93,7 +100,7 @@ def test_two_workers_compute_what_one_does(settings: StudySettings, measure: Mea
         port = str(free.getsockname()[1])
 
     pair = replace(settings, workers=2)
-    again = make_lease(4) | {"attempt": 2}  # another number would draw another head
+    again = replace(make_lease(4), attempt=2)  # another number would draw another head
     workers = [start("worker", pair, again, rank, port) for rank in (0, 1)]
     together, _ = [finish(*worker) for worker in workers]
 

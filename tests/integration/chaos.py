@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 120.0
 
 
 class Chaos:
-    """One study's command, its processes, and what is done to them."""
+    """Runs one study's command, and kills its processes at random moments."""
 
     def __init__(self, arguments: Sequence[str], *, database: Path, cache_dir: Path, seed: int) -> None:
         self.arguments = [sys.executable, *arguments]
@@ -32,7 +32,7 @@ class Chaos:
         self.driver: subprocess.Popen[bytes] | None = None
 
     def run(self, kills: Sequence[str] = (), *, epochs_between: int = 3) -> int:
-        """Run to the end through so many kills (driver | worker | everything); the exit code of the last."""
+        """Run to the end through these kills (driver | worker | everything), and give the last exit code."""
         self._start()
         for kind in kills:
             self._wait_for_epochs(self._num_epochs() + self.dice.randint(1, epochs_between))
@@ -114,7 +114,7 @@ def attributes(database: Path, key: str) -> dict[int, Any]:
 
 
 def snapshot(database: Path, metric: str = "val_accuracy") -> dict[int, dict[str, Any]]:
-    """Of every trial what must not depend on accidents: configuration, state, value, curve, decisions."""
+    """What no accident may change of each trial: configuration, state, value, curve, decisions."""
     trials: dict[int, dict[str, Any]] = {}
     configs, outcomes = attributes(database, "config"), attributes(database, "outcome")
     for trial_id, number, state in query(database, "SELECT trial_id, number, state FROM trials"):

@@ -30,7 +30,7 @@ RAY_SETTINGS = {
 
 
 def can_make_hosts() -> bool:
-    """Whether this process may make network namespaces."""
+    """True if this process may make network namespaces."""
     if os.getuid() != 0 or shutil.which("ip") is None:
         return False
     name = f"probe{os.getpid()}"
@@ -39,7 +39,7 @@ def can_make_hosts() -> bool:
 
 
 class Hosts:
-    """Host 1 is the cluster's head, where the search's driver runs; the others have a CPU for trials each."""
+    """Hosts of a Ray cluster: on host 1 the head and the search's driver, on each other a CPU for trials."""
 
     def __init__(self, num: int, folder: Path) -> None:
         self.tag, self.folder = f"u{os.getpid() % 100_000}", folder
@@ -100,7 +100,7 @@ class Hosts:
         _ip("link", "set", self._cable(number), "up")
 
     def close(self) -> None:
-        """End every process of these hosts, and the hosts."""
+        """End every process of these hosts, and remove the hosts."""
         for number in self.numbers:
             found = _ip("netns", "pids", self.name(number), check=False).split()
             for process in found:

@@ -1,4 +1,4 @@
-"""The engine's trainable where one trial makes a stood-in accelerator useless to its process."""
+"""The engine's trainable with one trial that makes a simulated accelerator useless to its process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ POISONOUS = 1
 
 
 def fail(*_: Any, **__: Any) -> None:
-    """What every call of CUDA does in a process behind a failed assertion on the device."""
+    """Raise what every call of CUDA raises in a process after a failed assertion on the device."""
     raise RuntimeError("CUDA error: device-side assert triggered")
 
 
 class PoisonedTrial(Trial):
-    """From the first attempt at one trial on, no update succeeds in the process any more."""
+    """After the first attempt at trial POISONOUS, no update succeeds in its process any more."""
 
     def step(self) -> dict[str, Any]:
         [lease] = self.lease_config["trials"]

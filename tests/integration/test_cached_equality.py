@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contract.messages import StudySettings
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.study_data import open_cache
@@ -25,9 +26,8 @@ from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
 from trainables.model.weights import load_weights
 from trainables.run import TrialRun
-from trainables.settings import StudySettings
-from trainables.training.batches import cut_batches
 from trainables.training.imbalance import draw_order
+from trainables.training.loop import cut_batches
 
 FLOWERS = Path(os.environ.get("UNFREEZE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "flowers5"
 

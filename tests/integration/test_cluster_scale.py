@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.cluster_scale import main
-from benchmarks.simulated.utilisation import find_utilisation
+from benchmarks.simulated.measurement import find_utilisation
 from cluster.study.records import EpochRecord, TrialRecord, TrialState
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from filecmp import dircmp
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ leased = start_lease(json.loads(sys.argv[1]))[0]
 report = leased.advance()[-1]
 run = leased.run
 policy = run.inputs["train"].view.policy
-print(json.dumps([report["outcome"], run.backbone.timm_name, policy, run.phase.depth]))
+print(json.dumps([report.outcome, run.backbone.timm_name, policy, run.phase.depth]))
 """
 
 
@@ -132,7 +131,7 @@ def test_what_was_added_is_found_and_trains(checkout: Path, tmp_path_factory: py
 
     config = run(checkout, PROPOSE)
     lease = {"trial": 0, "attempt": 1, "done_epochs": 0, "config": config}
-    settings = asdict(make_settings(study, image_size=32))
+    settings = make_settings(study, image_size=32).as_values()
     built = run(checkout, TRAIN, json.dumps({"trials": [lease], "settings": settings}))
 
     assert built == ["complete", "resnet10t.c3_in1k", "our_policy", 1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+from contract.study_layout import RunOutcome
 from tests.integration.poisoned_trial import POISONOUS, PoisonedTrial
 from tests.integration.test_search_with_ray import attributes, states
 from tests.integration.toy_driver import make_config, run_toy_study
@@ -32,11 +32,11 @@ def test_a_device_side_assert_costs_one_lease_and_not_the_workers_next_trials(tm
     settings = make_settings(tmp_path / "trials")
     config = make_config(tmp_path, trials=5, concurrent=1, scheduler="none", max_epochs=1)
 
-    ending, _ = run_toy_study(config, settings=asdict(settings), trainable=PoisonedTrial, space=space)
+    ending, _ = run_toy_study(config, settings=settings.as_values(), trainable=PoisonedTrial, space=space)
 
     poisoned = (Path(settings.study_directory) / "poisoned").read_text()
     workers = attributes(tmp_path, "worker")
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert states(tmp_path) == {"COMPLETE": 5}
     assert attributes(tmp_path, "attempts") == {0: 1, POISONOUS: 2, 2: 1, 3: 1, 4: 1}
     assert workers[0].endswith(f":{poisoned}"), "the worker was warm"

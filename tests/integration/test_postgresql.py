@@ -21,6 +21,7 @@ from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.records import Records, TakenOver
+from contract.study_layout import StudyPaths
 from tests.unit.cluster.search.test_search import (
     EPOCHS,
     accuracy,
@@ -150,7 +151,7 @@ def test_a_study_is_copied_into_a_file_and_its_password_is_nowhere(server: Serve
     study.close()
 
     (tmp_path / "copy").mkdir()
-    copy_database(study.directory, tmp_path / "copy")
+    copy_database(StudyPaths(study.directory), StudyPaths(tmp_path / "copy"))
 
     copied = Records(
         f"sqlite:///{tmp_path}/copy/study.db", study="copied", directions=["maximize"], metric="x", new=False

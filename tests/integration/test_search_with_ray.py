@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cluster.ray_tune.session import Session
+from contract.study_layout import RunOutcome
 from tests.integration.toy_driver import make_config, run_toy_study
 from tests.integration.toy_trainable import toy_accuracy
 
@@ -70,7 +71,7 @@ def test_a_whole_search_ends_finished_and_leaves_no_files_of_tune(
     ending, search = run_toy_study(make_config(tmp_path, trials=8), settings={})
 
     assert ray_session.cpus == 2
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert search.counts()["running"] == 0
     assert states(tmp_path).total() == 8
     assert not (tmp_path / "toy" / ".ray").exists()
@@ -85,7 +86,7 @@ def test_a_whole_search_ends_finished_and_leaves_no_files_of_tune(
 def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path: Path) -> None:
     ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"dies": 1})
 
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert attributes(tmp_path, "attempts") == {0: 1, 1: 2, 2: 1}
     assert states(tmp_path)["FAIL"] == 0
 
@@ -100,7 +101,7 @@ def test_trials_that_share_leases_end_as_any_others_and_a_killed_worker_costs_no
     ending, search = run_toy_study(config, settings={"dies": 5}, group_of=lambda _: "heads")
 
     counts = search.counts()
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert counts["complete"] + counts["pruned"] == 32
     assert counts["complete"] == (32 if scheduler == "none" else counts["complete"]) > 0
     leases = Counter(attributes(tmp_path, "lease").values())
@@ -114,7 +115,7 @@ def test_trials_that_share_leases_end_as_any_others_and_a_killed_worker_costs_no
 def test_an_exception_in_the_trainable_fails_its_trial_only(tmp_path: Path) -> None:
     ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"raises": 1})
 
-    assert ending.how == "finished"
+    assert ending.how is RunOutcome.FINISHED
     assert states(tmp_path)["FAIL"] == 1
     assert attributes(tmp_path, "reason") == {1: "bug"}
     assert "no such layer" in attributes(tmp_path, "traceback")[1]
@@ -128,9 +129,9 @@ def test_a_time_budget_ends_the_run_and_the_next_run_goes_on(tmp_path: Path) -> 
 
     second, _ = run_toy_study(config, settings={})
 
-    assert first.how == "time budget"
+    assert first.how is RunOutcome.TIME_BUDGET
     assert unfinished > 0
-    assert second.how == "finished"
+    assert second.how is RunOutcome.FINISHED
     assert states(tmp_path) == {"COMPLETE": 4}
     assert all(epochs_of(tmp_path, number) == list(range(1, 10)) for number in range(4))
 
@@ -177,9 +178,13 @@ def test_ctrl_c_ends_the_running_epochs_and_the_same_command_continues(tmp_path:
 
 @pytest.mark.slow
 def test_the_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    driver = start_driver(tmp_path, seconds=3600)  # whoever waits for an epoch waits longer than the test may
-    wait_for("trials", 2, runs_dir=tmp_path, driver=driver)
-    time.sleep(3)
+    started = tmp_path / "started"
+    started.mkdir()
+    # Whoever waits for an epoch waits longer than the test may.
+    driver = start_driver(tmp_path, seconds=3600, started=str(started))
+    while len(list(started.iterdir())) < 2:
+        assert driver.poll() is None, driver.communicate()[0]
+        time.sleep(0.05)
     driver.send_signal(signal.SIGINT)
     assert driver.stdout is not None
     while "stopping after the running epochs" not in (line := driver.stdout.readline()):
@@ -222,7 +227,7 @@ def test_a_database_that_never_answers_again_ends_the_search_with_one_line(
     over.set()
     thread.join()
 
-    assert ending.how == "failed"
+    assert ending.how is RunOutcome.FAILED
     assert ending.reason is not None
     assert ending.reason.startswith("the study database has not answered for 0 minutes (database is locked)")
     assert "\n" not in ending.reason

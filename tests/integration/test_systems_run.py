@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from contract.messages import LeasedTrial
 from search_spaces._systems import list_systems
+from tests.lone_trial import start_trials
 from tests.published_systems import BACKBONE_PARAMETERS, PUBLISHED, Published
 from tests.small_study import CLASSES, NUM_VAL, TRAIN_COUNTS, make_settings, make_small_study
 from trainables.activations.inputs import Inputs
 from trainables.data.policies import find_policy
-from trainables.lease import LeasedRun, start_lease
+from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.systems import row_name
 
@@ -112,18 +114,18 @@ def run_trial(row: dict[str, Any], study: Path, epochs: list[Watched]) -> TrialR
         assert leased.run is not None
         epochs[-1].trains = what_trains(leased.run)
         epochs[-1].peak_rate = peak_rate(leased.run)
-        assert reports[-1]["epoch"] == len(epochs)
-        assert 0 <= reports[-1]["metrics"]["val_accuracy"] <= 1
+        assert reports[-1].epoch == len(epochs)
+        assert 0 <= reports[-1].metrics["val_accuracy"] <= 1
     assert leased.run is not None
-    assert reports[-1]["outcome"] == "complete"
-    assert (leased.run.directory / "predictions.npz").is_file()
+    assert reports[-1].outcome == "complete"
+    assert leased.run.paths.predictions.is_file()
     return leased.run
 
 
 def make_lease(row: dict[str, Any], study: Path) -> LeasedRun:
     settings = make_settings(study, image_size=side_of(row))
-    lease = {"trial": ROWS.index(row), "attempt": 1, "done_epochs": 0, "config": row["config"]}
-    return start_lease({"trials": [lease], "settings": asdict(settings)})[0]
+    leased = LeasedTrial(trial=ROWS.index(row), attempt=1, done_epochs=0, config=row["config"])
+    return start_trials(settings, leased)[0]
 
 
 def what_trains(run: TrialRun) -> str:

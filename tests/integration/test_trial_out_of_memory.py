@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from contract.messages import StudySettings
 from tests.lone_trial import MEASURED
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.backbone_pool import drop_backbones
 from trainables.device import memory
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
-from trainables.run_state import continue_from, state_of
-from trainables.settings import StudySettings
 
 CONFIG: dict[str, Any] = {"unfreeze_depth": 1, "dropout": 0.3, "policy": "light", "batch_size": 16}
 
@@ -48,7 +47,7 @@ def narrow(module: nn.Module, most: int) -> list[int]:
 def run_epochs(run: TrialRun) -> list[dict[str, float]]:
     metrics = []
     while not run.finished:
-        metrics.append(run.run_epoch()["metrics"])
+        metrics.append(run.run_epoch().metrics)
     return [{name: value for name, value in epoch.items() if name not in MEASURED} for epoch in metrics]
 
 
@@ -86,12 +85,12 @@ def test_a_prefix_that_does_not_fit_is_computed_in_smaller_chunks(settings: Stud
 
 def test_where_not_one_image_fits_the_trial_fails_as_out_of_memory(settings: StudySettings) -> None:
     leased = LeasedRun(make_lease(3, **CONFIG), settings)
-    leased.run = TrialRun(leased.lease, settings)
+    leased.run = TrialRun(leased.leased, settings)
     narrow(leased.run.classifier.head, most=0)
 
     [report] = leased.step()
 
-    assert (report["outcome"], report["reason"]) == ("failed", "out of memory")
+    assert (report.outcome, report.reason) == ("failed", "out of memory")
     assert leased.run is None, "what it held is given back"
 
 
@@ -101,11 +100,11 @@ def test_a_continued_trial_goes_on_with_the_size_that_fitted(settings: StudySett
     run.run_epoch()
 
     again = TrialRun(make_lease(4, attempt=2, **CONFIG), settings)
-    continue_from(again, state_of(run))
+    again.continue_from(run.checkpoint_state())
     refused = narrow(again.classifier.head, most=4)
     report = again.run_epoch()
 
-    assert report["metrics"]["images_at_once"] == 4
+    assert report.metrics["images_at_once"] == 4
     assert 16 not in refused, "training; validation looks at 9 images"
 
 

@@ -21,6 +21,7 @@ from cluster.search.search import Search
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
+from contract.study_layout import StudyPaths
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def run_toy_study(
     trainable: Any = None,
     space: Space = space,
 ) -> tuple[RunEnding, Search]:
-    """The whole of a search, on the Ray that is there; of ToyTrial by default."""
+    """Run a search to its end on the Ray that this process is connected to."""
     from tests.integration.toy_trainable import ToyTrial
 
     facts = {"space_table": [], "data": {"fingerprint": "toy"}, "image_size": 1, "max_epochs": 9}
@@ -55,7 +56,7 @@ def run_toy_study(
                 trainable=trainable or ToyTrial,
                 settings=settings,
                 resources=check_resources(config, nodes=[(2, 0)]),
-                storage_dir=study.directory / ".ray",
+                storage_dir=StudyPaths(study.directory).ray_tune,
                 progress=progress,
                 time_budget_seconds=time_budget,
             )

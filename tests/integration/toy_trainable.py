@@ -1,4 +1,4 @@
-"""A trainable without training: the study's machinery is tested with it."""
+"""A trainable that computes no training: its accuracy is a formula, so the search around it can be tested."""
 
 from __future__ import annotations
 
@@ -12,31 +12,37 @@ from typing import Any
 
 from ray import tune
 
+from contract.messages import Lease, LeasedTrial, Outcome, Report, make_result
+
 
 class ToyTrial(tune.Trainable):
-    """Accuracy is a formula of the learning rate and the epoch."""
+    """Settings, all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`, a
+    folder with a file for each process that has begun an epoch; `dies`, `raises` and `fills_disk`, trials by number.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.leases = config["trials"]
+        self.trials = Lease.from_config(config).trials
         self.settings = config["settings"]
-        self.epochs = {leased["trial"]: leased["done_epochs"] for leased in self.leases}
+        self.epochs = {leased.trial: leased.done_epochs for leased in self.trials}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        if "started" in self.settings:
+            (Path(self.settings["started"]) / str(os.getpid())).touch()
         time.sleep(self.settings.get("seconds", 0.0))
-        going = [leased for leased in self.leases if self.epochs[leased["trial"]] < last_epoch(leased)]
+        going = [leased for leased in self.trials if self.epochs[leased.trial] < last_epoch(leased)]
         reports = [self.run_epoch(leased) for leased in going]
-        done = all(self.epochs[leased["trial"]] >= last_epoch(leased) for leased in self.leases)
-        return {"reports": reports, "done": done}
+        done = all(self.epochs[leased.trial] >= last_epoch(leased) for leased in self.trials)
+        return make_result(reports, done=done)
 
-    def run_epoch(self, leased: dict[str, Any]) -> dict[str, Any]:
-        config, number = leased["config"], leased["trial"]
+    def run_epoch(self, leased: LeasedTrial) -> Report:
+        config, number = leased.config, leased.trial
         self.epochs[number] += 1
         epoch = self.epochs[number]
-        if leased["attempt"] == 1 and number == self.settings.get("dies"):
+        if leased.attempt == 1 and number == self.settings.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
         if number == self.settings.get("fills_disk"):
             raise OSError(errno.ENOSPC, "no space is left on the study's disk")
@@ -45,14 +51,18 @@ class ToyTrial(tune.Trainable):
         accuracy = toy_accuracy(config["learning_rate"], epoch)
         if "log" in self.settings:
             with Path(self.settings["log"]).open("a") as file:
-                file.write(f"{number} {leased['attempt']} {epoch}\n")
-        report = {"trial": number, "attempt": leased["attempt"], "epoch": epoch}
-        report |= {"metrics": {"val_accuracy": accuracy, "val_loss": 1 - accuracy}}
-        return report | {"outcome": "complete" if epoch >= config["max_epochs"] else None}
+                file.write(f"{number} {leased.attempt} {epoch}\n")
+        return Report(
+            trial=number,
+            attempt=leased.attempt,
+            epoch=epoch,
+            metrics={"val_accuracy": accuracy, "val_loss": 1 - accuracy},
+            outcome=Outcome.COMPLETE if epoch >= config["max_epochs"] else None,
+        )
 
 
-def last_epoch(leased: dict[str, Any]) -> int:
-    return int(leased["until_epoch"] or leased["config"]["max_epochs"])
+def last_epoch(leased: LeasedTrial) -> int:
+    return int(leased.until_epoch or leased.config["max_epochs"])
 
 
 def toy_accuracy(learning_rate: float, epoch: int) -> float:

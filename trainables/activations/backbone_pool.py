@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
+from contract.messages import WeightsSource
 from trainables.device.memory import register_reserve
 from trainables.model.backbones import Backbone
 from trainables.model.cpu.depthwise import quicken_depthwise
@@ -16,7 +17,7 @@ from trainables.model.cpu.pooling import keep_gradient_layout
 from trainables.model.frozen_prefixes import Ladder, make_ladder
 from trainables.model.networks import Pooling, make_backbone
 from trainables.model.stages import Depth
-from trainables.model.weights import WeightsSource, load_weights
+from trainables.model.weights import load_weights
 
 KEPT = 4
 """Backbones in memory at once; the one used longest ago goes first."""

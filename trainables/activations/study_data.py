@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from contract.messages import StudySettings
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing
@@ -18,7 +19,6 @@ from trainables.device.accelerator import GIGABYTE
 from trainables.images.cache_room import room_for
 from trainables.images.split_view import Part, view_id
 from trainables.images.store import open_or_build
-from trainables.settings import StudySettings
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from statistics import median
 
 from PIL import Image, UnidentifiedImageError
 
-from trainables.storage_faults import StorageFault, wait_out_faults
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 
 SAMPLE = 100
 

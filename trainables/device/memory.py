@@ -1,4 +1,4 @@
-"""Where memory runs out: what was only kept is freed, then fewer images go at once, and it is done again."""
+"""Recovers where memory runs out: frees caches, then repeats the work with fewer images at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 MEMORY_ERRORS = (MemoryError, RuntimeError)
-"""What running out of memory may be raised as; `is_out_of_memory` tells it from the rest."""
+"""Types of the errors that a lack of memory is raised as; `is_out_of_memory` tells it from other causes."""
 
 _PHRASES = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
 _reserves: list[Callable[[], bool]] = []
@@ -29,29 +29,29 @@ RowsT = TypeVar("RowsT", bound=Rows)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less at once could help: PyTorch's CPU allocator and CUDA's libraries say it in words only."""
+    """True for a lack of memory, which PyTorch's CPU allocator and CUDA's libraries say in words only."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
 
 
 def register_reserve(free: Callable[[], bool]) -> None:
-    """Name something that is kept only to save time, for when memory runs out.
+    """Register a cache that may be emptied when memory runs out.
 
     Args:
-        free: lets go of it; False if there was nothing.
+        free: empties it; returns False if there was nothing.
     """
     _reserves.append(free)
 
 
 def free_reserves() -> bool:
-    """Let go of everything that is kept only to save time; False if there was nothing."""
+    """Empty every registered cache; False if there was nothing in them."""
     freed = [free() for free in _reserves]  # all of them, not only the first that has something
     return any(freed)
 
 
 class FittingSize:
-    """How many of a trial's images go through a network at once: as asked for, halved where memory runs out.
+    """Number of a trial's images that go through a network at once, halved where memory runs out.
 
     The next trial starts from what it asks for: smaller parts of a batch change batch norm's numbers, and
     those must not depend on which trials the process has seen before.
@@ -69,11 +69,11 @@ class FittingSize:
         self._may_shrink = may_shrink
 
     def of(self, count: int) -> int:
-        """Images at once, of so many."""
+        """Micro-batch size for a batch of `count` images."""
         return min(self.size or count, count)
 
     def accept(self, error: BaseException, *, tried: int) -> bool:
-        """Whether it was the memory and another try can help, with reserves freed or half as many images."""
+        """True for a lack of memory where another try can help: caches were emptied, or `size` was halved."""
         if not self._may_shrink or not is_out_of_memory(error):
             return False
         if free_reserves():
@@ -86,11 +86,11 @@ class FittingSize:
         return True
 
     def reduce_to(self, size: int) -> None:
-        """Go on with the size that fitted in an earlier attempt at the trial."""
+        """Take over the size that fitted in an earlier attempt at the trial."""
         self.size, self.is_reduced = size, True
 
     def compute(self, function: Callable[[RowsT], Tensor], rows: RowsT) -> Tensor:
-        """`function(rows)`, where it treats every row on its own: in parts that fit, joined again."""
+        """`function(rows)` in chunks that fit, concatenated; the function must treat every row on its own."""
         parts: list[Tensor] = []
         done = 0
         while done < len(rows):
@@ -111,8 +111,8 @@ class FittingSize:
         return None
 
 
-class Undo:
-    """The random state and tensors that change in place, as they were before an update that did not fit."""
+class Snapshot:
+    """A copy of the random state and of tensors that change in place, to redo an update that did not fit."""
 
     def __init__(self, tensors: Sequence[Tensor], *, device: str) -> None:
         kinds = {tensor.dtype for tensor in tensors}  # copied together they are one kernel each
@@ -122,7 +122,7 @@ class Undo:
         self.keep()
 
     def keep(self) -> None:
-        """From now on this is what `restore` goes back to."""
+        """Copy the present values, which `restore` then goes back to."""
         self._random = torch.get_rng_state()
         self._device_random = torch.cuda.get_rng_state(self._device) if self._device else None
         self._copy(self._live, self._kept)
@@ -141,6 +141,6 @@ class Undo:
 
 
 def release_memory() -> None:
-    """Give cached blocks back, so that smaller ones can be cut from the whole."""
+    """Return PyTorch's cached blocks to the GPU: they may be of sizes that fit nothing now."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Batches made one ahead: while the accelerator trains on one, the next is read, moved and augmented."""
+"""Makes batches one ahead: while the accelerator trains on one, the next is read, moved and augmented."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _END = object()
 
 
 def one_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches in the same order.
+    """The same batches in the same order, each made while the one before it is in use.
 
     On a CPU they are made when asked for: a thread beside a trial would take the core of another trial.
     """
@@ -28,7 +28,7 @@ def one_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """On an accelerator through pinned memory, from which the copy goes on while the CPU does."""
+    """Copy an array to the device; pinned memory lets the CPU go on while an accelerator copies."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type != "cuda":
         return tensor
@@ -36,7 +36,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def _on_stream(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Made on a stream of their own; the trial's stream waits for a batch only where it uses it."""
+    """Make batches on a stream of their own; the trial's stream waits for one only where it uses it."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     # Weights, labels and pixels may still be on their way, on the stream that was told to make them.
     side.wait_stream(torch.cuda.current_stream(device))
@@ -67,7 +67,7 @@ def in_background(items: Iterator[ItemT], *, context: Any = nullcontext) -> Iter
     stopped = threading.Event()
 
     def put(item: object) -> bool:
-        """Whether it was taken: nobody waits any more once this generator is closed."""
+        """Hand an item over; False once the generator is closed and nobody takes it any more."""
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.messages import StudySettings
+from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.study_data import load_parts
 from trainables.assembly import make_view
 from trainables.data.views import Fit
-from trainables.export.predictions import load_predictions
-from trainables.settings import StudySettings
 
 NUM_IMAGES = 64
-"""Validation images that are compared, drawn by the study's seed; all of them where there are fewer."""
+"""Validation images that are compared, drawn by the study's seed, or all where there are fewer."""
 
 BATCH = 16
 
@@ -27,37 +27,37 @@ TOLERANCE_CPU = 0.02
 may have been rounded to float16."""
 
 TOLERANCE_GPU = 0.1
-"""The same where the trial computed in bfloat16, which keeps 8 bits of a number."""
+"""Largest difference where the trial computed in bfloat16, which keeps 8 bits of a number."""
 
 NEIGHBOUR_SHARE = 0.9
-"""Share of equal labels that is asked of nearest neighbours: rounding may bring another one nearest, which
-changes a probability by whole votes."""
+"""Least share of equal labels of nearest neighbours: rounding may bring another one nearest, which changes a
+probability by whole votes."""
 
 
 def check_predictions(
     program: Callable[[Tensor], Tensor],
-    directory: Path,
+    paths: TrialPaths,
     config: TrialConfig,
     settings: StudySettings,
     *,
     fit: Fit,
-    memorises: bool,
+    uses_neighbours: bool,
 ) -> None:
     """Compare the program with the trial's own predictions, on images as the trial saw them.
 
     Args:
         program: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes].
-        memorises: the head is nearest neighbours.
+        uses_neighbours: the head is nearest neighbours, of which equal labels are asked only.
 
     Raises:
-        ValueError: it predicts something else; the message has both figures.
+        ValueError: predictions differ; the message has both figures.
     """
-    ids, stored = load_predictions(directory)
+    ids, stored = load_predictions(paths)
     part = load_parts(settings, fit, torch.device("cpu"))["val"]
     view = make_view(config, settings, fit=fit, is_train=False)
     position = {int(number): at for at, number in enumerate(part.ids)}
     if not set(ids.tolist()) <= set(position):
-        raise ValueError(f"{directory}: the predictions are of other images than the study's")
+        raise ValueError(f"{paths.predictions}: the predictions are of other images than the study's")
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
     positions = np.array([position[int(number)] for number in ids[rows]])
     chunks = []
@@ -67,11 +67,11 @@ def check_predictions(
             images = view.images(part, chosen, epoch=0, device=torch.device("cpu"))
             chunks.append(program(images).float().numpy())
     tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
-    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, memorises=memorises)
+    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)
 
 
 def compare(
-    found: NDArray[np.float32], stored: NDArray[np.float32], *, tolerance: float, memorises: bool
+    found: NDArray[np.float32], stored: NDArray[np.float32], *, tolerance: float, uses_neighbours: bool
 ) -> None:
     """Refuse probabilities [N, classes] that are not the stored ones.
 
@@ -84,7 +84,7 @@ def compare(
     clear = ordered[:, -1] - ordered[:, -2] > tolerance if stored.shape[1] > 1 else np.ones(len(stored), bool)
     others = int(((found.argmax(axis=1) != stored.argmax(axis=1)) & clear).sum())
     difference = float(np.abs(found - stored).max())
-    if memorises:
+    if uses_neighbours:
         fits = others <= (1 - NEIGHBOUR_SHARE) * len(stored)
     else:
         fits = others == 0 and difference <= tolerance
@@ -94,3 +94,17 @@ def compare(
             f"images get another label, and a probability differs by {difference:.3f} (at most {tolerance:g} "
             "is taken for rounding); the trial's weights, or those of its backbone, were changed since"
         )
+
+
+def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Image numbers [N] and probabilities [N, classes], of the best epoch on the validation images.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        with np.load(paths.predictions, allow_pickle=False) as file:
+            ids, probabilities = file["ids"], np.exp(file["log_probabilities"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{paths.predictions} is missing or damaged: run the study again") from error
+    return ids.astype(np.int64), probabilities.astype(np.float32)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from contract.messages import StudySettings
+from contract.study_layout import ModelPaths, TrialPaths
 from contract.trial_config import make_trial_config
 from trainables.data.views import storage_size
 from trainables.export.parity import check_predictions
@@ -18,18 +19,15 @@ from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
 from trainables.model.weights import choose_weights, load_weights
-from trainables.settings import StudySettings
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime
 
-PROGRAM = "classifier.pt2"
-CARD = "export.json"
 TOLERANCE = 1e-4
 """Largest difference of a probability between the exported program and the classifier it came from."""
 
 
 class _Probabilities(nn.Module):
-    """The whole classifier as one function: images in [0, 1], [N, 3, S, S] -> probabilities [N, classes]."""
+    """The whole classifier as one module: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes]."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -40,16 +38,16 @@ class _Probabilities(nn.Module):
         return logits.softmax(dim=1)
 
 
-def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudySettings) -> Classifier:
+def load_classifier(paths: TrialPaths, config: Mapping[str, Any], settings: StudySettings) -> Classifier:
     """The classifier of a finished trial, as its best epoch left it, in eval mode on the CPU.
 
     Raises:
         ValueError: the trial's weights are gone or do not fit.
     """
     trial = make_trial_config(config)
-    state = load_state(directory / "model.pt")
+    state = load_state(paths.weights)
     if state is None:
-        raise ValueError(f"{directory / 'model.pt'} is missing or damaged: run the study again")
+        raise ValueError(f"{paths.weights} is missing or damaged: run the study again")
     backbone = find_backbone(trial.backbone)
     regime = load_regime(trial.regime)
     module = make_backbone(backbone, image_size=settings.image_size, pooling=trial.head_pooling)
@@ -74,14 +72,14 @@ def load_classifier(directory: Path, config: Mapping[str, Any], settings: StudyS
 
 
 def export_classifier(
-    directory: Path,
+    paths: TrialPaths,
     config: Mapping[str, Any],
     settings: StudySettings,
     *,
-    target: Path,
+    target: ModelPaths,
     about: Mapping[str, Any],
 ) -> None:
-    """Write classifier.pt2 and export.json to `target`; `about` goes into the card as it is.
+    """Write the program and its card to `target`; `about` goes into the card as it is.
 
     The program takes float32 images [N, 3, size, size] in [0, 1], N free, and gives probabilities [N, C].
     Before anything is written, it must predict for validation images what the trial predicted for them.
@@ -90,7 +88,7 @@ def export_classifier(
         ValueError: the trial's weights are gone, or the program computes something else than the classifier
             or the trial.
     """
-    classifier = load_classifier(directory, config, settings)
+    classifier = load_classifier(paths, config, settings)
     module = _Probabilities(classifier).eval()
     size = settings.image_size
     example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -105,16 +103,16 @@ def export_classifier(
     fit = find_backbone(trial.backbone).fit
     check_predictions(
         program.module(),
-        directory,
+        paths,
         trial,
         settings,
         fit=fit,
-        memorises=load_regime(trial.regime).memorises,
+        uses_neighbours=load_regime(trial.regime).uses_neighbours,
     )
-    target.mkdir(parents=True, exist_ok=True)
+    target.directory.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
-        torch.export.save(program, target / PROGRAM)
+        torch.export.save(program, target.program)
     card = {
         "classes": list(settings.classes),
         "image_size": size,
@@ -123,4 +121,4 @@ def export_classifier(
         "backbone": config["backbone"],
         **about,
     }
-    (target / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
+    target.card.write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")

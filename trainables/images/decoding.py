@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from contract.files import find_os_error
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import Fit
-from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 
 Pixels = NDArray[np.uint8]
 
@@ -85,7 +86,7 @@ def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
     try:
         square, width, height = decode_image(content, len(out), fit)
     except _DAMAGED as error:
-        if find_fault(error) is not None:  # of a file of Pillow's own, such as a decoder that it loads
+        if find_os_error(error) is not None:  # of a file of Pillow's own, such as a decoder that it loads
             raise
         reason = str(error).replace("\n", " ") or type(error).__name__
         if isinstance(error, UnidentifiedImageError):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.images.decoding import ImageFact, digest_of, unreadable
-from trainables.storage_faults import StorageFault, wait_out_faults
 
 log = logging.getLogger(__name__)
 

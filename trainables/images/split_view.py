@@ -17,7 +17,6 @@ from trainables.data.policies import policy_identity
 from trainables.data.views import Fit
 from trainables.device.prefetch import to_device
 from trainables.images.store import ImageStore
-from trainables.training.imbalance import oversample
 
 Positions = NDArray[np.int64]
 
@@ -70,6 +69,20 @@ def oversampled(part: Part) -> Part:
         copies=copies,
         digest=content.hexdigest(),
     )
+
+
+def oversample(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
+
+    All originals come first, in their order; copies follow, each class's images in turn.
+    """
+    counts = np.bincount(labels)
+    rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
+    for label in np.flatnonzero(counts):
+        members, extra = np.flatnonzero(labels == label), int(counts.max() - counts[label])
+        rows.append(np.resize(members, extra))
+        copies.append(1 + np.arange(extra) // len(members))
+    return np.concatenate(rows), np.concatenate(copies)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.storage_faults import wait_out_faults
 from trainables.data.views import Fit
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact, Pixels, decode_files
@@ -32,7 +33,6 @@ from trainables.images.file import (
 )
 from trainables.images.index import ImageIndex, stamp_files
 from trainables.images.rows import DecodedAtUse, Images, SpreadImages
-from trainables.storage_faults import wait_out_faults
 
 __all__ = ["ImageFact", "ImageStore", "Images", "open_or_build"]
 

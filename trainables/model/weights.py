@@ -8,11 +8,12 @@ import inspect
 import pickle
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from contract.messages import WeightsSource
 from trainables.model.backbones import BACKBONES, Backbone, find_backbone
 from trainables.model.downloads import download, downloaded_file, is_offered
 from trainables.model.hub import NotOffered, download_file, find_cached, find_file, find_newest
@@ -26,33 +27,6 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # What timm's model files call the function that renames and resamples a published checkpoint.
 _FILTER_NAMES = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsSource:
-    """Where the weights come from: plain values that study.json keeps and that travel to the workers."""
-
-    kind: Literal["package", "file", "hub", "url", "random"]
-    backbone: str
-    """A row of the table, or a timm name."""
-
-    location: str
-    """A package, a path, a hub repository, a URL; empty for random weights."""
-
-    revision: str = ""
-    """Hub only: the commit."""
-
-    file: str = ""
-    """Hub only: the file of the repository."""
-
-    digest: str = ""
-    """sha256 of the file; empty for random weights, and where only `fetch_weights` can tell."""
-
-    seed: int = 0
-    """Random weights only."""
-
-    identity: str
-    """The same exactly for the same numbers: a key of caches."""
 
 
 def random_weights(backbone: Backbone, seed: int) -> WeightsSource:

@@ -1,42 +1,34 @@
-"""Checkpoints of a trial that survive a kill, a torn file and a worker that does not know it was replaced."""
+"""Writes and reads a trial's checkpoints: safe against kills, torn files and workers that were replaced."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from trainables.storage_faults import find_fault
+from contract.files import file_lock, find_os_error, remove_leftovers, save_text, sync, temporary_names
+from contract.study_layout import TrialPaths
 
-NEWEST = "checkpoint.pt"
-PREVIOUS = "checkpoint.previous.pt"
-MODEL = "model.pt"
-PREDICTIONS = "predictions.npz"
-_ATTEMPT = "attempt"
 _ARCHIVE = b"PK\x03\x04"
-"""How a file of tensors begins."""
+"""First bytes of a file of tensors, which is a ZIP archive."""
 
 
 class Superseded(RuntimeError):
     """A newer attempt at the trial has begun: this one must not write any more."""
 
 
-def begin_attempt(directory: Path, attempt: int) -> None:
-    """Fence off all older attempts, before reading what they left.
+def begin_attempt(paths: TrialPaths, attempt: int) -> None:
+    """Keep all older attempts from writing; call it before reading what they left.
 
     Raises:
         Superseded: a newer one has begun.
     """
-    with _fence(directory, attempt):
-        for leftover in directory.glob(".*.part"):  # whoever wrote it was killed: writing needs the lock
-            leftover.unlink(missing_ok=True)
+    with _fence(paths, attempt):
+        remove_leftovers(paths.directory)  # whoever wrote them was killed: writing needs the lock
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> None:
+def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -> None:
     """Replace the newest checkpoint; the one before it is kept until the next.
 
     Args:
@@ -45,17 +37,16 @@ def save_checkpoint(directory: Path, state: dict[str, Any], *, attempt: int) -> 
     Raises:
         Superseded: a newer attempt has begun.
     """
-    with _fence(directory, attempt):
-        newest = directory / NEWEST
-        part = _write(newest, lambda file: _save_tensors(state, file))
-        if newest.exists():
-            newest.replace(directory / PREVIOUS)
-        part.replace(newest)
-        _sync(directory)
+    with _fence(paths, attempt), temporary_names(paths.checkpoint) as (part,):
+        _write_tensors(state, part)
+        if paths.checkpoint.exists():
+            paths.checkpoint.replace(paths.previous_checkpoint)
+        part.replace(paths.checkpoint)
+        sync(paths.directory)
 
 
 def save_result(
-    directory: Path, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
+    paths: TrialPaths, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
 ) -> None:
     """Write what a trial leaves behind, `model.pt` and `predictions.npz`; each is there wholly or not at all.
 
@@ -68,26 +59,25 @@ def save_result(
     """
     import numpy as np
 
-    with _fence(directory, attempt):
-        weights = _write(directory / MODEL, lambda file: _save_tensors(model, file))
-        try:
-            arrays = _write(directory / PREDICTIONS, lambda file: np.savez(file, **predictions))
-        except BaseException:
-            weights.unlink(missing_ok=True)
-            raise
-        weights.replace(directory / MODEL)
-        arrays.replace(directory / PREDICTIONS)
-        _sync(directory)
+    names = (paths.weights, paths.predictions)
+    with _fence(paths, attempt), temporary_names(*names) as (weights, arrays):
+        _write_tensors(model, weights)
+        with arrays.open("wb") as file:
+            np.savez(file, **predictions)
+        sync(arrays)
+        weights.replace(paths.weights)
+        arrays.replace(paths.predictions)
+        sync(paths.directory)
 
 
-def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None.
 
     Raises:
-        OSError: a passing fault of the storage hides whether there is one.
+        OSError: a transient fault of the storage hides whether there is one.
     """
-    for name in (NEWEST, PREVIOUS):
-        state = load_state(directory / name)
+    for path in paths.checkpoints:
+        state = load_state(path)
         if state is not None:
             return state
     return None
@@ -97,7 +87,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     """What a checkpoint or `model.pt` holds; None where the file is absent or torn.
 
     Raises:
-        OSError: the storage has a passing fault, which must not pass for an absent file.
+        OSError: the storage has a transient fault; the file may be there all the same.
     """
     import torch
 
@@ -109,65 +99,36 @@ def load_state(path: Path) -> dict[str, Any] | None:
             file.seek(0)
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError) as error:
-        if find_fault(error) is not None:
+        if find_os_error(error) is not None:
             raise
         return None
     return state
 
 
-def _claim(directory: Path, attempt: int) -> None:
-    path = directory / _ATTEMPT
+def _claim(paths: TrialPaths, attempt: int) -> None:
+    path = paths.attempt
     newest = int(path.read_text(encoding="utf-8")) if path.exists() else -1
     if newest > attempt:
-        raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {directory}")
+        raise Superseded(f"attempt {attempt} was replaced by attempt {newest} in {paths.directory}")
     if newest < attempt:
-        _write(path, lambda file: file.write(str(attempt).encode())).replace(path)
+        save_text(path, str(attempt))
 
 
-def _part(path: Path) -> Path:
-    """A temporary name that no other process has, on whichever machine or in whichever container it runs."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-
-
-def _write(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
-    """Write to a temporary name beside the path, to the disk itself; the caller renames it."""
-    part = _part(path)
-    try:
-        with part.open("wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
-
-
-def _save_tensors(state: Mapping[str, Any], file: IO[bytes]) -> None:
+def _write_tensors(state: Mapping[str, Any], path: Path) -> None:
     import torch
 
-    torch.save(dict(state), file)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("wb") as file:  # torch.save hides the errno of a fault where it opens the file itself
+        torch.save(dict(state), file)
+    sync(path)
 
 
 @contextmanager
-def _fence(directory: Path, attempt: int) -> Iterator[None]:
-    """Hold the trial's lock, and with it the right to write: no newer attempt has begun or begins meanwhile.
-
-    The kernel frees the lock when the process dies.
+def _fence(paths: TrialPaths, attempt: int) -> Iterator[None]:
+    """Hold the trial's lock, so that no newer attempt has begun and none begins meanwhile.
 
     Raises:
         Superseded: a newer attempt has begun.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        _claim(directory, attempt)
+    with file_lock(paths.lock):
+        _claim(paths, attempt)
         yield

@@ -1,4 +1,4 @@
-"""The best epoch of a trial, and when no better one is to be expected."""
+"""Keeps a trial's best epoch, and tells when no better one is to be expected."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
+from contract.metrics import is_better
+
 
 @dataclass
 class Best:
-    """What the trial is ranked by and leaves behind."""
+    """The best epoch so far: the value that ranks the trial, and what it leaves behind."""
 
     epoch: int = 0
-    value: float = math.nan
+    value: float | None = None
     depth: int | str = 0
-    """Of the phase it fell into: `trained` holds no more than trained then."""
+    """Unfreeze depth of its phase: `trained` holds only what trained then."""
 
     trained: dict[str, Tensor] = field(default_factory=dict)
     log_probabilities: Tensor | None = None
-    """Of the validation images, [images, classes]."""
+    """[validation images, classes]."""
 
     def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
-        sign = 1 if maximize else -1
-        return not self.epoch or sign * value > sign * self.value
+        return is_better(value, self.value, maximize=maximize)
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Patience:
         self.epochs_without_gain = 0 if gained else self.epochs_without_gain + 1
 
     def is_out(self, patience: int) -> bool:
-        """Whether so many epochs brought nothing; never for 0."""
+        """True after `patience` epochs without a lower loss; 0 disables it."""
         return 0 < patience <= self.epochs_without_gain
 
     def state(self) -> dict[str, Any]:

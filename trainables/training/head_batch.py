@@ -1,4 +1,4 @@
-"""Several heads' epoch in lockstep: one product for all of them where each alone would be one of its own.
+"""Trains an epoch of several heads in lockstep: one matrix product for all of them instead of one each.
 
 On an accelerator a head's update is dozens of kernel launches and next to no arithmetic. On a CPU it is
 arithmetic: measured with 480 images of 1,280 features on one thread, in CPU seconds, the best of 3, eight
@@ -19,16 +19,15 @@ from torch.nn import functional
 
 from contract.trial_config import TrialConfig
 from trainables.device.accelerator import autocast
-from trainables.training.loop import Batches, Diverged, TrainResult, draw_seed
+from trainables.training.loop import Batches, Diverged, TrainResult, Updates, draw_seed, move
 from trainables.training.metric_sums import MetricSums
 from trainables.training.optimizers import set_learning_rate
 from trainables.training.schedules import Schedule
-from trainables.training.updates import Updates, move
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadEpoch:
-    """A head and all that the next epoch of it needs."""
+    """A head and all that its next epoch needs."""
 
     head: nn.Sequential
     updates: Updates
@@ -36,16 +35,16 @@ class HeadEpoch:
     schedule: Schedule
     first_step: int
     generator: torch.Generator
-    """As `train_epoch` takes it, and drawn from in the same order."""
+    """The generator of `train_epoch`, drawn from in the same order."""
 
 
 def trains_in_lockstep(device: torch.device) -> bool:
-    """Whether heads on this device do, one on its own too: who is beside it must not change its numbers."""
+    """True on accelerators, where even a lone head does, so that results do not depend on the group."""
     return device.type != "cpu"
 
 
 def lockstep_key(config: TrialConfig) -> Hashable | None:
-    """Equal for heads of one group that can; None for one that cannot.
+    """A key that is equal for heads of a batch group that can train in lockstep; None for a head that cannot.
 
     Batch norm keeps statistics of its own, HyperRule may end within an epoch, and a batch in parts does not
     fit in one.
@@ -58,7 +57,7 @@ def lockstep_key(config: TrialConfig) -> Hashable | None:
 
 
 def train_heads(heads: Sequence[HeadEpoch]) -> list[TrainResult | Diverged]:
-    """Train each on its own batches with its own optimizer, all at once; what one becomes is as if alone.
+    """Train all heads at once, each on its own batches with its own optimizer, with the result of each alone.
 
     Every head must have as many batches of the same sizes, and layers of the same kinds and shapes.
     """
@@ -74,19 +73,19 @@ def train_heads(heads: Sequence[HeadEpoch]) -> list[TrainResult | Diverged]:
 
 @dataclass(frozen=True)
 class _Update:
-    """Of one head or, one dimension more, of all."""
+    """Results of an update, of one head or, with one dimension more, of all."""
 
     logits: Tensor
     targets: Tensor
     loss: Tensor
-    """Sum over the images."""
+    """Sum over the images of the batch."""
 
     def of(self, number: int) -> _Update:
         return _Update(self.logits[number], self.targets[number], self.loss[number])
 
 
 class _Lockstep:
-    """The heads' networks as one, and how far they are."""
+    """The heads' networks computed as one, and the update that they are at."""
 
     def __init__(self, heads: Sequence[HeadEpoch]) -> None:
         self.heads, self.device = heads, heads[0].updates.device
@@ -133,7 +132,7 @@ class _Lockstep:
         return values if isinstance(layers[0], nn.Flatten) else values.relu()
 
     def _draw_kept(self, shares: Sequence[float], values: Tensor) -> Tensor:
-        """Drawn for each head by itself, so that the others do not matter."""
+        """Dropout masks, drawn for each head from its own generator, so that the others do not matter."""
         kept = torch.empty_like(values)
         for mask, share, generator in zip(kept, shares, self.dropouts, strict=True):
             mask.bernoulli_(1 - share, generator=generator).div_(1 - share)

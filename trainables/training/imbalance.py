@@ -1,4 +1,4 @@
-"""Answers to classes of unequal size: weights in the loss, balanced epochs, over-sampled small classes."""
+"""Answers to classes of unequal size: weights in the loss, and epochs that show all classes equally often."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 EFFECTIVE_BETA = 0.999
-"""Of the effective number of images, one of the published values: https://arxiv.org/abs/1901.05555."""
+"""Beta of the effective number of images, one of the published values: https://arxiv.org/abs/1901.05555."""
 
 Labels = NDArray[np.int64]
 
@@ -17,7 +17,7 @@ Labels = NDArray[np.int64]
 def class_weights(
     labels: Labels, num_classes: int, how: Literal["none", "balanced", "effective"]
 ) -> torch.Tensor | None:
-    """What an image of each class counts in the loss; None where all count the same.
+    """Weight of each class's images in the loss, float32 [classes]; None where all count the same.
 
     balanced: by the inverse of its class's images. effective: by the inverse of their effective number,
     which grows ever slower than the images do. Averaged over the images both are 1, so that a learning rate
@@ -32,7 +32,7 @@ def class_weights(
 
 
 def draw_order(labels: Labels, sampler: Literal["shuffle", "balanced"], generator: torch.Generator) -> Labels:
-    """The positions of an epoch, in random order."""
+    """Positions of an epoch's images in random order."""
     if sampler == "balanced":
         return balanced_order(labels, generator)
     order: Labels = torch.randperm(len(labels), generator=generator).numpy()
@@ -54,20 +54,6 @@ def balanced_order(labels: Labels, generator: torch.Generator) -> Labels:
     ]
     order: Labels = np.concatenate(chosen)
     return order[torch.randperm(len(order), generator=generator).numpy()]
-
-
-def oversample(labels: Labels) -> tuple[Labels, Labels]:
-    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
-
-    All originals come first, in their order; copies follow, each class's images in turn.
-    """
-    counts = np.bincount(labels)
-    rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
-    for label in np.flatnonzero(counts):
-        members, extra = np.flatnonzero(labels == label), int(counts.max() - counts[label])
-        rows.append(np.resize(members, extra))
-        copies.append(1 + np.arange(extra) // len(members))
-    return np.concatenate(rows), np.concatenate(copies)
 
 
 def _repeat_shuffled(members: Labels, num: int, generator: torch.Generator) -> Labels:

@@ -1,36 +1,13 @@
-"""The metrics a trial reports, and the sums over images that they are computed from."""
+"""Sums over images that a trial's metrics are computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-METRIC_NAMES: dict[str, str] = {
-    "epoch": "count, from 1",
-    "train_loss": "nats: the loss that was minimised, mean over the epoch's images",
-    "train_accuracy": "share of training images classified right, while the weights changed",
-    "train_top3_accuracy": "share of training images whose class is among the three likeliest",
-    "val_loss": "nats: cross-entropy, mean over the validation images",
-    "val_accuracy": "share of validation images classified right",
-    "val_top3_accuracy": "share of validation images whose class is among the three likeliest",
-    "val_macro_f1": "mean over the classes of the harmonic mean of precision and recall",
-    "val_balanced_accuracy": "mean over the classes of recall",
-    "images_per_second": "training images a second",
-    "epoch_seconds": "seconds: training and validation",
-    "learning_rate": "the head's, at the epoch's last update",
-    "images_at_once": "training images in one pass: less than the batch if asked for, or if memory ran out",
-    "peak_memory_gb": "GB: the most the trial allocated on its GPU so far; on a CPU what its process holds",
-    "parameters": "count, head included",
-    "trainable_parameters": "count, head included",
-}
-"""Everything a trial reports each epoch, with its unit and meaning."""
-
-SEARCH_METRICS = tuple(name for name in METRIC_NAMES if name.startswith("val_"))
-"""What a search may optimize: losses are minimized, everything else is maximized."""
 
 Reduce = Callable[["Tensor"], "Tensor"]
 """Sums a tensor over all workers of a trial."""
@@ -44,10 +21,10 @@ class MetricSums:
     """
 
     totals: Tensor
-    """Loss, right, right among the top three, images."""
+    """Sums of loss, hits, hits among the top three, and images: float64 [4]."""
 
     confusion: Tensor | None
-    """[true class, predicted class]; None where it is not kept."""
+    """Images by [true class, predicted class]; None where they are not counted."""
 
     @classmethod
     def zeros(cls, num_classes: int, *, confusion: bool, device: str | None = None) -> Self:
@@ -84,41 +61,19 @@ class MetricSums:
         confusion = None if self.confusion is None else reduce(self.confusion)
         return MetricSums(totals=reduce(self.totals), confusion=confusion)
 
-    def compute(self, part: str) -> dict[str, float]:
-        """The metrics of a part of the data ("train" or "val"), under the names of `METRIC_NAMES`."""
+    def compute(self, split: str) -> dict[str, float]:
+        """The metrics of a split ("train" or "val"), by their names in METRICS."""
         loss, right, top3, images = self.totals.tolist()
         assert images > 0, "no image was counted"
         metrics = {
-            f"{part}_loss": loss / images,
-            f"{part}_accuracy": right / images,
-            f"{part}_top3_accuracy": top3 / images,
+            f"{split}_loss": loss / images,
+            f"{split}_accuracy": right / images,
+            f"{split}_top3_accuracy": top3 / images,
         }
         if self.confusion is not None:
             f1, recall = class_means(self.confusion)
-            metrics |= {f"{part}_macro_f1": f1, f"{part}_balanced_accuracy": recall}
+            metrics |= {f"{split}_macro_f1": f1, f"{split}_balanced_accuracy": recall}
         return metrics
-
-
-def check_metric(name: str) -> None:
-    """Before a search.
-
-    Raises:
-        ValueError: a search cannot optimize it.
-    """
-    if name not in SEARCH_METRICS:
-        raise ValueError(f"--metric must be one of {', '.join(SEARCH_METRICS)}, got {name!r}")
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """The first is what trials are ranked by; a further one may be anything that they report.
-
-    Raises:
-        ValueError: no trial reports it, or none can be ranked by it.
-    """
-    check_metric(names[0])
-    for name in names[1:]:
-        if name not in METRIC_NAMES:
-            raise ValueError(f"--metric must be names of {', '.join(METRIC_NAMES)}, got {name!r}")
 
 
 def class_means(confusion: Tensor) -> tuple[float, float]:

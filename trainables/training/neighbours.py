@@ -1,4 +1,4 @@
-"""An epoch without gradients: the head remembers the training images and is tested on each of them."""
+"""The one epoch of nearest neighbours: the head stores the training images and is tested on each of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from trainables.device.memory import FittingSize
 from trainables.model.neighbours import NeighbourHead
-from trainables.training.loop import Batches, TrainResult, evaluate
+from trainables.training.loop import Batches, Forward, TrainResult, evaluate
 from trainables.training.metric_sums import Reduce
-from trainables.training.updates import Forward
 
 
 @torch.no_grad()
-def memorise(
+def fit_neighbours(
     head: NeighbourHead,
     features: Callable[[Tensor], Tensor],
     everything: Batches,
@@ -28,12 +27,12 @@ def memorise(
     device: str,
     reduce: Reduce | None,
 ) -> TrainResult:
-    """Fill the head, and count how often an image's neighbours are right about it.
+    """Store the training images in the head, and count how often an image's neighbours are right about it.
 
     Args:
         features: inputs -> what the head takes.
-        everything: all training images, on every worker.
-        share: this worker's part of them.
+        everything: all training images, the same on every worker.
+        share: those of them that this worker tests.
     """
     started = time.perf_counter()
     fitting = FittingSize()

@@ -1,19 +1,13 @@
-"""Optimizers: AdamW, Adam, SGD and RMSprop over groups with their own peak rate and decay."""
+"""Optimizers over groups with their own peak rate and decay, and the moving average of what they train."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn, optim
-
-NAMES = ("adam", "adamw", "rmsprop", "sgd")
-
-
-def names() -> list[str]:
-    """All optimizers, sorted."""
-    return list(NAMES)
+import torch
+from torch import Tensor, nn, optim
 
 
 def make_parameter_groups(
@@ -28,12 +22,12 @@ def make_parameter_groups(
     levels: Mapping[str, int] | None = None,
     undecayed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Head, and backbone by level, each with and without decay: norms and biases are never decayed.
+    """Parameter groups of the head and of each level of the backbone; norms and biases are never decayed.
 
     Args:
-        undecayed: further parameters of the backbone that are not.
+        undecayed: further parameters of the backbone that are never decayed.
         layer_decay: learning-rate factor from each level to the next lower one, the head being at 0.
-        levels: of the backbone's parameters, counted down from 1 at the top; only `layer_decay` asks.
+        levels: level of each parameter of the backbone, 1 at the top; used by `layer_decay` only.
     """
     groups = _by_decay(head, learning_rate=learning_rate, weight_decay=weight_decay, part="head", l2=head_l2)
     known = levels if levels is not None and layer_decay != 1 else dict.fromkeys(backbone, 0)
@@ -69,9 +63,7 @@ def _by_decay(
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], *, momentum: float = 0.9, nesterov: bool = False
 ) -> optim.Optimizer:
-    """An optimizer over the groups, in one fused kernel a step where torch has one."""
-    from torch import optim
-
+    """Make an optimizer by name; it takes a step in one fused kernel where torch has one."""
     fused = name != "rmsprop" and all(
         parameter.is_floating_point() and parameter.device.type in ("cuda", "cpu")
         for group in groups
@@ -83,9 +75,8 @@ def make_optimizer(
         return optim.Adam(groups, fused=fused)
     if name == "sgd":
         return optim.SGD(groups, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
-    if name == "rmsprop":
-        return optim.RMSprop(groups, momentum=momentum)
-    raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, got {name!r}")
+    assert name == "rmsprop", f"TrialConfig lets no {name!r} through"
+    return optim.RMSprop(groups, momentum=momentum)
 
 
 def add_penalty(optimizer: optim.Optimizer) -> None:
@@ -103,6 +94,50 @@ def add_penalty(optimizer: optim.Optimizer) -> None:
 
 
 def set_learning_rate(optimizer: optim.Optimizer, multiplier: float) -> None:
-    """Scale every group's own peak."""
+    """Set every group's rate to its own peak times the multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * multiplier
+
+
+class WeightAverage:
+    """Exponential moving average of tensors that an optimizer changes in place: what `ema_decay` turns on."""
+
+    def __init__(self, live: Mapping[str, Tensor], *, decay: float) -> None:
+        """Start from the present values."""
+        self.live, self.decay, self.updates = dict(live), decay, 0
+        self.average = {name: tensor.clone() for name, tensor in live.items()}
+        self._floats = [name for name, tensor in live.items() if tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count an optimizer's step in. The first updates decay faster, or the start would linger."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages = [self.average[name] for name in self._floats]
+        torch._foreach_lerp_(averages, [self.live[name] for name in self._floats], 1 - decay)
+        for name in self.live.keys() - set(self._floats):
+            self.average[name].copy_(self.live[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the live tensors hold the average inside the context."""
+        kept = {name: tensor.clone() for name, tensor in self.live.items()}
+        self._fill(self.average)
+        try:
+            yield
+        finally:
+            self._fill(kept)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.live.items():
+            tensor.copy_(values[name])
+
+    def state(self) -> dict[str, object]:
+        """The arguments of `load_state`."""
+        return {"average": self.average, "updates": self.updates}
+
+    def load_state(self, average: Mapping[str, Tensor], *, updates: int) -> None:
+        self.updates = updates
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])

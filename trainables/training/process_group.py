@@ -1,4 +1,4 @@
-"""The workers that train a trial together: who takes which images, and how their results are joined."""
+"""Splits a trial's images among the workers that train it together, and joins their results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Team:
-    """This worker among all; each takes its share of every batch."""
+class ProcessGroup:
+    """This worker and the others that train the same trial; each takes its share of every batch."""
 
     rank: int = 0
     size: int = 1
@@ -27,15 +27,15 @@ class Team:
     """Sums a tensor over the workers."""
 
     broadcast: Callable[[Any], Any] | None = None
-    """Gives every worker the first one's object; what the others pass is ignored."""
+    """Returns the first worker's object on every worker."""
 
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
-    """Makes the trainable part average its gradients over the workers."""
+    """Makes a module average its gradients over the workers."""
 
     def decide(self, work: Callable[[], ResultT]) -> ResultT:
-        """What `work` gives the first worker, on all of them; only there is it called.
+        """Call `work` on the first worker and return its result on all of them.
 
-        An error of it is raised on all of them, so that none goes on to wait for the others.
+        Its error is raised on all of them, so that none goes on to wait for the others.
         """
         if self.broadcast is None:
             return work()
@@ -52,7 +52,7 @@ class Team:
         return result
 
     def agree_on(self, tensors: Sequence[Tensor]) -> None:
-        """Fill the tensors with the first worker's values."""
+        """Overwrite the tensors with the first worker's values."""
         if self.broadcast is None or not tensors:
             return
         values = self.decide(lambda: [tensor.detach().cpu() for tensor in tensors])
@@ -61,16 +61,16 @@ class Team:
                 tensor.copy_(value)
 
     def share(self, positions: Positions) -> Positions:
-        """This worker's part of the positions."""
+        """This worker's positions: every `size`-th one."""
         return positions[self.rank :: self.size]
 
     def share_batches(self, batches: Iterable[Positions]) -> list[Positions]:
-        """This worker's part of every batch; all parts are equally large, filled up where needed."""
+        """This worker's share of every batch; shares are equally large, with images repeated where needed."""
         filled = [np.resize(batch, math.ceil(len(batch) / self.size) * self.size) for batch in batches]
         return [self.share(batch) for batch in filled]
 
     def gather(self, rows: Tensor, *, num_rows: int, device: torch.device) -> Tensor:
-        """All workers' rows, in the order they were shared out from."""
+        """All workers' rows [num_rows, columns], in the order that `share` took them from."""
         if self.reduce is None:
             return rows
         whole = torch.zeros(num_rows, rows.shape[1], device=device)
@@ -78,13 +78,13 @@ class Team:
         return self.reduce(whole).to(rows)
 
     def joined(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the workers, if it has any."""
+        """Wrap the module so that its gradients are averaged over the workers, if it has any."""
         trains = any(parameter.requires_grad for parameter in module.parameters())
         return self.wrap(module) if trains else module
 
 
-def join_team() -> Team:
-    """This process's place among the workers of torch's process group."""
+def join_process_group() -> ProcessGroup:
+    """The process group of torch that this worker has joined."""
 
     def reduce(tensor: Tensor) -> Tensor:
         total = tensor.clone()
@@ -100,4 +100,4 @@ def join_team() -> Team:
         return DistributedDataParallel(module)
 
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    return Team(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)
+    return ProcessGroup(rank=rank, size=size, reduce=reduce, broadcast=broadcast, wrap=wrap)

@@ -1,17 +1,23 @@
-"""Learning-rate schedules: the share of the peak value that each update uses."""
+"""Learning-rate schedules: the share of the peak that each update uses, and how far an epoch gets."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contract.trial_config import TrialConfig, make_trial_config
+from trainables.training.regimes import load_regime
+
 EXPONENTIAL_END = 0.01
-"""Share of the peak an exponential schedule has decayed to at its end."""
+"""Share of the peak that an exponential schedule has decayed to at its end."""
 
 PLATEAU_FACTOR = 0.1
 PLATEAU_PATIENCE = 2
+
+_MANY_STAGES = 1_000
+"""Stands for the unknown number of stages of a backbone, which is not built here."""
 
 # BiT-HyperRule by training images: end of warm-up, three decays, end, in updates.
 _HYPERRULE = (
@@ -22,7 +28,7 @@ _HYPERRULE = (
 
 
 def constant(step: int, total_steps: int) -> float:  # noqa: ARG001
-    """The peak, always."""
+    """The peak at every update."""
     return 1.0
 
 
@@ -32,33 +38,18 @@ def cosine(step: int, total_steps: int) -> float:
 
 
 def exponential(step: int, total_steps: int) -> float:
-    """The same share lost at every update, down to `EXPONENTIAL_END`."""
+    """The same decay at every update, down to EXPONENTIAL_END."""
     return EXPONENTIAL_END ** (min(step, total_steps) / total_steps)
 
 
 def hyperrule(num_train: int) -> tuple[int, tuple[int, int, int], int]:
-    """BiT-HyperRule's schedule for so many training images: warm-up, decay boundaries and end, in updates."""
+    """Warm-up, decay boundaries and end of BiT-HyperRule's schedule for `num_train` images, in updates."""
     warmup, first, second, third, end = next(steps for below, steps in _HYPERRULE if num_train < below)
     return warmup, (first, second, third), end
 
 
-def hyperrule_mixup(num_train: int) -> float:
-    """BiT-HyperRule's MixUp alpha: none below 20,000 training images."""
-    return 0.0 if num_train < 20_000 else 0.1
-
-
-def hyperrule_resolution(area: int) -> tuple[int, int]:
-    """BiT-HyperRule's resize and crop, in pixels a side, by the photos' original height times width."""
-    return (160, 128) if area < 96 * 96 else (512, 480)
-
-
-def hyperrule_epochs(num_train: int, batch_size: int) -> int:
-    """Epochs until the schedule's end."""
-    return math.ceil(hyperrule(num_train)[2] / math.ceil(num_train / batch_size))
-
-
 def hyperrule_multiplier(step: int, warmup: int, boundaries: tuple[int, ...], end: int) -> float | None:
-    """Share of the base rate at an update counted from 0; None at the end and behind it."""
+    """Share of the peak at an update counted from 0; None from the end on."""
     if step < warmup:
         return step / warmup
     if step >= end:
@@ -74,11 +65,6 @@ _DECAYS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def names() -> list[str]:
-    """All schedules, sorted."""
-    return sorted([*_DECAYS, "hyperrule"])
-
-
 @dataclass
 class Schedule:
     """A schedule over the updates of one phase, counted from 0."""
@@ -87,7 +73,7 @@ class Schedule:
     total_steps: int
     warmup_steps: int = 0
     boundaries: tuple[int, ...] = ()
-    """HyperRule only."""
+    """Updates at which HyperRule decays by 10; empty for other schedules."""
 
     plateau_share: float = 1.0
     lowest_loss: float = math.inf
@@ -105,7 +91,7 @@ class Schedule:
         return _DECAYS[self.name](step - self.warmup_steps, remaining) * self.plateau_share
 
     def observe(self, val_loss: float) -> None:
-        """End of an epoch: a plateau schedule decays once the loss has not fallen for several."""
+        """Count an epoch: a plateau schedule decays after PLATEAU_PATIENCE epochs without a lower loss."""
         if self.name != "plateau":
             return
         if val_loss < self.lowest_loss:
@@ -117,7 +103,7 @@ class Schedule:
             self.epochs_without_improvement = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside the step."""
+        """What `load_state` needs beside the step."""
         return {
             "plateau_share": self.plateau_share,
             "lowest_loss": self.lowest_loss,
@@ -137,10 +123,8 @@ def make_schedule(name: str, *, total_steps: int, warmup_steps: int = 0, num_tra
     all of it in proportion, as BiT's authors do for smaller budgets: cut off it would never leave its peak.
 
     Args:
-        num_train: training images; only HyperRule asks.
+        num_train: training images, which decide HyperRule's length.
     """
-    if name not in names():
-        raise ValueError(f"schedule must be one of {', '.join(names())}, got {name!r}")
     assert total_steps > 0
     if name != "hyperrule":
         return Schedule(name=name, total_steps=total_steps, warmup_steps=min(warmup_steps, total_steps))
@@ -152,3 +136,62 @@ def make_schedule(name: str, *, total_steps: int, warmup_steps: int = 0, num_tra
         warmup_steps=round(warmup * share),
         boundaries=tuple(round(boundary * share) for boundary in boundaries),
     )
+
+
+def num_batches(num_images: int, *, size: int, limit: int = 0) -> int:
+    """Updates of an epoch; a last image on its own is left out, as it has no batch statistics.
+
+    Args:
+        limit: most updates; 0 = all.
+    """
+    count = math.ceil(num_images / size)
+    if count > 1 and num_images - (count - 1) * size < 2:
+        count -= 1
+    return min(count, limit) if limit else count
+
+
+def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tuple[float, ...]:
+    """The share of a trial's planned updates that is done after each of its epochs, 1 at the last.
+
+    An epoch that ends while the learning rate still warms up has share 0: it tells nothing. Early stopping
+    is not foreseen.
+
+    Args:
+        values: the trial's configuration as plain values.
+        class_counts: training images of each class.
+
+    Returns:
+        One share an epoch; even steps for a configuration that its regime refuses, which fails when it runs.
+    """
+    config = make_trial_config(values)
+    regime = load_regime(config.regime)
+    try:
+        regime.check(config)
+    except ValueError:
+        return tuple(epoch / config.max_epochs for epoch in range(1, config.max_epochs + 1))
+    num_train = _num_images(config, class_counts)
+    steps_per_epoch = num_batches(num_train, size=config.batch_size, limit=config.steps_per_epoch)
+    done, ends, warm = 0, [], []
+    phases = regime.plan(config, _MANY_STAGES)
+    for phase in phases:
+        schedule = make_schedule(
+            config.schedule,
+            total_steps=phase.num_epochs * steps_per_epoch,
+            warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+            num_train=num_train,
+        )
+        for epoch in range(1, phase.num_epochs + 1):
+            steps = min(epoch * steps_per_epoch, schedule.total_steps)
+            ends.append(done + steps)
+            warm.append(steps < schedule.warmup_steps)
+            if steps == schedule.total_steps and phase is phases[-1]:
+                break
+        done = ends[-1]
+    return tuple(0.0 if is_warm else end / done for end, is_warm in zip(ends, warm, strict=True))
+
+
+def _num_images(config: TrialConfig, class_counts: Sequence[int]) -> int:
+    """Training images of an epoch, oversampled copies included."""
+    if not config.minority_policy:
+        return sum(class_counts)
+    return max(class_counts) * sum(count > 0 for count in class_counts)

@@ -1,4 +1,4 @@
-"""Suffix and head as one module: what an update trains, several workers wrap, and `--compile` compiles."""
+"""Joins suffix and head in one module, which workers wrap and --compile compiles."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from contract.files import first_line
 from trainables.device.memory import is_out_of_memory
 from trainables.model.classifier import Classifier
 
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainablePart(nn.Module):
-    """Prefix's output -> logits."""
+    """Features of the frozen prefix -> logits."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -27,9 +28,9 @@ class TrainablePart(nn.Module):
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The module through torch.compile; where that fails, as it is, with one warning.
+    """Compile the module with torch.compile; where that fails, go on without it after one warning.
 
-    A fault of the module itself is raised by the second try, uncompiled.
+    An error of the module itself is raised by the uncompiled call.
     """
     fast = torch.compile(module)
     works = True
@@ -44,10 +45,7 @@ def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
             if is_out_of_memory(error):
                 raise
             works = False
-            reason = str(error).strip().splitlines()
-            logger.warning(
-                "--compile: going on uncompiled: %s", reason[0] if reason else type(error).__name__
-            )
+            logger.warning("--compile: going on uncompiled: %s", first_line(error))
         return module(features)
 
     return forward

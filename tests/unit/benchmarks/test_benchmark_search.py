@@ -1,4 +1,4 @@
-"""The speed comparison's parts: what is drawn, what is counted, and what is refused."""
+"""Parts of the speed comparison: drawing inputs, counting spans, comparing runs, refusing wrong flags."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from benchmarks import scaling, search
-from benchmarks.versus_plain import plain_ray_tune
-from benchmarks.versus_plain import spans as spans
-from benchmarks.versus_plain.ablation import scaled_seconds
-from benchmarks.versus_plain.figures import compare_runs, make_table
+from benchmarks.versus_plain import measured_trial, plain_ray_tune
+from benchmarks.versus_plain.figures import compare_runs, make_table, profile_rows
 from benchmarks.versus_plain.inputs import (
     NUM_STAGES,
     Case,
@@ -25,12 +23,10 @@ from benchmarks.versus_plain.inputs import (
     joint_space,
     published_recipes,
 )
-from benchmarks.versus_plain.measured_trial import CALLS, LADDER, PREFIX, _find
-from benchmarks.versus_plain.plain_runs import PlainRuns
-from benchmarks.versus_plain.profile_table import profile_rows
-from benchmarks.versus_plain.sides import SideFailed, Sides, hardware, run_process
-from benchmarks.versus_plain.spans import Spans, add_up
-from benchmarks.versus_plain.timeline import floor_seconds, gap_seconds
+from benchmarks.versus_plain.measured_trial import CALLS, PREFIX, SEVERAL_DEPTHS, Spans, _find, add_up
+from benchmarks.versus_plain.shared_search import floor_seconds, gap_seconds
+from benchmarks.versus_plain.sides import PlainRuns, SideFailed, Sides, hardware, run_process
+from benchmarks.versus_plain.special_cases import scaled_seconds
 from cluster.study.records import EpochRecord
 from tests.tiny_data import write_images
 
@@ -53,7 +49,7 @@ MEASURED = [call[:2] for call in CALLS] + [
 
 
 class CountedSides(Sides):
-    """Plain runs that take no time, counted."""
+    """Sides whose plain runs take no time and are counted."""
 
     num_plain = 0
 
@@ -67,7 +63,7 @@ def make_sides(folder: Path, **changes: Any) -> CountedSides:
     return CountedSides(folder=folder, images=IMAGES, **given)
 
 
-def test_every_class_gives_the_same_number_of_images_and_no_image_is_in_both_parts(tmp_path: Path) -> None:
+def test_every_class_gives_the_same_number_of_images_and_no_image_is_in_both_splits(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "images", images_per_class=12)
 
     drawn = draw_images(str(folder), num_images=30, seed=0)
@@ -153,7 +149,7 @@ def test_the_plain_side_is_scaled_and_accuracies_are_compared_over_what_both_ran
 
 
 class Clock:
-    """A clock that stands still but for what is said to take time."""
+    """A clock that only `pass_time` moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -170,7 +166,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(spans, "time", made)
+    monkeypatch.setattr(measured_trial, "time", made)
     return made
 
 
@@ -227,7 +223,10 @@ def test_the_floor_counts_a_frozen_part_once_for_each_distinct_view() -> None:
 
 
 def test_the_floor_counts_a_pass_for_several_depths_once_for_each_view() -> None:
-    spans = {LADDER: {"seconds": 8.0, "rows": 28.0}, f"{PREFIX}depth 0": {"seconds": 1.0, "rows": 14.0}}
+    spans = {
+        SEVERAL_DEPTHS: {"seconds": 8.0, "rows": 28.0},
+        f"{PREFIX}depth 0": {"seconds": 1.0, "rows": 14.0},
+    }
 
     assert floor_seconds(spans, TRIALS, IMAGES, epochs=3, slots=1) == pytest.approx(4.0)
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import tune
 from cluster.ray_tune.run import RunEnding
 from cluster.study.records import DatabaseGone
+from contract.study_layout import RunOutcome
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
@@ -79,7 +80,7 @@ class Command:
         def search(*_: Any) -> RunEnding:
             if isinstance(ending, BaseException):
                 raise ending
-            return RunEnding(how=cast(Any, ending), reason=reason)
+            return RunEnding(how=RunOutcome(ending), reason=reason)
 
         self._patch.setattr(tune, "run_leases", search)
         return tune.main([])

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 import wiring
+from cluster.ray_tune.resources import check_workers
 from cluster.study.config import StudyConfig
 from tests.tiny_data import write_images
-from wiring import check_workers, make_plan, print_plan
+from wiring import make_plan, print_plan
 
 
 @pytest.fixture(autouse=True)

@@ -10,14 +10,15 @@ import pytest
 
 import wiring
 from cluster.study.config import StudyConfig
+from contract.messages import LeasedTrial
 from search_spaces import load_space
 from tests.small_study import make_settings, make_small_study
 from trainables.run import TrialRun
 
 
-def make_lease(number: int, **config: Any) -> dict[str, Any]:
+def make_lease(number: int, **config: Any) -> LeasedTrial:
     proposal = {"backbone": "lite0", "regime": "linear_probe", "unfreeze_depth": 0, **config}
-    return {"trial": number, "attempt": 1, "config": proposal, "done_epochs": 0}
+    return LeasedTrial(trial=number, attempt=1, config=proposal, done_epochs=0)
 
 
 def test_the_batch_size_does_not_change_which_images_are_validated(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study, recorded_weights
+from contract.messages import StudySettings, WeightsSource
 from tests.tiny_data import write_images
 from trainables.model.backbones import find_backbone
-from trainables.model.weights import WeightsSource, choose_weights, fetch_weights, locate_weights
-from trainables.settings import make_study_settings
+from trainables.model.weights import choose_weights, fetch_weights, locate_weights
 from wiring import make_plan
 
 FACTS: dict[str, Any] = {
@@ -95,9 +95,10 @@ def test_another_version_of_a_package_than_the_recorded_one_is_refused() -> None
 def test_workers_get_the_sources_as_they_were_sent(tmp_path: Path) -> None:
     values = {"study_directory": str(tmp_path), "classes": ["a", "b"], "weights": "auto", "image_size": 8}
     values |= {"seed": 0, "metric": "val_accuracy", "maximize": True, "num_trials": 1, "threads": 1}
-    values |= {"cache_directory": str(tmp_path), "cache_gigabytes": 1.0, "use_gpu": False}
+    values |= {"cache_directory": str(tmp_path), "cache_gigabytes": 1.0}
 
-    settings = make_study_settings(json.loads(json.dumps(values | {"backbone_weights": [asdict(RESNET)]})))
+    sent = json.dumps(values | {"backbone_weights": [asdict(RESNET)]})
+    settings = StudySettings.from_values(json.loads(sent))
 
     assert settings.backbone_weights == (RESNET,)
     hash(settings)

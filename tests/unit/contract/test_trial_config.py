@@ -18,6 +18,8 @@ from contract.trial_config import TrialConfig
         ({"sampler": "balanced", "minority_policy": "strong"}, "choose one"),
         ({"mix_share": 1.5}, "mix_share must be in"),
         ({"cutmix_min": 0.6, "cutmix_max": 0.5}, "got 0.6 and 0.5"),
+        ({"schedule": "linear"}, "cosine, exponential, plateau, constant, hyperrule, got 'linear'"),
+        ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, rmsprop, adam, got 'lion'"),
         ({"mix": "cutout"}, "none, mixup, cutmix"),
         ({"class_weights": "inverse"}, "none, balanced, effective"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from analysis.predictions import load_predictions
+from contract.study_layout import TrialPaths
 from trainables.training.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -126,7 +127,7 @@ def test_a_checkpoint_that_holds_code_is_refused_before_it_runs(tmp_path: Path) 
     torch.save({"epoch": 1, "state": Harm(tmp_path / "harmed")}, tmp_path / "checkpoint.pt")
 
     with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(tmp_path)
+        load_checkpoint(TrialPaths(tmp_path))
     assert not (tmp_path / "harmed").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from contract.messages import LeasedTrial, StudySettings
+from contract.study_layout import TrialPaths
 from trainables import lease as lease_module
 from trainables.lease import LeasedRun
 from trainables.limits import OutsideLimits, check_limits, measure_latency_ms
-from trainables.settings import StudySettings
 
 
 class Tiny(nn.Module):
@@ -32,16 +35,16 @@ class Tiny(nn.Module):
 def make_settings(tmp_path: Path, **changes: Any) -> StudySettings:
     values: dict[str, Any] = {"study_directory": str(tmp_path), "classes": ("a", "b"), "weights": "random"}
     values |= {"image_size": 8, "seed": 0, "metric": "val_accuracy", "maximize": True, "num_trials": 1}
-    values |= {"cache_directory": str(tmp_path), "cache_gigabytes": 1.0, "threads": 1, "use_gpu": False}
+    values |= {"cache_directory": str(tmp_path), "cache_gigabytes": 1.0, "threads": 1}
     return StudySettings(**(values | changes))
 
 
 class FakeRun:
     """Stands in for a trial: its first epoch runs out of memory."""
 
-    def __init__(self, lease: dict[str, Any], settings: StudySettings, **_: Any) -> None:
-        self.classifier, self.attempt, self.epoch = Tiny(), lease["attempt"], 0
-        self.directory = Path(settings.study_directory) / "trials" / "0"
+    def __init__(self, leased: LeasedTrial, settings: StudySettings, **_: Any) -> None:
+        self.classifier, self.attempt, self.epoch = Tiny(), leased.attempt, 0
+        self.paths = settings.trial_paths(leased.trial)
         self.records: list[Any] = []
         self.finished = False
 
@@ -49,7 +52,7 @@ class FakeRun:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
 
-LEASE = {"trial": 0, "attempt": 1, "config": {"max_epochs": 4}, "done_epochs": 0}
+LEASE = LeasedTrial(trial=0, attempt=1, config={"max_epochs": 4}, done_epochs=0)
 
 
 def test_a_larger_classifier_is_outside_with_both_numbers() -> None:
@@ -78,8 +81,9 @@ def test_a_trial_outside_the_limits_is_reported_as_infeasible(
 
     (report,) = run.step()
 
-    assert (report["outcome"], report["epoch"], report["metrics"]) == ("infeasible", 0, {})
-    assert report["excess"] == pytest.approx(0.93)
+    assert (report.outcome, report.epoch, report.metrics) == ("infeasible", 0, {})
+    assert report.limit and "--max-params is 1,000" in report.limit
+    assert report.excess == pytest.approx(0.93)
     assert run.finished
 
 
@@ -91,8 +95,8 @@ def test_out_of_memory_is_told_and_what_the_trial_held_is_given_back(
 
     (report,) = run.step()
 
-    assert (report["outcome"], report["reason"]) == ("failed", "out of memory"), report["traceback"]
-    assert "Tried to allocate" in report["traceback"]
+    assert (report.outcome, report.reason) == ("failed", "out of memory"), report.traceback
+    assert "Tried to allocate" in report.traceback
     assert run.finished
     assert run.run is None
 
@@ -101,11 +105,11 @@ def test_a_checkpoint_is_left_where_the_scheduler_may_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    run = LeasedRun({**LEASE, "checkpoint_epochs": [1, 3]}, make_settings(tmp_path))
-    monkeypatch.setattr(lease_module, "state_of", lambda run: run.epoch)
+    run = LeasedRun(replace(LEASE, checkpoint_epochs=(1, 3)), make_settings(tmp_path))
     monkeypatch.setattr(lease_module, "save_checkpoint", lambda _, state, *, attempt: saved.append(state))
     for epoch in range(1, 5):
-        fake = SimpleNamespace(finished=False, epoch=epoch, directory=tmp_path, attempt=1)
+        fake = SimpleNamespace(finished=False, epoch=epoch, paths=TrialPaths(tmp_path), attempt=1)
+        fake.checkpoint_state = partial(int, epoch)
         run._save(cast(Any, fake))
 
     assert saved == [1, 3]

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from contract.messages import Report, StudySettings
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.images import split_view as parts
-from trainables.lease import LeasedRun, start_lease
+from trainables.lease import LeasedRun
 from trainables.run import TrialRun
-from trainables.settings import StudySettings
 
 pytestmark = pytest.mark.slow
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0, "weight_decay": 0.0}
@@ -45,22 +46,22 @@ def one_thread() -> Iterator[None]:
 
 def start(settings: StudySettings, number: int = 0, **config: Any) -> LeasedRun:
     lease = make_lease(number, **{**PROBE, **config})
-    (leased,) = start_lease({"trials": [lease], "settings": asdict(settings)})
+    (leased,) = start_trials(settings, lease)
     return leased
 
 
-def train(settings: StudySettings, number: int = 0, **config: Any) -> tuple[TrialRun, list[dict[str, Any]]]:
+def train(settings: StudySettings, number: int = 0, **config: Any) -> tuple[TrialRun, list[Report]]:
     leased = start(settings, number, **config)
     reports = []
     while not leased.finished:
         reports += leased.step()
-    assert leased.run is not None, reports[-1]["traceback"]
-    assert reports[-1]["outcome"] == "complete", reports[-1]["traceback"]
+    assert leased.run is not None, reports[-1].traceback
+    assert reports[-1].outcome == "complete", reports[-1].traceback
     return leased.run, reports
 
 
-def losses(reports: list[dict[str, Any]]) -> list[float]:
-    return [report["metrics"]["train_loss"] for report in reports]
+def losses(reports: list[Report]) -> list[float]:
+    return [report.metrics["train_loss"] for report in reports]
 
 
 def test_a_mixed_trial_computes_the_same_with_and_without_the_cache(
@@ -112,10 +113,10 @@ def test_oversampling_lets_a_trial_see_every_class_equally_often(settings: Study
     plain, _ = train(settings, max_epochs=1)
     larger, _ = train(settings, max_epochs=1, minority_policy="medium")
 
-    counts = torch.bincount(plain.parts["train"].labels)
+    counts = torch.bincount(plain.splits["train"].labels)
     assert counts[0] < counts[1] == counts[2]
-    assert torch.bincount(larger.parts["train"].labels).tolist() == [int(counts[1])] * 3
-    assert torch.equal(larger.parts["val"].labels, plain.parts["val"].labels)
+    assert torch.bincount(larger.splits["train"].labels).tolist() == [int(counts[1])] * 3
+    assert torch.equal(larger.splits["val"].labels, plain.splits["val"].labels)
 
 
 def test_class_weights_reach_the_loss(settings: StudySettings) -> None:
@@ -131,7 +132,7 @@ def test_class_weights_reach_the_loss(settings: StudySettings) -> None:
 def test_a_trial_is_ranked_by_the_metric_of_the_search(settings: StudySettings, metric: str) -> None:
     run, reports = train(replace(settings, metric=metric), max_epochs=3, learning_rate=1e-2)
 
-    values = [report["metrics"][metric] for report in reports]
+    values = [report.metrics[metric] for report in reports]
     assert run.best.value == max(values)
     assert run.best.epoch == values.index(max(values)) + 1
 

@@ -8,9 +8,9 @@ from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from tests.tiny_data import make_lease
-from trainables.device.faults import DeviceFault
+from trainables.data.storage_faults import StorageFault
+from trainables.device.accelerator import DeviceFault
 from trainables.distributed import WorkersLost, failure_report
-from trainables.storage_faults import StorageFault
 from trainables.training.loop import Diverged
 
 CLOSED = RuntimeError("Connection closed by peer [127.0.0.1]:18346")
@@ -37,7 +37,7 @@ def group_error(*errors: Exception) -> WorkerGroupError:
 def test_the_reason_is_that_of_the_worker_that_failed_first(error: Exception, reason: str) -> None:
     report = failure_report(make_lease(), group_error(CLOSED, error))
 
-    assert (report["outcome"], report["reason"]) == ("failed", reason)
+    assert (report.outcome, report.reason) == ("failed", reason)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract of a regime."""
+"""What a regime decides: phases, head, and the hyperparameters that it fixes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Phase:
 
     num_epochs: int
     depth: int | str
-    """Backbone stages that train, from the top."""
+    """Unfreeze depth: backbone stages that train, counted from the top."""
 
     learning_rate_factor: float = 1.0
     """This phase's peak learning rate as a share of the trial's."""
@@ -35,24 +35,13 @@ class BaseRegime:
     """The head and the top `unfreeze_depth` stages in one phase; an entry writes only what it changes."""
 
     pretrained: ClassVar[bool] = True
-    """False: the backbone starts from random weights of the trial's own."""
+    """False where the backbone starts from random weights."""
 
-    memorises: ClassVar[bool] = False
-    """True: the head remembers the training images' features, and nothing has a gradient."""
+    uses_neighbours: ClassVar[bool] = False
+    """True where the head stores the training images' features, and nothing has a gradient."""
 
     fixed: ClassVar[Mapping[str, Any]] = {}
-    """Hyperparameters that are no choice under this regime, and their values."""
-
-    def complete(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
-        """The proposal and what the regime fixes.
-
-        Raises:
-            ValueError: the proposal has another value for one of those.
-        """
-        for name, value in self.fixed.items():
-            if name in proposal and proposal[name] != value:
-                raise ValueError(self._contradiction(name, value, proposal[name]))
-        return {**proposal, **self.fixed}
+    """Values of the hyperparameters that are no choice under this regime."""
 
     def check(self, config: TrialConfig) -> None:
         """Refuse a configuration that contradicts the regime.
@@ -65,7 +54,7 @@ class BaseRegime:
                 raise ValueError(self._contradiction(name, value, getattr(config, name)))
 
     def phases(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
-        """Which stages train in which epochs, from the first to the last.
+        """Check a configuration and plan its phases, from the first to the last.
 
         Raises:
             ValueError: the configuration contradicts the regime, or unfreezes more stages than there are.
@@ -79,13 +68,13 @@ class BaseRegime:
         return self.plan(config, num_stages)
 
     def plan(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
-        """The phases of a configuration that has been checked."""
+        """Plan the phases of a configuration that has been checked."""
         return (Phase(first_epoch=1, num_epochs=config.max_epochs, depth=config.unfreeze_depth),)
 
     def make_head(
         self, config: TrialConfig, *, in_features: int, num_classes: int, num_train: int, seed: int
     ) -> nn.Module:
-        """What turns features into logits; drawn from the seed."""
+        """Make the head, whose weights are drawn from the seed."""
         from trainables.model.heads import make_head
 
         return make_head(

@@ -6,4 +6,4 @@ from trainables.training.regimes._base import BaseRegime
 
 
 class Regime(BaseRegime):
-    """`unfreeze_depth` stages from the first epoch on."""
+    """Trains `unfreeze_depth` stages from the first epoch on."""

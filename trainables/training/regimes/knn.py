@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Regime(BaseRegime):
     """One epoch: `num_neighbours` and `distance` are all there is to choose."""
 
-    memorises = True
+    uses_neighbours = True
     fixed: ClassVar[Mapping[str, Any]] = {
         "unfreeze_depth": 0,
         "mix": "none",

@@ -1,4 +1,4 @@
-"""A study's copy is unpacked the same way by every Python from 3.11.0 on, and never outside its folder."""
+"""Every Python from 3.11.0 on unpacks a study's copy in the same way, and never outside its folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.jobs.fetch import extract
 
 @pytest.fixture(params=["as it is", "3.11.3"])
 def python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This Python, and one that knows no filters."""
+    """With `tarfile` as this Python has it, and as one without extraction filters."""
     if request.param == "as it is":
         return
     original = tarfile.TarFile.extractall

@@ -1,4 +1,4 @@
-"""Flags of a submitted search: what would be wrong on the cluster is refused before anything is uploaded."""
+"""A submitted search's flags that would be wrong on the cluster are refused before anything is uploaded."""
 
 from __future__ import annotations
 

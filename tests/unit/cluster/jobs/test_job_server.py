@@ -1,4 +1,4 @@
-"""The job server: what goes wrong at its address is said in one line, with a way out."""
+"""Whatever goes wrong at the job server's address is told in one line, with a way out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answering(status: int, content: str) -> Iterator[str]:
             self.wfile.write(content.encode())
 
         def log_message(self, *words: Any) -> None:
-            """Silent."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -95,7 +95,7 @@ def test_the_token_is_found_where_ray_looks(tmp_path: Path, monkeypatch: pytest.
 
 
 class EndlessJob:
-    """Answers as a job server does whose one job writes a line and goes on."""
+    """A job server whose only job has written one line and still runs."""
 
     def __init__(self) -> None:
         self.following = threading.Event()

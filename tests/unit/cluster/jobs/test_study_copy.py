@@ -37,7 +37,7 @@ TRIALS = (FakeTrial(curve=(0.5, 0.7)), FakeTrial(curve=(0.6, 0.9)), FakeTrial(cu
 
 
 class PackingServer:
-    """Answers as the job server does whose one job has printed these lines and left this file."""
+    """A job server whose only job has printed `lines` and left one file."""
 
     def __init__(self, *lines: str, file: Path | None = None) -> None:
         self.lines, self.file, self.asked = lines, file, 0
@@ -66,7 +66,7 @@ def announce(file: Path, digest: str) -> str:
 
 
 def fetch(study: Path, folder: Path) -> Path:
-    """Pack, receive and unpack a study; the copy."""
+    """Pack, receive and unpack a study, and give the copy's path."""
     sent = folder / "sent.tar.gz"
     server = PackingServer(announce(sent, pack_study(study, sent)), file=sent)
     receive_package(server, "packing", folder / "study.tar.gz")  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_a_copied_study_has_the_same_leaderboard_and_only_what_is_needed(tmp_pat
 
 
 def move_database(study: Path, target: Path) -> None:
-    """As if the study had been made with --storage sqlite:///target."""
+    """Move the study's database to `target`, as --storage sqlite:///target would have placed it."""
     (study / "study.db").rename(target)
     info = json.loads((study / "study.json").read_text())
     (study / "study.json").write_text(json.dumps(info | {"storage": f"sqlite:///{target}"}))

@@ -1,4 +1,4 @@
-"""The progress display: plain lines, a live table, and interrupts."""
+"""The progress display (plain lines, a live table), and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import optuna
 import pytest
 from rich.console import Console
 
-from cluster.ray_tune.interrupts import Interrupts
 from cluster.ray_tune.progress import Progress
+from cluster.ray_tune.run import Interrupts
 from cluster.schedulers import load_scheduler
 from cluster.search.search import Search
 from cluster.searchers import load_searcher

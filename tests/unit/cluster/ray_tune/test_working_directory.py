@@ -1,4 +1,4 @@
-"""What a job takes along: the code that git tracks, and no data, runs or secrets."""
+"""A job uploads the code that git tracks, and no data, runs or secrets."""
 
 from __future__ import annotations
 

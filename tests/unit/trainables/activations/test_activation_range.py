@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from contract.messages import LeasedTrial, StudySettings
 from tests.lone_trial import run_alone
 from tests.small_study import make_settings, make_small_study
 from trainables.activations import inputs
@@ -22,7 +23,6 @@ from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import make_ladder
 from trainables.model.networks import make_backbone
 from trainables.run import TrialRun
-from trainables.settings import StudySettings
 
 CONFIG = {
     "regime": "linear_probe",
@@ -31,7 +31,7 @@ CONFIG = {
     "batch_size": 8,
     "max_epochs": 2,
 }
-LEASE = {"trial": 0, "attempt": 1, "config": CONFIG, "done_epochs": 0}
+LEASE = LeasedTrial(trial=0, attempt=1, config=CONFIG, done_epochs=0)
 
 
 @pytest.fixture

@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
-from trainables.activations.expected_reuse import find_agreement
 from trainables.activations.study_data import open_cache
+from trainables.batch_groups import expect_reuse
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import make_ladder
 from trainables.model.networks import make_backbone
-from trainables.settings import StudySettings
 
 DEPTHS = (0, 1, 3)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> StudySettings:
-    return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, agreement=0.9)
+    return make_settings(tmp_path, fits=("crop",), shared_depths=DEPTHS, expected_reuse=0.9)
 
 
 def run_trial(settings: StudySettings, depth: int) -> Metrics:
@@ -96,7 +96,7 @@ def test_agreement_is_the_chance_that_two_trials_read_the_same() -> None:
     config = dict.fromkeys(fields, "x")
     depths = (0, 0, 2, "all")
 
-    found = find_agreement([{**config, "unfreeze_depth": depth} for depth in depths])
+    found = expect_reuse([{**config, "unfreeze_depth": depth} for depth in depths])
 
     assert found.share == (2**2 + 1 + 1) / 4**2
     assert found.depths == (0, 2, "all")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from contract.messages import Report, StudySettings
+from contract.study_layout import ModelPaths
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.program import export_classifier, load_classifier
-from trainables.lease import LeasedRun, start_lease
+from trainables.lease import LeasedRun
 from trainables.run import TrialRun
-from trainables.run_state import continue_from, state_of
-from trainables.settings import StudySettings
 
 pytestmark = pytest.mark.slow
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0}
 KNN = {"regime": "knn", "unfreeze_depth": 0}
 PIXELS = {"backbone": "linear_pixels", **PROBE, "optimizer": "adam", "schedule": "constant"}
-Reports = list[dict[str, Any]]
+Reports = list[Report]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def start(settings: StudySettings, number: int, **config: Any) -> LeasedRun:
-    (leased,) = start_lease({"trials": [make_lease(number, **config)], "settings": asdict(settings)})
+    (leased,) = start_trials(settings, make_lease(number, **config))
     return leased
 
 
@@ -52,7 +52,7 @@ def train(settings: StudySettings, number: int, **config: Any) -> tuple[TrialRun
 
 
 def predictions(settings: StudySettings, number: int) -> dict[str, np.ndarray]:
-    with np.load(Path(settings.study_directory) / "trials" / str(number) / "predictions.npz") as file:
+    with np.load(settings.trial_paths(number).predictions) as file:
         return dict(file)
 
 
@@ -62,13 +62,13 @@ def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
     run, reports = train(settings, 1, **KNN, num_neighbours=3, distance="euclidean", max_epochs=5)
 
     found = predictions(settings, 1)
-    config = {**make_lease(1, **KNN, num_neighbours=3, distance="euclidean")["config"]}
-    classifier = load_classifier(run.directory, config, settings)
-    export_classifier(run.directory, config, settings, target=tmp_path, about={})
+    config = make_lease(1, **KNN, num_neighbours=3, distance="euclidean").config
+    classifier = load_classifier(run.paths, config, settings)
+    export_classifier(run.paths, config, settings, target=ModelPaths(tmp_path), about={})
 
-    assert [report["outcome"] for report in reports] == ["complete"]
-    assert reports[0]["metrics"]["trainable_parameters"] == 0
-    assert reports[0]["metrics"]["val_accuracy"] > 0.5
+    assert [report.outcome for report in reports] == ["complete"]
+    assert reports[0].metrics["trainable_parameters"] == 0
+    assert reports[0].metrics["val_accuracy"] > 0.5
     assert torch.equal(classifier.head.features, run.classifier.head.features)
     np.testing.assert_allclose(np.exp(found["log_probabilities"]).sum(1), 1, atol=1e-2)
     assert (tmp_path / "classifier.pt2").exists()
@@ -120,7 +120,7 @@ def test_a_trial_with_an_average_goes_on_from_its_state_as_if_never_stopped(sett
     resumed._start()
     assert stopped.run is not None and resumed.run is not None
 
-    continue_from(resumed.run, state_of(stopped.run))
+    resumed.run.continue_from(stopped.run.checkpoint_state())
     while not resumed.run.finished:
         resumed.run.run_epoch()
 
@@ -144,7 +144,7 @@ def test_the_same_network_on_blank_images_is_worse(settings: StudySettings) -> N
     _, seeing = train(settings, 9, **PIXELS, max_epochs=4)
     _, blind = train(settings, 10, **PIXELS, max_epochs=4, zero_inputs=True)
 
-    accuracies = [max(report["metrics"]["val_accuracy"] for report in reports) for reports in (seeing, blind)]
+    accuracies = [max(report.metrics["val_accuracy"] for report in reports) for reports in (seeing, blind)]
 
     assert accuracies[0] > accuracies[1] + 0.3
     assert np.ptp(predictions(settings, 10)["log_probabilities"], axis=0).max() == 0
@@ -156,7 +156,7 @@ def test_flattened_maps_feed_the_head_and_come_back_from_disk(settings: StudySet
     config = {"backbone": backbone, "regime": "scratch", "unfreeze_depth": "all", "head_pooling": "flatten"}
 
     run, _ = train(settings, number, **config, head_width="16-8", head_batch_norm=True, max_epochs=1)
-    loaded = load_classifier(run.directory, run.config.__dict__, settings)
+    loaded = load_classifier(run.paths, run.config.__dict__, settings)
 
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded(images), run.classifier.eval()(images))

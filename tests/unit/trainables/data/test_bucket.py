@@ -13,10 +13,10 @@ import pytest
 from fsspec.registry import _registry
 from moto.server import ThreadedMotoServer
 
+from contract.messages import StudySettings
 from tests.tiny_data import write_images
 from trainables.data.datasets import _bucket, copy_missing, find_images
 from trainables.images.preparation import prepare_images
-from trainables.settings import StudySettings
 
 URL = "s3://photos/flowers"
 
@@ -155,7 +155,6 @@ def test_a_node_without_copies_makes_its_own_at_the_paths_of_data_csv(bucket: Bu
         cache_gigabytes=1.0,
         num_trials=1,
         threads=1,
-        use_gpu=False,
         data_source=URL,
     )
 

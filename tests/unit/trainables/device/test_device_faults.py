@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +15,12 @@ from cluster.ray_tune.adapters import _describe_error
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
 from contract.messages import LeaseError, Reason
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from tests.unit.cluster.search.test_search import Study, take
-from trainables.device import faults as device_faults
-from trainables.device.faults import DeviceFault, find_device_fault, is_device_fault
-from trainables.lease import start_lease
-from trainables.storage_faults import StorageFault
+from trainables.data.storage_faults import StorageFault
+from trainables.device import accelerator
+from trainables.device.accelerator import DeviceFault, find_device_fault, is_device_fault
 
 FAULTS = [
     "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported",
@@ -71,9 +70,9 @@ def test_a_full_device_works_and_a_broken_one_does_not(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "ones", allocate)
 
     raised[:] = [torch.OutOfMemoryError("CUDA out of memory")]
-    assert device_faults.device_works()
+    assert accelerator.device_works()
     raised[:] = [ASSERT]
-    assert not device_faults.device_works()
+    assert not accelerator.device_works()
 
 
 def test_a_trial_whose_process_lost_its_accelerator_has_no_outcome(
@@ -83,7 +82,7 @@ def test_a_trial_whose_process_lost_its_accelerator_has_no_outcome(
         raise ASSERT
 
     monkeypatch.setattr("trainables.run.train_epoch", fail)
-    [run] = start_lease({"trials": [make_lease()], "settings": asdict(make_settings(tmp_path))})
+    [run] = start_trials(make_settings(tmp_path), make_lease())
 
     with pytest.raises(DeviceFault, match="device-side assert"):
         run.step()

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from trainables.device import memory
 from trainables.device.memory import FittingSize, is_out_of_memory
-from trainables.training.loop import TrainResult, evaluate, train_epoch
+from trainables.training.loop import TrainResult, Updates, evaluate, train_epoch
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
-from trainables.training.updates import Updates
 
 CLASSES = 3
 HUGE = 2**50

@@ -21,9 +21,9 @@ from trainables.model.frozen_prefixes import Ladder, Rung
 from trainables.model.heads import make_head
 from trainables.model.networks import make_backbone
 from trainables.training.head_batch import HeadEpoch, train_heads
+from trainables.training.loop import Updates, compute_logits
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
-from trainables.training.updates import Updates, compute_logits
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

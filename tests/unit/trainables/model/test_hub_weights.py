@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from contract.messages import WeightsSource
 from tests.stand_in_hub import StandInHub, point_at, stand_in_hub
 from trainables.model import downloads
 from trainables.model.backbones import find_backbone
 from trainables.model.downloads import Unreachable
 from trainables.model.networks import make_backbone
-from trainables.model.weights import WeightsSource, fetch_weights, is_here, load_weights, locate_weights
+from trainables.model.weights import fetch_weights, is_here, load_weights, locate_weights
 
 ROW = find_backbone("resnet18")
 REPOSITORY = "timm/resnet18.a1_in1k"

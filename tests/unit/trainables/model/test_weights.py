@@ -13,19 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from contract.messages import WeightsSource
 from tests.stand_in_hub import point_at
 from trainables.model import weights
 from trainables.model.backbones import BACKBONES, find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.heads import make_head
 from trainables.model.networks import make_backbone
-from trainables.model.weights import (
-    WeightsSource,
-    fetch_weights,
-    load_weights,
-    locate_weights,
-    random_weights,
-)
+from trainables.model.weights import fetch_weights, load_weights, locate_weights, random_weights
 
 ROW = find_backbone("resnet18")
 PACKAGED = [row.name for row in BACKBONES.values() if row.package]

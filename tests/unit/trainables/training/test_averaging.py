@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.training.averaging import WeightAverage
+from trainables.training.optimizers import WeightAverage
 
 
 def make_average(decay: float = 0.5) -> tuple[dict[str, torch.Tensor], WeightAverage]:

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.training import checkpoints
+from contract.study_layout import TrialPaths
 from trainables.training.checkpoints import (
-    NEWEST,
-    PREVIOUS,
     Superseded,
     begin_attempt,
     load_checkpoint,
@@ -29,9 +27,9 @@ def state_of(epoch: int) -> dict[str, object]:
 
 def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
-        save_checkpoint(tmp_path / "7", state_of(epoch), attempt=1)
+        save_checkpoint(TrialPaths(tmp_path / "7"), state_of(epoch), attempt=1)
 
-    state = load_checkpoint(tmp_path / "7")
+    state = load_checkpoint(TrialPaths(tmp_path / "7"))
 
     assert state is not None
     assert state["epoch"] == 3
@@ -39,56 +37,56 @@ def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
 
 
 def test_a_trial_without_a_checkpoint_has_none(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path / "7") is None
+    assert load_checkpoint(TrialPaths(tmp_path / "7")) is None
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 100, 2000])
 def test_a_torn_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path, kept_bytes: int) -> None:
     for epoch in (1, 2):
-        save_checkpoint(tmp_path, state_of(epoch), attempt=1)
-    newest = tmp_path / NEWEST
+        save_checkpoint(TrialPaths(tmp_path), state_of(epoch), attempt=1)
+    newest = TrialPaths(tmp_path).checkpoint
     newest.write_bytes(newest.read_bytes()[:kept_bytes])
 
-    state = load_checkpoint(tmp_path)
+    state = load_checkpoint(TrialPaths(tmp_path))
 
     assert state is not None
     assert state["epoch"] == 1
 
 
 def test_a_torn_checkpoint_alone_is_none(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state_of(1), attempt=1)
-    (tmp_path / NEWEST).write_bytes(b"torn")
+    save_checkpoint(TrialPaths(tmp_path), state_of(1), attempt=1)
+    TrialPaths(tmp_path).checkpoint.write_bytes(b"torn")
 
-    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(TrialPaths(tmp_path)) is None
 
 
 def test_a_kill_between_the_two_renames_costs_nothing_older(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state_of(1), attempt=1)
-    (tmp_path / NEWEST).rename(tmp_path / PREVIOUS)
+    save_checkpoint(TrialPaths(tmp_path), state_of(1), attempt=1)
+    TrialPaths(tmp_path).checkpoint.rename(TrialPaths(tmp_path).previous_checkpoint)
 
-    state = load_checkpoint(tmp_path)
+    state = load_checkpoint(TrialPaths(tmp_path))
 
     assert state is not None
     assert state["epoch"] == 1
 
 
 def test_an_attempt_that_was_replaced_cannot_write(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state_of(5), attempt=1)
-    begin_attempt(tmp_path, 2)
+    save_checkpoint(TrialPaths(tmp_path), state_of(5), attempt=1)
+    begin_attempt(TrialPaths(tmp_path), 2)
 
     with pytest.raises(Superseded, match="attempt 1"):
-        save_checkpoint(tmp_path, state_of(6), attempt=1)
+        save_checkpoint(TrialPaths(tmp_path), state_of(6), attempt=1)
 
-    state = load_checkpoint(tmp_path)
+    state = load_checkpoint(TrialPaths(tmp_path))
     assert state is not None
     assert state["epoch"] == 5
 
 
 def test_an_older_attempt_cannot_begin(tmp_path: Path) -> None:
-    begin_attempt(tmp_path, 3)
+    begin_attempt(TrialPaths(tmp_path), 3)
 
     with pytest.raises(Superseded):
-        begin_attempt(tmp_path, 2)
+        begin_attempt(TrialPaths(tmp_path), 2)
 
 
 def test_a_checkpoint_may_hold_an_optimizer_and_nothing_that_runs_code(tmp_path: Path) -> None:
@@ -97,14 +95,14 @@ def test_a_checkpoint_may_hold_an_optimizer_and_nothing_that_runs_code(tmp_path:
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
 
-    save_checkpoint(tmp_path / "good", {"optimizer": optimizer.state_dict()}, attempt=1)
-    save_checkpoint(tmp_path / "bad", {"path": tmp_path}, attempt=1)
+    save_checkpoint(TrialPaths(tmp_path / "good"), {"optimizer": optimizer.state_dict()}, attempt=1)
+    save_checkpoint(TrialPaths(tmp_path / "bad"), {"path": tmp_path}, attempt=1)
 
-    loaded = load_state(tmp_path / "good" / NEWEST)
+    loaded = load_state(TrialPaths(tmp_path / "good").checkpoint)
     assert loaded is not None
     optimizer.load_state_dict(loaded["optimizer"])
     with pytest.raises(pickle.UnpicklingError):
-        load_state(tmp_path / "bad" / NEWEST)
+        load_state(TrialPaths(tmp_path / "bad").checkpoint)
 
 
 @pytest.mark.parametrize("broken", ["model", "predictions"])
@@ -113,35 +111,28 @@ def test_a_result_that_cannot_be_written_leaves_no_file_behind(tmp_path: Path, b
     result[broken] = {"unpicklable": lambda: None}
 
     with pytest.raises(AttributeError):
-        save_result(tmp_path, **result, attempt=1)
+        save_result(TrialPaths(tmp_path), **result, attempt=1)
 
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "attempt"}
 
 
 def test_an_attempt_that_was_replaced_cannot_overwrite_the_newer_ones_result(tmp_path: Path) -> None:
-    save_result(tmp_path, model={"epoch": 9}, predictions={"ids": np.arange(9)}, attempt=2)
+    save_result(TrialPaths(tmp_path), model={"epoch": 9}, predictions={"ids": np.arange(9)}, attempt=2)
 
     with pytest.raises(Superseded, match="attempt 1"):
-        save_result(tmp_path, model={"epoch": 3}, predictions={"ids": np.arange(3)}, attempt=1)
+        save_result(TrialPaths(tmp_path), model={"epoch": 3}, predictions={"ids": np.arange(3)}, attempt=1)
 
-    model = load_state(tmp_path / "model.pt")
+    model = load_state(TrialPaths(tmp_path).weights)
     assert model is not None
     assert model["epoch"] == 9
     with np.load(tmp_path / "predictions.npz") as file:
         assert len(file["ids"]) == 9
 
 
-def test_two_writers_never_share_a_temporary_name(tmp_path: Path) -> None:
-    """Two containers may have the same process ids, so those do not tell writers apart."""
-    names = {checkpoints._part(tmp_path / NEWEST) for _ in range(100)}
-
-    assert len(names) == 100
-
-
 def test_what_a_killed_writer_left_half_done_is_removed_by_the_next_attempt(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state_of(1), attempt=1)
-    checkpoints._part(tmp_path / NEWEST).write_bytes(b"half")
+    save_checkpoint(TrialPaths(tmp_path), state_of(1), attempt=1)
+    (tmp_path / ".checkpoint.pt.0123456789abcdef.part").write_bytes(b"half")
 
-    begin_attempt(tmp_path, 2)
+    begin_attempt(TrialPaths(tmp_path), 2)
 
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "attempt", NEWEST}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "attempt", "checkpoint.pt"}

@@ -12,10 +12,9 @@ from torch import Tensor
 from contract.trial_config import TrialConfig
 from trainables.model.heads import make_head
 from trainables.training.head_batch import HeadEpoch, lockstep_key, train_heads, trains_in_lockstep
-from trainables.training.loop import Diverged, TrainResult, train_epoch
+from trainables.training.loop import Diverged, TrainResult, Updates, train_epoch
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
-from trainables.training.updates import Updates
 
 FEATURES, CLASSES, IMAGES, BATCH = 40, 3, 26, 8
 STEPS = 4

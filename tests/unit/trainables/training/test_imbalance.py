@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
+from trainables.images.split_view import oversample
 from trainables.training.imbalance import (
     EFFECTIVE_BETA,
     balanced_order,
     class_weights,
     draw_order,
-    oversample,
 )
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])

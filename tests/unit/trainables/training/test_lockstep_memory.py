@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from contract.messages import Report, StudySettings
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables import lease as lease_module
 from trainables.device import memory
-from trainables.lease import LeasedRun, start_lease
-from trainables.lease_turns import take_turns
-from trainables.settings import StudySettings
+from trainables.lease import take_turns
 from trainables.training.checkpoints import load_state
 from trainables.training.head_batch import HeadEpoch, train_heads
 
@@ -33,15 +32,15 @@ def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_reserves", [])
 
 
-def run_heads(settings: StudySettings, numbers: Sequence[int], *, attempt: int = 1) -> list[dict[str, Any]]:
+def run_heads(settings: StudySettings, numbers: Sequence[int], *, attempt: int = 1) -> list[Report]:
     leases = [
-        {
-            "until_epoch": 2,
-            **make_lease(number, attempt=attempt, **HEAD, learning_rate=1e-3 * (1 + number % 10)),
-        }
+        replace(
+            make_lease(number, attempt=attempt, **HEAD, learning_rate=1e-3 * (1 + number % 10)),
+            until_epoch=2,
+        )
         for number in numbers
     ]
-    runs: list[LeasedRun] = start_lease({"trials": leases, "settings": asdict(settings)})
+    runs = start_trials(settings, *leases)
     reports = []
     while any(not run.finished for run in runs):
         reports += take_turns(runs)
@@ -49,7 +48,7 @@ def run_heads(settings: StudySettings, numbers: Sequence[int], *, attempt: int =
 
 
 def weights_of(settings: StudySettings, number: int) -> dict[str, torch.Tensor]:
-    state = load_state(Path(settings.study_directory) / "trials" / str(number) / "model.pt")
+    state = load_state(settings.trial_paths(number).weights)
     assert state is not None
     return dict(state["trained"])
 
@@ -75,7 +74,7 @@ def test_heads_that_do_not_fit_together_train_one_by_one_with_the_numbers_of_eac
 
     reports = run_heads(settings, [20, 21], attempt=2)
 
-    assert [report["outcome"] for report in reports if report["epoch"] == 2] == ["complete"] * 2
+    assert [report.outcome for report in reports if report.epoch == 2] == ["complete"] * 2
     for name, tensor in weights_of(settings, 20).items():
         assert torch.equal(tensor, expected[name]), name
 
@@ -87,4 +86,4 @@ def test_a_head_for_which_even_alone_there_is_no_room_trains_in_parts_of_a_batch
 
     reports = run_heads(settings, [30, 31])
 
-    assert [report["outcome"] for report in reports if report["epoch"] == 2] == ["complete"] * 2
+    assert [report.outcome for report in reports if report.epoch == 2] == ["complete"] * 2

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.device.memory import FittingSize
-from trainables.training.loop import Diverged, TrainResult, evaluate, train_epoch
+from trainables.training.loop import Diverged, TrainResult, Updates, evaluate, train_epoch
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
-from trainables.training.updates import Updates
 
 CLASSES = 3
 

@@ -12,10 +12,9 @@ from torch.nn import functional
 
 from trainables.model.heads import make_head
 from trainables.training.head_batch import HeadEpoch, train_heads
-from trainables.training.loop import train_epoch
+from trainables.training.loop import Updates, train_epoch
 from trainables.training.optimizers import make_optimizer, make_parameter_groups
 from trainables.training.schedules import make_schedule
-from trainables.training.updates import Updates
 
 L2, CLIP, RATE = 3.0, 0.05, 0.1
 FEATURES = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))

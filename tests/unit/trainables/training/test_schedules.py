@@ -7,10 +7,7 @@ import pytest
 from trainables.training.schedules import (
     PLATEAU_PATIENCE,
     hyperrule,
-    hyperrule_epochs,
-    hyperrule_mixup,
     hyperrule_multiplier,
-    hyperrule_resolution,
     make_schedule,
 )
 
@@ -50,26 +47,6 @@ def test_hyperrule_is_the_published_rule_at_every_boundary(num_train: int) -> No
         assert share == (None if expected is None else pytest.approx(expected))
 
 
-def test_hyperrule_mixes_from_twenty_thousand_images_on() -> None:
-    alphas = [hyperrule_mixup(count) for count in (19_999, 20_000, 10**7)]
-
-    assert alphas == [0.0, 0.1, 0.1]
-
-
-def test_hyperrule_takes_a_high_resolution_from_96_by_96_pixels_on() -> None:
-    sizes = [hyperrule_resolution(area) for area in (96 * 96 - 1, 96 * 96)]
-
-    assert sizes == [(160, 128), (512, 480)]
-
-
-def test_hyperrule_epochs_reach_the_end_and_no_further() -> None:
-    updates_an_epoch = 3  # of 1,025 images in batches of 512
-
-    epochs = hyperrule_epochs(1025, 512)
-
-    assert (epochs - 1) * updates_an_epoch < 500 <= epochs * updates_an_epoch
-
-
 def test_a_phase_too_short_for_hyperrule_gets_all_of_it_in_proportion() -> None:
     schedule = make_schedule("hyperrule", total_steps=50, num_train=100)
 
@@ -102,8 +79,3 @@ def test_a_plateau_decays_only_after_its_patience() -> None:
         shares.append(schedule.multiplier(10))
 
     assert shares == [1.0] * (PLATEAU_PATIENCE + 1) + [pytest.approx(0.1)] * 2
-
-
-def test_an_unknown_schedule_is_refused_with_the_choices() -> None:
-    with pytest.raises(ValueError, match="cosine"):
-        make_schedule("linear", total_steps=10)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainables.training.planned_epochs import planned_shares
+from trainables.training.schedules import planned_shares
 
 COUNTS = (300, 300, 424)
 

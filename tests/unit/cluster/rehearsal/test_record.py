@@ -1,4 +1,4 @@
-"""What `up` remembers: read back as it was, and only its own processes are ever ended."""
+"""The record of `up` is read back as it was, and only the recorded processes are ever ended."""
 
 from __future__ import annotations
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.team_of_processes import (
+from contract.messages import StudySettings
+from tests.integration.process_pair import (
     NUM_WORKERS,
     Results,
     Scenario,
@@ -20,7 +21,6 @@ from tests.integration.team_of_processes import (
     second_runs_out_of_memory,
 )
 from tests.tiny_data import make_lease, make_settings
-from trainables.settings import StudySettings
 from trainables.training.checkpoints import begin_attempt
 
 pytestmark = pytest.mark.slow
@@ -30,53 +30,53 @@ TRIAL: dict[str, Any] = {"regime": "finetune", "unfreeze_depth": 1, "batch_size"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
     """All scenarios in one pair of processes: starting a pair takes longer than any of them."""
-    folder = tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("pair")
     settings = make_settings(folder, workers=NUM_WORKERS)
-    begin_attempt(Path(settings.study_directory) / "trials" / "3", 5)
+    begin_attempt(settings.trial_paths(3), 5)
     elsewhere = copy_study(settings, folder / "elsewhere", keep=lambda row: True)
     rows = (Path(settings.study_directory) / "data.csv").read_text().splitlines()
     validated = [row for row in rows if row.endswith(",val")]
     few = copy_study(settings, folder / "few", keep=lambda row: row not in validated[1:])
-    paused = {**make_lease(2, **TRIAL), "checkpoint_epochs": [1]}
+    paused = replace(make_lease(2, **TRIAL), checkpoint_epochs=(1,))
 
     def both(settings: StudySettings) -> list[Mapping[str, Any]]:
-        return [asdict(settings)] * NUM_WORKERS
+        return [settings.as_values()] * NUM_WORKERS
 
     return run_scenarios(
         [
             Scenario(
                 name="too slow on the first",
-                lease=make_lease(0, **TRIAL, max_epochs=1),
+                leased=make_lease(0, **TRIAL, max_epochs=1),
                 settings=both(replace(settings, max_latency_ms=10.0)),
                 circumstances=latency_by_rank,
             ),
             Scenario(
                 name="fast enough on the first",
-                lease=make_lease(1, **TRIAL, max_epochs=1),
+                leased=make_lease(1, **TRIAL, max_epochs=1),
                 settings=both(replace(settings, max_latency_ms=1000.0)),
                 circumstances=latency_by_rank,
             ),
-            Scenario(name="one epoch", lease={**paused, "until_epoch": 1}, settings=both(settings)),
+            Scenario(name="one epoch", leased=replace(paused, until_epoch=1), settings=both(settings)),
             Scenario(
                 name="continued from what the first sees",
-                lease={**paused, "attempt": 2, "done_epochs": 1},
-                settings=[asdict(settings), asdict(elsewhere)],
+                leased=replace(paused, attempt=2, done_epochs=1),
+                settings=[settings.as_values(), elsewhere.as_values()],
             ),
             Scenario(
                 name="the first was replaced",
-                lease=make_lease(3, **TRIAL, attempt=4),
+                leased=make_lease(3, **TRIAL, attempt=4),
                 settings=both(settings),
             ),
             Scenario(
                 name="the first cannot save",
-                lease=make_lease(4, **TRIAL, max_epochs=1),
+                leased=make_lease(4, **TRIAL, max_epochs=1),
                 settings=both(settings),
                 circumstances=no_room,
             ),
-            Scenario(name="one validation image", lease=make_lease(5, **TRIAL), settings=both(few)),
+            Scenario(name="one validation image", leased=make_lease(5, **TRIAL), settings=both(few)),
             Scenario(
                 name="no memory on the second",
-                lease=make_lease(6, **TRIAL, max_epochs=1),
+                leased=make_lease(6, **TRIAL, max_epochs=1),
                 settings=both(settings),
                 circumstances=second_runs_out_of_memory,
             ),

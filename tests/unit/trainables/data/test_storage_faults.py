@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from contract.files import TRANSIENT, find_os_error, temporary_names
+from contract.messages import Reason
+from contract.study_layout import TrialPaths
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings, write_images
-from trainables import storage_faults
+from trainables.data import storage_faults
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.images.decoding import decode_files
-from trainables.lease import start_lease
-from trainables.storage_faults import StorageFault, find_fault, wait_out_faults
 from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -40,6 +44,18 @@ def save_arrays(path: Path) -> None:
 
 def save_text(path: Path) -> None:
     path.write_text("1" * 100_000)
+
+
+def on_full_disk(position: int) -> Callable[..., Any]:
+    """Stands in for `temporary_names`: the name at this position leads to a full disk."""
+
+    @contextmanager
+    def names_on_full_disk(*paths: Path) -> Iterator[tuple[Path, ...]]:
+        with temporary_names(*paths) as names:
+            names[position].symlink_to(FULL)
+            yield names
+
+    return names_on_full_disk
 
 
 class Clock:
@@ -68,7 +84,7 @@ def failing(number: int, *, times: int, result: str = "read") -> Callable[[], st
     return work
 
 
-@pytest.mark.parametrize("number", sorted(storage_faults.PASSING))
+@pytest.mark.parametrize("number", sorted(TRANSIENT))
 def test_a_passing_fault_is_waited_for(number: int) -> None:
     clock = Clock()
 
@@ -157,20 +173,21 @@ def test_an_image_that_stays_unreadable_for_a_passing_fault_is_no_bad_image(
 def test_a_checkpoint_that_cannot_be_read_for_a_moment_is_not_taken_for_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, STATE | {"epoch": 7}, attempt=1)
+    paths = TrialPaths(tmp_path)
+    save_checkpoint(paths, STATE | {"epoch": 7}, attempt=1)
     whole, left = Path.open, [1]
 
     def fail_once(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == checkpoints.NEWEST and left[0]:
+        if path.name == paths.checkpoint.name and left[0]:
             left[0] -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return whole(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", fail_once)
     with pytest.raises(OSError, match="Input/output error"):
-        load_checkpoint(tmp_path)
+        load_checkpoint(paths)
 
-    state = load_checkpoint(tmp_path)
+    state = load_checkpoint(paths)
 
     assert state is not None
     assert state["epoch"] == 7
@@ -182,7 +199,7 @@ def test_a_share_that_is_gone_while_a_trial_is_built_ends_the_lease_and_not_the_
     settings = make_settings(tmp_path)
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr("trainables.run.load_parts", raise_not_connected)
-    [run] = start_lease({"trials": [make_lease()], "settings": vars(settings)})
+    [run] = start_trials(settings, make_lease())
 
     with pytest.raises(StorageFault, match="not connected"):
         run.step()
@@ -198,14 +215,14 @@ def test_a_full_disk_is_recognised_in_whatever_a_library_makes_of_it(save: Calla
     with pytest.raises((OSError, RuntimeError)) as raised:
         save(FULL)
 
-    assert find_fault(raised.value) is not None
+    assert find_os_error(raised.value) is not None
 
 
 def test_another_error_is_no_full_disk_and_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         wait_out_faults(lambda: save_text(tmp_path / "missing" / "file"))
 
-    assert find_fault(raised.value) is None
+    assert find_os_error(raised.value) is None
 
 
 @needs_full_disk
@@ -213,22 +230,19 @@ def test_a_checkpoint_waits_for_room_and_the_one_before_it_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage_faults, "PAUSE_SECONDS", 0.01)
-    save_checkpoint(tmp_path, STATE | {"epoch": 1}, attempt=1)
+    paths = TrialPaths(tmp_path)
+    save_checkpoint(paths, STATE | {"epoch": 1}, attempt=1)
     found: list[Any] = []
-    names: list[Path] = []
-    part = checkpoints._part
-    monkeypatch.setattr(checkpoints, "_part", lambda path: names.pop() if names else part(path))
 
     def save() -> None:
-        if not found:  # the disk is full the first time only: the symbolic link goes with the failed file
-            names.append(tmp_path / "full")
-            (tmp_path / "full").symlink_to(FULL)
-        found.append(load_checkpoint(tmp_path))
-        save_checkpoint(tmp_path, STATE | {"epoch": 2}, attempt=1)
+        is_full = not found  # the first time only
+        monkeypatch.setattr(checkpoints, "temporary_names", on_full_disk(0) if is_full else temporary_names)
+        found.append(load_checkpoint(paths))
+        save_checkpoint(paths, STATE | {"epoch": 2}, attempt=1)
 
     wait_out_faults(save)
 
-    newest = load_checkpoint(tmp_path)
+    newest = load_checkpoint(paths)
     assert [state["epoch"] for state in found] == [1, 1]
     assert newest is not None
     assert newest["epoch"] == 2
@@ -242,26 +256,16 @@ def test_a_trial_that_waited_in_vain_does_not_fail_but_ends_its_worker(
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(storage_faults, "PAUSE_SECONDS", 0.01)
     settings = make_settings(tmp_path)
-    place = Path(settings.study_directory) / "trials" / "0"
-    part = checkpoints._part
-
-    def part_on_full_disk(path: Path) -> Path:
-        if path.name != "predictions.npz":
-            return part(path)
-        (place / "full").unlink(missing_ok=True)
-        (place / "full").symlink_to(FULL)
-        return place / "full"
-
-    monkeypatch.setattr(checkpoints, "_part", part_on_full_disk)
-    config = {"trials": [make_lease(max_epochs=1)], "settings": vars(settings)}
+    monkeypatch.setattr(checkpoints, "temporary_names", on_full_disk(-1))
+    [run] = start_trials(settings, make_lease(max_epochs=1))
 
     with pytest.raises(StorageFault, match="no space is left") as raised:
-        start_lease(config)[0].step()
+        run.step()
 
-    assert raised.value.interrupts_lease == "disk full"
-    assert not (place / "model.pt").exists()
-    monkeypatch.setattr(checkpoints, "_part", part)
-    config["trials"] = [make_lease(attempt=2, max_epochs=1)]
-    reports = start_lease(config)[0].step()
-    assert [(report["epoch"], report["outcome"]) for report in reports] == [(1, "complete")]
-    assert (place / "predictions.npz").exists()
+    assert raised.value.interrupts_lease is Reason.DISK_FULL
+    assert not settings.trial_paths(0).weights.exists()
+    monkeypatch.setattr(checkpoints, "temporary_names", temporary_names)
+    [again] = start_trials(settings, make_lease(attempt=2, max_epochs=1))
+    reports = again.step()
+    assert [(report.epoch, report.outcome) for report in reports] == [(1, "complete")]
+    assert settings.trial_paths(0).predictions.exists()

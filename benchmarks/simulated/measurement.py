@@ -1,4 +1,4 @@
-"""Watches a search from inside its process: CPU by thread, memory, seconds a call, and MLflow's lag."""
+"""What a simulated search costs: the driver's CPU and memory, MLflow's lag, and how busy the slots were."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,39 @@ from sqlalchemy import text
 from analysis.reading import connect, load_study
 from analysis.tracking.runs import EPOCHS_TAG, TRIAL_TAG
 from cluster.search.search import Search
-from cluster.study.records import Records
+from cluster.study.records import Records, TrialRecord
+from contract.study_layout import StudyPaths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """How things stood at one moment."""
+    """The driver at one moment."""
 
     seconds: float
-    """Since the monitor began."""
+    """Time since the monitor began."""
+
     trials: int
     epochs: int
     cpu_seconds: float
     main_thread_seconds: float
-    """Of it in the thread that runs Tune's loop and the search."""
+    """CPU seconds of the thread that runs Tune's loop and the search."""
+
     tracking_seconds: float
-    """Of it in the thread that writes MLflow."""
+    """CPU seconds of the thread that writes MLflow."""
+
     memory_mb: float
     lag_seconds: float
     """Age of the oldest recorded epoch that MLflow lacks."""
 
 
 class RunMonitor:
-    """Context manager around `run_search`, in the thread that calls it."""
+    """A context manager around `run_search`, entered in the thread that calls it, that takes samples."""
 
     def __init__(self, search: Search, records: Records, directory: Path, *, every_seconds: float) -> None:
         self.samples: list[Sample] = []
         self.calls: dict[str, list[float]] = {}
-        """Wall seconds of every call, by name."""
+        """Wall seconds of every call of a timed function, by its name."""
+
         self._search, self._directory, self._every = search, directory, every_seconds
         self._ended = threading.Event()
         self._main_thread = threading.get_native_id()
@@ -64,7 +69,7 @@ class RunMonitor:
         self._thread.join()
 
     def summarise_calls(self) -> dict[str, dict[str, float]]:
-        """Of each call: how often, milliseconds on average and at most but one in a hundred."""
+        """By function: number of calls, their mean and their 99th percentile in milliseconds."""
         return {name: _summarise(seconds) for name, seconds in self.calls.items() if seconds}
 
     def as_rows(self) -> list[dict[str, float]]:
@@ -108,17 +113,17 @@ class RunMonitor:
 
 
 def find_lag(directory: Path) -> float:
-    """Seconds since the oldest epoch came that is in the study database and not in MLflow."""
+    """Age in seconds of the oldest epoch that is in the study database and not in MLflow."""
     with connect(load_study(directory)) as (connection, study_id):
         query = text("SELECT trial, epoch, arrival FROM epochs WHERE study_id = :id")
         rows = connection.execute(query, {"id": study_id}).all()
-    written = _read_written(directory.parent / "mlflow.db")
+    written = _read_written(StudyPaths(directory).tracking_database)
     missing = [arrival for trial, epoch, arrival in rows if epoch > written.get(trial, 0)]
     return max(0.0, time.time() - min(missing)) if missing else 0.0
 
 
 def _read_written(path: Path) -> dict[int, int]:
-    """Trial -> epochs that MLflow has of it."""
+    """Epochs that MLflow has of each trial, by trial number."""
     if not path.exists():
         return {}
     query = (
@@ -141,3 +146,88 @@ def _summarise(seconds: Sequence[float]) -> dict[str, float]:
         "mean_ms": round(1000 * statistics.fmean(ordered), 2),
         "p99_ms": round(1000 * ordered[int(0.99 * (len(ordered) - 1))], 2),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """One epoch of a simulated trial."""
+
+    process: int
+    trial: int
+    began: float
+    seconds: float
+    """Planned length; what the worker slept longer counts as waiting."""
+
+    @property
+    def ended(self) -> float:
+        return self.began + self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utilisation:
+    """How busy the slots were from the moment all of them were until the last trial was handed out."""
+
+    share: float
+    """Busy time over slot time."""
+
+    workers: int
+    """Processes that ran epochs: more than slots if some were thrown away, fewer if some never came up."""
+
+    window_seconds: float
+    ramp_up_seconds: float
+    between_epochs: tuple[float, float]
+    """Median and 95th percentile of the seconds from an epoch's end to the same trial's next epoch."""
+
+    between_trials: tuple[float, float]
+    """The same from a trial's end to the next trial's first epoch on the same worker."""
+
+
+def find_utilisation(records: Sequence[TrialRecord], *, slots: int, began: float) -> Utilisation:
+    """How busy the slots were, from the times in each epoch's metrics; `began` is the search's Unix time."""
+    epochs = list(_epochs(records))
+    first: dict[int, float] = {}
+    for epoch in sorted(epochs, key=lambda epoch: epoch.began):
+        first.setdefault(epoch.process, epoch.began)
+    start = sorted(first.values())[:slots][-1]
+    end = max(record.attrs["attempt_started"] for record in records)
+    window = max(end - start, 1e-9)
+    busy = sum(max(0.0, min(epoch.ended, end) - max(epoch.began, start)) for epoch in epochs)
+    same, other = _find_gaps([epoch for epoch in epochs if start <= epoch.began <= end])
+    return Utilisation(
+        share=busy / (window * slots),
+        workers=len(first),
+        window_seconds=window,
+        ramp_up_seconds=start - began,
+        between_epochs=_quantiles(same),
+        between_trials=_quantiles(other),
+    )
+
+
+def _epochs(records: Iterable[TrialRecord]) -> Iterable[Busy]:
+    for record in records:
+        for row in record.epochs.values():
+            yield Busy(
+                process=int(row.metrics["process"]),
+                trial=row.trial,
+                began=row.metrics["began"],
+                seconds=row.metrics["epoch_seconds"],
+            )
+
+
+def _find_gaps(epochs: Iterable[Busy]) -> tuple[list[float], list[float]]:
+    same: list[float] = []
+    other: list[float] = []
+    before: dict[int, Busy] = {}
+    for epoch in sorted(epochs, key=lambda epoch: epoch.began):
+        last = before.get(epoch.process)
+        if last is not None:
+            (same if last.trial == epoch.trial else other).append(epoch.began - last.ended)
+        before[epoch.process] = epoch
+    return same, other
+
+
+def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    if not seconds:
+        return (0.0, 0.0)
+    ordered = sorted(seconds)
+    return (statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))])

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from contract.messages import Report, StudySettings
+from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
-from trainables.lease import LeasedRun, start_lease
-from trainables.lease_turns import take_turns
-from trainables.settings import StudySettings
+from trainables.lease import LeasedRun, take_turns
 from trainables.training.checkpoints import load_state
 
-Reports = list[dict[str, Any]]
+Reports = list[Report]
 PROBE = {"regime": "linear_probe", "unfreeze_depth": 0}
 HEADS: list[dict[str, Any]] = [
     {"batch_size": 8, "learning_rate": 3e-3},
@@ -44,10 +43,13 @@ def lease_of(
     settings: StudySettings, heads: dict[int, dict[str, Any]], *, attempt: int = 1, **changes: Any
 ) -> list[LeasedRun]:
     leases = [
-        {"until_epoch": 3, **make_lease(number, attempt=attempt, **PROBE, max_epochs=3, **head), **changes}
+        replace(
+            make_lease(number, attempt=attempt, **PROBE, max_epochs=3, **head),
+            **{"until_epoch": 3, **changes},
+        )
         for number, head in heads.items()
     ]
-    return start_lease({"trials": leases, "settings": asdict(settings)})
+    return start_trials(settings, *leases)
 
 
 def run_through(runs: list[LeasedRun]) -> Reports:
@@ -60,17 +62,17 @@ def run_through(runs: list[LeasedRun]) -> Reports:
 def numbers_of(reports: Reports, trial: int) -> list[dict[str, float]]:
     timings = ("epoch_seconds", "images_per_second", "peak_memory_gb")
     return [
-        {name: value for name, value in report["metrics"].items() if name not in timings}
+        {name: value for name, value in report.metrics.items() if name not in timings}
         for report in reports
-        if report["trial"] % 100 == trial
+        if report.trial % 100 == trial
     ]
 
 
 def left_behind(settings: StudySettings, trial: int) -> tuple[dict[str, Any], np.ndarray]:
-    directory = Path(settings.study_directory) / "trials" / str(trial)
-    model = load_state(directory / "model.pt")
+    paths = settings.trial_paths(trial)
+    model = load_state(paths.weights)
     assert model is not None
-    with np.load(directory / "predictions.npz") as file:
+    with np.load(paths.predictions) as file:
         return model, file["log_probabilities"]
 
 
@@ -99,12 +101,12 @@ def test_a_lease_ends_at_its_epoch_with_checkpoints_and_the_next_goes_on_from_th
     again = lease_of(settings, heads, attempt=2, done_epochs=1)
     rest = run_through(again)
 
-    assert [(report["trial"], report["epoch"], report["outcome"]) for report in reports] == [
+    assert [(report.trial, report.epoch, report.outcome) for report in reports] == [
         (10, 1, None),
         (11, 1, None),
     ]
-    assert [report["epoch"] for report in rest] == [2, 2, 3, 3]
-    assert [report["outcome"] for report in rest] == [None, None, "complete", "complete"]
+    assert [report.epoch for report in rest] == [2, 2, 3, 3]
+    assert [report.outcome for report in rest] == [None, None, "complete", "complete"]
 
 
 def test_a_checkpoint_ahead_of_the_database_is_replayed_and_not_trained_beyond_the_lease(
@@ -114,7 +116,7 @@ def test_a_checkpoint_ahead_of_the_database_is_replayed_and_not_trained_beyond_t
 
     replayed = run_through(lease_of(settings, {20: HEADS[0]}, attempt=2, until_epoch=1))
 
-    assert [(report["epoch"], report["attempt"]) for report in replayed] == [(1, 2)]
+    assert [(report.epoch, report.attempt) for report in replayed] == [(1, 2)]
 
 
 def test_one_that_fails_leaves_the_others_to_go_on(settings: StudySettings) -> None:
@@ -122,9 +124,9 @@ def test_one_that_fails_leaves_the_others_to_go_on(settings: StudySettings) -> N
 
     reports = run_through(lease_of(settings, heads))
 
-    outcomes = {report["trial"]: report["outcome"] for report in reports}
+    outcomes = {report.trial: report.outcome for report in reports}
     assert outcomes == {30: "complete", 31: "failed", 32: "complete"}
-    assert next(report for report in reports if report["outcome"] == "failed")["reason"] == "diverged"
+    assert next(report for report in reports if report.outcome == "failed").reason == "diverged"
 
 
 def test_those_with_most_epochs_to_go_have_their_turn_first(settings: StudySettings) -> None:
@@ -135,7 +137,7 @@ def test_those_with_most_epochs_to_go_have_their_turn_first(settings: StudySetti
 
     reports = run_through([newcomer, survivor])
 
-    assert [(report["trial"], report["epoch"]) for report in reports] == [(40, 1), (40, 2), (41, 1), (40, 3)]
+    assert [(report.trial, report.epoch) for report in reports] == [(40, 1), (40, 2), (41, 1), (40, 3)]
 
 
 def test_a_trial_of_its_own_takes_one_epoch_a_step(settings: StudySettings) -> None:
@@ -177,4 +179,4 @@ def test_an_error_in_lockstep_is_the_outcome_of_each(
 
     reports = run_through(lease_of(settings, {70: HEADS[0], 71: HEADS[0]}))
 
-    assert [(report["trial"], report["reason"]) for report in reports] == [(70, "bug"), (71, "bug")]
+    assert [(report.trial, report.reason) for report in reports] == [(70, "bug"), (71, "bug")]

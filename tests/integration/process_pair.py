@@ -14,44 +14,44 @@ from unittest.mock import patch
 import torch
 from torch import distributed, multiprocessing
 
+from contract.messages import LeasedTrial, Report, StudySettings
 from trainables.device.memory import FittingSize
 from trainables.lease import LeasedRun
-from trainables.settings import make_study_settings
-from trainables.training.process_group import join_team
+from trainables.training.process_group import join_process_group
 
 NUM_WORKERS = 2
 PATIENCE = timedelta(seconds=60)
-"""A worker that waits for another in vain fails after so long, and not after half an hour."""
+"""Longest that a worker waits for another, instead of torch's half an hour."""
 
 Results = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """A trial for both workers, and what is different about one of them."""
+    """A trial that both workers train, and how their processes differ."""
 
     name: str
-    lease: Mapping[str, Any]
+    leased: LeasedTrial
     settings: Sequence[Mapping[str, Any]]
-    """Of each worker."""
+    """Settings of each worker, by rank."""
 
     circumstances: Callable[[int], AbstractContextManager[Any]] = nullcontext
-    """Given the rank, holds for as long as the trial runs."""
+    """Takes the rank; its context is open for as long as the trial runs."""
 
 
 def latency_by_rank(rank: int) -> AbstractContextManager[Any]:
-    """The first worker's device is the slow one."""
+    """Make the first worker's device the slow one."""
     return patch("trainables.limits.measure_latency_ms", lambda *_, **__: (100.0, 1.0)[rank])
 
 
 def no_room(_: int) -> AbstractContextManager[Any]:
-    """Whoever saves a result fails."""
+    """Make saving a result fail."""
     return patch("trainables.lease.save_result", side_effect=PermissionError("not yours"))
 
 
 @contextmanager
 def second_runs_out_of_memory(rank: int) -> Iterator[None]:
-    """The second worker has no memory for all images of its first batch outside an update."""
+    """Let the second worker run out of memory at its first batch outside an update."""
     whole, failed = FittingSize.compute, [rank == 0]
 
     def compute(self: FittingSize, function: Any, rows: Any) -> Any:
@@ -91,13 +91,16 @@ def _work(rank: int, scenarios: Sequence[Scenario], folder: str) -> None:
 
 
 def _run(scenario: Scenario, rank: int) -> dict[str, Any]:
-    run = LeasedRun(scenario.lease, make_study_settings(scenario.settings[rank]), team=join_team())
-    reports: Results = []
+    run = LeasedRun(
+        scenario.leased,
+        StudySettings.from_values(scenario.settings[rank]),
+        process_group=join_process_group(),
+    )
+    reports: list[Report] = []
     error = None
     try:
         while not run.finished:
             reports += run.advance()
     except Exception as raised:  # it is what the test looks at
         error = f"{type(raised).__name__}: {raised}"
-    shown = [{key: report[key] for key in ("epoch", "outcome", "metrics")} for report in reports]
-    return {"reports": shown, "error": error}
+    return {"reports": [report.as_values() for report in reports], "error": error}
