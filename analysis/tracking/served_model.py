@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from contract.decoding import Fit, UnreadableImage, decode_square
 
@@ -35,15 +34,27 @@ def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: F
     """
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else bytes(value)
-        square = Image.fromarray(decode_square(content, size=storage_size, fit=fit).pixels)
+        square = decode_square(content, size=storage_size, fit=fit).pixels
     except (binascii.Error, UnreadableImage, TypeError) as error:
         raise ValueError(f"'image' wants the bytes of an image file, or their base64: {error}") from error
     if fit == "squash":
-        square = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        square = _resize(square, image_size)
     else:
         margin = (storage_size - image_size) // 2
-        square = square.crop((margin, margin, margin + image_size, margin + image_size))
-    return (np.asarray(square, dtype=np.float32) / 255.0).transpose(2, 0, 1)
+        square = square[margin : margin + image_size, margin : margin + image_size]
+    return (square.astype(np.float32) / 255.0).transpose(2, 0, 1)
+
+
+def _resize(square: Pixels, size: int) -> Pixels:
+    """Resize bytes [S, S, 3] with torch, as the search does: Pillow's bilinear filter rounds differently."""
+    import torch
+
+    planes = torch.from_numpy(square.copy()).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        planes, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    pixels: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return pixels
 
 
 class ServedClassifier(mlflow.pyfunc.PythonModel):
