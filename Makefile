@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A container may forbid bytecode; then every process compiles its imports again (about 20 s a command).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test gpu-check lint types install install-dev clean
+.PHONY: demo test test-lowest test-newest gpu-check lint types install install-dev clean
 
 demo: install
 	$(BIN)/python tune.py --space demo
@@ -29,6 +29,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 
 types: install-dev
 	$(BIN)/mypy
@@ -36,9 +37,16 @@ types: install-dev
 test: lint types
 	$(BIN)/python -m pytest
 
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own; nothing that starts Ray.
+test-lowest test-newest: test-%: $(BIN)/uv
+	$(BIN)/uv venv --clear --python $(PYTHON) .venv-$*
+	$(BIN)/uv pip install --python .venv-$*/bin/python --compile-bytecode \
+		--resolution $(if $(filter lowest,$*),lowest-direct,highest) --editable '.[dev]'
+	.venv-$*/bin/python -m pytest -m 'not slow' tests/unit tests/contracts
+
 # Needs torch 2.8 or newer, timm, numpy, pillow and pytest in that interpreter, and installs nothing.
 gpu-check:
 	$(PYTHON) -m pytest -c tests/gpu/gpu.ini --confcutdir=tests/gpu -p no:cacheprovider tests/gpu
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-lowest .venv-newest build *.egg-info

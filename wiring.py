@@ -24,8 +24,8 @@ from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
-from cluster.search.search import Search
-from cluster.searchers import check_searcher, load_searcher
+from cluster.search.search import Search, SearchSetup
+from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
@@ -151,7 +151,6 @@ def make_plan(config: StudyConfig) -> Plan:
     check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
-    check_searcher(config.searcher, space=plan.propose, metrics=config.metrics)
     return plan
 
 
@@ -258,20 +257,22 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     assert plan.config.scheduler is not None
     return Search(
         study.records,
-        space=plan.propose,
-        recipes=[(recipe.name, recipe.config) for recipe in plan.recipes],
-        warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
-        make_sampler=load_searcher(plan.config.searcher),
-        scheduler=load_scheduler(plan.config.scheduler),
-        num_trials=plan.num_trials,
-        seed=plan.config.seed,
-        metrics=plan.config.metrics,
-        directions=plan.config.directions,
-        max_epochs=plan.max_epochs,
-        patience=plan.config.patience,
-        shares_of=lambda config: planned_shares(config, class_counts),
-        # Several workers train one trial at a time.
-        group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
+        SearchSetup(
+            space=plan.propose,
+            recipes=[(recipe.name, recipe.config) for recipe in plan.recipes],
+            warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
+            make_sampler=load_searcher(plan.config.searcher),
+            scheduler=load_scheduler(plan.config.scheduler),
+            num_trials=plan.num_trials,
+            seed=plan.config.seed,
+            metrics=plan.config.metrics,
+            directions=plan.config.directions,
+            max_epochs=plan.max_epochs,
+            patience=plan.config.patience,
+            shares_of=lambda config: planned_shares(config, class_counts),
+            # Several workers train one trial at a time.
+            group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
+        ),
     )
 
 

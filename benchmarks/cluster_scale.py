@@ -39,7 +39,7 @@ from cluster.ray_tune.session import open_session
 from cluster.ray_tune.upload import PROJECT
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
-from cluster.search.search import Search
+from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
@@ -119,13 +119,15 @@ def make_study(flags: argparse.Namespace) -> Study:
 def make_search(study: Study, flags: argparse.Namespace) -> Search:
     return Search(
         study.records,
-        space=space,
-        make_sampler=load_searcher(flags.searcher),
-        scheduler=load_scheduler(flags.scheduler),
-        num_trials=flags.trials,
-        seed=SEED,
-        metrics=[METRIC],
-        max_epochs=MAX_EPOCHS,
+        SearchSetup(
+            space=space,
+            make_sampler=load_searcher(flags.searcher),
+            scheduler=load_scheduler(flags.scheduler),
+            num_trials=flags.trials,
+            seed=SEED,
+            metrics=[METRIC],
+            max_epochs=MAX_EPOCHS,
+        ),
     )
 
 

@@ -21,9 +21,10 @@ from optuna.trial import Trial
 from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
 from benchmarks.simulated.workers import run_workers
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search
+from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
+from contract.messages import State
 
 
 def space(trial: Trial) -> dict[str, Any]:
@@ -41,20 +42,27 @@ def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: in
         records = Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=True)
         search = Search(
             records,
-            space=space,
-            make_sampler=load_searcher(searcher),
-            scheduler=load_scheduler(scheduler),
-            num_trials=budget,
-            seed=seed,
-            metrics=["val_accuracy"],
-            max_epochs=MAX_EPOCHS,
+            SearchSetup(
+                space=space,
+                make_sampler=load_searcher(searcher),
+                scheduler=load_scheduler(scheduler),
+                num_trials=budget,
+                seed=seed,
+                metrics=["val_accuracy"],
+                max_epochs=MAX_EPOCHS,
+            ),
         )
         spent = run_workers(search, curves, budget=budget, slots=slots, seed=seed)
         chosen = _choose(search)
         regret = 0.98 - (0.73 if chosen is None else curves.final(search.trials[chosen].config))
         counts = search.counts()
         records.close()
-    return {"regret": regret, "trials": len(search.trials), "complete": counts["complete"], "epochs": spent}
+    return {
+        "regret": regret,
+        "trials": len(search.trials),
+        "complete": counts[State.COMPLETE],
+        "epochs": spent,
+    }
 
 
 def _choose(search: Search) -> int | None:

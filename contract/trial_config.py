@@ -59,7 +59,7 @@ class TrialConfig:
     unfreeze_depth: Annotated[int | str, DEPTH] = 1
     """Backbone stages that train, counted from the top: 0 = head only, "all" = the whole network.
 
-    Or "layers:60", the last 60 layers with parameters, or "from:blocks.4", that module and all above it.
+    "layers:60" stands for the last 60 layers with parameters, "from:blocks.4" for that module and all above.
     """
 
     max_epochs: Annotated[int, POSITIVE] = 10
@@ -86,10 +86,10 @@ class TrialConfig:
 
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "adamw"
     momentum: Annotated[float, BELOW_ONE] = 0.9
-    """SGD and RMSprop only."""
+    """Momentum of SGD and RMSprop; AdamW and Adam ignore it."""
 
     nesterov: bool = False
-    """SGD only."""
+    """Nesterov momentum, for SGD only."""
 
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
@@ -97,19 +97,19 @@ class TrialConfig:
     """Epochs of linear warm-up from 0; fractions are allowed. HyperRule brings its own."""
 
     frozen_epochs: Annotated[int, NOT_NEGATIVE] = 1
-    """two_phase only: epochs of the head alone before the backbone unfreezes."""
+    """Epochs of the head alone before the backbone unfreezes, for regime two_phase only."""
 
     second_phase_learning_rate_factor: Annotated[float, POSITIVE] = 0.1
-    """two_phase only: the second phase's peak learning rate as a share of the first's."""
+    """The second phase's peak learning rate as a share of the first's, for regime two_phase only."""
 
     gradual_epochs: Annotated[int, POSITIVE] = 1
-    """gradual only: epochs between unfreezing one stage and the next."""
+    """Epochs between unfreezing one stage and the next, for regime gradual only."""
 
     num_neighbours: Annotated[int, POSITIVE] = 5
-    """knn only."""
+    """Neighbours that vote, for regime knn only."""
 
     distance: Literal["cosine", "euclidean"] = "cosine"
-    """knn only: what makes two images neighbours."""
+    """Distance between features that makes images neighbours, for regime knn only."""
 
     head_pooling: Literal["average", "flatten"] = "average"
     """How the backbone's last maps become features: its own pooling, or every value of every map."""
@@ -151,7 +151,7 @@ class TrialConfig:
     """Largest side of CutMix' patch, as a share of the image's."""
 
     class_weights: Literal["none", "balanced", "effective"] = "none"
-    """What an image counts in the loss: the same, by its class' rarity, or by the effective number."""
+    """Weight of an image in the loss: equal, by its class's rarity, or by the class's effective number."""
 
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Every image once an epoch, or every class equally often."""
@@ -160,7 +160,7 @@ class TrialConfig:
     """Smaller classes are over-sampled to the largest one, copies augmented by this policy first."""
 
     zero_inputs: bool = False
-    """Blank images: the baseline that any pipeline must beat."""
+    """Train on blank images: the baseline that any pipeline must beat."""
 
     steps_per_epoch: Annotated[int, NOT_NEGATIVE] = 0
     """Most updates in an epoch; 0 = all images."""
@@ -168,7 +168,7 @@ class TrialConfig:
     validation_images: Annotated[int, NOT_NEGATIVE] = 0
     """Validation images that are looked at, the same ones in every epoch and trial; 0 = all of them.
 
-    A study has one number: trials that were validated on different images cannot be ranked.
+    A study has one value: trials that were validated on different images cannot be ranked.
     """
 
     ema_decay: Annotated[float, BELOW_ONE] = 0.0

@@ -40,7 +40,7 @@ from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search
+from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
@@ -117,15 +117,17 @@ def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
     recipes = task.trials if space is None else published_recipes(space)
     return Search(
         study.records,
-        space=lambda trial: {} if space is None else propose(trial, space),
-        recipes=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(recipes)],
-        make_sampler=load_searcher("random" if space is None else "tpe"),
-        scheduler=load_scheduler("none" if space is None else "asha"),
-        num_trials=task.num_trials,
-        seed=task.seed,
-        metrics=[METRIC],
-        max_epochs=task.epochs,
-        group_of=batch_group if batched_heads else lambda _: None,
+        SearchSetup(
+            space=lambda trial: {} if space is None else propose(trial, space),
+            recipes=[(f"trial {number}", make_config(trial)) for number, trial in enumerate(recipes)],
+            make_sampler=load_searcher("random" if space is None else "tpe"),
+            scheduler=load_scheduler("none" if space is None else "asha"),
+            num_trials=task.num_trials,
+            seed=task.seed,
+            metrics=[METRIC],
+            max_epochs=task.epochs,
+            group_of=batch_group if batched_heads else lambda _: None,
+        ),
     )
 
 

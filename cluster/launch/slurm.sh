@@ -33,7 +33,7 @@ clean_up() {
     rm -f "$token_file"
     ((${#steps[@]} > 0)) || return 0
     kill -TERM "${steps[@]}" 2> /dev/null || true
-    { sleep 30 && kill -KILL "${steps[@]}"; } &> /dev/null & # one that does not listen
+    { sleep 30 && kill -KILL "${steps[@]}"; } &> /dev/null & # whatever ignores SIGTERM
     wait "${steps[@]}" 2> /dev/null || true
     kill "$!" 2> /dev/null || true
 }

@@ -1,4 +1,4 @@
-"""Schedulers, found by file name: each decides whether a trial goes on after an epoch, or waits."""
+"""Schedulers, found by file name: each decides after an epoch whether a trial goes on, waits or ends."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from cluster.schedulers._curves import Curves as Curves
 from cluster.schedulers._curves import Shares as Shares
 from cluster.schedulers._rungs import even_shares as even_shares
-
-Action = Literal["continue", "stop", "pause"]
-"""pause: the lease ends, its slot is free for others, and `promote` may hand the trial out again."""
+from contract.messages import SchedulerAction
 
 
 class Decide(Protocol):
     """A pure function of the records, so that a resumed study decides as the first run would have."""
 
-    def __call__(self, *, trial: int, epoch: int, curves: Curves, seed: int) -> Action: ...
+    def __call__(self, *, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:
+        """Decide after an epoch; a paused trial waits until `promote` names it."""
 
 
 class Promote(Protocol):
-    """Which paused trial goes on, if any; a pure function of the records too."""
+    """Chooses the paused trial that goes on, if any; a pure function of the records too."""
 
     def __call__(
         self, *, paused: Mapping[int, int], running: Mapping[int, int], curves: Curves, is_last: bool
@@ -38,7 +37,7 @@ class Promote(Protocol):
 
 
 class Rungs(Protocol):
-    """Epochs after which a trial of such a schedule may be stopped or paused; None: after any.
+    """Lists the epochs after which a trial of such a schedule may be stopped or paused; None means any.
 
     Where trials may be paused, their workers leave a checkpoint there; trials that share a lease go from one
     to the next.

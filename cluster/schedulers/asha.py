@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 
-from cluster.schedulers import Action, Curves
+from cluster.schedulers import Curves
 from cluster.schedulers._rungs import rung_epochs, stays
+from contract.messages import Action, SchedulerAction
 
 rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:  # noqa: ARG001
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
     rung = curves.rung_at(trial, epoch)
     if rung is None:
-        return "continue"
+        return Action.CONTINUE
     score = curves[trial][epoch]
     if math.isnan(score):
-        return "stop"
-    return "continue" if stays(score, curves.at_rung(rung).values()) else "stop"
+        return Action.STOP
+    return Action.CONTINUE if stays(score, curves.at_rung(rung).values()) else Action.STOP

@@ -11,23 +11,24 @@ import math
 
 import numpy as np
 
-from cluster.schedulers import Action, Curves
+from cluster.schedulers import Curves
 from cluster.schedulers._rungs import REDUCTION, RUNG_SHARES, rung_epochs, stays
+from contract.messages import Action, SchedulerAction
 
 rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:
     rung = curves.rung_at(trial, epoch)
     bracket = draw_bracket(trial, seed=seed)
     if rung is None or rung < bracket:
-        return "continue"
+        return Action.CONTINUE
     score = curves[trial][epoch]
     if math.isnan(score):
-        return "stop"
+        return Action.STOP
     here = curves.at_rung(rung).items()
     rivals = [rival for n, rival in here if draw_bracket(n, seed=seed) == bracket]
-    return "continue" if stays(score, rivals) else "stop"
+    return Action.CONTINUE if stays(score, rivals) else Action.STOP
 
 
 @functools.lru_cache(maxsize=100_000)

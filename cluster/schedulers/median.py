@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from statistics import fmean, median
 
-from cluster.schedulers import Action, Curves
+from cluster.schedulers import Curves
 from cluster.schedulers._rungs import RUNG_SHARES
+from contract.messages import Action, SchedulerAction
 
 MIN_TRIALS = 3
 """Others that must have come as far; Golovin et al. 2017 (Vizier) leave both open, Ray takes 3."""
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:  # noqa: ARG001
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
     shares = curves.shares(trial)
     if epoch >= len(shares) or shares[epoch - 1] < RUNG_SHARES[0]:
-        return "continue"
+        return Action.CONTINUE
     own = _until(curves, trial, shares[epoch - 1])
     if not own:
-        return "stop"
+        return Action.STOP
     others = [n for n in list(curves) if n != trial and _has_reached(curves, n, shares[epoch - 1])]
     averages = [fmean(values) for n in others if (values := _until(curves, n, shares[epoch - 1]))]
     if len(averages) < MIN_TRIALS:
-        return "continue"
-    return "continue" if max(own) >= median(averages) else "stop"
+        return Action.CONTINUE
+    return Action.CONTINUE if max(own) >= median(averages) else Action.STOP
 
 
 def _has_reached(curves: Curves, trial: int, share: float) -> bool:

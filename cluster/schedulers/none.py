@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.schedulers import Action, Curves
+from cluster.schedulers import Curves
+from contract.messages import Action, SchedulerAction
 
 
 def decide(
@@ -13,8 +14,8 @@ def decide(
     epoch: int,  # noqa: ARG001
     curves: Curves,  # noqa: ARG001
     seed: int,  # noqa: ARG001
-) -> Action:
-    return "continue"
+) -> SchedulerAction:
+    return Action.CONTINUE
 
 
 def rungs(shares: Sequence[float]) -> tuple[int, ...]:  # noqa: ARG001

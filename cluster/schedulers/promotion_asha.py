@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cluster.schedulers import Action, Curves
+from cluster.schedulers import Curves
 from cluster.schedulers._rungs import REDUCTION, find_rank, rung_epochs
+from contract.messages import Action, SchedulerAction
 
 rungs = rung_epochs
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> Action:  # noqa: ARG001
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
     rung = curves.rung_at(trial, epoch)
     if rung is None:
-        return "continue"
+        return Action.CONTINUE
     # One that would be promoted at once keeps its warm worker.
     scores = curves.at_rung(rung)
     promoted = trial in scores and find_rank(trial, scores) < len(scores) // REDUCTION
-    return "continue" if promoted else "pause"
+    return Action.CONTINUE if promoted else Action.PAUSE
 
 
 def promote(

@@ -1,63 +1,77 @@
-"""Verdicts: what a report makes of its trial, judged by its numbers, its worker's word and the scheduler."""
+"""How a trial goes on or ends: judged by its numbers, its worker's word and the scheduler."""
 
 from __future__ import annotations
 
 import math
+import traceback as tracebacks
 from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import TrialState
 
 from cluster.schedulers import Scheduler
+from cluster.search.proposals import CONSTRAINT, Infeasible
 from cluster.search.scores import Scores
 from cluster.search.trial_status import TrialStatus
-from cluster.study.records import EpochRecord
-from contract.messages import Decision, Report
+from cluster.study.records import Ending, EpochRecord
+from contract.messages import Action, Decision, EpochDecision, Outcome, Reason, Report
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Why a trial goes on, waits or ends."""
 
-    outcome: str | None = None
-    """complete | pruned | failed | infeasible; None: it does not end."""
+    outcome: Outcome | None = None
+    """None: the trial does not end."""
+
     paused: bool = False
     gained: bool = False
     """The report holds the best value of the whole study so far, better than all before it."""
-    reason: str | None = None
+
+    reason: Reason | None = None
+    """Only of a failed trial."""
+
     traceback: str | None = None
+    limit: str | None = None
+    """The limit that an infeasible trial exceeds, in words."""
+
     excess: float = 0.0
-    """Of an infeasible trial: how far beyond the limit, as a share of it."""
+    """How far beyond the limit an infeasible trial is, as a share of it."""
 
     @property
-    def recorded_as(self) -> str:
-        """The decision's word in the table `epochs`."""
-        words = {"complete": "complete", "pruned": "stop", "infeasible": "stop", "failed": "failed"}
-        return words[self.outcome] if self.outcome else ("pause" if self.paused else "continue")
+    def recorded_as(self) -> EpochDecision:
+        return EpochDecision.of(self.outcome, paused=self.paused)
 
 
 def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Scheduler, seed: int) -> Verdict:
     """Take the report's numbers into the scores, and say what follows."""
-    if report.outcome == "failed":
-        return Verdict(outcome="failed", reason=report.reason or "bug", traceback=report.traceback)
-    if report.outcome == "infeasible":
-        return Verdict(outcome="infeasible", reason=report.reason, excess=report.excess)
+    if report.outcome is Outcome.FAILED:
+        return Verdict(outcome=Outcome.FAILED, reason=report.reason or Reason.BUG, traceback=report.traceback)
+    if report.outcome is Outcome.INFEASIBLE:
+        return Verdict(outcome=Outcome.INFEASIBLE, limit=report.limit, excess=report.excess)
     for name in scores.metrics:
         if name not in report.metrics:
             text = f"no {name} in the report of epoch {report.epoch}"
-            return Verdict(outcome="failed", reason="bug", traceback=text)
+            return Verdict(outcome=Outcome.FAILED, reason=Reason.BUG, traceback=text)
         if not math.isfinite(report.metrics[name]):
-            return Verdict(outcome="failed", reason="diverged", traceback=f"{name} is {report.metrics[name]}")
-    is_complete = report.outcome == "complete"
+            text = f"{name} is {report.metrics[name]}"
+            return Verdict(outcome=Outcome.FAILED, reason=Reason.DIVERGED, traceback=text)
+    is_complete = report.outcome is Outcome.COMPLETE
     gained = scores.note(trial.number, report.epoch, report.metrics, is_end=is_complete)
     if is_complete:
-        return Verdict(outcome="complete", gained=gained)
+        return Verdict(outcome=Outcome.COMPLETE, gained=gained)
     if trial.is_recipe:
         return Verdict(gained=gained)  # whatever the search finds must be no worse than the published recipes
-    if trial.decisions.get(report.epoch) in ("continue", "pause"):
+    earlier = trial.decisions.get(report.epoch)
+    if earlier is not None and not earlier.ends_trial:
         return Verdict(gained=gained)  # a replayed epoch: later results must not change what was decided
     action = scheduler.decide(trial=trial.number, epoch=report.epoch, curves=scores.curves, seed=seed)
-    return Verdict(outcome="pruned" if action == "stop" else None, paused=action == "pause", gained=gained)
+    outcome = Outcome.PRUNED if action is Action.STOP else None
+    return Verdict(outcome=outcome, paused=action is Action.PAUSE, gained=gained)
 
 
 def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord:
+    """The row of the table `epochs`; `arrival` is unix time."""
     return EpochRecord(
         trial=report.trial,
         epoch=report.epoch,
@@ -73,13 +87,54 @@ def make_decision(trial: TrialStatus, epoch: int, verdict: Verdict) -> Decision:
     return Decision(
         trial=trial.number,
         epoch=epoch,
-        action="stop" if trial.outcome else ("pause" if trial.paused else "continue"),
+        action=Action.STOP if trial.outcome else (Action.PAUSE if trial.paused else Action.CONTINUE),
         outcome=trial.outcome,
         reason=verdict.reason,
-        detail=last_line(verdict.traceback),
+        detail=verdict.limit or last_line(verdict.traceback),
     )
 
 
 def last_line(text: str | None) -> str | None:
-    """What a traceback comes down to."""
+    """The last line of a traceback, which names the error; None without one."""
     return text.strip().rpartition("\n")[2] if text else None
+
+
+_STATES = {
+    Outcome.COMPLETE: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.FAILED: TrialState.FAIL,
+    Outcome.INFEASIBLE: TrialState.PRUNED,  # Optuna has no such state; a constraint tells the two apart
+}
+
+
+def make_ending(
+    trial: TrialStatus, verdict: Verdict, *, values: tuple[float, ...] | None, now: float
+) -> Ending:
+    """End the trial, and say so; `values` are its best epoch's metrics."""
+    assert verdict.outcome is not None
+    trial.outcome, trial.paused = verdict.outcome, False
+    attrs: dict[str, Any] = {
+        "outcome": verdict.outcome,
+        "reason": verdict.reason or verdict.limit,
+        "traceback": verdict.traceback,
+        "worker": trial.worker,
+        "attempts": trial.attempt,
+        "seconds": round(trial.seconds, 3),
+        "ended": now,
+    }
+    is_infeasible = verdict.outcome is Outcome.INFEASIBLE
+    return Ending(
+        trial=trial.number,
+        state=_STATES[verdict.outcome],
+        values=values if verdict.outcome.has_value else None,
+        attrs={name: value for name, value in attrs.items() if value is not None},
+        system_attrs={CONSTRAINT: max(verdict.excess, 1e-9)} if is_infeasible else {},
+    )
+
+
+def verdict_of_error(error: Exception) -> Verdict:
+    """What a space that raised makes of the trial it was asked for."""
+    if isinstance(error, Infeasible):
+        return Verdict(outcome=Outcome.INFEASIBLE, limit=str(error), excess=1.0)
+    text = "".join(tracebacks.format_exception(error))
+    return Verdict(outcome=Outcome.FAILED, reason=Reason.BUG, traceback=text)

@@ -7,21 +7,28 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.schedulers import Scheduler, Shares, even_shares
-from cluster.search.endings import make_ending, verdict_of_error
-from cluster.search.grouping import GroupOf
-from cluster.search.lease_choice import LeaseChoice
-from cluster.search.outcomes import Verdict, judge, last_line, make_decision, make_row
+from cluster.search.leasing import GroupOf, LeaseChoice
+from cluster.search.outcomes import (
+    Verdict,
+    judge,
+    last_line,
+    make_decision,
+    make_ending,
+    make_row,
+    verdict_of_error,
+)
 from cluster.search.proposals import Proposals, Space
 from cluster.search.scores import Scores
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.searchers import MakeSampler
-from cluster.study.records import Ending, EpochRecord, NewTrial, Records
-from contract.messages import Decision, Lease, LeaseError, Report
+from cluster.study.records import Ending, EpochRecord, NewTrial, Records, TrialRecord
+from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
+from contract.metrics import Direction
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, if it came no further in between."""
@@ -34,79 +41,87 @@ class Done(enum.Enum):
 DONE = Done.DONE
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchSetup:
+    """What a search is made of beside the records that it goes on from."""
+
+    space: Space
+    """`space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
+    Infeasible."""
+
+    recipes: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Name and configuration of published recipes: tried first, and never stopped or paused early."""
+
+    warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Tried next, and judged like any other trial."""
+
+    make_sampler: MakeSampler
+    scheduler: Scheduler
+    num_trials: int
+    seed: int
+    metrics: Sequence[str]
+    """Schedulers and the ranking go by the first."""
+
+    directions: Sequence[str] = (Direction.MAXIMIZE,)
+    max_epochs: int
+    num_startup: int = 10
+    """Trials that a model-based searcher needs before it uses its model."""
+
+    patience: int | None = None
+    group_of: GroupOf = lambda _: None
+    """Trials of one group share a lease, up to its next rung."""
+
+    shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"])
+    """A configuration's share of its planned updates after each of its epochs."""
+
+
 class Search:
     """One run of a study. Every answer it gives is in the database before it is given."""
 
-    def __init__(
-        self,
-        records: Records,
-        *,
-        space: Space,
-        recipes: Sequence[tuple[str, Mapping[str, Any]]] = (),
-        warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = (),
-        make_sampler: MakeSampler,
-        scheduler: Scheduler,
-        num_trials: int,
-        seed: int,
-        metrics: Sequence[str],
-        directions: Sequence[str] = ("maximize",),
-        max_epochs: int,
-        num_startup: int = 10,
-        patience: int | None = None,
-        group_of: GroupOf = lambda _: None,
-        shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"]),
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """Take up the study where its records end.
-
-        `space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
-        Infeasible. `recipes` are (name, configuration) of published recipes: they are tried first, and never
-        stopped or paused early. `warm_starts` come next, and are judged like any other trial. The first
-        metric is what schedulers and the ranking go by. Trials of one group share a lease, up to its next
-        rung. `shares_of` gives for a configuration the share of its planned updates after each of its epochs.
-        """
-        self.num_trials, self.max_epochs = num_trials, max_epochs
+    def __init__(self, records: Records, setup: SearchSetup, *, now: Callable[[], float] = time.time) -> None:
+        """Take up the study where its records end; `now` gives unix time."""
+        self.num_trials, self.max_epochs = setup.num_trials, setup.max_epochs
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
-        self.stopping = False
-        """No lease is handed out any more; unfinished trials stay for the next run."""
+
         self.scores = Scores(
-            metrics, directions=directions, shares_of=lambda number: shares_of(self.trials[number].config)
+            setup.metrics,
+            directions=setup.directions,
+            shares_of=lambda number: setup.shares_of(self.trials[number].config),
         )
-        self._records, self._scheduler, self._seed, self._now = records, scheduler, seed, now
+        self._records, self._scheduler, self._seed, self._now = records, setup.scheduler, setup.seed, now
         self._open: dict[int, Lease] = {}
         self._streak = FailureStreak()
         history = records.load()
         self.trials = rebuild_statuses(history)
-        self._watch = GainWatch(patience, replay(history, self.scores))
+        self._watch = GainWatch(setup.patience, replay(history, self.scores))
         self._last_arrival = max(
             (row.arrival for record in history for row in record.epochs.values()), default=-math.inf
         )
         self._choice = LeaseChoice(
             self.trials,
-            scheduler=scheduler,
+            scheduler=setup.scheduler,
             scores=self.scores,
-            group_of=group_of,
-            num_trials=num_trials,
+            group_of=setup.group_of,
+            num_trials=setup.num_trials,
             ask=self._ask,
         )
         self._new: list[NewTrial] = []
         """Proposed, but not written yet: killed now, the next run proposes them again."""
-        used = {record.attrs.get("recipe") for record in history}
-        given = [(*one, True) for one in recipes] + [(*one, False) for one in warm_starts]
-        self._given = deque(one for one in given if one[0] not in used)
-        """Name and configuration of what is tried first, and whether it is a recipe."""
+
+        self._given = _not_yet_tried(setup, history)
         self._proposals = Proposals(
-            space,
-            make_sampler=make_sampler,
-            seed=seed,
-            directions=directions,
-            num_startup=num_startup,
+            setup.space,
+            make_sampler=setup.make_sampler,
+            seed=setup.seed,
+            directions=setup.directions,
+            num_startup=setup.num_startup,
             history=history,
             metric=self.scores.metric,
-            defaults={"max_epochs": max_epochs},
+            defaults={"max_epochs": setup.max_epochs},
         )
         self.stopping = self.out_of_gain
+        """No lease is handed out any more; unfinished trials stay for the next run."""
 
     def next_lease(self) -> Lease | Done | None:
         """The next trial to run; None while only running ones could bring more, DONE after the last."""
@@ -137,7 +152,7 @@ class Search:
         for report in reports:
             trial = self.trials.get(report.trial)
             if trial is None or not trial.is_active or report.attempt != trial.attempt:
-                decisions.append(Decision(trial=report.trial, epoch=report.epoch, action="ignored"))
+                decisions.append(Decision(trial=report.trial, epoch=report.epoch, action=Action.IGNORED))
                 continue
             if worker is not None and trial.worker != worker:
                 trial.worker = worker
@@ -205,20 +220,21 @@ class Search:
         """So many trials have ended without a new best value that the study stops."""
         return self._watch.is_over
 
-    def counts(self) -> dict[str, int]:
-        """Trials by outcome; `running` are the unfinished ones."""
-        counts = dict.fromkeys(("complete", "pruned", "failed", "infeasible", "running"), 0)
+    def counts(self) -> dict[State, int]:
+        """Number of trials by state; all that have no outcome yet count as running."""
+        counts: dict[State, int] = dict.fromkeys(State, 0)
+        del counts[State.WAITING]
         for trial in list(self.trials.values()):  # a copy: the progress display asks from its own thread
-            counts[trial.outcome or "running"] += 1
+            counts[State.of(trial.outcome)] += 1
         return counts
 
     def best(self) -> tuple[int, float] | None:
         """Number and metric of the best trial so far, by its best epoch; failed ones do not count."""
-        return self.scores.best(counts=lambda n: self.trials[n].outcome not in ("failed", "infeasible"))
+        return self.scores.best(counts=lambda n: State.of(self.trials[n].outcome).is_ranked)
 
     def best_complete(self) -> tuple[int, float] | None:
         """Number and metric of the best trial that ran to its end: only those leave their weights."""
-        return self.scores.best(counts=lambda n: self.trials[n].outcome == "complete")
+        return self.scores.best(counts=lambda n: self.trials[n].outcome is Outcome.COMPLETE)
 
     def _choose_members(self) -> list[TrialStatus]:
         if self.stopping:
@@ -267,7 +283,8 @@ class Search:
 
     def _prune_paused(self) -> None:
         """End the paused trials as pruned: no trial will reach their rungs any more."""
-        endings = [self._end(self.trials[n], Verdict(outcome="pruned")) for n in sorted(self._choice.paused)]
+        pruned = Verdict(outcome=Outcome.PRUNED)
+        endings = [self._end(self.trials[n], pruned) for n in sorted(self._choice.paused)]
         self._choice.paused.clear()
         self._records.record(endings=endings)
         self._tell(endings)
@@ -293,7 +310,8 @@ class Search:
     def _end(self, trial: TrialStatus, verdict: Verdict) -> Ending:
         if not trial.paused:
             trial.charge(now=self._now())
-        failure = self._streak.note(verdict.outcome or "", verdict.reason, last_line(verdict.traceback))
+        assert verdict.outcome is not None
+        failure = self._streak.note(verdict.outcome, verdict.reason, last_line(verdict.traceback))
         if failure is not None:
             self.stop(failure)
         return make_ending(trial, verdict, values=self.scores.best_values(trial.number), now=self._now())
@@ -310,7 +328,7 @@ class Search:
 
     def _give_up(self, trial: TrialStatus, error: LeaseError | None) -> list[Decision]:
         error = error or LeaseError(message="the worker ended the trial without an outcome", transient=False)
-        verdict = Verdict(outcome="failed", reason=error.reason, traceback=error.message)
+        verdict = Verdict(outcome=Outcome.FAILED, reason=error.reason, traceback=error.message)
         ending = self._end(trial, verdict)
         self._records.record(endings=[ending])
         self._tell([ending])
@@ -323,3 +341,12 @@ class Search:
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._proposals.tell(ending)
+
+
+def _not_yet_tried(
+    setup: SearchSetup, history: Iterable[TrialRecord]
+) -> deque[tuple[str, Mapping[str, Any], bool]]:
+    """Name and configuration of what is tried first, in order, and whether it is a recipe."""
+    tried = {record.attrs.get("recipe") for record in history}
+    given = [(*one, True) for one in setup.recipes] + [(*one, False) for one in setup.warm_starts]
+    return deque(one for one in given if one[0] not in tried)

@@ -1,4 +1,4 @@
-"""When a study stops before its last trial: it only fails, or it no longer gains."""
+"""The two rules that stop a study before its last trial: it only fails, or it no longer gains."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Iterable
 
 from cluster.search.scores import Scores
 from cluster.study.records import EpochRecord, TrialRecord
+from contract.messages import EpochDecision, Outcome, Reason
 
 FAILURE_STREAK = 5
-"""So many failed trials in a row stop the study: the next would fail too."""
-STREAK_REASONS = ("bug", "data", "out of memory", "accelerator")
-"""Diverged trials do not count: they are what a search over learning rates must expect.
+"""This many failed trials in a row stop the study: the next would fail too.
 
 An accelerator's fault counts once its trial is given up, after several processes have met it: five such
 trials with no other end between them mean that the device is broken.
 """
-ENDED = ("complete", "stop", "failed")
-"""Decisions of the table `epochs` with which a trial ended."""
 
 
 class FailureStreak:
@@ -25,9 +22,10 @@ class FailureStreak:
     def __init__(self) -> None:
         self._num = 0
 
-    def note(self, outcome: str, reason: str | None, last_line: str | None) -> str | None:
+    def note(self, outcome: Outcome, reason: Reason | None, last_line: str | None) -> str | None:
         """Take the end of a trial in; the reason to stop, if there is one now."""
-        self._num = self._num + 1 if outcome == "failed" and reason in STREAK_REASONS else 0
+        recurs = outcome is Outcome.FAILED and reason is not None and reason.is_likely_to_recur
+        self._num = self._num + 1 if recurs else 0
         if self._num < FAILURE_STREAK:
             return None
         return f"the last {self._num} trials failed, so would the next: {reason}: {last_line or ''}"
@@ -64,11 +62,11 @@ def replay(history: Iterable[TrialRecord], scores: Scores) -> list[tuple[bool, b
     rows = sorted((row for record in history for row in record.epochs.values()), key=_arrival)
     seen = []
     for row in rows:
-        is_complete = row.decision == "complete"
-        gained = row.decision != "failed" and scores.note(
+        is_complete = row.decision is EpochDecision.COMPLETE
+        gained = row.decision is not EpochDecision.FAILED and scores.note(
             row.trial, row.epoch, row.metrics, is_end=is_complete
         )
-        seen.append((gained, row.decision in ENDED))
+        seen.append((gained, row.decision.ends_trial))
     return seen
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.study.records import TrialRecord
-from contract.messages import LeasedTrial
+from contract.messages import EpochDecision, LeasedTrial, Outcome
 
 
 @dataclass(kw_only=True)
@@ -21,22 +21,22 @@ class TrialStatus:
     """It runs a published recipe, which is never stopped or paused early."""
     attempt: int = 0
     crashes: int = 0
-    decisions: dict[int, str] = field(default_factory=dict)
+    decisions: dict[int, EpochDecision] = field(default_factory=dict)
     """Epoch -> what was decided after it."""
     arrivals: dict[int, float] = field(default_factory=dict)
     """Epoch -> when its report came first, unix time."""
     seconds: float = 0.0
-    """Of earlier attempts."""
+    """Time that earlier attempts took."""
     started: float = 0.0
     """When this attempt began, unix time."""
     charged: float = 0.0
-    """Until when its time is in `seconds`."""
+    """Unix time up to which `seconds` is accounted for."""
     lease_number: int | None = None
-    """Of the lease that it last shared, or could have shared, with others."""
+    """The lease that it last shared, or could have shared, with others."""
     until_epoch: int | None = None
-    """Where that lease ends for it; None: with the trial."""
-    outcome: str | None = None
-    """complete | pruned | failed | infeasible; None: it goes on."""
+    """The epoch where that lease ends for it; None: where the trial ends."""
+    outcome: Outcome | None = None
+    """None: it goes on."""
     worker: str | None = None
     paused: bool = False
     """It waits at a rung; its lease has ended."""
@@ -56,7 +56,7 @@ class TrialStatus:
             until_epoch=None if self.lease_number is None else shared_until,
         )
 
-    def note_epoch(self, epoch: int, decision: str, *, arrival: float) -> float:
+    def note_epoch(self, epoch: int, decision: EpochDecision, *, arrival: float) -> float:
         """Take an epoch in; the time of its first arrival, which a replayed epoch keeps."""
         if epoch > self.num_epochs:
             self.crashes = 0  # it came further: what killed its worker before was not the trial
@@ -125,10 +125,12 @@ def _rebuild(record: TrialRecord, *, sharers: int) -> TrialStatus:
         charged=attrs.get("attempt_started", 0.0),
         lease_number=attrs.get("lease"),
         until_epoch=attrs.get("until_epoch"),
-        outcome=attrs.get("outcome"),
+        outcome=Outcome(attrs["outcome"]) if "outcome" in attrs else None,
         worker=attrs.get("worker"),
         # Handed out again since, it has a newer attempt than the epoch it was paused at.
-        paused=newest is not None and newest.decision == "pause" and newest.attempt == attrs["attempts"],
+        paused=newest is not None
+        and newest.decision is EpochDecision.PAUSE
+        and newest.attempt == attrs["attempts"],
     )
     if status.is_active:  # the attempt that was cut off counts up to its last sign of life
         arrivals = (row.arrival for row in record.epochs.values())

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from optuna import Trial
     from optuna.samplers import BaseSampler
 
 
@@ -18,12 +16,14 @@ class Draw:
     """What a sampler's randomness may come from."""
 
     seed: int
-    """Of this proposal: drawn from the study's seed and the index."""
+    """This proposal's seed, drawn from the study's seed and the index."""
+
     study_seed: int
     index: int
-    """How many trials were proposed before; recipes do not count."""
+    """Number of trials proposed before; recipes do not count."""
+
     num_startup: int
-    """So many trials a model needs before it is used."""
+    """Number of trials that a model needs before it is used."""
 
 
 class MakeSampler(Protocol):
@@ -38,16 +38,3 @@ def names() -> tuple[str, ...]:
 
 def load_searcher(name: str) -> MakeSampler:
     return cast(MakeSampler, importlib.import_module(f"{__name__}.{name}").make_sampler)
-
-
-def check_searcher(
-    name: str, *, space: Callable[[Trial], Mapping[str, Any]], metrics: tuple[str, ...]
-) -> None:
-    """Ask a searcher that does not suit every study whether it suits this one: its file has a `check` then.
-
-    Raises:
-        ValueError: it does not; the message says which do.
-    """
-    check = getattr(importlib.import_module(f"{__name__}.{name}"), "check", None)
-    if check is not None:
-        check(space, metrics)

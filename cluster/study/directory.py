@@ -17,7 +17,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.lock import StudyLock, acquire_lock
 from cluster.study.passwords import without_password
 from cluster.study.records import Records
-from cluster.study.space_changes import space_differences
+from cluster.study.space_probe import space_differences
 from contract.machine import count_cpus, count_gpus
 
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")

@@ -17,9 +17,9 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.study.database import open_storage
+from cluster.study.database import open_storage, param_row, utc_now, write_attrs
 from cluster.study.passwords import without_password
-from cluster.study.trial_rows import param_row, utc_now, write_attrs
+from contract.messages import EpochDecision
 
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
@@ -64,8 +64,7 @@ class EpochRecord:
     attempt: int
     metrics: Mapping[str, float]
     arrival: float
-    decision: str
-    """continue | pause | stop | complete | failed"""
+    decision: EpochDecision
 
 
 @dataclass(kw_only=True)
@@ -245,7 +244,7 @@ class Records:
         for record in epochs:
             key = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
             row = key | {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
-            row |= {"arrival": record.arrival, "decision": record.decision}
+            row |= {"arrival": record.arrival, "decision": record.decision.value}
             # Delete and insert instead of an upsert: that is spelled differently in every database.
             connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[name] == key[name] for name in key)))
             connection.execute(sa.insert(EPOCHS).values(row))
@@ -311,8 +310,9 @@ class Records:
     def _load_epochs(self, connection: sa.Connection, trials: Mapping[int, TrialRecord]) -> None:
         query = sa.select(EPOCHS).where(EPOCHS.c.study_id == self.study_id)
         for row in connection.execute(query.order_by(EPOCHS.c.trial, EPOCHS.c.epoch)).mappings():
-            values = {name: row[name] for name in ("trial", "epoch", "attempt", "arrival", "decision")}
-            record = EpochRecord(**values, metrics=json.loads(row["metrics"]))
+            values = {name: row[name] for name in ("trial", "epoch", "attempt", "arrival")}
+            decision = EpochDecision(row["decision"])
+            record = EpochRecord(**values, decision=decision, metrics=json.loads(row["metrics"]))
             trials[record.trial].epochs[record.epoch] = record
 
     def _rows(self, connection: sa.Connection, table: sa.Table, *columns: str) -> Iterable[Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from cluster import schedulers, searchers
 from cluster.schedulers import load_scheduler
-from cluster.search.search import DONE, Search
+from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Lease, LeaseError, Report
@@ -61,13 +61,15 @@ class Life:
         self.running = []
         self.search = Search(
             self.records,
-            space=space,
-            num_trials=TRIALS,
-            seed=5,
-            metrics=["val_accuracy"],
-            max_epochs=EPOCHS,
-            num_startup=9,
-            **self.settings,  # type: ignore[arg-type]
+            SearchSetup(
+                space=space,
+                num_trials=TRIALS,
+                seed=5,
+                metrics=["val_accuracy"],
+                max_epochs=EPOCHS,
+                num_startup=9,
+                **self.settings,
+            ),
         )
         return self.search
 

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from cluster.schedulers import load_scheduler, names
-from cluster.search.search import DONE, Search
+from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Lease, Report
@@ -46,15 +46,17 @@ def make_search(records: Records, space: SearchSpace, *, scheduler: str) -> Sear
     recipes = space.recipes(FACTS, backbones=backbones, max_epochs=EPOCHS)
     return Search(
         records,
-        space=propose,
-        recipes=[(recipe.name, recipe.config) for recipe in recipes],
-        make_sampler=load_searcher("random"),
-        scheduler=load_scheduler(scheduler),
-        num_trials=len(recipes) + NUM_RIVALS,
-        seed=0,
-        metrics=["val_accuracy"],
-        max_epochs=EPOCHS,
-        shares_of=lambda config: planned_shares(config, COUNTS),
+        SearchSetup(
+            space=propose,
+            recipes=[(recipe.name, recipe.config) for recipe in recipes],
+            make_sampler=load_searcher("random"),
+            scheduler=load_scheduler(scheduler),
+            num_trials=len(recipes) + NUM_RIVALS,
+            seed=0,
+            metrics=["val_accuracy"],
+            max_epochs=EPOCHS,
+            shares_of=lambda config: planned_shares(config, COUNTS),
+        ),
     )
 
 
@@ -146,14 +148,16 @@ def test_nearest_neighbours_prune_nobody_by_being_ready_first(records: Records) 
 
     search = Search(
         records,
-        space=space,
-        make_sampler=load_searcher("random"),
-        scheduler=load_scheduler("asha"),
-        num_trials=8,
-        seed=0,
-        metrics=["val_accuracy"],
-        max_epochs=EPOCHS,
-        shares_of=lambda config: planned_shares(config, COUNTS),
+        SearchSetup(
+            space=space,
+            make_sampler=load_searcher("random"),
+            scheduler=load_scheduler("asha"),
+            num_trials=8,
+            seed=0,
+            metrics=["val_accuracy"],
+            max_epochs=EPOCHS,
+            shares_of=lambda config: planned_shares(config, COUNTS),
+        ),
     )
 
     def report(lease: Lease, epoch: int) -> Report:

@@ -15,9 +15,9 @@ from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
-from cluster.search.grouping import GroupOf
+from cluster.search.leasing import GroupOf
 from cluster.search.proposals import Space
-from cluster.search.search import Search
+from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
@@ -68,16 +68,18 @@ def run_toy_study(
 def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf, space: Space) -> Search:
     return Search(
         study.records,
-        space=space,
-        make_sampler=load_searcher(config.searcher),
-        scheduler=load_scheduler(config.scheduler or "asha"),
-        num_trials=config.trials or 8,
-        seed=config.seed,
-        metrics=config.metrics,
-        patience=config.patience,
-        max_epochs=config.max_epochs or 9,
-        num_startup=4,
-        group_of=group_of,
+        SearchSetup(
+            space=space,
+            make_sampler=load_searcher(config.searcher),
+            scheduler=load_scheduler(config.scheduler or "asha"),
+            num_trials=config.trials or 8,
+            seed=config.seed,
+            metrics=config.metrics,
+            patience=config.patience,
+            max_epochs=config.max_epochs or 9,
+            num_startup=4,
+            group_of=group_of,
+        ),
     )
 
 

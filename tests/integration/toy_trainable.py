@@ -16,8 +16,9 @@ from contract.messages import Lease, LeasedTrial, Outcome, Report, make_result
 
 
 class ToyTrial(tune.Trainable):
-    """Settings, all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`, a
-    folder with a file for each process that has begun an epoch; `dies`, `raises` and `fills_disk`, trials by number.
+    """Its settings are all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`,
+    a folder with a file for each process that has begun an epoch; and the trials that shall fail, by number:
+    `dies`, `raises`, `fills_disk`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A worker's own verdicts before and instead of an epoch: outside the limits, or out of memory."""
+"""A worker reports a trial that is outside the limits or runs out of memory instead of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contact sheet of a policy, as a user asks for it."""
+"""The command preview draws a policy's contact sheet, or says which flag is wrong."""
 
 from __future__ import annotations
 

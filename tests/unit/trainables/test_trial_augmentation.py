@@ -1,4 +1,4 @@
-"""A whole trial with mixed views or unequal classes: what it trains on, shares, caches and is ranked by."""
+"""Whole trials with mixed views or unequal classes train, share, cache and are ranked as they should."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIXED = {"policy": "light", "mix": "cutmix", "mix_share": 0.7}
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
-    """A study whose training part has unequal classes."""
+    """A study whose training split has unequal classes."""
     settings = make_settings(tmp_path_factory.mktemp("mixed"), fits=("crop",))
     manifest = Path(settings.study_directory) / "data.csv"
     heading, *lines = manifest.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Heads that share a lease: each computes what it would alone, and they end where the search said."""
+"""Heads that share a lease compute what each would alone, and end at the epoch that the search has set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a trial whose workers failed is read off the worker whose error explains the others'."""
+"""A trial whose workers failed gets the reason of the worker whose error explains the others."""
 
 from __future__ import annotations
 

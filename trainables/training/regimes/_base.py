@@ -51,7 +51,8 @@ class BaseRegime:
         """
         for name, value in self.fixed.items():
             if getattr(config, name) != value:
-                raise ValueError(self._contradiction(name, value, getattr(config, name)))
+                found = getattr(config, name)
+                raise ValueError(f"regime {config.regime} needs {name}={value!r}, got {found!r}")
 
     def phases(self, config: TrialConfig, num_stages: int) -> tuple[Phase, ...]:
         """Check a configuration and plan its phases, from the first to the last.
@@ -86,7 +87,3 @@ class BaseRegime:
             zero_init=config.zero_init_head,
             seed=seed,
         )
-
-    def _contradiction(self, name: str, expected: Any, found: Any) -> str:
-        regime = type(self).__module__.rpartition(".")[2]
-        return f"regime {regime} needs {name}={expected!r}, got {found!r}"

@@ -14,7 +14,7 @@ from rich.console import Console
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.run import Interrupts
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search
+from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Lease, Report
@@ -31,13 +31,15 @@ def search(tmp_path: Path) -> Search:
     )
     return Search(
         records,
-        space=space,
-        make_sampler=load_searcher("random"),
-        scheduler=load_scheduler("none"),
-        num_trials=2,
-        seed=0,
-        metrics=["val_accuracy"],
-        max_epochs=2,
+        SearchSetup(
+            space=space,
+            make_sampler=load_searcher("random"),
+            scheduler=load_scheduler("none"),
+            num_trials=2,
+            seed=0,
+            metrics=["val_accuracy"],
+            max_epochs=2,
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
-from cluster.search.search import DONE, MAX_CRASHES, Search
+from cluster.search.search import DONE, MAX_CRASHES, Search, SearchSetup
 from cluster.search.stopping import FAILURE_STREAK
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
@@ -43,7 +43,7 @@ def make_search(records: Records, **changes: Any) -> Search:
         "max_epochs": EPOCHS,
         "num_startup": 3,
     }
-    return Search(records, **settings | changes)
+    return Search(records, SearchSetup(**settings | changes))
 
 
 class Study:

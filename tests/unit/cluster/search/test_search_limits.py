@@ -15,7 +15,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
-from cluster.study.space_changes import space_differences
+from cluster.study.space_probe import space_differences
 from cluster.study.warm_start import find_warm_starts, fit_params, likeness
 from tests.unit.cluster.search.test_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
 

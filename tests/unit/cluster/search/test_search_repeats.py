@@ -43,7 +43,7 @@ def configs(search: Search) -> list[tuple[Any, ...]]:
     return [tuple(sorted(trial.config.items())) for trial in search.trials.values()]
 
 
-@pytest.mark.parametrize("name", [name for name in searchers.names() if name != "cma_es"])
+@pytest.mark.parametrize("name", searchers.names())
 def test_every_configuration_of_a_finite_space_is_tried_once(study: Study, name: str) -> None:
     search = search_of(study, make_sampler=load_searcher(name))
 

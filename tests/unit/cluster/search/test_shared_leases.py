@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from cluster.schedulers import load_scheduler
-from cluster.search.grouping import group_size
+from cluster.search.leasing import group_size
 from cluster.search.search import DONE, Search
 from contract.messages import Decision, Lease, LeaseError
 from tests.unit.cluster.search.test_search import EPOCHS, LOST, Study, outcomes, report

@@ -1,4 +1,4 @@
-"""A trial's share of a GPU, and the memory that a trial is said to take."""
+"""Trials keep to their share of a GPU's memory, and report the memory that they use."""
 
 from __future__ import annotations
 

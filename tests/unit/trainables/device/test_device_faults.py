@@ -1,4 +1,4 @@
-"""An accelerator that fails a process ends the process and the lease, and no trial is blamed at once."""
+"""A failed accelerator ends the process and the lease; the trial is tried again."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_trial_whose_process_lost_its_accelerator_has_no_outcome(
 
 
 def described(error: Exception, tmp_path: Path) -> LeaseError:
-    """What the search makes of an exception that the trainable raised, after its way through Ray."""
+    """The search's LeaseError for an exception that the trainable raised and Ray passed on."""
     path = tmp_path / "error.pkl"
     path.write_bytes(
         cloudpickle.dumps(RayTaskError("step", "Traceback …", pickle.loads(pickle.dumps(error))))

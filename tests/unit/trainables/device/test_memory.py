@@ -1,4 +1,4 @@
-"""Where memory runs out: an update redone in smaller parts is the update that would have been."""
+"""An update that ran out of memory and is repeated in micro-batches equals the one in a single pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUGE = 2**50
 
 
 class Narrow(nn.Module):
-    """Fits so many images; more of them make the allocator fail, on their way forth or back."""
+    """A network in which more than so many images make the allocator fail, forward or backward."""
 
     def __init__(self, most: int, *, backward: bool = False) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Narrow(nn.Module):
 
 @pytest.fixture(autouse=True)
 def without_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backbones that other tests have left in this process would be freed ahead of anything else."""
+    """Forget the backbones of other tests in this process, which would be freed first."""
     monkeypatch.setattr(memory, "_reserves", [])
 
 

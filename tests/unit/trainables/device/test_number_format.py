@@ -1,4 +1,4 @@
-"""What a device computes in: bfloat16 where it is native, in every forward pass, and part of cache keys."""
+"""bfloat16 is used where it is native, in every forward pass, and is part of cache keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bfloat16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_gpu(monkeypatch: pytest.MonkeyPatch, *, major: int) -> None:
-    """A GPU of this compute capability stands behind torch's question."""
+    """Let torch report a GPU of this compute capability."""
 
     def is_supported(including_emulation: bool = True) -> bool:
         return major >= 8 or including_emulation

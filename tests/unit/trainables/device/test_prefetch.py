@@ -1,4 +1,4 @@
-"""Batches made one ahead come in order, never further ahead, and end with their maker."""
+"""Batches are made in order, at most one ahead, and errors of making them are raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The moving average of the weights: its values, its loan to the network, its way through a checkpoint."""
+"""The moving average of the weights has the right values, also inside the network and after a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best epoch of a trial is what it leaves behind, whichever phase the epoch fell into."""
+"""A trial leaves the weights of its best epoch behind, whichever phase that epoch was in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and never from a worker that was replaced."""
+"""Checkpoints are whole or absent, and a worker that was replaced writes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads in lockstep compute what each would alone, whoever is beside them."""
+"""Heads in lockstep compute what each would alone, whichever others train with them."""
 
 from __future__ import annotations
 

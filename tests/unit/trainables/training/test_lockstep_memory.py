@@ -1,4 +1,4 @@
-"""Heads in lockstep that do not fit together train by themselves, with the numbers they would have had."""
+"""Heads that do not fit in memory together train one by one, with the same numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def weights_of(settings: StudySettings, number: int) -> dict[str, torch.Tensor]:
 
 
 def fit(most: int) -> Any:
-    """`train_heads` where only so many fit: more of them run out of memory at the end of their epoch."""
+    """A `train_heads` that runs out of memory at the end of the epoch with more than `most` heads."""
 
     def train(heads: Sequence[HeadEpoch]) -> Any:
         results = train_heads(heads)

@@ -1,4 +1,4 @@
-"""One epoch of plain PyTorch: exact accumulation, replay, divergence, and the schedule's end."""
+"""An epoch accumulates gradients exactly, can be replayed, notices divergence and ends with its schedule."""
 
 from __future__ import annotations
 

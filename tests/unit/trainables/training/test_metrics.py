@@ -1,4 +1,4 @@
-"""Metrics from sums: the definitions, classes without images, and workers that add up."""
+"""Metrics computed from sums follow their definitions, also with empty classes and over several workers."""
 
 from __future__ import annotations
 

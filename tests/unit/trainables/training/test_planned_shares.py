@@ -1,4 +1,4 @@
-"""How far a trial is in its own schedule after each epoch."""
+"""`planned_shares` says how far a trial is in its own schedule after each epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trains, compiled: the same logits and gradients, or a warning and the module as it is."""
+"""A compiled module computes the same logits and gradients, or goes on uncompiled after a warning."""
 
 from __future__ import annotations
 
