@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
-from analysis.tracking.tracker import first_line
+from contract.files import first_line
 from cluster.jobs.flags import check_job_folders
 from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding

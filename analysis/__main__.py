@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.studies import find_study, load_study
+from analysis.reading import find_study, load_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.comparison import Row, Verdict, describe_verdict, find_finalists, judge
+from analysis.comparison import PairedTest, compare_predictions, describe_test, find_finalists
 from analysis.leaderboard import load_leaderboard
-from analysis.studies import StudyInfo
+from analysis.reading import Row, StudyInfo
 
 IGNORED = ("study", "created", "storage", "tracking_uri", "status", "runs", "flags.study", "flags.runs_dir")
+"""Names in study.json that differ between any two studies."""
 
 
 def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:
@@ -32,12 +33,12 @@ def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:
         "studies": [first.name, second.name],
         "changes": changes,
         "results": results,
-        "verdict": _judge(first, second, rows[0], rows[1]),
+        "verdict": _say_which_is_better(first, second, rows[0], rows[1]),
     }
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """study.json as one level: `data.classes`, `space.learning_rate`; lists and tables as text."""
+    """study.json as one level, with names like data.classes and space.learning_rate; lists become text."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         if name == "space_table":
@@ -67,8 +68,8 @@ def _summarise(study: StudyInfo, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _judge(first: StudyInfo, second: StudyInfo, rows: list[Row], others: list[Row]) -> str:
-    if (first.metric, first.maximize) != (second.metric, second.maximize):
+def _say_which_is_better(first: StudyInfo, second: StudyInfo, rows: list[Row], others: list[Row]) -> str:
+    if (first.metric, first.direction) != (second.metric, second.direction):
         return f"different metrics ({first.metric}, {second.metric}): the studies cannot be ranked together"
     one, other = ((study.facts.get("data") or {}) for study in (first, second))
     if one.get("contents") != other.get("contents"):
@@ -81,25 +82,25 @@ def _judge(first: StudyInfo, second: StudyInfo, rows: list[Row], others: list[Ro
     best, rival = find_finalists(rows)[0], find_finalists(others)[0]
     if best is None or rival is None:
         return "one of the studies has no trial with a result"
-    verdict = _load_verdict(first, second, best, rival)
-    if verdict is None:
+    tested = _test_finalists(first, second, best, rival)
+    if tested is None:
         return "whether one is really better cannot be said: predictions for the same images are missing"
     names = [f"trial {row['trial']} of {study.name}" for study, row in ((first, best), (second, rival))]
-    return describe_verdict(verdict, first=names[0], second=names[1])
+    return describe_test(tested, first=names[0], second=names[1])
 
 
-def _load_verdict(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) -> Verdict | None:
+def _test_finalists(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) -> PairedTest | None:
     from analysis.predictions import load_predictions
 
     ours = load_predictions(first.directory, best["trial"])
     theirs = load_predictions(second.directory, rival["trial"])
     if ours is None or theirs is None:
         return None
-    return judge(ours, theirs, metric=first.metric, maximize=first.maximize)
+    return compare_predictions(ours, theirs, metric=first.metric, direction=first.direction)
 
 
 def print_comparison(comparison: Mapping[str, Any], *, console: Console | None = None) -> None:
-    """The same for people."""
+    """Print what `compare_studies` found, for people."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     first, second = comparison["studies"]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")

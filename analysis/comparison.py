@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from analysis.predictions import Array, Predictions, class_scores, count_cells, load_predictions
+from analysis.reading import Row, StudyInfo
+from contract.messages import State
+from contract.metrics import METRICS, Direction, is_share
 
-Row = dict[str, Any]
 Measure = Callable[[Array], float]
 """A metric as a function of how often each image counts."""
 
 NUM_RESAMPLES = 1000
-Z95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Two trials on the same validation images, the first against the second."""
+class PairedTest:
+    """The first of two trials against the second, on the same validation images."""
 
     metric: str
     difference: float
-    """Of the metric, positive where the first is better."""
+    """Difference of the metric, positive where the first is better."""
 
     low: float
     high: float
-    """95% interval of the difference: paired bootstrap over the images."""
+    """Ends of the difference's 95% interval, by paired bootstrap over the images."""
 
     only_first_right: int
     only_second_right: int
@@ -41,7 +39,7 @@ class Verdict:
 
     @property
     def is_better(self) -> bool:
-        """For accuracy both tests must agree; the other metrics have the bootstrap alone."""
+        """Whether the first is better. For accuracy both tests must say so; else the bootstrap alone does."""
         return self.low > 0 and (self.metric != "val_accuracy" or self.p_value < 0.05)
 
     @property
@@ -50,16 +48,16 @@ class Verdict:
 
 
 def find_finalists(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
-    """Of ranked rows: the best complete trial (else the best pruned one), and the best other one."""
-    ended = [row for row in rows if row["state"] in ("complete", "pruned") and row.get("best_epoch")]
-    best = next((row for row in ended if row["state"] == "complete"), ended[0] if ended else None)
+    """The best complete one (else the best pruned one) of ranked trials, and the best other one."""
+    ended = [row for row in rows if State(row["state"]).has_value and row.get("best_epoch")]
+    best = next((row for row in ended if row["state"] is State.COMPLETE), ended[0] if ended else None)
     return best, next((row for row in ended if row is not best), None)
 
 
-def judge(
-    first: Predictions, second: Predictions, *, metric: str, maximize: bool, seed: int = 0
-) -> Verdict | None:
-    """None where they were not asked about the same images, or the metric cannot be taken from them."""
+def compare_predictions(
+    first: Predictions, second: Predictions, *, metric: str, direction: Direction, seed: int = 0
+) -> PairedTest | None:
+    """Test whether the first are better; None where they are of other images, or do not hold the metric."""
     ids = np.intersect1d(first.ids, second.ids)
     if len(ids) == 0 or len(ids) < max(len(first), len(second)):
         return None
@@ -71,7 +69,7 @@ def judge(
     measures = make_measure(first, metric), make_measure(second, metric)
     if measures[0] is None or measures[1] is None:
         return None
-    sign = 1.0 if maximize else -1.0
+    sign = direction.sign
     ones = np.ones(len(ids))
     resampled = [
         sign * (measures[0](weights) - measures[1](weights)) for weights in resample(len(ids), seed=seed)
@@ -79,7 +77,7 @@ def judge(
     low, high = np.quantile(resampled, (0.025, 0.975))
     only_first = int((first.right & ~second.right).sum())
     only_second = int((second.right & ~first.right).sum())
-    return Verdict(
+    return PairedTest(
         metric=metric,
         difference=sign * (measures[0](ones) - measures[1](ones)),
         low=float(low),
@@ -91,46 +89,37 @@ def judge(
     )
 
 
-def judge_finalists(
-    rows: Sequence[Row], directories: Mapping[str, Path], *, metric: str, maximize: bool
-) -> tuple[Row, Row, Verdict] | None:
-    """The verdict on the first two of ranked rows; None where there are not two with predictions."""
+def describe_finalists(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
+    """Say whether the first of ranked trials is really the best; empty where predictions are missing."""
     best, rival = find_finalists(rows)
     if best is None or rival is None:
-        return None
+        return ""
+    directories = {study.name: study.directory for study in studies}
     loaded = [load_predictions(directories[row["study"]], row["trial"]) for row in (best, rival)]
     if loaded[0] is None or loaded[1] is None:
-        return None
-    verdict = judge(loaded[0], loaded[1], metric=metric, maximize=maximize)
-    return None if verdict is None else (best, rival, verdict)
-
-
-def describe_finalists(
-    rows: Sequence[Row], directories: Mapping[str, Path], *, metric: str, maximize: bool
-) -> str:
-    """The verdict on the first two as a sentence; empty where their predictions cannot tell."""
-    judged = judge_finalists(rows, directories, metric=metric, maximize=maximize)
-    if judged is None:
         return ""
-    best, rival, verdict = judged
-    several = len(directories) > 1
+    metric, direction = studies[0].metric, studies[0].direction
+    tested = compare_predictions(loaded[0], loaded[1], metric=metric, direction=direction)
+    if tested is None:
+        return ""
+    several = len(studies) > 1
     names = [f"trial {row['trial']}" + (f" of {row['study']}" if several else "") for row in (best, rival)]
-    sentence = describe_verdict(verdict, first=names[0], second=names[1])
+    sentence = describe_test(tested, first=names[0], second=names[1])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def describe_verdict(verdict: Verdict, *, first: str, second: str) -> str:
-    """One sentence with its evidence."""
-    scale, unit = (100, " points") if is_share(verdict.metric) else (1, "")
-    amount = f"{scale * verdict.difference:+.2f}{unit}"
-    interval = f"95% interval {scale * verdict.low:+.2f} to {scale * verdict.high:+.2f}"
-    evidence = f"{amount} {verdict.metric}, {interval}, on {verdict.num_images:,} validation images"
-    only_first, only_second = verdict.only_first_right, verdict.only_second_right
+def describe_test(tested: PairedTest, *, first: str, second: str) -> str:
+    """One sentence that says which is better, with the evidence."""
+    scale, unit = (100, " points") if is_share(tested.metric) else (1, "")
+    amount = f"{scale * tested.difference:+.2f}{unit}"
+    interval = f"95% interval {scale * tested.low:+.2f} to {scale * tested.high:+.2f}"
+    evidence = f"{amount} {tested.metric}, {interval}, on {tested.num_images:,} validation images"
+    only_first, only_second = tested.only_first_right, tested.only_second_right
     counts = f"{only_first} images only the first has right, {only_second} only the second"
-    test = f"{counts}: McNemar p = {format_p(verdict.p_value)}"
-    if verdict.is_better:
+    test = f"{counts}: McNemar p = {format_p(tested.p_value)}"
+    if tested.is_better:
         return f"{first} is better than {second} ({evidence}; {test})"
-    if verdict.is_worse:
+    if tested.is_worse:
         return f"{second} is better than {first} ({evidence}; {test})"
     return f"{first} cannot be told from {second} ({evidence}; {test})"
 
@@ -138,12 +127,15 @@ def describe_verdict(verdict: Verdict, *, first: str, second: str) -> str:
 def confidence_interval(
     predictions: Predictions, *, metric: str, seed: int = 0
 ) -> tuple[float, float, float] | None:
-    """The metric and its 95% interval: Wilson's for shares of images, the bootstrap's for the rest."""
+    """The metric and its 95% interval: Wilson's for shares of images, the bootstrap's for the rest.
+
+    None where the metric cannot be taken from predictions.
+    """
     measure = make_measure(predictions, metric)
     if measure is None:
         return None
     value = measure(np.ones(len(predictions)))
-    if metric in ("val_accuracy", "val_top3_accuracy"):
+    if METRICS[metric].is_share_of_images:
         return value, *wilson(round(value * len(predictions)), len(predictions))
     values = [measure(weights) for weights in resample(len(predictions), seed=seed)]
     low, high = np.quantile(values, (0.025, 0.975))
@@ -151,7 +143,7 @@ def confidence_interval(
 
 
 def make_measure(predictions: Predictions, metric: str) -> Measure | None:
-    """The metric as a function of image weights; None for those that are not of the predictions."""
+    """The metric as a function of image weights; None for one that predictions do not tell."""
     labels, log_probabilities = predictions.labels, predictions.log_probabilities
     own = log_probabilities[np.arange(len(labels)), labels]
     if metric in ("val_macro_f1", "val_balanced_accuracy"):
@@ -168,7 +160,7 @@ def make_measure(predictions: Predictions, metric: str) -> Measure | None:
 
 
 def _chance_among_top(log_probabilities: Array, own: Array, *, places: int) -> Array:
-    """The chance that each image's class is among the likeliest ones, if equally likely ones are drawn."""
+    """Chance that each image's class is among the likeliest `places`, where equally likely ones are drawn."""
     likelier = (log_probabilities > own[:, None]).sum(axis=1)
     equal = (log_probabilities == own[:, None]).sum(axis=1)
     chance: Array = np.clip((places - likelier) / equal, 0.0, 1.0)
@@ -191,7 +183,7 @@ def _class_measure(predictions: Predictions, *, f1: bool) -> Measure:
 
 
 def resample(num_images: int, *, seed: int) -> list[Array]:
-    """How often each image is drawn, in each of the bootstrap's resamples."""
+    """How often each image is drawn in each resample of the bootstrap: arrays [num_images]."""
     generator = np.random.default_rng(seed)
     draws = (generator.integers(0, num_images, num_images) for _ in range(NUM_RESAMPLES))
     return [np.bincount(draw, minlength=num_images).astype(float) for draw in draws]
@@ -199,26 +191,20 @@ def resample(num_images: int, *, seed: int) -> list[Array]:
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
     """Wilson's 95% interval of a share: unlike p ± 2 s it stays within 0..1 and works for 0 and all."""
-    share, z2 = hits / total, Z95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value: is the smaller count too small for a fair coin?"""
-    total, fewer = only_first + only_second, min(only_first, only_second)
-    log_terms = [
-        math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)
-        for k in range(fewer + 1)
-    ]
-    return min(1.0, 2 * sum(math.exp(term) for term in log_terms))
+    """Two-sided exact p-value of McNemar's test: do the two counts differ more than a fair coin's?"""
+    from scipy.stats import binomtest  # 0.5 s, and most commands of the analysis need none of it
 
-
-def is_share(metric: str) -> bool:
-    """Shares are shown in percent; losses are not."""
-    return metric.endswith(("accuracy", "macro_f1"))
+    total = only_first + only_second
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
 def format_p(value: float) -> str:
+    """A p-value as it is printed."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

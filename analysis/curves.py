@@ -9,29 +9,31 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from analysis.reading import connect, read_rows
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect, read_rows
+from contract.messages import EpochDecision
 
 NUMBER = r'":\s*(-?[0-9][0-9.eE+-]*)'
 
 
 @dataclass
 class Curve:
-    """The epochs of one trial, in order."""
+    """Learning curve of one trial: one entry an epoch in each list."""
 
     epochs: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    """Of the study's metric; NaN where an epoch has none."""
+    """The study's metric; NaN where an epoch has none."""
 
     arrivals: list[float] = field(default_factory=list)
-    """Unix time [s]."""
+    """When the epoch was recorded [unix s]."""
 
     seconds: list[float] = field(default_factory=list)
+    """How long the epoch took."""
+
     stopped: bool = False
     """The scheduler stopped it after its last epoch."""
 
     def value_at(self, epoch: int) -> float | None:
-        """None where the trial has not reached the epoch, or the value there is not finite."""
+        """The metric after an epoch; None where the trial has not reached it, or the value is not finite."""
         if epoch not in self.epochs:
             return None
         value = self.values[self.epochs.index(epoch)]
@@ -39,7 +41,7 @@ class Curve:
 
 
 def load_curves(study: StudyInfo) -> dict[int, Curve]:
-    """By trial number. Two numbers are cut out of each row: parsing its JSON takes far longer."""
+    """Curves by trial number. Two numbers are cut out of each row: parsing its JSON takes far longer."""
     metric = re.compile(f'"{re.escape(study.metric)}{NUMBER}')
     duration = re.compile(f'"epoch_seconds{NUMBER}')
     query = text(
@@ -55,7 +57,7 @@ def load_curves(study: StudyInfo) -> dict[int, Curve]:
             curve.values.append(float(found[1]) if found else math.nan)
             curve.arrivals.append(arrival)
             curve.seconds.append(float(spent[1]) if spent else 0.0)
-            curve.stopped = decision == "stop"
+            curve.stopped = decision == EpochDecision.STOP
     return curves
 
 
@@ -67,8 +69,8 @@ def find_rungs(curves: Mapping[int, Curve]) -> list[int]:
 def find_common_epoch(curves: Mapping[int, Curve], *, share: float = 0.5) -> int:
     """The latest epoch that at least this share of the trials reached; 0 without trials.
 
-    Values there are comparable: early stopping gives good trials more epochs, so that best values mix what a
-    hyperparameter does with how long its trial ran.
+    Values at one epoch are comparable. Best values are not: good trials get more epochs, so their best values
+    mix what a hyperparameter does with how long its trial ran.
     """
     lengths = sorted((curve.epochs[-1] for curve in curves.values() if curve.epochs), reverse=True)
     return lengths[math.ceil(share * len(lengths)) - 1] if lengths else 0

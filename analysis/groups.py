@@ -11,19 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.leaderboard import HEADERS, UNRANKED, format_value, hyperparameter_names, load_leaderboard
-from analysis.studies import StudyInfo
-
-Row = dict[str, Any]
+from analysis.leaderboard import format_value, header, hyperparameter_names, load_leaderboard
+from analysis.reading import Row, StudyInfo
+from contract.messages import State
+from contract.metrics import Detail, shown_metrics
 
 CONFIG = "config"
 """Groups trials by all their hyperparameters together."""
 
-SHOWN = (
-    *("val_accuracy", "val_loss", "val_top3_accuracy", "train_accuracy", "train_loss", "train_top3_accuracy"),
-    *("seconds", "parameters", "trainable_parameters"),
-)
 FAMILY_FACTS = ("space", "space_table", "image_size", "max_epochs", "weights", "metric")
+"""Studies that agree in these, and in their images, are seeds of one."""
 
 
 def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
@@ -47,36 +44,32 @@ def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
         value = {name: row[name] for name in names} if by == CONFIG else row.get(by)
         key = families[row["study"]], json.dumps(value, sort_keys=True, default=str)
         members.setdefault(key, []).append(row)
-    metric, maximize = studies[0].metric, studies[0].maximize
+    metric = studies[0].metric
     groups = [_summarise(group, by=by, metric=metric) for group in members.values()]
-    sign = -1.0 if maximize else 1.0
-    return sorted(groups, key=lambda row: (row[metric] is None, sign * (row[metric] or 0.0)))
+    sign = studies[0].direction.sign
+    return sorted(groups, key=lambda row: (row[metric] is None, -sign * (row[metric] or 0.0)))
 
 
 def print_groups(
     studies: Sequence[StudyInfo], *, by: str, top: int | None = None, console: Console | None = None
 ) -> None:
-    """A table of as many columns as the terminal holds; over several seeds, mean ± standard deviation."""
+    """Print the groups in as many columns as there is room; over seeds, mean ± standard deviation."""
     console = console or Console(markup=False, emoji=False)
     rows = group_leaderboard(studies, by=by)[:top]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     left, left_out, columns = console.width, list[str](), list[str]()
     for name in group_columns(rows):
         cells = [_show(row, name) for row in rows]
-        left -= max(len(_head(name)), *(len(cell) for cell in cells)) + 2
+        left -= max(len(header(name)), *(len(cell) for cell in cells)) + 2
         (columns if left >= 0 else left_out).append(name)
     for name in columns:
         is_text = any(isinstance(row[name], str) for row in rows)
-        table.add_column(_head(name), justify="left" if is_text else "right", no_wrap=True)
+        table.add_column(header(name), justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_show(row, name)) for name in columns))
     console.print(table)
     if left_out:
         console.print(Text(f"no room for {', '.join(left_out)} (--json has all)", style="dim"))
-
-
-def _head(name: str) -> str:
-    return HEADERS.get(name, name.replace("accuracy", "acc").replace("_", " "))
 
 
 def _show(row: Row, name: str) -> str:
@@ -85,7 +78,7 @@ def _show(row: Row, name: str) -> str:
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns of a table: the spread stands in its metric's cell; what is the same for all is left out."""
+    """Columns to print: a spread stands in its metric's cell, and what is the same for all is left out."""
     several_seeds = any(row["num_seeds"] > 1 for row in rows)
     several_studies = len({row["study"] for row in rows}) > 1
     columns = [name for name in rows[0] if not name.endswith("_sd")] if rows else []
@@ -104,10 +97,10 @@ def _family(study: StudyInfo) -> str:
 
 
 def _summarise(group: Sequence[Row], *, by: str, metric: str) -> Row:
-    """Rows come ranked, so that the first of each study is its best."""
+    """One row for ranked trials of one group, of which the first of each study is its best."""
     bests: dict[str, Row] = {}
     for row in group:
-        if row["state"] not in UNRANKED and row.get(metric) is not None:
+        if State(row["state"]).is_ranked and row.get(metric) is not None:
             bests.setdefault(row["study"], row)
     chosen = list(bests.values())
     first: Mapping[str, Any] = chosen[0] if chosen else group[0]
@@ -118,7 +111,7 @@ def _summarise(group: Sequence[Row], *, by: str, metric: str) -> Row:
         "num_seeds": len(chosen),
         "trial": first["trial"] if chosen else None,
     }
-    for name in dict.fromkeys((metric, *SHOWN)):
+    for name in dict.fromkeys((metric, *shown_metrics(Detail.SUMMARY), "seconds")):
         values = [row[name] for row in chosen if row.get(name) is not None]
         summary[name] = statistics.fmean(values) if values else None
         summary[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None

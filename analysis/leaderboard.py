@@ -13,22 +13,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.pareto import find_front, objectives_of
-from analysis.reading import TRIAL_COLUMNS, load_trial_rows
-from analysis.studies import StudyInfo, load_study
-
-Row = dict[str, Any]
+from analysis.reading import (
+    HYPERPARAMETERS,
+    TRIAL_COLUMNS,
+    Row,
+    StudyInfo,
+    load_study,
+    load_trial_rows,
+)
+from contract.messages import State
+from contract.metrics import METRICS, Direction, Unit
 
 MOST_ROWS = 100
-"""Of a table: rich takes a minute for 10,000 rows, and nobody reads them."""
+"""Rows of a printed table: rich takes a minute for 10,000, and nobody reads them."""
 
-UNRANKED = ("failed", "infeasible", "waiting")
-METRICS = (
-    *("val_accuracy", "val_loss", "val_top3_accuracy", "val_macro_f1", "val_balanced_accuracy"),
-    *("train_loss", "train_accuracy", "train_top3_accuracy"),
-    *("images_per_second", "epoch_seconds", "images_at_once", "peak_memory_gb"),
-    *("parameters", "trainable_parameters"),
-)
 ONLY_WITH = {
     "frozen_epochs": ("regime", "two_phase"),
     "second_phase_learning_rate_factor": ("regime", "two_phase"),
@@ -36,15 +34,23 @@ ONLY_WITH = {
 }
 """Hyperparameters without an effect unless another has one of these values."""
 
-HEADERS = {"unfreeze_depth": "depth", "learning_rate": "lr", "batch_size": "batch", "optimizer": "optim"}
-HEADERS |= {
+HEADERS = {
+    "unfreeze_depth": "depth",
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "optimizer": "optim",
     "weight_decay": "decay",
     "head_width": "head",
     "label_smoothing": "smooth",
     "mixup_alpha": "mixup",
+    "backbone_learning_rate_factor": "bb lr",
+    "head_batch_norm": "head bn",
+    "gradient_clip": "clip",
+    "warmup_epochs": "warm-up",
+    "max_epochs": "budget",
 }
-HEADERS |= {"backbone_learning_rate_factor": "bb lr", "head_batch_norm": "head bn", "gradient_clip": "clip"}
-HEADERS |= {"warmup_epochs": "warm-up", "val_accuracy": "val acc", "max_epochs": "budget"}
+"""Short headings of hyperparameters; those of metrics stand in METRICS."""
+
 FIRST = (
     "backbone",
     "regime",
@@ -59,18 +65,18 @@ FIRST = (
 
 
 def rank_rows(rows: Iterable[Row], *, metric: str, maximize: bool) -> list[Row]:
-    """Best first by the value at each trial's best epoch; trials without a rank come last, by number."""
+    """Sort by the value at each trial's best epoch, best first; trials without one come last, by number."""
     sign = -1.0 if maximize else 1.0
 
     def order(row: Row) -> tuple[bool, float, str, int]:
-        value = None if row["state"] in UNRANKED else row.get(metric)
+        value = row.get(metric) if State(row["state"]).is_ranked else None
         return value is None, sign * (value or 0.0), row["study"], row["trial"]
 
     return sorted(rows, key=order)
 
 
 def load_leaderboard(studies: Sequence[StudyInfo]) -> list[Row]:
-    """Ranked rows of the studies together.
+    """All trials of the studies in one ranking; every row has every column.
 
     Raises:
         ValueError: the studies were ranked by different metrics.
@@ -87,14 +93,14 @@ def load_leaderboard(studies: Sequence[StudyInfo]) -> list[Row]:
 
 
 def print_leaderboard(study_dir: Path, *, top: int | None = 20, console: Console | None = None) -> None:
-    """The table of one study, as shown at the end of a search."""
+    """Print the table of one study, as at the end of a search."""
     print_table([load_study(study_dir)], top=top, console=console)
 
 
 def print_table(
     studies: Sequence[StudyInfo], *, top: int | None = None, console: Console | None = None
 ) -> None:
-    """The table of one or more studies, as wide as the terminal."""
+    """Print one table of one or more studies, with the columns that the terminal has room for."""
     console = console or Console(markup=False, emoji=False)
     rows = load_leaderboard(studies)
     varying = find_varying(rows)
@@ -112,32 +118,32 @@ def print_table(
             console.print(Text(note, style="dim"))
         if front := _front_line(studies, rows):
             console.print(Text(front))
-        if verdict := _verdict_line(studies, rows):
-            console.print(Text(verdict))
+        if tested := _best_line(studies, rows):
+            console.print(Text(tested))
 
 
 def _front_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
     objectives = objectives_of(studies[0])
     if len(objectives) < 2:
         return ""
+    complete = [row for row in rows if row["state"] is State.COMPLETE]
     trials = [
-        f"{rows[at]['trial']} ({', '.join(format_value(name, rows[at][name]) for name in objectives)})"
-        for at in find_front(rows, objectives)
+        f"{row['trial']} ({', '.join(format_value(name, row[name]) for name in objectives)})"
+        for row in find_front(complete, objectives)
     ]
     return f"Pareto front ({', '.join(objectives)}): " + "; ".join(trials)
 
 
-def _verdict_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
-    directories = {study.name: study.directory for study in studies}
-    if not any((directory / "trials").is_dir() for directory in directories.values()):
+def _best_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
+    if not any(study.paths.trials.is_dir() for study in studies):
         return ""
     from analysis.comparison import describe_finalists  # numpy takes 0.2 s: not for --json
 
-    return describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize)
+    return describe_finalists(rows, studies)
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """One list of objects, one a trial, every hyperparameter and metric included."""
+    """A list of objects, one a trial, with every hyperparameter and metric."""
     return json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False)
 
 
@@ -152,9 +158,8 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def hyperparameter_names(rows: Sequence[Row]) -> list[str]:
-    """Names in the rows that are neither record-keeping nor metrics."""
-    names = rows[0] if rows else {}
-    return [name for name in names if name not in TRIAL_COLUMNS and name not in METRICS]
+    """The hyperparameters that the trials have: an older study lacks the newer ones."""
+    return [name for name in HYPERPARAMETERS if rows and name in rows[0]]
 
 
 def find_varying(rows: Sequence[Row]) -> list[str]:
@@ -198,6 +203,7 @@ def _has_effect(name: str, rows: Sequence[Row]) -> bool:
 
 
 def order_names(names: Sequence[str]) -> list[str]:
+    """Hyperparameters, those of FIRST first."""
     return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 
@@ -221,18 +227,16 @@ def _fit_columns(
 
 def _column_width(rows: Sequence[Row], name: str) -> int:
     cells = [_cell(row, name) for row in rows]
-    return max(len(HEADERS.get(name, name)), *(len(cell) for cell in cells)) + 2
+    return max(len(header(name)), *(len(cell) for cell in cells)) + 2
 
 
 def _make_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in columns:
         is_text = any(isinstance(row.get(name), str) for row in rows) and name != "epochs"
-        table.add_column(
-            HEADERS.get(name, name), justify="left" if is_text else "right", no_wrap=name != "state"
-        )
+        table.add_column(header(name), justify="left" if is_text else "right", no_wrap=name != "state")
     for row in rows:
-        style = "red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else ""
+        style = "" if row["state"] is State.COMPLETE else "red" if row["state"] is State.FAILED else "dim"
         table.add_row(*(Text(_cell(row, name)) for name in columns), style=style)
     return table
 
@@ -247,13 +251,49 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
     return format_value(name, row.get(name))
 
 
+def header(name: str) -> str:
+    """Heading of a column in a narrow table."""
+    return METRICS[name].title if name in METRICS else HEADERS.get(name, name.replace("_", " "))
+
+
 def format_value(name: str, value: Any) -> str:
+    """A cell of a table: metrics with four decimals, hyperparameters with three digits."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
-    if name in METRICS:
+    if name in METRICS and METRICS[name].unit is not Unit.NONE:  # without a unit: a learning rate
         return f"{value:.4f}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.1f}" if name == "seconds" else f"{value:.3g}"
+
+
+def objectives_of(study: StudyInfo) -> dict[str, Direction]:
+    """The metrics that the search was asked to improve, the one that ranks trials first."""
+    names = study.facts.get("metrics") or [study.metric]
+    directions = study.facts.get("directions") or [study.direction]
+    return {name: Direction(direction) for name, direction in zip(names, directions, strict=True)}
+
+
+def find_front(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[Row]:
+    """The Pareto front: trials that no other beats in all objectives, best in the first objective first.
+
+    Values are those of each trial's best epoch by the ranking metric, as everywhere on the leaderboard.
+    Trials that lack one are left out, and equal ones stand on the front together.
+    """
+    signs = {name: direction.sign for name, direction in objectives.items()}
+    points = [
+        ([sign * row[name] for name, sign in signs.items()], row)
+        for row in rows
+        if all(row.get(name) is not None for name in signs)
+    ]
+    front: list[tuple[list[float], Row]] = []
+    # Sorted, a trial can only be beaten by one before it, and then by one of the front.
+    for point, row in sorted(points, key=lambda one: one[0], reverse=True):
+        beaten = any(
+            other != point and all(a >= b for a, b in zip(other, point, strict=True)) for other, _ in front
+        )
+        if not beaten:
+            front.append((point, row))
+    return [row for _, row in front]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import reading
-from analysis.columns import EPOCH_COLUMNS, METRIC_COLUMNS
-from analysis.studies import find_study, load_study
+from analysis.reading import EPOCH_COLUMNS, TRIAL_COLUMNS, find_study, load_study
+from contract.metrics import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +18,8 @@ RUNS = Path("runs")
 def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFrame:
     """One row a trial of one or more studies, each a directory or a name under `runs_dir`.
 
-    `frame.attrs["columns"]` says what each column means, with its unit. Metrics are those of the trial's best
-    epoch; every other column that is not documented is a hyperparameter.
+    `frame.attrs["columns"]` says what each column means, with its unit, or that it is a hyperparameter.
+    Metrics are those of the trial's best epoch.
 
     Raises:
         ValueError: there is no such study.
@@ -30,16 +30,17 @@ def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFra
     frames = [reading.load_trials(study) for study in found]
     filled = [frame for frame in frames if len(frame)]
     frame = pd.concat(filled, ignore_index=True) if filled else frames[0]
-    frame.attrs["columns"] = _describe(frame, reading.TRIAL_COLUMNS | METRIC_COLUMNS)
+    frame.attrs["columns"] = _describe(frame, TRIAL_COLUMNS)
     return frame
 
 
 def load_epochs(study: str | Path, *, runs_dir: str | Path = RUNS) -> pd.DataFrame:
-    """One row an epoch: trial, epoch, attempt, arrival, decision, then every metric reported."""
+    """One row an epoch: trial, epoch, attempt, arrival, decision, then every metric that it reported."""
     frame = reading.load_epochs(load_study(find_study(study, runs_dir=Path(runs_dir))))
-    frame.attrs["columns"] = _describe(frame, EPOCH_COLUMNS | METRIC_COLUMNS)
+    frame.attrs["columns"] = _describe(frame, EPOCH_COLUMNS)
     return frame
 
 
 def _describe(frame: pd.DataFrame, known: dict[str, str]) -> dict[str, str]:
-    return {str(name): known.get(str(name), "hyperparameter") for name in frame.columns}
+    meanings = known | {name: metric.about for name, metric in METRICS.items()}
+    return {str(name): meanings.get(str(name), "hyperparameter") for name in frame.columns}

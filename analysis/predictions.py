@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.study_layout import StudyPaths
+
 Array = NDArray[Any]
 
 HALF_OF_SMALLEST = np.float32(2**-25)
-"""What is smaller becomes 0 in float16."""
+"""Half of the smallest positive float16: what is smaller was rounded to 0."""
+
+NUM_BINS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """One row an image."""
+    """What one trial answered to images: one row an image in each array."""
 
     ids: Array
     """Image numbers: the column `id` of data.csv."""
@@ -55,15 +59,15 @@ class Predictions:
         return count_cells(self.labels, self.predicted, size)
 
     def take(self, ids: Array) -> Predictions:
-        """The rows of these images, in their order."""
+        """The rows of these images, in the order of `ids`, all of which must be there."""
         order = np.argsort(self.ids)
         rows = order[np.searchsorted(self.ids, ids, sorter=order)]
         return Predictions(self.ids[rows], self.labels[rows], self.log_probabilities[rows])
 
 
 def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
-    """None where the trial left none, or the file cannot be read (a killed worker, a partial copy)."""
-    path = study_dir / "trials" / str(trial) / "predictions.npz"
+    """Predictions of a trial; None where it left none, or the file is damaged (by a kill, or half copied)."""
+    path = StudyPaths(study_dir).trial(trial).predictions
     try:
         with np.load(path, allow_pickle=False) as file:
             ids, labels = file["ids"].astype(np.int64), file["labels"].astype(np.int64)
@@ -103,10 +107,13 @@ def class_scores(confusion: Array) -> tuple[Array, Array, Array]:
         return right / predicted, right / images, 2 * right / (images + predicted)
 
 
-def calibration(predictions: Predictions, *, num_bins: int = 10) -> tuple[list[dict[str, float]], float]:
-    """Bins of the highest probability (its mean, the accuracy, the images), and their expected error."""
+def calibration(predictions: Predictions) -> tuple[list[dict[str, float]], float]:
+    """Ten bins of the highest probability (its mean, the accuracy, the images), and the calibration error.
+
+    The error is the expected one: the mean distance of confidence and accuracy, weighted by images.
+    """
     confidence = predictions.probabilities.max(axis=1)
-    number = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    number = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
     bins = []
     for index in np.unique(number):
         inside = number == index

@@ -1,4 +1,4 @@
-"""The study database, read with plain SQL: one row a trial, one row an epoch."""
+"""Studies on disk: finding one by its name, and reading study.json and the database (in plain SQL)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,25 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, inspect, text
 
-from analysis.studies import StudyInfo
+from contract.files import did_you_mean
+from contract.messages import EpochDecision, Reason, State
+from contract.metrics import METRICS, Direction, is_better
 from contract.sqlite_files import has_write_ahead_log, network_file_system
+from contract.study_layout import STUDY_FILE, StudyPaths, StudyStatus
+from contract.trial_config import TrialConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = dict[str, Any]
+"""One trial: TRIAL_COLUMNS, then its hyperparameters, then the metrics of its best epoch, all by name."""
+
 TRIAL_COLUMNS = {
     "study": "name of the study",
     "trial": "number of the trial in its study, from 0",
-    "state": "complete | pruned | failed | infeasible | running | waiting",
-    "reason": "why it failed: diverged | out of memory | data | bug",
-    "traceback": "of a failure",
+    "state": " | ".join(State),
+    "reason": f"why it failed: {' | '.join(reason for reason in Reason if reason is not Reason.DISK_FULL)}",
+    "traceback": "Python's traceback of a failure",
     "recipe": "name of the published recipe it runs",
     "worker": "where it ran",
     "attempts": "times it was started",
@@ -38,23 +46,121 @@ TRIAL_COLUMNS = {
     "started": "unix time of its start [s]",
     "ended": "unix time of its end [s]",
 }
-"""First columns of a trial's row. Then come its hyperparameters under their own names (`epochs` as
-`max_epochs`), then the metrics of its best epoch (`learning_rate` stays the hyperparameter)."""
+"""First columns of a trial's row, with their meaning."""
+
+EPOCH_COLUMNS = {
+    "trial": "number of the trial in its study, from 0",
+    "epoch": "from 1",
+    "attempt": "which start of the trial reported it, from 1",
+    "arrival": "when the epoch was recorded [unix s]",
+    "decision": "what followed it: " + " | ".join(EpochDecision),
+}
+"""First columns of an epoch's row, with their meaning."""
+
+HYPERPARAMETERS = tuple(field.name for field in fields(TrialConfig))
+
+_OLD_HYPERPARAMETERS = {"epochs": "max_epochs"}
+_OLD_METRICS = {"learning_rate": "last_learning_rate"}
+"""Names in studies of version 0.1."""
 
 ROWS_AT_ONCE = 10_000
 
-_STATES = {
-    "COMPLETE": "complete",
-    "PRUNED": "pruned",
-    "FAIL": "failed",
-    "RUNNING": "running",
-    "WAITING": "waiting",
+_OPTUNA_STATES = {
+    "COMPLETE": State.COMPLETE,
+    "PRUNED": State.PRUNED,
+    "FAIL": State.FAILED,
+    "RUNNING": State.RUNNING,
+    "WAITING": State.WAITING,
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyInfo:
+    """What study.json says; what the analysis asks for often has a name of its own."""
+
+    directory: Path
+    name: str
+    created: str
+    space: str
+    data: str
+    metric: str
+    """The metric that ranks trials: the first, if the study has several."""
+
+    direction: Direction
+    """Whether the search wanted more or less of that metric."""
+
+    status: StudyStatus
+    storage_url: str
+    facts: Mapping[str, Any]
+    """The whole of study.json."""
+
+    @property
+    def maximize(self) -> bool:
+        return self.direction is Direction.MAXIMIZE
+
+    @property
+    def paths(self) -> StudyPaths:
+        return StudyPaths(self.directory)
+
+    @property
+    def key(self) -> str:
+        """Tells this study from an earlier one of the same name whose directory was deleted."""
+        return f"{self.name}@{self.created}"
+
+
+def find_study(study: str | Path, *, runs_dir: Path = Path("runs")) -> Path:
+    """Absolute directory of a study, given as a directory or as a name under `runs_dir`.
+
+    Raises:
+        ValueError: there is none; the message holds the nearest names.
+    """
+    for candidate in (Path(study), runs_dir / study):
+        if StudyPaths(candidate).facts.is_file():
+            return candidate.resolve()
+    known = list_studies(runs_dir)
+    choices = f"{runs_dir} holds {', '.join(known[:5]) or 'no study'}"
+    hint = did_you_mean(Path(study).name, known) or choices
+    raise ValueError(f"no study {str(study)!r}: {hint}")
+
+
+def list_studies(runs_dir: Path) -> list[str]:
+    """Names of the studies under a directory, in alphabetical order."""
+    return sorted(path.parent.name for path in runs_dir.glob(f"*/{STUDY_FILE}"))
+
+
+def load_study(directory: Path) -> StudyInfo:
+    """Read study.json.
+
+    Raises:
+        ValueError: there is no readable study.json.
+    """
+    path = StudyPaths(directory).facts
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        data = facts.get("data") or {}
+        return StudyInfo(
+            directory=directory.resolve(),
+            name=facts["study"],
+            created=str(facts["created"]),
+            space=facts["space"],
+            data=Path(str(data.get("source", ""))).name,
+            metric=facts["metric"].split(",")[0],
+            direction=Direction(facts["direction"].split(",")[0]),
+            status=StudyStatus(facts["status"]),
+            storage_url=facts["storage"],
+            facts=facts,
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as a study: {error!r}") from error
+
+
 def make_engine(study: StudyInfo) -> Engine:
-    """An engine that only reads. SQLite beside study.json wins over the recorded path: studies move."""
-    path = study.directory / "study.db"
+    """Engine that only reads. A database beside study.json wins over the recorded path, as studies move.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = study.paths.database
     if not study.storage_url.startswith("sqlite"):
         return create_engine(study.storage_url, poolclass=NullPool)
     if not path.is_file():
@@ -75,7 +181,11 @@ def make_engine(study: StudyInfo) -> Engine:
 
 @contextmanager
 def connect(study: StudyInfo) -> Iterator[tuple[Connection, int]]:
-    """A connection to the study database, and the study's id in it."""
+    """Connection to the study database, and the study's id in it.
+
+    Raises:
+        ValueError: the search has not written anything yet.
+    """
     engine = make_engine(study)
     with engine.connect() as connection:
         query = text("SELECT study_id FROM studies WHERE study_name = :name")
@@ -86,8 +196,8 @@ def connect(study: StudyInfo) -> Iterator[tuple[Connection, int]]:
     engine.dispose()
 
 
-def load_trial_rows(study: StudyInfo) -> list[dict[str, Any]]:
-    """One dict a trial, in the order of their numbers; keys as in TRIAL_COLUMNS."""
+def load_trial_rows(study: StudyInfo) -> list[Row]:
+    """All trials in the order of their numbers."""
     with _without_collection(), connect(study) as (connection, study_id):
         heads = _read_trials(connection, study_id)
         attributes = _read_attributes(connection, study_id)
@@ -100,7 +210,7 @@ def load_trial_rows(study: StudyInfo) -> list[dict[str, Any]]:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """A million new objects without one cycle: looking for cycles takes a fifth of the time."""
+    """Python looks for no cycles: a million new rows have none, and looking takes a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -111,7 +221,7 @@ def _without_collection() -> Iterator[None]:
 
 
 def load_trials(study: StudyInfo) -> pd.DataFrame:
-    """`load_trial_rows` as a frame."""
+    """One row a trial, as `load_trial_rows` has them; without trials a frame without rows."""
     import pandas as pd
 
     rows = load_trial_rows(study)
@@ -119,47 +229,47 @@ def load_trials(study: StudyInfo) -> pd.DataFrame:
 
 
 def load_epochs(study: StudyInfo) -> pd.DataFrame:
-    """One row an epoch: trial, epoch, attempt, arrival [unix s], decision, then the metrics."""
+    """One row an epoch: EPOCH_COLUMNS, then every number that it reported."""
     import pandas as pd
 
-    columns = ["trial", "epoch", "attempt", "arrival", "decision"]
+    columns = list(EPOCH_COLUMNS)
     query = text(
         f"SELECT {', '.join(columns)}, metrics FROM epochs WHERE study_id = :id ORDER BY trial, epoch"
     )
     with connect(study) as (connection, study_id):
         records = connection.execute(query, {"id": study_id}).all()
     frame = pd.DataFrame([tuple(record[:5]) for record in records], columns=columns)
-    metrics = pd.DataFrame([json.loads(record[5]) for record in records])
-    return pd.concat([frame, metrics.drop(columns=columns, errors="ignore")], axis=1)
+    metrics = pd.DataFrame([_metrics_of(record[5]) for record in records])
+    return pd.concat([frame, metrics], axis=1)
 
 
 def read_epochs_since(
     connection: Connection, study_id: int, *, arrival: float
 ) -> list[tuple[int, int, float, dict[str, float]]]:
-    """(trial, epoch, arrival, metrics) of every epoch that arrived at `arrival` or later."""
+    """(trial, epoch, arrival [unix s], metrics) of every epoch that arrived at `arrival` or later."""
     query = text(
         "SELECT trial, epoch, arrival, metrics FROM epochs WHERE study_id = :id AND arrival >= :arrival "
         "ORDER BY trial, epoch"
     )
     rows = connection.execute(query, {"id": study_id, "arrival": arrival})
-    return [(trial, epoch, at, json.loads(metrics)) for trial, epoch, at, metrics in rows]
+    return [(trial, epoch, at, _metrics_of(metrics)) for trial, epoch, at, metrics in rows]
 
 
-def read_states(connection: Connection, study_id: int) -> dict[int, str]:
-    """Optuna's state of every trial, by trial number."""
+def read_states(connection: Connection, study_id: int) -> dict[int, State]:
+    """State of every trial by its number. An infeasible one counts as pruned: Optuna has no word for it."""
     query = text("SELECT number, state FROM trials WHERE study_id = :id")
-    return {row.number: row.state for row in connection.execute(query, {"id": study_id})}
+    return {row.number: _OPTUNA_STATES[row.state] for row in connection.execute(query, {"id": study_id})}
 
 
 def read_extent(connection: Connection, study_id: int) -> list[Any]:
-    """Every trial's state, the number of epochs and the newest arrival: any change of a study shows here."""
+    """Every trial's state, the number of epochs and the newest arrival: they differ after any change."""
     epochs = text("SELECT COUNT(*), MAX(arrival) FROM epochs WHERE study_id = :id")
     counts = list(connection.execute(epochs, {"id": study_id}).one())
     return [sorted(read_states(connection, study_id).items()), *counts]
 
 
-def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, trial: int) -> dict[str, Any]:
-    """One trial's row without its epochs: how it stands, and its hyperparameters."""
+def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, trial: int) -> Row:
+    """One trial's row without its metrics: how it stands, and its hyperparameters."""
     where = "t.study_id = :id AND t.number = :number"
     parameters = {"id": study_id, "number": trial}
     query = text(
@@ -175,7 +285,7 @@ def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, t
 
 
 def read_rows(connection: Connection, query: TextClause, study_id: int) -> Iterator[Any]:
-    """Rows of a large query, fetched by the thousand: one by one costs half a second for 300,000 epochs."""
+    """Rows of a large query, fetched in blocks: one by one costs half a second for 300,000 epochs."""
     for rows in connection.execute(query, {"id": study_id}).partitions(ROWS_AT_ONCE):
         yield from rows
 
@@ -202,13 +312,12 @@ def _read_attributes(connection: Connection, study_id: int) -> dict[int, dict[st
 def _read_best_epochs(
     connection: Connection, study_id: int, *, metric: str, maximize: bool
 ) -> dict[int, dict[str, Any]]:
-    """Of each trial: epochs, newest arrival, best epoch and its metrics, in one pass.
+    """Each trial's number of epochs, newest arrival, best epoch and that one's metrics (JSON), in one pass.
 
     Only the ranking metric is cut out of each row: parsing all JSON of 300,000 epochs takes several times as
     long, and SQLite's own JSON functions refuse a row that holds NaN.
     """
     pattern = re.compile(rf'"{re.escape(metric)}":\s*(-?[0-9][0-9.eE+-]*)')
-    sign = 1.0 if maximize else -1.0
     query = text(
         "SELECT trial, epoch, arrival, metrics FROM epochs WHERE study_id = :id ORDER BY trial, epoch"
     )
@@ -219,8 +328,8 @@ def _read_best_epochs(
         found = pattern.search(metrics)
         if found is None:
             continue
-        value = sign * float(found[1])
-        if trial not in best or value > best[trial][0]:
+        value = float(found[1])
+        if is_better(value, best[trial][0] if trial in best else None, maximize=maximize):
             best[trial] = (value, epoch, metrics)
     curves: dict[int, dict[str, Any]] = {}
     for trial, (epoch, arrival) in newest.items():
@@ -231,7 +340,7 @@ def _read_best_epochs(
 
 def _trial_row(
     study: StudyInfo, head: Mapping[str, Any], attributes: Mapping[str, Any], curve: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Row:
     started, ended = _unix_time(head["datetime_start"]), _unix_time(head["datetime_complete"])
     arrival = curve.get("arrival")
     seconds = attributes.get("seconds")
@@ -240,7 +349,7 @@ def _trial_row(
     row = {
         "study": study.name,
         "trial": head["trial"],
-        "state": attributes.get("outcome") or _STATES[head["state"]],
+        "state": State(attributes.get("outcome") or _OPTUNA_STATES[head["state"]]),
         "reason": attributes.get("reason"),
         "traceback": attributes.get("traceback"),
         "recipe": attributes.get("recipe") or attributes.get("prior"),  # "prior" before version 0.2
@@ -253,15 +362,19 @@ def _trial_row(
         "ended": ended,
     }
     for name, value in (attributes.get("config") or {}).items():
-        row["max_epochs" if name == "epochs" else name] = value
-    metrics = json.loads(curve.get("metrics", "{}"))
-    return row | {
-        name: _finite(value) for name, value in metrics.items() if name not in row and name != "epoch"
-    }
+        row[_OLD_HYPERPARAMETERS.get(name, name)] = value
+    metrics = _metrics_of(curve.get("metrics", "{}"))
+    return row | {name: _finite(value) for name, value in metrics.items()}
+
+
+def _metrics_of(stored: str) -> dict[str, float]:
+    """The metrics in a report as stored. Older ones hold the epoch, too, which has a column of its own."""
+    named = ((_OLD_METRICS.get(name, name), value) for name, value in json.loads(stored).items())
+    return {name: value for name, value in named if name in METRICS}
 
 
 def _finite(value: float | None) -> float | None:
-    """NaN and infinity as None: they have no JSON, and no place in a ranking."""
+    """None for NaN and infinity, which JSON and rankings have no place for."""
     return value if value is None or math.isfinite(value) else None
 
 

@@ -10,15 +10,16 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.leaderboard import rank_rows
-from analysis.reading import connect, load_trial_rows
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo, connect, load_trial_rows
+from contract.messages import State
+from contract.study_layout import StudyStatus
 
 SILENT_SECONDS = 600.0
-"""A study that says it runs but recorded nothing for this long was probably interrupted."""
+"""A study that says it runs but recorded nothing for this long was probably killed."""
 
 
 def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]:
-    """Plain values: trials by state, how many are wanted, the best, what runs, the newest epoch's age."""
+    """How the study stands, in plain values that JSON takes."""
     rows = load_trial_rows(study)
     newest = _newest_arrival(study)
     ranked = rank_rows(rows, metric=study.metric, maximize=study.maximize)
@@ -27,7 +28,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
     return {
         "study": study.name,
         "status": study.status,
-        "trials": dict(Counter(row["state"] for row in rows)),
+        "trials": dict(Counter(str(row["state"]) for row in rows)),
         "trials_wanted": wanted,
         "epochs": sum(row["epochs"] for row in rows),
         "trial_seconds": sum(row["seconds"] or 0.0 for row in rows),
@@ -41,7 +42,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
                 for name in ("trial", "backbone", "regime", "epochs", "max_epochs", study.metric)
             }
             for row in rows
-            if row["state"] == "running"
+            if row["state"] is State.RUNNING
         ],
         "seconds_since_last_epoch": None
         if newest is None
@@ -50,9 +51,9 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
 
 
 def print_status(status: dict[str, Any], *, console: Console | None = None) -> None:
-    """The same for people."""
+    """Print a status for people."""
     console = console or Console(highlight=False, markup=False, emoji=False)
-    num_ended = sum(num for state, num in status["trials"].items() if state not in ("running", "waiting"))
+    num_ended = sum(num for state, num in status["trials"].items() if State(state).has_ended)
     of_wanted = f" of {status['trials_wanted']}" if status["trials_wanted"] else ""
     by_state = (
         ", ".join(f"{num} {state}" for state, num in sorted(status["trials"].items())) or "no trial yet"
@@ -73,7 +74,7 @@ def print_status(status: dict[str, Any], *, console: Console | None = None) -> N
         line = f"  trial {row['trial']}: {row['backbone']} {row['regime']}, {progress}{shown}"
         console.print(Text(line))
     silent = status["seconds_since_last_epoch"]
-    if status["status"] == "running" and silent is not None and silent > SILENT_SECONDS:
+    if status["status"] == StudyStatus.RUNNING and silent is not None and silent > SILENT_SECONDS:
         console.print(
             f"nothing recorded for {silent / 60:.0f} min: if it was interrupted, run the same command again"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -178,6 +179,17 @@ class ModelPaths:
     def card(self) -> Path:
         """Classes, image size and origin, as JSON."""
         return self.directory / "export.json"
+
+    def digest(self) -> str | None:
+        """A hash of card and program, which tells one export from another; None unless both are there."""
+        digest = hashlib.sha256()
+        try:
+            for path in (self.card, self.program):
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,10 @@ class FakeTrial:
     """More user attributes: reason, traceback, recipe."""
 
     distributions: Mapping[str, optuna.distributions.BaseDistribution] = field(default_factory=dict)
-    """Of the hyperparameters of `config` that were searched; the learning rate always is."""
+    """Those of the hyperparameters in `config` that were searched; the learning rate always is."""
+
+    metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Values of more metrics, one an epoch, by name."""
 
 
 def make_study(
@@ -72,13 +75,20 @@ def add_trials(directory: Path, trials: Sequence[FakeTrial]) -> None:
     first = len(storage.get_all_trials(study_id, deepcopy=False))
     for number, trial in enumerate(trials, start=first):
         storage.create_new_trial(study_id, template_trial=_frozen_trial(trial, number))
-        record_epochs(directory, number, trial.curve)
+        record_epochs(directory, number, trial.curve, metrics=trial.metrics)
         if trial.curve and trial.outcome in ("complete", "pruned"):
             _write_predictions(directory / "trials" / str(number), accuracy=max(trial.curve), seed=number)
     storage.engine.dispose()
 
 
-def record_epochs(directory: Path, trial: int, curve: Sequence[float], *, first_epoch: int = 1) -> None:
+def record_epochs(
+    directory: Path,
+    trial: int,
+    curve: Sequence[float],
+    *,
+    first_epoch: int = 1,
+    metrics: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Write epochs of one trial into the table `epochs`; the same epoch again replaces the old row."""
     document = json.loads((directory / "study.json").read_text(encoding="utf-8"))
     storage = optuna.storages.RDBStorage(document["storage"], skip_table_creation=True)
@@ -92,10 +102,13 @@ def record_epochs(directory: Path, trial: int, curve: Sequence[float], *, first_
             "study": study_id,
             "trial": trial,
             "epoch": epoch,
-            "metrics": json.dumps(fake_metrics(accuracy, epoch=epoch)),
+            "metrics": json.dumps(
+                fake_metrics(accuracy, epoch=epoch)
+                | {name: values[index] for name, values in (metrics or {}).items()}
+            ),
             "arrival": STARTED + 100.0 * trial + epoch,
         }
-        for epoch, accuracy in enumerate(curve, start=first_epoch)
+        for index, (epoch, accuracy) in enumerate(enumerate(curve, start=first_epoch))
     ]
     if rows:
         with storage.engine.begin() as connection:
@@ -121,7 +134,6 @@ def end_trial(
 def fake_metrics(accuracy: float, *, epoch: int) -> dict[str, float]:
     """One epoch's report around a validation accuracy; NaN accuracy makes the losses NaN too."""
     return {
-        "epoch": float(epoch),
         "train_loss": 1.1 * (1 - accuracy),
         "train_accuracy": accuracy * 0.9,
         "train_top3_accuracy": 0.95,
@@ -132,7 +144,7 @@ def fake_metrics(accuracy: float, *, epoch: int) -> dict[str, float]:
         "val_balanced_accuracy": accuracy * 0.99,
         "images_per_second": 480.0,
         "epoch_seconds": 1.25,
-        "learning_rate": 1e-3 / epoch,
+        "last_learning_rate": 1e-3 / epoch,
         "parameters": 3_400_000.0,
         "trainable_parameters": 6_405.0,
     }

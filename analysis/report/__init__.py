@@ -1,44 +1,40 @@
-"""The report of a study: one self-contained HTML file, with the answer first."""
+"""The report page of a study: one self-contained HTML file, with the answer first."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
-from analysis.exported import export_digest
-from analysis.reading import connect, read_extent
-from analysis.report.page import Section, render_page
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import StudyInfo, connect, load_study, read_extent
+from analysis.report.page import render_page
+from contract.files import save_text
+from contract.html import Section
 
-FILE_NAME = "report.html"
 _STAMP = re.compile(r"<!-- made of (\w+) -->")
 
 
 def write_report(study_dir: Path, target: Path | None = None) -> Path:
-    """Write the report, by default as report.html into the study; its path.
+    """Write the report page, by default as report.html into the study, and return its path.
 
     Raises:
         ValueError: there is no such study, or it has no database.
     """
     study = load_study(study_dir)
-    path = target or study.directory / FILE_NAME
-    # Before the sections: what is recorded meanwhile makes the report a stale one, not a wrongly stamped one.
+    path = target or study.paths.report
+    # Before the sections: what is recorded meanwhile must make this page a stale one.
     stamp = f"<!-- made of {_find_stamp(study)} -->\n"
     page = render_page(f"{study.name}: report", _make_sections(study_dir)) + stamp
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    save_text(path, page, durable=False)
     return path
 
 
 def is_current(study_dir: Path) -> bool:
-    """Whether the study has a report, and one of what the records, study.json and the export say now."""
+    """Whether the study has a report page, made of what its records, study.json and export are now."""
     study = load_study(study_dir)
     try:
-        page = (study.directory / FILE_NAME).read_text(encoding="utf-8")
+        page = study.paths.report.read_text(encoding="utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return False
     stamps = _STAMP.findall(page[-100:])
@@ -46,10 +42,10 @@ def is_current(study_dir: Path) -> bool:
 
 
 def _find_stamp(study: StudyInfo) -> str:
-    """A hash of all that a report is made of, so that an older report can be told."""
+    """A hash of all that a report page is made of."""
     with connect(study) as (connection, study_id):
         extent = read_extent(connection, study_id)
-    state = (dict(study.facts), extent, export_digest(study.directory / "model"))
+    state = (dict(study.facts), extent, study.paths.model.digest())
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 

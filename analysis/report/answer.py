@@ -1,19 +1,27 @@
-"""The answer in three sentences, computed from the study: what is best, is it really, what mattered."""
+"""The answer in three sentences, computed from the study, and what to try next."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
 
-from analysis.comparison import describe_verdict, is_share
+from analysis.comparison import describe_test
+from analysis.curves import Curve
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
-from analysis.report.next_steps import suggest_next_steps
-from analysis.report.page import Section, bullets, escape, make_section, paragraph
-from analysis.report.wording import plural, show_config, show_seconds, show_setting, show_value
+from analysis.report.page import plural, show_config, show_seconds, show_setting, show_value
+from contract.html import Section, bullets, escape, make_section, paragraph
+from contract.messages import Reason, State
+from contract.metrics import is_share
 
 CERTAIN = 0.05
+"""Below this p-value a hyperparameter is said to matter."""
+
+RISING_EPOCHS = 2
+FEW_TRIALS = 30
+FEW_IMAGES = 1000
 
 
 def answer_section(findings: Findings) -> Section:
@@ -28,10 +36,10 @@ def answer_section(findings: Findings) -> Section:
 
 
 def say_answer(findings: Findings) -> list[str]:
-    """Three sentences; fewer where there is less to say."""
+    """Three sentences: what is best, whether it really is, what mattered. One where no trial has a result."""
     if findings.best is None:
         return [_say_nothing_found(findings)]
-    return [_say_best(findings), _say_verdict(findings), _say_what_mattered(findings)]
+    return [_say_best(findings), _say_whether_really(findings), _say_what_mattered(findings)]
 
 
 def _say_nothing_found(findings: Findings) -> str:
@@ -49,7 +57,7 @@ def _say_best(findings: Findings) -> str:
     best, metric = findings.best, findings.study.metric
     assert best is not None
     head = f"Trial {best['trial']} is best ({show_config(best, findings.searched)})"
-    early = "" if best["state"] == "complete" else f", although it was stopped early ({best['state']})"
+    early = "" if best["state"] is State.COMPLETE else f", although it was stopped early ({best['state']})"
     if findings.interval is None or findings.predictions is None:
         return (
             f"{head}{early}: {metric} {show_value(metric, best[metric])} at epoch {best['best_epoch']}; "
@@ -65,28 +73,27 @@ def _say_best(findings: Findings) -> str:
         if len(findings.rows) < 2
         else (
             f"; it was chosen from {plural(len(findings.rows), 'trial')} on these same images, so expect "
-            "a little "
-            "less on new ones"
+            "a little less on new ones"
         )
     )
     interval = f"95% interval {show_value(metric, low)} to {show_value(metric, high)}"
     return f"{head}{early}: it {what} ({interval}){caution}."
 
 
-def _say_verdict(findings: Findings) -> str:
+def _say_whether_really(findings: Findings) -> str:
     best, rival = findings.best, findings.rival
     assert best is not None
     if rival is None:
         return "There is no second trial with a result to compare it with."
     first = f"trial {best['trial']}"
-    early = f", stopped after epoch {rival['epochs']}" if rival["state"] == "pruned" else ""
+    early = f", stopped after epoch {rival['epochs']}" if rival["state"] is State.PRUNED else ""
     second = f"the runner-up, trial {rival['trial']} ({show_config(rival, findings.searched)}{early})"
-    if findings.verdict is None:
+    if findings.tested is None:
         return (
             f"Whether it is really better than {second} cannot be said: both would need saved predictions "
             "for the same images."
         )
-    sentence = describe_verdict(findings.verdict, first=first, second=second)
+    sentence = describe_test(findings.tested, first=first, second=second)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -127,7 +134,7 @@ def _say_weakness(findings: Findings) -> str:
 
 
 def find_weakest_class(predictions: Predictions) -> tuple[int, float, int] | None:
-    """Class with the lowest recall, its recall, and what it is taken for; None without a mistake."""
+    """Class with the lowest recall, its recall, and its commonest wrong answer; None without mistakes."""
     confusion = predictions.confusion
     images = confusion.sum(axis=1)
     recall = np.where(images > 0, confusion.diagonal() / np.maximum(images, 1), 2.0)
@@ -161,3 +168,88 @@ def _tiles(findings: Findings) -> str:
         for value, label in tiles
     )
     return f'<div class="tiles">{inside}</div>'
+
+
+def suggest_next_steps(findings: Findings) -> list[str]:
+    """Advice that follows from the study's own figures, each piece with its reason."""
+    steps: list[str] = []
+    best = findings.best
+    if best is not None:
+        steps += _more_epochs(findings)
+        steps += _edges_of_the_space(findings)
+        steps += _settle_the_first_place(findings)
+    steps += _failures(findings)
+    if best is not None and len(findings.rows) < FEW_TRIALS and len(findings.searched) > 2:
+        steps.append(
+            f"More trials: {len(findings.rows)} are few for {len(findings.searched)} hyperparameters. "
+            "Run the same command with a larger --trials; finished trials are not repeated."
+        )
+    return steps
+
+
+def _more_epochs(findings: Findings) -> list[str]:
+    best = findings.best
+    assert best is not None
+    curve = findings.curves.get(best["trial"], Curve())
+    is_at_end = best["best_epoch"] == best["epochs"] == best.get("max_epochs")
+    if not is_at_end or len(curve.values) <= RISING_EPOCHS:
+        return []
+    gain = abs(curve.values[-1] - curve.values[-1 - RISING_EPOCHS])
+    metric = findings.study.metric
+    return [
+        f"More epochs: the best trial was still improving at its last epoch ({metric} changed by "
+        f"{gain:.4f} over the last {RISING_EPOCHS}). A new study with a larger --max-epochs would show."
+    ]
+
+
+def _edges_of_the_space(findings: Findings) -> list[str]:
+    best = findings.best
+    assert best is not None
+    steps = []
+    for name in findings.searched:
+        values = sorted({row[name] for row in findings.rows if _is_number(row.get(name))})
+        value = best.get(name)
+        if len(values) < 4 or not _is_number(value):
+            continue
+        if value in (values[0], values[-1]) and not (value == 0 and values[0] == 0):
+            side = "smallest" if value == values[0] else "largest"
+            steps.append(
+                f"A wider range for {name.replace('_', ' ')}: the best trial has the {side} value that was "
+                f"tried ({value:.3g})."
+            )
+    return steps
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _settle_the_first_place(findings: Findings) -> list[str]:
+    tested = findings.tested
+    if tested is None or tested.is_better or tested.is_worse:
+        return []
+    few = ", or more validation images" if tested.num_images < FEW_IMAGES else ""
+    metric = findings.study.metric
+    half = (tested.high - tested.low) / 2
+    amount = f"{100 * half:.1f} points" if is_share(metric) else f"{half:.4f}"
+    return [
+        f"The first two cannot be told apart: differences below about {amount} are noise "
+        f"with {tested.num_images:,} validation images. Take the cheaper one, or repeat both with other "
+        f"seeds{few}."
+    ]
+
+
+def _failures(findings: Findings) -> list[str]:
+    reasons = Counter(row["reason"] or "unknown" for row in findings.rows if row["state"] is State.FAILED)
+    advice: dict[str, str] = {
+        Reason.OUT_OF_MEMORY: "a micro batch size, a smaller --image-size or fewer trials at once",
+        Reason.DIVERGED: "a lower upper bound for the learning rate",
+        Reason.DATA: "a look at the data; the section Failures has the message",
+        Reason.ACCELERATOR: "another GPU or driver; the section Failures has its error",
+        Reason.BUG: "a look at the traceback in the section Failures",
+    }
+    return [
+        f"{plural(number, 'trial')} failed ({reason}): try "
+        f"{advice.get(reason, 'a look at the section Failures')}."
+        for reason, number in reasons.most_common()
+    ]

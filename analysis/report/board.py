@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.columns import METRIC_COLUMNS
 from analysis.comparison import describe_finalists
 from analysis.leaderboard import (
-    HEADERS,
-    METRICS,
-    UNRANKED,
     find_varying,
+    header,
     hyperparameter_names,
     load_leaderboard,
     order_names,
 )
-from analysis.reading import TRIAL_COLUMNS
-from analysis.report.page import Section, data_script, escape, make_section, paragraph, render_page
-from analysis.studies import StudyInfo
+from analysis.reading import TRIAL_COLUMNS, Row, StudyInfo
+from analysis.report.page import render_page
+from contract.html import Section, data_script, escape, make_section, paragraph
+from contract.metrics import METRICS, Detail, Unit, shown_metrics
 
-Row = Mapping[str, Any]
-
-SHOWN_METRICS = ("val_accuracy", "val_top3_accuracy", "val_loss", "train_accuracy")
 TAIL = ("epochs", "best_epoch", "seconds", "trainable_parameters", "state")
 
 
@@ -30,20 +25,16 @@ def render_board_page(studies: Sequence[StudyInfo]) -> str:
     """The leaderboard of one or more studies as a page of its own."""
     rows = load_leaderboard(studies)
     title = ", ".join(study.name for study in studies)
-    directories = {study.name: study.directory for study in studies}
-    section = board_section(
-        rows,
-        metric=studies[0].metric,
-        verdict=describe_finalists(rows, directories, metric=studies[0].metric, maximize=studies[0].maximize),
-    )
+    conclusion = describe_finalists(rows, studies)
+    section = board_section(rows, metric=studies[0].metric, conclusion=conclusion)
     return render_page(f"{title}: leaderboard", [section])
 
 
-def board_section(rows: Sequence[Row], *, metric: str, verdict: str = "") -> Section:
-    """Columns that are the same for all trials stand once, below."""
+def board_section(rows: Sequence[Row], *, metric: str, conclusion: str = "") -> Section:
+    """The table; hyperparameters that are the same for all trials stand once, below it."""
     if not rows:
         return make_section("leaderboard", "Leaderboard", paragraph("No trial has started yet."))
-    varying = order_names(find_varying([dict(row) for row in rows]))
+    varying = order_names(find_varying(rows))
     names = [name for name in _column_order(rows, metric, varying) if name in rows[0]]
     extra = [name for name in METRICS if name in rows[0] and name not in names]
     columns = [_column(name, rows, extra=False) for name in names]
@@ -53,7 +44,7 @@ def board_section(rows: Sequence[Row], *, metric: str, verdict: str = "") -> Sec
     return make_section(
         "leaderboard",
         "Leaderboard",
-        paragraph(verdict) if verdict else "",
+        paragraph(conclusion) if conclusion else "",
         '<div class="board"><div class="tools">'
         f'<input type="search" placeholder="{escape(hint)}" aria-label="filter trials">'
         '<button class="all">all columns</button><span class="count" role="status"></span></div>'
@@ -72,7 +63,7 @@ def board_section(rows: Sequence[Row], *, metric: str, verdict: str = "") -> Sec
 def _column_order(rows: Sequence[Row], metric: str, varying: Sequence[str]) -> list[str]:
     several = len({row["study"] for row in rows}) > 1
     head = [*(["study"] if several else []), "trial", metric, *varying]
-    middle = [name for name in SHOWN_METRICS if name != metric]
+    middle = [name for name in shown_metrics(Detail.HEADLINE) if name != metric]
     return list(dict.fromkeys((*head, *middle, *TAIL)))
 
 
@@ -81,17 +72,14 @@ def _column(name: str, rows: Sequence[Row], *, extra: bool) -> dict[str, Any]:
     is_number = bool(values) and all(
         isinstance(one, int | float) and not isinstance(one, bool) for one in values
     )
-    about = TRIAL_COLUMNS.get(name) or METRIC_COLUMNS.get(name) or "hyperparameter"
-    digits = (
-        4
-        if name in METRICS and not name.endswith(("parameters", "at_once"))
-        else 1
-        if name == "seconds"
-        else None
-    )
+    row = METRICS.get(name)
+    about = row.about if row else TRIAL_COLUMNS.get(name, "hyperparameter")
+    digits = 1 if name == "seconds" else None
+    if row and not row.is_count and row.unit is not Unit.NONE:
+        digits = 4
     return {
         "name": name,
-        "label": HEADERS.get(name, name.replace("_", " ")),
+        "label": header(name),
         "about": about,
         "number": is_number,
         "digits": digits,
@@ -104,12 +92,10 @@ def _cell(row: Row, name: str) -> Any:
     if name == "state":
         note = row.get("reason") or ("recipe" if row.get("recipe") else None)
         return f"{value}: {note}" if note else value
-    if name in METRICS and row["state"] in UNRANKED and value is not None:
-        return float(f"{value:.6g}")
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _same_for_all(rows: Sequence[Row], varying: Sequence[str]) -> str:
-    names = [name for name in hyperparameter_names([dict(rows[0])]) if name not in varying]
+    names = [name for name in hyperparameter_names(rows) if name not in varying]
     same = [f"{name} {rows[0][name]}" for name in names if rows[0].get(name) not in (None, 0, 0.0, False, "")]
     return f"The same for all trials: {', '.join(same)}; the rest is 0 or off." if same else ""

@@ -1,4 +1,4 @@
-"""Where the best trial is wrong: confusion, per-class scores, calibration."""
+"""Where the best trial is wrong (confusion, scores by class, calibration), and which trials failed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 
 from analysis.predictions import Predictions, calibration, class_scores
 from analysis.report.findings import Findings
-from analysis.report.page import Section, details, figure, make_section, paragraph, table
-from analysis.report.wording import plural
+from analysis.report.page import figure, plural
+from contract.html import Section, details, escape, make_section, paragraph, table
+from contract.messages import State
 
 LABELLED_CELLS = 15
 SHOWN_CLASSES = 25
 NUM_CONFUSIONS = 10
 
 MISSING = (
-    "The best trial has left no predictions (trials/<n>/predictions.npz), so this part cannot be shown. "
+    "The best trial has left no predictions (trials/<n>/predictions.npz), so this section cannot be shown. "
     "Trials that end with a result leave them; a copied study needs its trials folder."
 )
 
@@ -78,7 +79,7 @@ def _matrix_height(num_classes: int) -> int:
 
 
 def _confusion_figure(names: list[str], confusion: Any) -> dict[str, Any]:
-    """Colours are shares of the true class, so that rare classes show; numbers are images."""
+    """Heat map: colours are shares of the true class, so that rare classes show; numbers are images."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     trace: dict[str, Any] = {
         "type": "heatmap",
@@ -146,7 +147,7 @@ def calibration_section(findings: Findings) -> Section:
     return make_section(
         "calibration",
         "Calibration",
-        figure(spec, _judge_calibration(predictions, error), title="Calibration"),
+        figure(spec, _describe_calibration(predictions, error), title="Calibration"),
     )
 
 
@@ -171,27 +172,27 @@ def _calibration_figure(bins: list[dict[str, float]]) -> dict[str, Any]:
     return {"data": [ideal, points], "layout": layout}
 
 
-def _judge_calibration(predictions: Predictions, error: float) -> str:
+def _describe_calibration(predictions: Predictions, error: float) -> str:
     confidence = float(predictions.probabilities.max(axis=1).mean())
     accuracy = float(predictions.right.mean())
     gap = confidence - accuracy
     if abs(gap) < 0.02:
-        verdict = "on average its probabilities can be taken at their word"
+        judgement = "on average its probabilities can be taken at their word"
     elif gap > 0:
-        verdict = (
+        judgement = (
             "it is over-confident: divide its logits by a temperature above 1 before trusting probabilities"
         )
     else:
-        verdict = "it is under-confident: it is right more often than it says"
+        judgement = "it is under-confident: it is right more often than it says"
     return (
-        f"Mean probability {100 * confidence:.1f}%, accuracy {100 * accuracy:.1f}%: {verdict}. Expected "
+        f"Mean probability {100 * confidence:.1f}%, accuracy {100 * accuracy:.1f}%: {judgement}. Expected "
         f"calibration error {100 * error:.1f} points over ten bins (larger points hold more images)."
     )
 
 
 def failures_section(findings: Findings) -> Section:
-    failed = [row for row in findings.rows if row["state"] == "failed"]
-    infeasible = sum(row["state"] == "infeasible" for row in findings.rows)
+    failed = [row for row in findings.rows if row["state"] is State.FAILED]
+    infeasible = sum(row["state"] is State.INFEASIBLE for row in findings.rows)
     if not failed:
         text = "No trial failed." if findings.rows else "No trial has started yet."
         text += f" {plural(infeasible, 'trial')} broke a limit and did not run." if infeasible else ""
@@ -204,8 +205,6 @@ def failures_section(findings: Findings) -> Section:
     for name in reasons:
         first = next(row for row in failed if (row["reason"] or "unknown") == name)
         if first["traceback"]:
-            from analysis.report.page import escape
-
             text = escape(str(first["traceback"])[-6000:])
             parts.append(details(f"traceback of trial {first['trial']} ({name})", f"<pre>{text}</pre>"))
     return make_section("failures", "Failures", *parts)

@@ -1,14 +1,18 @@
-"""What the search cost: accuracy against time and size with its Pareto front, and how busy workers were."""
+"""What the search cost: the metric against time and size, and how busy the workers were."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.report.findings import Findings, Row
-from analysis.report.page import Section, figure, make_section, paragraph
+from analysis.leaderboard import find_front
+from analysis.reading import Row
+from analysis.report.findings import Findings
+from analysis.report.page import figure, plural, show_config, show_seconds, show_value
 from analysis.report.search_sections import choose_trials
-from analysis.report.wording import plural, show_config, show_seconds, show_value
+from contract.html import Section, make_section, paragraph
+from contract.messages import State
+from contract.metrics import Direction
 
 MAX_POINTS = 2000
 MAX_BARS = 1500
@@ -18,12 +22,12 @@ OTHER = "#8a94a3"
 
 
 def cost_section(findings: Findings) -> Section:
-    """Accuracy against seconds and against weights."""
+    """The metric against worker time and against numbers of weights, each with its Pareto front."""
     metric = findings.study.metric
     rows = [
         row
         for row in findings.rows
-        if row["state"] in ("complete", "pruned") and row.get(metric) is not None and row["seconds"]
+        if State(row["state"]).has_value and row.get(metric) is not None and row["seconds"]
     ]
     if not rows:
         return make_section("cost", "Cost", paragraph("No trial has ended with a result."))
@@ -34,20 +38,11 @@ def cost_section(findings: Findings) -> Section:
     return make_section("cost", "Accuracy against cost", *parts)
 
 
-def find_pareto(rows: Sequence[Row], cost: str, metric: str, *, maximize: bool) -> list[Row]:
-    """Trials that no other beats at the same or a lower cost, cheapest first."""
-    sign = 1 if maximize else -1
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row[cost], -sign * row[metric])):
-        if not front or sign * row[metric] > sign * front[-1][metric]:
-            front.append(row)
-    return front
-
-
 def _tradeoff(findings: Findings, rows: Sequence[Row], cost: str, label: str) -> str:
-    metric, maximize = findings.study.metric, findings.study.maximize
+    metric = findings.study.metric
     known = [row for row in rows if row.get(cost)]
-    front = find_pareto(known, cost, metric, maximize=maximize)
+    # Best first and so dearest first; drawn from the cheapest on.
+    front = find_front(known, {metric: findings.study.direction, cost: Direction.MINIMIZE})[::-1]
     kept = choose_trials(findings, [row["trial"] for row in known], most=MAX_POINTS)
     shown = [row for row in known if row["trial"] in kept]
     groups = list(dict.fromkeys(str(row.get("backbone")) for row in shown))
@@ -79,15 +74,14 @@ def _cloud(findings: Findings, rows: Sequence[Row], cost: str, name: str, colour
         "marker": {
             "color": colour,
             "size": 7,
-            "symbol": ["circle" if row["state"] == "complete" else "x" for row in rows],
+            "symbol": ["circle" if row["state"] is State.COMPLETE else "x" for row in rows],
         },
     }
 
 
 def _conclude(findings: Findings, front: Sequence[Row], cost: str) -> str:
-    """The cheapest trial on the front that loses no more than one point against its top."""
-    metric, maximize = findings.study.metric, findings.study.maximize
-    sign = 1 if maximize else -1
+    """Name the cheapest trial on the front that is within 0.01 of its best."""
+    metric, sign = findings.study.metric, findings.study.direction.sign
     top = front[-1]
     close = next(row for row in front if sign * (top[metric] - row[metric]) <= 0.01)
 
@@ -101,9 +95,8 @@ def _conclude(findings: Findings, front: Sequence[Row], cost: str) -> str:
         return f"{text} Nothing cheaper is within 0.01 of the top, trial {top['trial']} ({price(top)})."
     return (
         f"{text} Trial {close['trial']} ({show_config(close, findings.searched[:3])}) is within 0.01 of "
-        "the top "
-        f"({show_value(metric, close[metric])} against {show_value(metric, top[metric])}) for {price(close)} "
-        f"instead of {price(top)}."
+        f"the top ({show_value(metric, close[metric])} against {show_value(metric, top[metric])}) "
+        f"for {price(close)} instead of {price(top)}."
     )
 
 
@@ -129,7 +122,7 @@ def workers_section(findings: Findings) -> Section:
 
 
 def _find_spans(findings: Findings) -> list[tuple[float, float, str, Row]]:
-    """(start, end, worker, row): a trial's last attempt ends with its newest epoch and lasted its seconds."""
+    """(start, end, worker, row) of each trial; it ended with its newest epoch and lasted its seconds."""
     spans = []
     for row in findings.rows:
         curve = findings.curves.get(row["trial"])
@@ -142,7 +135,10 @@ def _find_spans(findings: Findings) -> list[tuple[float, float, str, Row]]:
 
 
 def _most_at_once(spans: Sequence[tuple[float, float, str, Row]]) -> int:
-    """A second's overlap does not count: records arrive a moment after the worker went on."""
+    """Most trials that ran at the same time.
+
+    An overlap below half a second does not count: records arrive a moment after the worker went on.
+    """
     events = sorted(
         event
         for start, stop, _, _ in spans
@@ -156,7 +152,12 @@ def _most_at_once(spans: Sequence[tuple[float, float, str, Row]]) -> int:
 
 
 def _bars(spans: Sequence[tuple[float, float, str, Row]], begin: float) -> dict[str, Any]:
-    colours = {"complete": "#54a24b", "pruned": "#8a94a3", "failed": "#e45756", "running": "#4c78a8"}
+    colours = {
+        State.COMPLETE: "#54a24b",
+        State.PRUNED: "#8a94a3",
+        State.FAILED: "#e45756",
+        State.RUNNING: "#4c78a8",
+    }
     data = []
     for state in dict.fromkeys(span[3]["state"] for span in spans):
         own = [span for span in spans if span[3]["state"] == state]
@@ -185,7 +186,7 @@ def _bars(spans: Sequence[tuple[float, float, str, Row]], begin: float) -> dict[
 def _load_curve(
     spans: Sequence[tuple[float, float, str, Row]], begin: float, length: float
 ) -> dict[str, Any]:
-    """Trials running at once, over time: thousands of bars would show less."""
+    """Number of running trials over time, where thousands of bars would show less."""
     width = length / NUM_BINS
     load = [0.0] * NUM_BINS
     for start, stop, _, _ in spans:

@@ -1,24 +1,21 @@
-"""What the report is about, computed once: the best trial, its rival, their predictions, what mattered."""
+"""What several sections of the report need: the best trial, its rival, their predictions, what mattered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from analysis.comparison import Verdict, confidence_interval, find_finalists, judge
+from analysis.comparison import PairedTest, compare_predictions, confidence_interval, find_finalists
 from analysis.curves import Curve, find_common_epoch, load_curves
 from analysis.importance import Importance, measure_importance
 from analysis.leaderboard import find_varying, load_leaderboard
 from analysis.predictions import Predictions, load_predictions
-from analysis.studies import StudyInfo
-
-Row = dict[str, Any]
+from analysis.reading import Row, StudyInfo
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Of one study."""
+    """What the sections of a report are made of."""
 
     study: StudyInfo
     rows: list[Row]
@@ -28,17 +25,19 @@ class Findings:
     best: Row | None
     rival: Row | None
     predictions: Predictions | None
-    """Of the best trial."""
+    """Answers of the best trial to the validation images."""
 
     interval: tuple[float, float, float] | None
     """The best trial's metric, taken from its predictions, and its 95% interval."""
 
-    verdict: Verdict | None
+    tested: PairedTest | None
+    """The best trial against its rival; None without predictions of both."""
+
     common_epoch: int
     """The budget at which trials are compared with each other: at least half of them reached it."""
 
     common_values: Mapping[int, float]
-    """Trial number -> metric after that epoch."""
+    """Metric after that epoch, by trial number."""
 
     importance: list[Importance]
     searched: list[str]
@@ -49,11 +48,12 @@ class Findings:
         return [str(name) for name in (self.study.facts.get("data") or {}).get("classes") or []]
 
     def class_name(self, label: int) -> str:
+        """Name of a class, or its number where study.json has no name."""
         return self.classes[label] if label < len(self.classes) else f"class {label}"
 
 
 def find_out(study: StudyInfo) -> Findings:
-    """Read the study and compute what all sections share."""
+    """Read a study and compute what several sections need."""
     rows = load_leaderboard([study])
     curves = load_curves(study) if rows else {}
     best, rival = find_finalists(rows)
@@ -68,9 +68,9 @@ def find_out(study: StudyInfo) -> Findings:
         [configs[trial] for trial in configs], [common[trial] for trial in configs], varying
     )
     ordered = [one.name for one in importance]
-    verdict = None
+    tested = None
     if predictions is not None and others is not None:
-        verdict = judge(predictions, others, metric=study.metric, maximize=study.maximize)
+        tested = compare_predictions(predictions, others, metric=study.metric, direction=study.direction)
     return Findings(
         study=study,
         rows=rows,
@@ -79,7 +79,7 @@ def find_out(study: StudyInfo) -> Findings:
         rival=rival,
         predictions=predictions,
         interval=confidence_interval(predictions, metric=study.metric) if predictions is not None else None,
-        verdict=verdict,
+        tested=tested,
         common_epoch=epoch,
         common_values=common,
         importance=importance,

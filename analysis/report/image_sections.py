@@ -1,20 +1,24 @@
-"""The images: those most confidently wrong with their look-alikes in training, and the data set's page."""
+"""The images: those most confidently wrong, and the data set with its near-duplicates."""
 
 from __future__ import annotations
 
-import logging
+import csv
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from analysis.images import ImageTable, Looks, find_near_duplicates, load_image_table, look_at, make_thumbnail
 from analysis.predictions import Array
 from analysis.report.class_sections import MISSING
 from analysis.report.findings import Findings
-from analysis.report.page import Section, bullets, details, escape, figure, make_section, paragraph, table
-from analysis.report.wording import plural, share
+from analysis.report.page import figure, plural, share
+from contract.html import Section, bullets, details, escape, make_section, make_thumbnail, paragraph, table
+from contract.machine import count_cpus
+from contract.study_layout import StudyPaths
 
 NUM_WRONG = 12
 NUM_TWINS = 2
@@ -23,13 +27,20 @@ MAX_OPENED = 6000
 
 SHEET_IMAGES = 40
 SHOWN_CLASSES = 30
+SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
-logger = logging.getLogger("unfreeze")
+MAX_DISTANCE = 12
+"""Bits of 128 in which near-duplicates may differ."""
+
+MIN_CORRELATION = 0.95
+"""Correlation of near-duplicates at 16 x 16 grey pixels: by a hash alone, plain skies are all the same."""
+
+BLOCK = 512
 
 
 def image_sections(findings: Findings) -> list[Section]:
-    """Mistakes and data, which share one look at the images."""
+    """The sections on mistakes and on the data, for which images are opened once."""
     images = load_image_table(findings.study.directory)
     looks = look_at(images, choose_images(images))
     twins = find_near_duplicates(looks)
@@ -37,7 +48,7 @@ def image_sections(findings: Findings) -> list[Section]:
 
 
 def choose_images(images: ImageTable) -> list[int]:
-    """Validation and training images; never the test part, which only the final model may see."""
+    """Ids of validation and training images; never of the test split, which only the final model may see."""
     val, train = images.of("val"), images.of("train")
     generator = np.random.default_rng(0)
     val = np.sort(generator.permutation(val)[: MAX_OPENED // 3])
@@ -60,9 +71,8 @@ def mistakes_section(findings: Findings, images: ImageTable, twins: Sequence[tup
         title,
         paragraph(
             f"The {len(cards)} of {plural(len(wrong), 'wrong answer')} with the highest probability. "
-            "Look for wrong "
-            "labels, several objects in one image, and classes that look alike. Small images below are "
-            "near-duplicates in training, with their labels."
+            "Look for wrong labels, several objects in one image, and classes that look alike. "
+            "Small images below are near-duplicates in training, with their labels."
         ),
         f'<div class="gallery">{"".join(cards)}</div>',
     )
@@ -121,39 +131,37 @@ def data_section(
 
 def _describe_data(findings: Findings, images: ImageTable) -> str:
     data = findings.study.facts.get("data") or {}
-    parts = ", ".join(f"{(images.splits == part).sum():,} {part}" for part in ("train", "val", "test"))
+    counts = ", ".join(f"{(images.splits == split).sum():,} {split}" for split in SPLITS)
     return (
         f"{data.get('source', 'unknown source')}: {len(images):,} images in {len(findings.classes)} "
-        f"classes ({parts}). "
-        "The test part was not read by the search, nor is it opened here."
+        f"classes ({counts}). "
+        "The test split was not read by the search, nor is it opened here."
     )
 
 
 def _class_balance(findings: Findings, images: ImageTable) -> str:
-    parts = ("train", "val", "test")
     size = max(len(findings.classes), int(images.labels.max()) + 1)
-    counts = {part: np.bincount(images.labels[images.splits == part], minlength=size) for part in parts}
+    counts = {split: np.bincount(images.labels[images.splits == split], minlength=size) for split in SPLITS}
     names = [findings.class_name(label) for label in range(size)]
-    total = np.sum([counts[part] for part in parts], axis=0)
+    total = np.sum([counts[split] for split in SPLITS], axis=0)
     least, most = int(total.argmin()), int(total.argmax())
     ratio = total[most] / max(total[least], 1)
     balance = "balanced" if ratio < 1.5 else "somewhat unbalanced" if ratio < 4 else "unbalanced"
     conclusion = (
         f"The classes are {balance}: {names[most]} has {total[most]:,} images, {names[least]} "
-        f"{total[least]:,}, "
-        f"a ratio of {ratio:.1f}."
+        f"{total[least]:,}, a ratio of {ratio:.1f}."
     )
     if ratio >= 1.5:
         conclusion += " Rank by --metric val_balanced_accuracy or val_macro_f1 if rare classes count as much."
-    data = [{"type": "bar", "name": part, "x": names, "y": counts[part].tolist()} for part in parts]
+    data = [{"type": "bar", "name": split, "x": names, "y": counts[split].tolist()} for split in SPLITS]
     axis = {"type": "category", "title": {"text": "class"}}
     layout = {"barmode": "stack", "xaxis": axis, "yaxis": {"title": {"text": "images [count]"}}}
     layout["margin"] = {"t": 20, "r": 20}
     rows = [
-        (names[i], *(f"{counts[part][i]:,}" for part in parts), share(total[i], total.sum()))
+        (names[i], *(f"{counts[split][i]:,}" for split in SPLITS), share(total[i], total.sum()))
         for i in range(size)
     ]
-    body = table(("class", *(f"{part} [images]" for part in parts), "share"), rows)
+    body = table(("class", *(f"{split} [images]" for split in SPLITS), "share"), rows)
     shown = body if size <= SHOWN_CLASSES else details(f"table of the {size} classes", body)
     return figure({"data": data, "layout": layout}, conclusion, title="Images by class", height=340) + shown
 
@@ -181,7 +189,7 @@ def _check_files(
 
 
 def _left_out(findings: Findings, images: ImageTable) -> list[str]:
-    """What the search said about bad files; else the files in the folder that it does not use."""
+    """What the search said about bad files; without that, files of the folder that it does not use."""
     data = findings.study.facts.get("data") or {}
     if data.get("left_out"):
         return [f"Left out: {data['left_out']}."]
@@ -207,11 +215,10 @@ def _describe_twins(findings: Findings, images: ImageTable, pairs: Array, opened
     across = int((first != second).sum())
     if across:
         leaked = {int(a if images.splits[a] == "val" else b) for a, b in pairs[first != second].tolist()}
-        part = share(len(leaked), max(int((images.splits == "val").sum()), 1))
+        leaked_share = share(len(leaked), max(int((images.splits == "val").sum()), 1))
         lines.append(
-            f"{plural(len(leaked), 'validation image')} ({part}) have a near-duplicate in training, "
-            "which makes "
-            "validation figures a little too good."
+            f"{plural(len(leaked), 'validation image')} ({leaked_share}) have a near-duplicate in training, "
+            "which makes validation figures a little too good."
         )
     torn = pairs[images.labels[pairs[:, 0]] != images.labels[pairs[:, 1]]]
     if len(torn):
@@ -246,8 +253,7 @@ def _sizes_figure(looks: Looks) -> str:
 
 
 def _sample_sheet(findings: Findings, images: ImageTable) -> str:
-    """The same number of each class, drawn with a fixed seed; with many classes one each of the first "
-    "ones."""
+    """The same number of images of each class, drawn with a fixed seed; of many classes the first ones."""
     generator = np.random.default_rng(0)
     train = images.of("train")
     classes = np.unique(images.labels[train])[:SHEET_IMAGES]
@@ -263,3 +269,93 @@ def _sample_sheet(findings: Findings, images: ImageTable) -> str:
         for one, name in zip(chosen, names, strict=True)
     )
     return f'<div class="gallery small">{cards}</div>'
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """data.csv: one entry an image, at the position of its id."""
+
+    paths: tuple[Path, ...]
+    labels: Array
+    splits: Array
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def of(self, split: str) -> Array:
+        """Ids of a split's images."""
+        return np.flatnonzero(self.splits == split)
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What near-duplicates are found by: one row an image in each array."""
+
+    ids: Array
+    hashes: Array
+    """[images, 2] uint64: is each of 8 x 8 pixels darker than its right, and its lower, neighbour?"""
+
+    greys: Array
+    """[images, 256] float32, mean 0 and length 1."""
+
+    sizes: Array
+    """[images, 2] width and height in pixels."""
+
+    unreadable: tuple[int, ...]
+    """Ids of images that could not be opened now."""
+
+
+def load_image_table(study_dir: Path) -> ImageTable:
+    """Read data.csv; an empty table where the study has none yet."""
+    try:
+        with StudyPaths(study_dir).manifest.open(newline="", encoding="utf-8") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: int(row["id"]))
+    except OSError:
+        rows = []
+    return ImageTable(
+        paths=tuple(Path(row["path"]) for row in rows),
+        labels=np.array([int(row["label"]) for row in rows], dtype=np.int64),
+        splits=np.array([row["split"] for row in rows], dtype="U8"),
+    )
+
+
+def look_at(table: ImageTable, ids: Sequence[int]) -> Looks:
+    """Open each image once, which takes about 2 ms, and measure what tells copies."""
+    with ThreadPoolExecutor(max_workers=min(4, count_cpus())) as pool:
+        looks = list(pool.map(_look, [table.paths[number] for number in ids]))
+    good = [(number, look) for number, look in zip(ids, looks, strict=True) if look is not None]
+    return Looks(
+        ids=np.array([number for number, _ in good], dtype=np.int64),
+        hashes=np.array([look[0] for _, look in good], dtype=np.uint64).reshape(-1, 2),
+        greys=np.array([look[1] for _, look in good], dtype=np.float32).reshape(-1, 256),
+        sizes=np.array([look[2] for _, look in good], dtype=np.int64).reshape(-1, 2),
+        unreadable=tuple(number for number, look in zip(ids, looks, strict=True) if look is None),
+    )
+
+
+def _look(path: Path) -> tuple[Array, Array, tuple[int, int]] | None:
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            image.draft("L", (64, 64))
+            grey = image.convert("L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    nine = np.asarray(grey.resize((9, 9), Image.Resampling.BOX), dtype=np.int16)
+    bits = np.concatenate([(nine[:8, :8] < nine[:8, 1:]).ravel(), (nine[:8, :8] < nine[1:, :8]).ravel()])
+    small = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), dtype=np.float32).ravel()
+    small = small - small.mean()
+    return np.packbits(bits).view(np.uint64), small / max(float(np.linalg.norm(small)), 1e-6), size
+
+
+def find_near_duplicates(looks: Looks) -> list[tuple[int, int]]:
+    """Pairs of image ids that look the same: the same file, another size, format or slight crop."""
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(looks.ids), BLOCK):
+        block = looks.hashes[start : start + BLOCK]
+        different = np.bitwise_count(block[:, None, :] ^ looks.hashes[None, start:, :]).sum(axis=2)
+        near = np.argwhere(different <= MAX_DISTANCE)
+        near = near[near[:, 0] < near[:, 1]] + start
+        alike = (looks.greys[near[:, 0]] * looks.greys[near[:, 1]]).sum(axis=1) >= MIN_CORRELATION
+        pairs += [(int(looks.ids[a]), int(looks.ids[b])) for a, b in near[alike]]
+    return pairs

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.report.page import Section, details, escape, make_section, paragraph, table
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
+from contract.html import Section, details, escape, make_section, paragraph, table
 
 FACTS = {
     "study": "study",
@@ -36,9 +36,9 @@ def provenance_section(study: StudyInfo) -> Section:
     data = facts.get("data") or {}
     rows += [("data", data.get("source", "")), ("data fingerprint", data.get("fingerprint", ""))]
     rows += [("hardware", _show(facts.get("hardware")))]
-    export = study.directory / "model"
-    if (export / "export.json").is_file():
-        rows.append(("exported classifier", _describe_export(export)))
+    export = study.paths.model
+    if export.card.is_file():
+        rows.append(("exported classifier", _describe_export(export.program)))
     versions = [(name, version) for name, version in (facts.get("versions") or {}).items()]
     space = [(row["name"], row["values"], row.get("condition", "")) for row in facts.get("space_table") or []]
     flags = {
@@ -62,14 +62,14 @@ def provenance_section(study: StudyInfo) -> Section:
 
 
 def _describe_runs(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row a run; of versions and flags only what the newest run has otherwise."""
+    """One row a run, with those flags and versions in which it differs from the newest run."""
     rows: list[tuple[str, ...]] = []
     for run in facts.get("runs") or []:
         others = [
-            f"{name} {run[part].get(name)}"
-            for part in ("flags", "versions")
-            for name in sorted({*run[part], *(facts.get(part) or {})})
-            if run[part].get(name) != (facts.get(part) or {}).get(name)
+            f"{name} {run[kind].get(name)}"
+            for kind in ("flags", "versions")
+            for name in sorted({*run[kind], *(facts.get(kind) or {})})
+            if run[kind].get(name) != (facts.get(kind) or {}).get(name)
         ]
         hardware = _show(run["hardware"])
         how = run["how"] or "running, or killed"
@@ -85,11 +85,10 @@ def _show(value: Any) -> str:
     return str(value)
 
 
-def _describe_export(export: Path) -> str:
-    """With the hash that tells whether a deployed file is this one."""
-    path = export / "classifier.pt2"
+def _describe_export(path: Path) -> str:
+    """The program's path, and the hash that tells whether a deployed file is this one."""
     if not path.is_file():
-        return str(export)
+        return str(path.parent)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{path}, sha256 {digest[:16]}…"

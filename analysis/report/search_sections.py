@@ -1,36 +1,50 @@
-"""How the search went and what mattered: history, rank, importance, coordinates, slices, learning curves."""
+"""How the search went and what mattered: history, importance, slices and curves, drawn by Optuna."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+from sqlalchemy import text
+
 from analysis.curves import find_rungs
-from analysis.report import optuna_figures
+from analysis.reading import StudyInfo, connect
 from analysis.report.findings import Findings
-from analysis.report.optuna_figures import MAX_TRIALS, Spec, draw, draw_importance
-from analysis.report.page import Section, figure, make_section, paragraph, table
-from analysis.report.wording import plural, show_value
+from analysis.report.page import figure, plural, show_value
+from contract.html import Section, make_section, paragraph
+from contract.messages import State
+from contract.metrics import Direction, is_better
 
 MAX_CURVES = 120
 MIN_TRIALS = 4
 NUM_BEST = 100
 
+MAX_TRIALS = 1000
+"""Trials in a figure: more make the page slow and show nothing more."""
+
+MAX_FANOVA = 300
+Spec = dict[str, Any]
+
 
 def search_sections(findings: Findings) -> list[Section]:
-    """Empty sections say why they are empty."""
+    """History, importance, coordinates, slices and curves; a section without figures says why."""
     chosen = choose_trials(findings, findings.common_values)
-    parameters = optuna_figures.load_parameters(findings.study, chosen) if chosen else {}
+    parameters = load_parameters(findings.study, chosen) if chosen else {}
     values = {trial: findings.common_values[trial] for trial in chosen}
-    names = optuna_figures.searched_names(parameters, findings.searched)
+    names = searched_names(parameters, findings.searched)
     if len(values) < MIN_TRIALS or not names or len(set(values.values())) < 2:
         why = (
             f"{plural(len(values), 'trial')} with a result cannot show what mattered: it takes {MIN_TRIALS}."
         )
         empty = make_section("importance", "What mattered", paragraph(why))
         return [history_section(findings), empty, curves_section(findings)]
-    study = optuna_figures.make_study(parameters, values, maximize=findings.study.maximize)
+    study = make_study(parameters, values, findings.study.direction)
     scope = _scope(findings, len(chosen))
     target = f"{findings.study.metric} after epoch {findings.common_epoch}"
     return [
@@ -43,7 +57,7 @@ def search_sections(findings: Findings) -> list[Section]:
 
 
 def choose_trials(findings: Findings, candidates: Iterable[int], *, most: int = MAX_TRIALS) -> set[int]:
-    """All, or where there are too many the best hundred and a fixed random draw of the rest."""
+    """All candidates; if they are more than `most`, the best hundred and a fixed random draw of the rest."""
     known = set(candidates)
     ranked = [row["trial"] for row in findings.rows if row["trial"] in known]
     if len(ranked) <= most:
@@ -62,16 +76,14 @@ def _scope(findings: Findings, num_shown: int) -> str:
 
 
 def history_section(findings: Findings) -> Section:
-    metric, sign = findings.study.metric, 1 if findings.study.maximize else -1
-    ended = [
-        row for row in findings.rows if row["state"] in ("complete", "pruned") and row.get(metric) is not None
-    ]
+    metric = findings.study.metric
+    ended = [row for row in findings.rows if State(row["state"]).has_value and row.get(metric) is not None]
     if not ended:
         return make_section("history", "History", paragraph("No trial has ended with a result."))
     by_number = sorted(ended, key=lambda row: row["trial"])
     line: list[tuple[int, float]] = []
     for row in by_number:
-        if not line or sign * row[metric] > sign * line[-1][1]:
+        if is_better(row[metric], line[-1][1] if line else None, maximize=findings.study.maximize):
             line.append((row["trial"], row[metric]))
     shown = choose_trials(findings, [row["trial"] for row in ended], most=2 * MAX_TRIALS)
     values = {row["trial"]: row[metric] for row in ended if row["trial"] in shown}
@@ -88,22 +100,25 @@ def history_section(findings: Findings) -> Section:
 
 
 def _history_figure(
-    findings: Findings, values: Mapping[int, float], states: Mapping[int, str], line: list[tuple[int, float]]
+    findings: Findings,
+    values: Mapping[int, float],
+    states: Mapping[int, State],
+    line: list[tuple[int, float]],
 ) -> Spec:
-    """Optuna's history has complete trials only; pruned ones are added, since most trials are."""
-    complete = {trial: value for trial, value in values.items() if states[trial] == "complete"}
-    complete |= {trial: value for trial, value in line if states[trial] == "complete"}
+    """Optuna's history, which has complete trials only, and the pruned ones, which most trials are."""
+    complete = {trial: value for trial, value in values.items() if states[trial] is State.COMPLETE}
+    complete |= {trial: value for trial, value in line if states[trial] is State.COMPLETE}
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"xaxis": {"title": {"text": "trial"}}}
     layout["yaxis"] = {"title": {"text": f"{findings.study.metric}, best epoch"}}
     if complete:
-        study = optuna_figures.make_study({}, complete, maximize=findings.study.maximize)
+        study = make_study({}, complete, findings.study.direction)
         spec = draw("optimization_history", study, target_name=findings.study.metric)
         numbers = sorted(complete)
         for trace in spec["data"]:  # an in-memory study numbers its trials anew
             trace["x"] = numbers
         data, layout = spec["data"], spec["layout"] | layout
-    pruned = sorted(trial for trial in values if states[trial] == "pruned")
+    pruned = sorted(trial for trial in values if states[trial] is State.PRUNED)
     marker = {"symbol": "x", "color": "#8a94a3", "size": 6}
     points = {"x": pruned, "y": [values[trial] for trial in pruned], "mode": "markers", "marker": marker}
     if pruned:
@@ -113,8 +128,11 @@ def _history_figure(
 
 def importance_section(findings: Findings, study: Any, names: list[str], scope: str) -> Section:
     spec, method = draw_importance(study, names)
-    rows = [(one.name, f"{100 * one.explained:.0f}%", f"{one.p_value:.3f}") for one in findings.importance]
-    certain = [one.name for one in findings.importance if one.p_value < 0.05]
+    certain = [
+        f"{one.name} (explains {100 * one.explained:.0f}% alone, p = {one.p_value:.3f})"
+        for one in findings.importance
+        if one.p_value < 0.05
+    ]
     conclusion = (
         f"Beyond chance: {', '.join(certain)}."
         if certain
@@ -127,10 +145,9 @@ def importance_section(findings: Findings, study: Any, names: list[str], scope: 
         figure(
             spec,
             f"{method} fits a model to the trials and splits the spread it explains; it gives every "
-            "hyperparameter a share, also where there is only noise. The table tests against chance.",
+            "hyperparameter a share, also where there is only noise.",
             title="Importance of hyperparameters",
         ),
-        table(("hyperparameter", "explains alone", "p"), rows) if rows else "",
         paragraph(
             "Explains alone: share of the variance of the trials' ranks between the hyperparameter's values. "
             "p: how often the strongest of all would look this strong if values were dealt out at random.",
@@ -246,3 +263,83 @@ def _fit_note(findings: Findings) -> str:
     if train - val > 0.1:
         return paragraph(f"{note}: it memorises; try more augmentation, dropout or a smaller unfreeze depth.")
     return paragraph(f"{note}.", kind="note")
+
+
+def load_parameters(study: StudyInfo, trials: set[int]) -> dict[int, dict[str, tuple[Any, BaseDistribution]]]:
+    """Value and distribution as Optuna stores them, by trial number and hyperparameter."""
+    query = text(
+        "SELECT t.number, p.param_name, p.param_value, p.distribution_json FROM trial_params p "
+        "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :id"
+    )
+    found: dict[int, dict[str, tuple[Any, BaseDistribution]]] = {number: {} for number in trials}
+    with connect(study) as (connection, study_id):
+        for number, name, value, stored in connection.execute(query, {"id": study_id}):
+            if number in found:
+                distribution = _read_distribution(stored)
+                found[number][name] = (distribution.to_external_repr(value), distribution)
+    return found
+
+
+@lru_cache(maxsize=512)
+def _read_distribution(stored: str) -> BaseDistribution:
+    return json_to_distribution(stored)
+
+
+def make_study(
+    parameters: Mapping[int, Mapping[str, tuple[Any, BaseDistribution]]],
+    values: Mapping[int, float],
+    direction: Direction,
+) -> optuna.Study:
+    """An Optuna study in memory whose trials, all complete, have these parameters and values."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction=direction.value)
+    for number in sorted(values):
+        settings = parameters.get(number, {})
+        trial = optuna.trial.create_trial(
+            value=values[number],
+            params={name: value for name, (value, _) in settings.items()},
+            distributions={name: distribution for name, (_, distribution) in settings.items()},
+        )
+        trial.number = number
+        study.add_trial(trial)
+    return study
+
+
+def draw_importance(study: optuna.Study, names: list[str], *, seed: int = 0) -> tuple[Spec, str]:
+    """The figure and its method: fANOVA up to 300 trials (1 s, and it grows fast), PED-ANOVA beyond."""
+    is_small = len(study.trials) <= MAX_FANOVA
+    evaluator: optuna.importance.BaseImportanceEvaluator = (
+        optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=seed)
+        if is_small
+        else optuna.importance.PedAnovaImportanceEvaluator()
+    )
+    figure = optuna.visualization.plot_param_importances(study, evaluator=evaluator, params=names)
+    return to_spec(figure), "fANOVA" if is_small else "PED-ANOVA"
+
+
+def draw(name: str, study: optuna.Study, **options: Any) -> Spec:
+    """Draw one of Optuna's figures, by the name of its function without `plot_`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return to_spec(getattr(optuna.visualization, f"plot_{name}")(study, **options))
+
+
+def to_spec(figure: Any) -> Spec:
+    """A figure without title, colours and width, which the page brings."""
+    import plotly.io
+
+    figure.update_layout(title=None, template="none", width=None, height=None, margin={"t": 30, "r": 20})
+    spec: Spec = json.loads(plotly.io.to_json(figure))
+    spec["layout"].pop("template", None)
+    return spec
+
+
+def searched_names(
+    parameters: Mapping[int, Mapping[str, tuple[Any, BaseDistribution]]], order: Sequence[str]
+) -> list[str]:
+    """Hyperparameters with two values or more, which Optuna's figures need, in the given order."""
+    values: dict[str, set[Any]] = {}
+    for settings in parameters.values():
+        for name, (value, _) in settings.items():
+            values.setdefault(name, set()).add(value)
+    return [name for name in order if len(values.get(name, ())) > 1]

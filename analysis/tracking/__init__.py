@@ -1,8 +1,8 @@
 """The MLflow view of a study, written while it runs and rebuilt by `sync`: the only room that knows MLflow.
 
-One experiment a study, named like it: the experiment page sorted by `best_val_accuracy` is then exactly the
-study's leaderboard, and its charts compare trials that saw the same data. Several studies are compared by
-selecting their experiments.
+A study is one experiment of the same name: its page, sorted by the study's metric, is the study's
+leaderboard, and its charts compare trials that saw the same data. Several studies are compared by selecting
+their experiments.
 """
 
 from analysis.tracking.model import log_model

@@ -1,25 +1,26 @@
-"""Following a study while it runs: what has been recorded since the last look."""
+"""Following a study while it runs: what was recorded since the last look."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from analysis.reading import connect, read_epochs_since, read_states, read_trial_row
-from analysis.studies import StudyInfo
+from analysis.reading import Row, StudyInfo, connect, read_epochs_since, read_states, read_trial_row
+from contract.messages import State
+from contract.metrics import is_better
 
 OVERLAP_SECONDS = 120.0
-"""Looked at again: a transaction may commit later than the arrival it carries."""
+"""How far each look goes back before the last: a transaction may commit later than the arrival in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch as recorded."""
+    """One epoch, as the study database has it."""
 
     epoch: int
     arrival: float
-    """Unix time [s]."""
+    """When it was recorded [unix s]."""
 
     metrics: dict[str, float]
     is_best: bool
@@ -30,16 +31,19 @@ class EpochRecord:
 class TrialChange:
     """A trial that is new, has new epochs, or has ended."""
 
-    row: dict[str, Any]
-    """As in records.TRIAL_COLUMNS, with its hyperparameters."""
+    row: Row
+    """The trial's row without its metrics."""
 
     is_ended: bool
     best: float | None
+    """Best value so far of the study's metric."""
+
     epochs: list[EpochRecord]
+    """Those that are new."""
 
 
 class StudyFollower:
-    """Reads a study database again and again, each time only what is new."""
+    """Reads a study database again and again, each time only what was not confirmed before."""
 
     def __init__(self, study: StudyInfo) -> None:
         self.study = study
@@ -48,7 +52,12 @@ class StudyFollower:
         self._read_arrival = 0.0
 
     def read_changes(self, *, written_epochs: dict[int, int], closed: set[int]) -> list[TrialChange]:
-        """Changes by trial number, given each trial's newest epoch already written, and the ended ones."""
+        """Changes in the order of trial numbers.
+
+        Args:
+            written_epochs: newest epoch of each trial that MLflow has.
+            closed: trials whose end MLflow has.
+        """
         with connect(self.study) as (connection, study_id):
             # States first: an end seen here has all its epochs in the database already.
             states = read_states(connection, study_id)
@@ -57,8 +66,8 @@ class StudyFollower:
             new = self._sort_by_trial(records, written_epochs)
             changes = []
             for trial, state in sorted(states.items()):
-                is_ended = state not in ("RUNNING", "WAITING")
-                is_new = trial not in written_epochs and state != "WAITING"
+                is_ended = state.has_ended
+                is_new = trial not in written_epochs and state is not State.WAITING
                 if trial in closed or not (is_new or is_ended or trial in new):
                     continue
                 row = read_trial_row(connection, study_id, study=self.study, trial=trial)
@@ -71,11 +80,11 @@ class StudyFollower:
         self._confirmed_arrival = self._read_arrival
 
     def best_value(self, trial: int) -> float | None:
-        """Best value so far of the study's metric."""
-        values = self._values.get(trial, {}).values()
-        if not values:
-            return None
-        return max(values) if self.study.maximize else min(values)
+        """Best value so far of the study's metric; None before the first finite one."""
+        return self._best_of(self._values.get(trial, {}).values())
+
+    def _best_of(self, values: Iterable[float]) -> float | None:
+        return max(values, default=None) if self.study.maximize else min(values, default=None)
 
     def _sort_by_trial(
         self, records: list[tuple[int, int, float, dict[str, float]]], written_epochs: dict[int, int]
@@ -94,7 +103,5 @@ class StudyFollower:
             return False
         values = self._values.setdefault(trial, {})
         values[epoch] = value
-        earlier = [other for number, other in values.items() if number < epoch]
-        if not earlier:
-            return True
-        return value > max(earlier) if self.study.maximize else value < min(earlier)
+        earlier = self._best_of(other for number, other in values.items() if number < epoch)
+        return is_better(value, earlier, maximize=self.study.maximize)

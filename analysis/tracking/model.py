@@ -6,42 +6,50 @@ import base64
 import io
 import json
 import re
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from analysis.exported import CARD, PROGRAM, export_digest
-from analysis.studies import StudyInfo, load_study
+import contract.decoding
+from analysis.reading import StudyInfo, load_study
 from analysis.tracking.server import find_tracking_uri, only_writer
 from analysis.tracking.tracker import open_view
+from contract.study_layout import ModelPaths
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SERVING_FILE = Path(__file__).with_name("served_model.py")
+"""MLflow copies it and runs it where the model is served."""
+
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
 def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
-    """Bring MLflow up to date, log and register the exported classifier unless it has it; its model URI.
+    """Bring MLflow up to date, and log and register the exported classifier unless it is; its model URI.
 
     Raises:
         ValueError: the directory holds no export.
     """
-    digest = export_digest(export_dir)
+    export = ModelPaths(export_dir)
+    digest = export.digest()
     if digest is None:
-        missing = next((name for name in (PROGRAM, CARD) if not (export_dir / name).is_file()), CARD)
-        raise ValueError(f"{export_dir} is no exported classifier: {missing} is missing")
+        missing = export.card if export.program.is_file() else export.program
+        raise ValueError(f"{export_dir} is no exported classifier: {missing.name} is missing")
     try:
         with only_writer(study_dir):
-            return _log_model(load_study(study_dir), export_dir, tracking_uri, digest=digest)
+            return _log_model(load_study(study_dir), export, tracking_uri, digest=digest)
     except BlockingIOError as error:
         raise ValueError("another process or thread still writes this study's view") from error
 
 
-def _log_model(study: StudyInfo, export_dir: Path, tracking_uri: str | None, *, digest: str) -> str:
-    facts = json.loads((export_dir / CARD).read_text(encoding="utf-8"))
+def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *, digest: str) -> str:
+    facts = json.loads(export.card.read_text(encoding="utf-8"))
     uri = find_tracking_uri(study, tracking_uri)
     view = open_view(study, tracking_uri)
     view.catch_up(status=study.status)
@@ -54,13 +62,18 @@ def _log_model(study: StudyInfo, export_dir: Path, tracking_uri: str | None, *, 
     previous = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        with warnings.catch_warnings(), mlflow.start_run(run_id=view.parent_id):
+        with (
+            warnings.catch_warnings(),
+            _copied_decoder() as decoder,
+            mlflow.start_run(run_id=view.parent_id),
+        ):
             warnings.filterwarnings("ignore", message=".*type hints", category=UserWarning)
             logged = mlflow.pyfunc.log_model(
                 name="classifier",
                 registered_model_name=registered_name(study.name),
                 python_model=str(SERVING_FILE),
-                artifacts={"export": str(export_dir)},
+                artifacts={"export": str(export.directory)},
+                code_paths=[str(decoder)],
                 signature=_make_signature(),
                 input_example=make_input_example(int(facts["image_size"])),
                 pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
@@ -75,13 +88,24 @@ def _log_model(study: StudyInfo, export_dir: Path, tracking_uri: str | None, *, 
     return str(logged.model_uri)
 
 
+@contextmanager
+def _copied_decoder() -> Iterator[Path]:
+    """A folder `contract` that holds the decoder and nothing else of this project, for the model to carry."""
+    with TemporaryDirectory() as root:
+        package = Path(root) / "contract"
+        package.mkdir()
+        shutil.copy(contract.decoding.__file__, package)
+        (package / "__init__.py").touch()
+        yield package
+
+
 def registered_name(study: str) -> str:
     """The study's name without the characters that MLflow's registry refuses."""
     return re.sub(r"""[/:.%"']""", "_", study)
 
 
 def make_input_example(image_size: int) -> pd.DataFrame:
-    """A request that the server takes: one grey image as base64."""
+    """A request as the server takes it: one grey PNG as base64."""
     import pandas as pd
     from PIL import Image
 

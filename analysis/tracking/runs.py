@@ -1,15 +1,16 @@
-"""What a study looks like as MLflow runs: names, parameters, tags, metric points. Plain values, no MLflow."""
+"""What a study is as MLflow runs: names, parameters, tags and metrics, in plain values and without MLflow."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
-from analysis.reading import TRIAL_COLUMNS
-from analysis.studies import StudyInfo
+from analysis.reading import HYPERPARAMETERS, Row, StudyInfo
 from analysis.tracking.following import EpochRecord, TrialChange
+from contract.messages import State
+from contract.metrics import METRICS, is_better
+from contract.study_layout import StudyStatus
 
 Point = tuple[str, float, int, int]
 """Metric name, value, time [unix ms], step."""
@@ -20,22 +21,30 @@ EPOCHS_TAG = "unfreeze.epochs"
 """The newest epoch written, on a trial's run; the number of ended trials written, on a study's."""
 
 MAX_TAG = 4000
+"""Characters of a tag or parameter: MLflow refuses longer ones."""
 
-STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "infeasible": "KILLED", "failed": "FAILED"}
-"""Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks KILLED with the same red cross as
-FAILED, so most of a healthy search would look broken. `tags.state = 'complete'` filters full budgets."""
-PARENT_STATUSES = {
-    "new": "RUNNING",
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "stopped": "KILLED",
-    "failed": "FAILED",
+STATUSES = {
+    State.COMPLETE: "FINISHED",
+    State.PRUNED: "FINISHED",
+    State.INFEASIBLE: "KILLED",
+    State.FAILED: "FAILED",
 }
-"""How the study's own run stands in MLflow, by the status of the study."""
+"""MLflow's status of a trial's run. Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks
+KILLED with the same red cross as FAILED, so most of a healthy search would look broken. The filter
+`tags.state = 'complete'` finds full budgets."""
+
+PARENT_STATUSES = {
+    StudyStatus.NEW: "RUNNING",
+    StudyStatus.RUNNING: "RUNNING",
+    StudyStatus.FINISHED: "FINISHED",
+    StudyStatus.STOPPED: "KILLED",
+    StudyStatus.FAILED: "FAILED",
+}
+"""MLflow's status of the study's own run."""
 
 
-def trial_name(row: Mapping[str, Any]) -> str:
-    """Short and sortable, as in "007 lite0 finetune d2"."""
+def trial_name(row: Row) -> str:
+    """Name of a trial's run, short and sortable, as in "007 lite0 finetune d2"."""
     depth = row.get("unfreeze_depth")
     parts = [
         f"{row['trial']:03d}",
@@ -46,13 +55,13 @@ def trial_name(row: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in parts if part)
 
 
-def trial_params(row: Mapping[str, Any]) -> dict[str, str]:
-    """The whole configuration."""
-    return {name: str(value) for name, value in row.items() if name not in TRIAL_COLUMNS}
+def trial_params(row: Row) -> dict[str, str]:
+    """All hyperparameters of a trial."""
+    return {name: str(row[name]) for name in HYPERPARAMETERS if name in row}
 
 
-def trial_tags(study: StudyInfo, row: Mapping[str, Any]) -> dict[str, str]:
-    """What people filter by, and what finds the run again."""
+def trial_tags(study: StudyInfo, row: Row) -> dict[str, str]:
+    """Tags that people filter a trial's run by, and that find it again."""
     tags = {
         STUDY_TAG: study.key,
         TRIAL_TAG: row["trial"],
@@ -67,7 +76,7 @@ def trial_tags(study: StudyInfo, row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
-    """Metric histories of the new epochs (step = epoch), and what is known at the end."""
+    """Metrics of the new epochs (step = epoch), and the trial's seconds once it has ended."""
     points: list[Point] = []
     for record in change.epochs:
         points += _epoch_points(record, metric=metric)
@@ -78,7 +87,7 @@ def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
 
 
 def study_params(study: StudyInfo) -> dict[str, str]:
-    """What was fixed for the whole study."""
+    """Parameters of the study's run: what was fixed for all trials, and the search space."""
     facts = study.facts
     names = ("image_size", "max_epochs", "weights", "seed", "direction", "git_revision", "hardware")
     params = {"space": study.space, "metric": study.metric} | {name: facts.get(name) for name in names}
@@ -90,15 +99,15 @@ def study_params(study: StudyInfo) -> dict[str, str]:
 
 
 def study_start(study: StudyInfo) -> int | None:
-    """Unix time [ms]; None where study.json has no readable date."""
+    """When the study was made [unix ms]; None where study.json has no readable date."""
     try:
         return to_milliseconds(datetime.fromisoformat(study.created).timestamp())
     except ValueError:
         return None
 
 
-def study_points(study: StudyInfo, ended: Iterable[tuple[dict[str, Any], float | None]]) -> list[Point]:
-    """One step an ended trial, in the order of their ends: the best so far, and trials by outcome."""
+def study_points(study: StudyInfo, ended: Iterable[tuple[Row, float | None]]) -> list[Point]:
+    """Best value so far and number of trials by outcome, one step a trial, in the order of their ends."""
     points: list[Point] = []
     counts: dict[str, int] = {}
     best: float | None = None
@@ -106,16 +115,16 @@ def study_points(study: StudyInfo, ended: Iterable[tuple[dict[str, Any], float |
         moment = to_milliseconds(row["ended"])
         counts[row["state"]] = counts.get(row["state"], 0) + 1
         points.append((f"trials_{row['state']}", float(counts[row["state"]]), moment, step))
-        if value is None or row["state"] not in ("complete", "pruned"):
+        if value is None or not State(row["state"]).has_value:
             continue
-        if best is None or (value > best if study.maximize else value < best):
+        if is_better(value, best, maximize=study.maximize):
             best = value
             points.append((f"best_{study.metric}", best, moment, step))
     return points
 
 
 def to_milliseconds(seconds: float | None) -> int:
-    """Recorded times only, never now: writing the same record again must give the same row."""
+    """A recorded time in MLflow's unit; 0 for none, and never now: the same record must give the same row."""
     return int((seconds or 0.0) * 1000)
 
 
@@ -123,7 +132,7 @@ def _epoch_points(record: EpochRecord, *, metric: str) -> list[Point]:
     moment = to_milliseconds(record.arrival)
     points = []
     for name, value in record.metrics.items():
-        if name == "epoch" or value is None:
+        if name not in METRICS or value is None:
             continue
         # MLflow stores infinity as 1.8e308, which ruins every chart's scale.
         points.append((name, value if math.isfinite(value) else math.nan, moment, record.epoch))

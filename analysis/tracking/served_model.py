@@ -1,4 +1,4 @@
-"""The served classifier: an MLflow model from code, one self-contained file, copied beside the weights.
+"""The served classifier: an MLflow model from code, which is copied beside the weights and the decoder.
 
 Input: a table with a column `image`, each value the bytes of an image file or their base64 text.
 Output: label, its probability, and the probability of every class by name.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import numpy as np
 import pandas as pd
-from PIL import Image
+
+from contract.decoding import Fit, UnreadableImage, decode_square
 
 if TYPE_CHECKING:
     import torch
@@ -24,65 +24,44 @@ if TYPE_CHECKING:
 Pixels = np.ndarray[Any, Any]
 
 BATCH = 32
-ORIENTATION_TAG = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
-def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: str) -> Pixels:
-    """Float32 [3, image_size, image_size] in 0..1: the evaluation view of the search, step by step the same.
+def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: Fit) -> Pixels:
+    """Float32 [3, image_size, image_size] in 0..1: what the search evaluates, made in the same steps.
 
     Raises:
         ValueError: the value is no base64 text, or the bytes are no image.
     """
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else bytes(value)
-        square = _make_square(content, storage_size, fit)
-    except (binascii.Error, OSError, TypeError, SyntaxError) as error:
+        square = decode_square(content, size=storage_size, fit=fit).pixels
+    except (binascii.Error, UnreadableImage, TypeError) as error:
         raise ValueError(f"'image' wants the bytes of an image file, or their base64: {error}") from error
     if fit == "squash":
-        square = square.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        square = _resize(square, image_size)
     else:
         margin = (storage_size - image_size) // 2
-        square = square.crop((margin, margin, margin + image_size, margin + image_size))
-    return (np.asarray(square, dtype=np.float32) / 255.0).transpose(2, 0, 1)
+        square = square[margin : margin + image_size, margin : margin + image_size]
+    return (square.astype(np.float32) / 255.0).transpose(2, 0, 1)
 
 
-def _make_square(content: bytes, size: int, fit: str) -> Image.Image:
-    """Upright RGB: the middle square, or with "squash" everything, resized to `size`."""
-    with Image.open(io.BytesIO(content)) as image:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-        image.draft(None, (size, size))
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (0, 0, width, height) if fit == "squash" else (left, top, left + side, top + side)
-        square = _to_rgb(image).resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    return square.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else square
+def _resize(square: Pixels, size: int) -> Pixels:
+    """Resize bytes [S, S, 3] with torch, as the search does: Pillow's bilinear filter rounds differently."""
+    import torch
 
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Transparency becomes white, 16-bit grey is scaled to 8."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        overlay = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
-    return image.convert("RGB")
+    planes = torch.from_numpy(square.copy()).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        planes, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    pixels: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return pixels
 
 
 class ServedClassifier(mlflow.pyfunc.PythonModel):
-    """Reads an export directory: classifier.pt2 and export.json."""
+    """Answers with the program of an exported model, whose directory is the artifact `export`."""
 
     def load_context(self, context: Any) -> None:
-        """Called once by MLflow, in the serving process."""
+        """Load the program; MLflow calls it once, in the serving process."""
         import torch
 
         export = Path(context.artifacts["export"])

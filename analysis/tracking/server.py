@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -14,8 +13,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from analysis.studies import StudyInfo
+from analysis.reading import StudyInfo
+from contract.files import file_lock
 from contract.sqlite_files import network_file_system, remove_write_ahead_log
+from contract.study_layout import StudyPaths
 
 logger = logging.getLogger("unfreeze")
 
@@ -26,20 +27,20 @@ PROBE_SECONDS = 2.0
 
 
 def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
-    """The given address, else the study's, else SQLite beside the study.
+    """Address of MLflow: the given one, else the study's, else an SQLite file beside the study.
 
-    A recorded SQLite file whose directory is gone does not count: the study was copied from elsewhere.
+    A recorded SQLite file whose folder is gone does not count: the study was copied from elsewhere.
     """
     uri = given or study.facts.get("tracking_uri")
     is_gone = uri and not given and uri.startswith("sqlite:") and not _sqlite_path(uri).parent.is_dir()
     if uri and not is_gone:
         return str(uri)
-    path = str(study.directory.parent / "mlflow.db")
+    path = str(study.paths.tracking_database)
     return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
 
 
 def public_address(tracking_uri: str) -> str:
-    """The address as it may be printed: without user, password and parameters."""
+    """An address as it may be printed: without user, password and parameters."""
     scheme, mark, rest = tracking_uri.partition("://")
     return scheme + mark + rest.split("?")[0].split("#")[0].rpartition("@")[2]
 
@@ -61,7 +62,7 @@ def check_reachable(tracking_uri: str) -> None:
 
 
 def silence_mlflow() -> None:
-    """Before MLflow is imported: no telemetry, no chatter, short waits. What the user has set stays."""
+    """No telemetry, no chatter, short waits: set before MLflow is imported, unless the user has set it."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -91,13 +92,12 @@ def choose_journal(tracking_uri: str) -> None:
 
 @contextmanager
 def only_writer(study_dir: Path) -> Iterator[None]:
-    """Two writers at once would create every run twice. The kernel ends the lock with its process.
+    """Be the only one to write a study's view: two at once would create every run twice.
 
     Raises:
         BlockingIOError: another process or thread writes this study's view.
     """
-    with (study_dir / ".tracking.lock").open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file_lock(StudyPaths(study_dir).tracking_lock, timeout_seconds=0):
         yield
 
 

@@ -7,8 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from analysis.reading import connect, read_epochs_since
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import StudyInfo, connect, load_study, read_epochs_since
 from analysis.tracking.server import (
     check_reachable,
     choose_journal,
@@ -18,6 +17,7 @@ from analysis.tracking.server import (
     silence_mlflow,
 )
 from analysis.tracking.view import MlflowView
+from contract.files import first_line
 
 logger = logging.getLogger("unfreeze")
 
@@ -25,7 +25,7 @@ MAX_PAUSE_SECONDS = 60.0
 
 
 class Tracker:
-    """Follows a study database from a thread of its own. Whatever MLflow does, the search goes on."""
+    """A thread that writes to MLflow what a study database gets. Whatever MLflow does, the search goes on."""
 
     def __init__(
         self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 3.0
@@ -44,7 +44,7 @@ class Tracker:
         self._thread.start()
 
     def finish(self, timeout: float = 30.0) -> bool:
-        """Write what is left; false, with a warning, if the view is incomplete after `timeout` seconds."""
+        """Write what is left; false, with a warning, if MLflow lacks something after `timeout` seconds."""
         self._finishing.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -98,10 +98,10 @@ class Tracker:
 
 
 def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
-    """Bring MLflow up to date with the database, and say what was written. A second time changes nothing.
+    """Bring MLflow up to date with the study database, and say what was written; nothing the second time.
 
     Raises:
-        ValueError: MLflow cannot be written; one line.
+        ValueError: MLflow cannot be written, or a running search writes it.
     """
     study = load_study(study_dir)
     uri = find_tracking_uri(study, tracking_uri)
@@ -121,18 +121,16 @@ def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
 
 
 def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
-    """Connect to MLflow and find what it already has of the study."""
+    """Connect to MLflow and find what it has of the study.
+
+    Raises:
+        ConnectionError: nobody answers at the address.
+    """
     uri = find_tracking_uri(study, tracking_uri)
     check_reachable(uri)
     silence_mlflow()
     choose_journal(uri)
     return MlflowView(study, uri)
-
-
-def first_line(error: Exception) -> str:
-    """The exception in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _has_epochs(study: StudyInfo) -> bool:

@@ -1,23 +1,38 @@
-"""The runs of one study in MLflow: found again by tag, created, filled, closed."""
+"""One study in MLflow: its experiment, and its runs, found again by tag, created, filled and closed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.studies import StudyInfo
-from analysis.tracking import experiment, runs
+from analysis.reading import Row, StudyInfo
+from analysis.tracking import runs
 from analysis.tracking.following import StudyFollower, TrialChange
+from contract.messages import State
+from contract.study_layout import StudyStatus
 
 MAX_METRICS = 800
 MAX_PARAMS = 90
-"""Of one log_batch call, which takes 1,000 entries in all, 100 of them parameters."""
+"""Entries in one log_batch call: MLflow takes 1,000 in all, 100 of them parameters."""
+
+DATASET_TAG = "unfreeze.dataset"
+REPORT_TAG = "unfreeze.report"
+MODEL_TAG = "unfreeze.model"
+"""Tags with the hash of what was logged, which is then not logged again; for a model, its address follows."""
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment: without it the UI opens on its pages for language models."""
+
+VIEW = "leaderboard"
+"""Name of the shared view: add `?viewStateShareKey=leaderboard` to the address of the experiment's runs."""
 
 
 @dataclass
 class _Run:
-    """What stands in MLflow of one trial."""
+    """What MLflow has of one trial."""
 
     run_id: str
     epochs: int = 0
@@ -25,7 +40,7 @@ class _Run:
 
 
 class MlflowView:
-    """The runs of one study in MLflow: found again by tag, created, filled, closed."""
+    """What MLflow has of one study, and what it lacks of it."""
 
     def __init__(self, study: StudyInfo, tracking_uri: str) -> None:
         from mlflow.tracking import MlflowClient
@@ -34,7 +49,7 @@ class MlflowView:
         self._study = study
         self._follower = StudyFollower(study)
         self._trials: dict[int, _Run] = {}
-        self._ended: dict[int, tuple[dict[str, Any], float | None]] = {}
+        self._ended: dict[int, tuple[Row, float | None]] = {}
         self._num_summed = 0
         self._logged: dict[str, str | None] = {}
         self._experiment_id = self._open_experiment(tracking_uri)
@@ -42,8 +57,13 @@ class MlflowView:
         self._parent_status = "RUNNING"
         self._find_runs()
 
-    def catch_up(self, *, status: str, is_abandoned: Callable[[], bool] = lambda: False) -> int:
-        """Write what MLflow lacks of the database; the number of trials written. `status` is the study's."""
+    def catch_up(self, *, status: StudyStatus, is_abandoned: Callable[[], bool] = lambda: False) -> int:
+        """Write what MLflow lacks of the study database, and return the number of trials written.
+
+        Args:
+            status: how the study stands.
+            is_abandoned: asked before each trial; true ends the work.
+        """
         written = {trial: run.epochs for trial, run in self._trials.items()}
         closed = {trial for trial, run in self._trials.items() if run.is_closed}
         known = set(self._ended)
@@ -59,7 +79,7 @@ class MlflowView:
         return len(changes)
 
     def _note_end(self, change: TrialChange, closed: set[int]) -> bool:
-        """Remember an ended trial for the summary; true if its run was complete before."""
+        """Remember an ended trial for the summary; true if MLflow has all of it already."""
         trial = change.row["trial"]
         if change.is_ended:
             self._ended[trial] = (change.row, change.best)
@@ -69,11 +89,9 @@ class MlflowView:
         found = self._client.get_experiment_by_name(self._study.name)
         if found is None:
             is_local = tracking_uri.startswith("sqlite:")
-            location = (
-                str(self._study.directory.parent / "mlartifacts" / self._study.name) if is_local else None
-            )
+            location = str(self._study.paths.tracking_artifacts) if is_local else None
             created = self._client.create_experiment(self._study.name, artifact_location=location)
-            for name, value in experiment.experiment_tags(self._study).items():
+            for name, value in experiment_tags(self._study).items():
                 self._client.set_experiment_tag(created, name, value)
             return str(created)
         if found.lifecycle_stage == "deleted":
@@ -81,7 +99,7 @@ class MlflowView:
         return str(found.experiment_id)
 
     def _find_runs(self) -> None:
-        """Runs of this study by their tags. What was deleted in the UI is restored."""
+        """Find this study's runs by their tags, and restore those that were deleted in the UI."""
         for run in self._search_all():
             tags = run.data.tags
             if tags.get(runs.STUDY_TAG) != self._study.key:
@@ -150,7 +168,7 @@ class MlflowView:
             self._client.set_terminated(run.run_id, runs.STATUSES[row["state"]], end_time=ended)
             run.is_closed = True
 
-    def _write_summary(self, status: str) -> None:
+    def _write_summary(self, status: StudyStatus) -> None:
         ended = self._ended_in_order()
         if len(ended) > self._num_summed:
             points = [point for point in runs.study_points(self._study, ended) if point[3] > self._num_summed]
@@ -163,17 +181,17 @@ class MlflowView:
         if self._parent_status != runs.PARENT_STATUSES[status]:
             self.write_parent_status(status)
 
-    def _write_inputs(self, status: str) -> None:
-        """The data set at once, the report when the search is over; neither a second time."""
+    def _write_inputs(self, status: StudyStatus) -> None:
+        """Log the data set at once, and the report page when the search is over; neither a second time."""
         client, run_id, logged = self._client, self.parent_id, self._logged
-        tag = experiment.DATASET_TAG
-        logged[tag] = experiment.log_dataset(client, run_id, self._study, logged=logged.get(tag))
-        if status in ("finished", "stopped"):
-            tag = experiment.REPORT_TAG
-            logged[tag] = experiment.log_report(client, run_id, self._study, logged=logged.get(tag))
+        tag = DATASET_TAG
+        logged[tag] = log_dataset(client, run_id, self._study, logged=logged.get(tag))
+        if status in (StudyStatus.FINISHED, StudyStatus.STOPPED):
+            tag = REPORT_TAG
+            logged[tag] = log_report(client, run_id, self._study, logged=logged.get(tag))
 
-    def write_parent_status(self, status: str) -> None:
-        """The study's run ends when its last trial ended, and is open while the study runs."""
+    def write_parent_status(self, status: StudyStatus) -> None:
+        """Set the status of the study's run, which ends when its last trial ended."""
         wanted = runs.PARENT_STATUSES[status]
         if wanted == "RUNNING":
             self._client.update_run(self.parent_id, wanted)
@@ -184,24 +202,24 @@ class MlflowView:
         self._parent_status = wanted
 
     def logged_model(self, digest: str) -> str | None:
-        """The address of the model that was logged for the exported classifier with this digest."""
-        logged, _, uri = (self._logged.get(experiment.MODEL_TAG) or "").partition(" ")
+        """Address of the model that was logged for the export with this digest; None without one."""
+        logged, _, uri = (self._logged.get(MODEL_TAG) or "").partition(" ")
         return uri if logged == digest else None
 
     def note_model(self, digest: str, uri: str) -> None:
         """Remember, in MLflow itself, for which export the model was logged."""
-        self._logged[experiment.MODEL_TAG] = f"{digest} {uri}"
-        self._client.set_tag(self.parent_id, experiment.MODEL_TAG, f"{digest} {uri}")
+        self._logged[MODEL_TAG] = f"{digest} {uri}"
+        self._client.set_tag(self.parent_id, MODEL_TAG, f"{digest} {uri}")
 
-    def _ended_in_order(self) -> list[tuple[dict[str, Any], float | None]]:
+    def _ended_in_order(self) -> list[tuple[Row, float | None]]:
         return sorted(self._ended.values(), key=lambda item: (item[0]["ended"] or 0.0, item[0]["trial"]))
 
     def _best_trial(self) -> int | None:
-        sign = 1.0 if self._study.maximize else -1.0
+        sign = self._study.direction.sign
         ranked = [
             (sign * value, -trial)
             for trial, (row, value) in self._ended.items()
-            if value is not None and row["state"] in ("complete", "pruned")
+            if value is not None and State(row["state"]).has_value
         ]
         return -max(ranked)[1] if ranked else None
 
@@ -213,7 +231,7 @@ class MlflowView:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """The tag that says what is written goes last: a crash in between writes the same rows again."""
+        """Log to a run, tags last: they say what is written, so a crash in between writes the same again."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, moment, step) for name, value, moment, step in points]
@@ -226,3 +244,55 @@ class MlflowView:
             all_params = all_params[MAX_PARAMS:]
         all_tags = [RunTag(name, value) for name, value in (tags or {}).items()]
         self._client.log_batch(run_id, metrics=metrics, params=all_params, tags=all_tags)
+
+
+def experiment_tags(study: StudyInfo) -> dict[str, str]:
+    """Tags of a new experiment: its kind, and a shared view that ranks and shows what was searched."""
+    searched = [row["name"] for row in study.facts.get("space_table") or []]
+    columns = ["attributes.`Duration`", f"metrics.`best_{study.metric}`", "metrics.`val_loss`"]
+    columns += [f"params.`{name}`" for name in searched[:12]] + ["tags.`state`"]
+    view = {
+        "orderByKey": f"metrics.`best_{study.metric}`",
+        "orderByAsc": not study.maximize,
+        "selectedColumns": columns,
+        "searchFilter": "",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+    }
+    return KIND | {f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
+
+
+def log_dataset(client: Any, run_id: str, study: StudyInfo, *, logged: str | None) -> str | None:
+    """Log the study's data as the run's input unless it is; its digest, None without a fingerprint."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = study.facts.get("data") or {}
+    digest = str(data.get("fingerprint") or "")[:36]
+    if not digest or logged == digest:
+        return digest or None
+    counts = {name: data[name] for name in ("num_train", "num_val", "num_test") if name in data}
+    profile = counts | {"num_classes": len(data.get("classes") or [])}
+    dataset = Dataset(
+        name=study.data or "data",
+        digest=digest,
+        source_type="local",
+        source=json.dumps({"uri": str(data.get("source", ""))}),
+        schema=None,
+        profile=json.dumps(profile),
+    )
+    tags = [InputTag(key="mlflow.data.context", value="search")]
+    client.log_inputs(run_id, [DatasetInput(dataset=dataset, tags=tags)])
+    client.set_tag(run_id, DATASET_TAG, digest)
+    return digest
+
+
+def log_report(client: Any, run_id: str, study: StudyInfo, *, logged: str | None) -> str | None:
+    """Log the report page as the run's artifact unless it is; returns its hash, None without a page."""
+    path = study.paths.report
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if logged != digest:
+        client.log_artifact(run_id, str(path))
+        client.set_tag(run_id, REPORT_TAG, digest)
+    return digest

@@ -15,8 +15,7 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from analysis.reading import connect
-from analysis.studies import load_study
+from analysis.reading import connect, load_study
 from analysis.tracking.runs import EPOCHS_TAG, TRIAL_TAG
 from cluster.search.search import Search
 from cluster.study.records import Records, TrialRecord

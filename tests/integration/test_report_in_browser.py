@@ -139,15 +139,16 @@ def test_every_figure_is_drawn_without_an_error_or_a_request(page: Any) -> None:
 
 
 def test_text_is_on_the_screen_before_the_code_that_draws_is_read(page: Any) -> None:
-    """Plotly is 4 MB at the end of the page: text came after 80 to 240 ms, that end after 280 to 2,000."""
+    """Plotly is 4 MB: a browser shows the sections while it reads on, if all code comes after them."""
     script = """
-        const [text] = performance.getEntriesByName('first-contentful-paint');
-        const [page] = performance.getEntriesByType('navigation');
-        return [text.startTime, page.domInteractive];"""
+        const main = document.querySelector('main');
+        const code = [...document.scripts].filter((one) => one.type !== 'application/json');
+        const after = Node.DOCUMENT_POSITION_FOLLOWING;
+        return code.map((one) => main.compareDocumentPosition(one) === after);"""
 
-    text, end_of_page = page.execute_script(script)
+    comes_after_the_text = page.execute_script(script)
 
-    assert 0 < text < end_of_page
+    assert comes_after_the_text == [True, True]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

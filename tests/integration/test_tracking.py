@@ -7,19 +7,25 @@ import logging
 import shutil
 import socket
 import sqlite3
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.studies import load_study
+from analysis.reading import load_study
+from analysis.report import write_report
 from analysis.tracking import Tracker, sync
 from analysis.tracking.server import find_tracking_uri, only_writer
+from analysis.tracking.view import MlflowView
+from contract.metrics import METRICS, Metric, Unit
 from tests.study_factory import FakeTrial, add_trials, end_trial, make_study, record_epochs
 
 mlflow = pytest.importorskip("mlflow")
 NAN = float("nan")
+NEVER = 3600.0
+"""Seconds: the suite's own limit for a test ends it long before."""
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +40,31 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs_dir(tmp_path: Path, empty_store: Path) -> Path:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return tmp_path
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once MLflow has been brought up to date."""
+    event, catch_up = threading.Event(), MlflowView.catch_up
+
+    def note(*arguments: Any, **keywords: Any) -> int:
+        num_trials = catch_up(*arguments, **keywords)
+        event.set()
+        return num_trials
+
+    monkeypatch.setattr(MlflowView, "catch_up", note)
+    return event
+
+
+@pytest.fixture
+def warned() -> Iterator[threading.Event]:
+    """Set once the tracker has warned."""
+    event = threading.Event()
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: event.set()  # type: ignore[method-assign]
+    logging.getLogger("unfreeze").addHandler(handler)
+    yield event
+    logging.getLogger("unfreeze").removeHandler(handler)
 
 
 def client_of(runs_dir: Path) -> Any:
@@ -100,6 +131,27 @@ def test_metric_histories_have_epochs_as_steps_and_the_best_value_last(runs_dir:
     assert [(point.step, point.value) for point in history] == [(1, 0.3), (2, 0.6), (3, 0.5)]
     assert trials[0].data.metrics["best_val_accuracy"] == 0.6
     assert trials[0].data.metrics["val_accuracy"] == 0.5
+
+
+def test_a_new_metric_that_is_minimised_has_its_lowest_value_as_the_best(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Metric(name="val_ece", title="val ece", unit=Unit.SHARE, meaning="of a test", maximize=False)
+    monkeypatch.setitem(METRICS, "val_ece", row)
+    trials = [
+        FakeTrial(curve=[0.9, 0.9], metrics={"val_ece": [0.3, 0.2]}),
+        FakeTrial(metrics={"val_ece": [0.1]}),
+    ]
+    directory = make_study(runs_dir / "s", trials, metric="val_ece", direction=row.direction.value)
+
+    sync(directory)
+    page = write_report(directory).read_text(encoding="utf-8")
+
+    parent, runs = runs_of(runs_dir, "s")
+    assert (runs[0].data.metrics["best_val_ece"], runs[0].data.metrics["val_ece"]) == (0.2, 0.2)
+    assert (parent.data.metrics["best_val_ece"], parent.data.tags["best_trial"]) == (0.1, "1")
+    assert "val_ece" not in runs[0].data.params
+    assert "Trial 1 is best" in page and "val_ece 10.0% at epoch 1" in page
 
 
 def test_the_study_run_holds_the_summary(runs_dir: Path) -> None:
@@ -257,18 +309,16 @@ def test_a_new_study_of_an_old_name_gets_its_own_runs(runs_dir: Path) -> None:
     assert len(found) == 4
 
 
-def test_the_thread_writes_a_study_as_it_grows(runs_dir: Path) -> None:
+def test_the_thread_writes_a_study_as_it_grows(runs_dir: Path, written: threading.Event) -> None:
     directory = make_study(runs_dir / "s", [], status="running")
     tracker = Tracker(directory, poll_seconds=0.05)
     tracker.start()
     add_trials(directory, [FakeTrial(curve=[0.2], outcome=None)])
-    deadline = time.monotonic() + 20
-    while client_of(runs_dir).get_experiment_by_name("s") is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    written.wait()
     record_epochs(directory, 0, [0.6], first_epoch=2)
     end_trial(directory, 0, outcome="complete", value=0.6)
 
-    is_complete = tracker.finish()
+    is_complete = tracker.finish(timeout=NEVER)
 
     _, trials = runs_of(runs_dir, "s")
     assert is_complete
@@ -284,7 +334,7 @@ def test_a_sync_beside_a_running_search_leaves_it_the_view(runs_dir: Path) -> No
 
 
 def test_a_dead_server_costs_two_warnings_and_no_time(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, warned: threading.Event
 ) -> None:
     directory = make_study(tmp_path / "s", [FakeTrial()], status="running")
     with socket.socket() as free:
@@ -293,11 +343,9 @@ def test_a_dead_server_costs_two_warnings_and_no_time(
     tracker = Tracker(directory, uri, poll_seconds=0.05)
     with caplog.at_level(logging.WARNING):
         tracker.start()
-        deadline = time.monotonic() + 60
-        while not caplog.records and time.monotonic() < deadline:
-            time.sleep(0.01)
+        warned.wait()
 
-        is_complete = tracker.finish(timeout=60)
+        is_complete = tracker.finish(timeout=NEVER)
 
     assert not is_complete
     assert "nobody answers there" in caplog.text
@@ -317,16 +365,22 @@ def test_a_server_that_accepts_and_says_nothing_does_not_hold_the_end(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         tracker = Tracker(directory, f"http://127.0.0.1:{silent.getsockname()[1]}", poll_seconds=0.05)
         tracker.start()
+        knock, request = silent.accept(), silent.accept()  # ours, then MLflow's
 
-        is_complete = tracker.finish(timeout=1.0)
+        is_complete = tracker.finish(timeout=0.01)
         still_waiting = tracker._thread.is_alive()
+        for connection, _ in (knock, request):
+            connection.close()
 
     assert not is_complete
     assert still_waiting  # the thread waits for the server, and `finish` did not wait for the thread
 
 
 def test_a_view_that_failed_is_written_later_by_the_same_thread(
-    runs_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    runs_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    written: threading.Event,
 ) -> None:
     directory = make_study(runs_dir / "s", [FakeTrial(), FakeTrial()])
     calls = []
@@ -342,10 +396,8 @@ def test_a_view_that_failed_is_written_later_by_the_same_thread(
     tracker = Tracker(directory, poll_seconds=0.05)
     with caplog.at_level(logging.WARNING):
         tracker.start()
-        deadline = time.monotonic() + 20
-        while len(calls) < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        is_complete = tracker.finish()
+        written.wait()
+        is_complete = tracker.finish(timeout=NEVER)
 
     assert is_complete
     assert len(runs_of(runs_dir, "s")[1]) == 2

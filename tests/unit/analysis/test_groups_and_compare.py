@@ -13,7 +13,7 @@ from analysis import load_epochs, load_trials
 from analysis.__main__ import main
 from analysis.compare import compare_studies, print_comparison
 from analysis.groups import group_leaderboard, print_groups
-from analysis.studies import load_study
+from analysis.reading import load_study
 from tests.study_factory import FakeTrial, make_study
 
 

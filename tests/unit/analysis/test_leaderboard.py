@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis.__main__ import main
 from analysis.leaderboard import load_leaderboard, print_leaderboard
-from analysis.studies import load_study
+from analysis.reading import load_study
 from tests.study_factory import FakeTrial, make_study
 
 NAN = float("nan")

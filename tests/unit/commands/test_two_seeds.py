@@ -11,7 +11,7 @@ import pytest
 from analysis.compare import compare_studies
 from analysis.groups import group_leaderboard
 from analysis.leaderboard import print_table
-from analysis.studies import StudyInfo, load_study
+from analysis.reading import StudyInfo, load_study
 from cluster.search.search import DONE
 from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags

@@ -8,7 +8,15 @@ import pytest
 ROOT = Path(__file__).parents[3]
 WORDS = {"complete", "pruned", "failed", "infeasible", "waiting", "ignored", "pause", "stop", "continue"}
 WORDS |= {"diverged", "out of memory", "accelerator", "disk full", "finished", "stopped", "no gain"}
-PACKAGES = ("contract", "trainables", "cluster/ray_tune", "cluster/jobs", "cluster/rehearsal", "benchmarks")
+PACKAGES = (
+    "contract",
+    "analysis",
+    "trainables",
+    "cluster/ray_tune",
+    "cluster/jobs",
+    "cluster/rehearsal",
+    "benchmarks",
+)
 """Those that use the enumerations throughout."""
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from analysis.compare import compare_studies, print_comparison
 from analysis.groups import print_groups
 from analysis.leaderboard import print_table
+from analysis.reading import StudyInfo, load_study
 from analysis.status import load_status, print_status
-from analysis.studies import StudyInfo, load_study
 from cluster.ray_tune.upload import CODE
 from search_spaces import load_space, make_table
 from tests.study_factory import FakeTrial, make_study

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from analysis.leaderboard import load_leaderboard
-from analysis.studies import load_study
+from analysis.reading import load_study
 from cluster.jobs import fetch as study_copy
 from cluster.jobs.fetch import (
     Package,

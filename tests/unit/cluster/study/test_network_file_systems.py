@@ -14,8 +14,7 @@ import pytest
 
 import analysis.tracking.server
 import cluster.study.database
-from analysis.reading import load_trial_rows
-from analysis.studies import load_study
+from analysis.reading import load_study, load_trial_rows
 from analysis.tracking.server import choose_journal
 from cluster.study.records import Records
 from contract.sqlite_files import has_write_ahead_log, network_file_system, remove_write_ahead_log

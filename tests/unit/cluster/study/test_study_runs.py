@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from analysis.reading import load_study
 from analysis.report.provenance import provenance_section
-from analysis.studies import load_study
 from cluster.study import directory as study_directory
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study

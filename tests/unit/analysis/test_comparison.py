@@ -1,4 +1,4 @@
-"""Verdicts: is the first really better, how sure is a value, what mattered."""
+"""Statistics on a study: is the first really better, how sure is a value, what mattered."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.comparison import confidence_interval, describe_verdict, judge, mcnemar, wilson
+from analysis.comparison import (
+    compare_predictions,
+    confidence_interval,
+    describe_test,
+    mcnemar,
+    wilson,
+)
 from analysis.curves import Curve, find_common_epoch, find_rungs
 from analysis.importance import explained_share, make_groups, measure_importance
 from analysis.predictions import Predictions, calibration, class_scores, load_predictions
+from contract.metrics import Direction, direction_of
 
 
 def predict(right: np.ndarray, *, classes: int = 3) -> Predictions:
@@ -25,59 +32,62 @@ def predict(right: np.ndarray, *, classes: int = 3) -> Predictions:
 def test_a_clear_difference_is_one() -> None:
     first, second = predict(np.arange(400) >= 20), predict(np.arange(400) >= 80)
 
-    verdict = judge(first, second, metric="val_accuracy", maximize=True)
+    tested = compare_predictions(first, second, metric="val_accuracy", direction=Direction.MAXIMIZE)
 
-    assert verdict is not None and verdict.is_better
-    assert verdict.difference == pytest.approx(0.15)
-    assert verdict.low < 0.15 < verdict.high
-    assert "is better than" in describe_verdict(verdict, first="a", second="b")
+    assert tested is not None and tested.is_better
+    assert tested.difference == pytest.approx(0.15)
+    assert tested.low < 0.15 < tested.high
+    assert "is better than" in describe_test(tested, first="a", second="b")
 
 
 def test_the_same_predictions_cannot_be_told_apart() -> None:
     same = predict(np.arange(50) >= 5)
 
-    verdict = judge(same, same, metric="val_accuracy", maximize=True)
+    tested = compare_predictions(same, same, metric="val_accuracy", direction=Direction.MAXIMIZE)
 
-    assert verdict is not None and not verdict.is_better and not verdict.is_worse
-    assert (verdict.difference, verdict.p_value) == (0.0, 1.0)
+    assert tested is not None and not tested.is_better and not tested.is_worse
+    assert (tested.difference, tested.p_value) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("metric", ["val_loss", "val_macro_f1", "val_balanced_accuracy", "val_top3_accuracy"])
-def test_every_metric_of_the_predictions_can_be_judged(metric: str) -> None:
+def test_every_metric_of_the_predictions_can_be_tested(metric: str) -> None:
     good, bad = predict(np.arange(90) >= 3, classes=5), predict(np.arange(90) >= 60, classes=5)
 
-    verdict = judge(good, bad, metric=metric, maximize=metric != "val_loss")
+    tested = compare_predictions(good, bad, metric=metric, direction=direction_of(metric))
 
-    assert verdict is not None
-    assert verdict.difference >= 0
+    assert tested is not None
+    assert tested.difference >= 0
 
 
-def test_predictions_for_other_images_give_no_verdict() -> None:
+def test_predictions_for_other_images_cannot_be_compared() -> None:
     first = predict(np.ones(10, dtype=bool))
     second = Predictions(first.ids + 5, first.labels, first.log_probabilities)
 
-    assert judge(first, second, metric="val_accuracy", maximize=True) is None
+    assert compare_predictions(first, second, metric="val_accuracy", direction=Direction.MAXIMIZE) is None
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:
     first = predict(np.arange(30) >= 6)
     turned = Predictions(first.ids[::-1], first.labels[::-1], first.log_probabilities[::-1])
 
-    verdict = judge(first, turned, metric="val_accuracy", maximize=True)
+    tested = compare_predictions(first, turned, metric="val_accuracy", direction=Direction.MAXIMIZE)
 
-    assert verdict is not None and verdict.difference == 0.0
+    assert tested is not None and tested.difference == 0.0
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(9, 1) == pytest.approx(2 * (1 + 10) / 2**10)
     assert mcnemar(1, 9) == mcnemar(9, 1)
+    assert mcnemar(17, 5) == pytest.approx(0.016901, abs=1e-6)
+    assert mcnemar(400, 300) == pytest.approx(1.784763e-4, rel=1e-5)
 
 
 def test_wilson_stays_within_0_and_1() -> None:
     assert wilson(0, 10)[0] == 0.0
     assert 0.99 < wilson(10, 10)[1] <= 1.0
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-3)
+    assert wilson(979, 1000) == pytest.approx((0.9681097, 0.9862242), abs=1e-6)
 
 
 def test_an_interval_holds_its_value() -> None:

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from analysis.images import ImageTable, find_near_duplicates, load_image_table, look_at, make_thumbnail
+from analysis.report.image_sections import (
+    ImageTable,
+    find_near_duplicates,
+    load_image_table,
+    look_at,
+    make_thumbnail,
+)
 
 
 def write_images(folder: Path, num: int) -> list[Path]:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.reading import TRIAL_COLUMNS, load_epochs, load_trial_rows, load_trials
+from analysis.reading import TRIAL_COLUMNS, find_study, load_epochs, load_study, load_trial_rows, load_trials
 from analysis.status import load_status, print_status
-from analysis.studies import find_study, load_study
 from tests.study_factory import STARTED, FakeTrial, make_study, record_epochs
 
 NAN = float("nan")
