@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,7 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.space_probe import space_differences
 from cluster.study.warm_start import find_warm_starts, fit_params, likeness
-from tests.unit.cluster.search.test_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
+from tests.driven_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
 
 
 def end(search: Search, value: float) -> None:
