@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Lease, LeaseError, Report
+from contract.messages import Lease, LeaseError, Outcome, Report
 
 METRIC = "val_accuracy"
 EPOCHS = 9
@@ -38,7 +39,9 @@ def make_search(records: Records, **changes: Any) -> Search:
         "max_epochs": EPOCHS,
         "num_startup": 3,
     }
-    return Search(records, SearchSetup(**settings | changes))
+    settings |= changes
+    now = settings.pop("now", time.time)
+    return Search(records, SearchSetup(**settings), now=now)
 
 
 class Study:
@@ -68,7 +71,7 @@ def accuracy(config: Mapping[str, Any], epoch: int) -> float:
 def report(lease: Lease, epoch: int, **changes: Any) -> Report:
     leased = lease.trials[0]
     values: dict[str, Any] = {"metrics": {METRIC: accuracy(leased.config, epoch), "val_loss": 1.0}}
-    values["outcome"] = "complete" if epoch == leased.config["max_epochs"] else None
+    values["outcome"] = Outcome.COMPLETE if epoch == leased.config["max_epochs"] else None
     return Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, **values | changes)
 
 

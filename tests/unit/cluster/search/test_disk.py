@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from cluster.search.cleaning import FINALISTS, Cleaner
 from cluster.search.search import Search
+from contract.messages import Outcome
 from tests.driven_search import Study, report, take
 
 FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")
@@ -20,7 +21,7 @@ def make_cleaner(tmp_path: Path, search: Search, **limits: Any) -> Cleaner:
     return Cleaner(cast(Any, SimpleNamespace(trial_directory=trial_directory)), search, **limits)
 
 
-def end(search: Search, tmp_path: Path, value: float, outcome: str | None = "complete") -> int:
+def end(search: Search, tmp_path: Path, value: float, outcome: Outcome | None = Outcome.COMPLETE) -> int:
     lease = take(search)
     number = lease.trials[0].trial
     folder = tmp_path / "trials" / str(number)

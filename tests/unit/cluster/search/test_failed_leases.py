@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from cluster.search.search import DONE, MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
-from contract.messages import Lease, LeaseError
+from contract.messages import Lease, LeaseError, Outcome
 from tests.driven_search import LOST, METRIC, Study, report, run_all, take
 
 
@@ -82,7 +82,9 @@ def test_five_bugs_in_a_row_stop_the_study_with_the_reason(study: Study) -> None
     search = study.search()
     for _ in range(FAILURE_STREAK):
         lease = take(search)
-        failed = report(lease, 1, outcome="failed", reason="data", traceback="boom\nOSError: no such photo")
+        failed = report(
+            lease, 1, outcome=Outcome.FAILED, reason="data", traceback="boom\nOSError: no such photo"
+        )
         search.receive([failed])
         search.lease_ended(lease)
 

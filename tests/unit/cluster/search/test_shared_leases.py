@@ -12,7 +12,7 @@ import pytest
 from cluster.schedulers import load_scheduler
 from cluster.search.leasing import group_size
 from cluster.search.search import DONE, Search
-from contract.messages import Decision, Lease, LeaseError
+from contract.messages import Decision, Lease, LeaseError, Outcome
 from tests.driven_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16
@@ -139,7 +139,7 @@ def test_one_that_fails_leaves_the_lease_and_the_others_go_on(study: Study) -> N
     search = search_of(study, space=lambda trial: space(trial) | {"regime": "linear_probe"})
     lease = take(search)
     broken = Lease(trials=lease.trials[1:2])
-    failed = report(broken, 1, metrics={}, outcome="failed", reason="diverged")
+    failed = report(broken, 1, metrics={}, outcome=Outcome.FAILED, reason="diverged")
 
     search.receive([failed])
     run_lease(search, lease)
