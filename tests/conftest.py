@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Torch reads this at import; two workers with a thread for each core take each other's cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from cluster.ray_tune.session import Session, open_session
 

@@ -22,7 +22,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.records import Records, TakenOver
 from contract.study_layout import StudyPaths
-from tests.unit.cluster.search.test_search import (
+from tests.driven_search import (
     EPOCHS,
     accuracy,
     make_search,

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
 from cluster.search.cleaning import FINALISTS, Cleaner
 from cluster.search.search import Search
-from tests.unit.cluster.search.test_search import Study, report, take
+from contract.messages import Outcome
+from tests.driven_search import Study, report, take
 
 FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
 
 
 def make_cleaner(tmp_path: Path, search: Search, **limits: Any) -> Cleaner:
@@ -31,7 +21,7 @@ def make_cleaner(tmp_path: Path, search: Search, **limits: Any) -> Cleaner:
     return Cleaner(cast(Any, SimpleNamespace(trial_directory=trial_directory)), search, **limits)
 
 
-def end(search: Search, tmp_path: Path, value: float, outcome: str | None = "complete") -> int:
+def end(search: Search, tmp_path: Path, value: float, outcome: Outcome | None = Outcome.COMPLETE) -> int:
     lease = take(search)
     number = lease.trials[0].trial
     folder = tmp_path / "trials" / str(number)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +10,9 @@ from cluster.schedulers import load_scheduler
 from cluster.schedulers.hyperband import draw_bracket
 from cluster.search.search import DONE, Search
 from contract.messages import Lease
-from tests.unit.cluster.search.test_search import EPOCHS, Study, report, take
+from tests.driven_search import EPOCHS, Study, report, take
 
 PROMOTION = load_scheduler("promotion_asha")
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
 
 
 def search_of(study: Study, **changes: Any) -> Search:

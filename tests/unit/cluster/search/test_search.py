@@ -1,10 +1,8 @@
-"""The search without Ray: decisions, retries, fencing, and taking up a killed study."""
+"""What a search decides without Ray: proposals, prunings, recipes, and what a killed one takes up."""
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,105 +12,9 @@ from optuna.trial import TrialState
 
 from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
-from cluster.search.search import DONE, MAX_CRASHES, Search, SearchSetup
-from cluster.search.stopping import FAILURE_STREAK
+from cluster.search.search import DONE
 from cluster.searchers import load_searcher
-from cluster.study.records import Records
-from contract.messages import Lease, LeaseError, Report
-
-METRIC = "val_accuracy"
-EPOCHS = 9
-LOST = LeaseError(message="the node died", transient=True)
-
-
-def space(trial: optuna.Trial) -> dict[str, Any]:
-    trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
-    if trial.suggest_categorical("regime", ("finetune", "linear_probe")) == "finetune":
-        trial.suggest_int("unfreeze_depth", 1, 4)
-    return {"optimizer": "adamw"}
-
-
-def make_search(records: Records, **changes: Any) -> Search:
-    settings: dict[str, Any] = {
-        "space": space,
-        "make_sampler": load_searcher("tpe"),
-        "scheduler": load_scheduler("asha"),
-        "num_trials": 12,
-        "seed": 1,
-        "metrics": [METRIC],
-        "max_epochs": EPOCHS,
-        "num_startup": 3,
-    }
-    return Search(records, SearchSetup(**settings | changes))
-
-
-class Study:
-    """One study on disk, which a search can leave and another take up."""
-
-    def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}/study.db"
-        self.records: Records | None = None
-
-    def search(self, **changes: Any) -> Search:
-        if self.records is not None:
-            self.records.close()
-        directions = changes.get("directions", ["maximize"])
-        self.records = Records(self.url, study="s", directions=directions, metric=METRIC, new=False)
-        return make_search(self.records, **changes)
-
-    def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name="s", storage=self.url).trials
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
-
-
-def accuracy(config: Mapping[str, Any], epoch: int) -> float:
-    """A made-up training: deterministic, best near a learning rate of 1e-3."""
-    distance = abs(math.log10(config["learning_rate"]) + 3)
-    return round((1 - 0.2 * distance - 0.05 * config.get("unfreeze_depth", 0)) * (1 - 0.5**epoch), 6)
-
-
-def report(lease: Lease, epoch: int, **changes: Any) -> Report:
-    leased = lease.trials[0]
-    values: dict[str, Any] = {"metrics": {METRIC: accuracy(leased.config, epoch), "val_loss": 1.0}}
-    values["outcome"] = "complete" if epoch == leased.config["max_epochs"] else None
-    return Report(trial=leased.trial, attempt=leased.attempt, epoch=epoch, **values | changes)
-
-
-def take(search: Search) -> Lease:
-    lease = search.next_lease()
-    assert isinstance(lease, Lease)
-    return lease
-
-
-def run_lease(search: Search, lease: Lease, *, first_epoch: int | None = None) -> str | None:
-    start = lease.trials[0].done_epochs + 1 if first_epoch is None else first_epoch
-    for epoch in range(start, EPOCHS + 1):
-        decision = search.receive([report(lease, epoch)])[0]
-        if decision.action == "stop":
-            search.lease_ended(lease)
-            return decision.outcome
-    raise AssertionError("a trial must end by its last epoch")
-
-
-def run_all(search: Search) -> None:
-    while (lease := search.next_lease()) is not DONE:
-        assert isinstance(lease, Lease)
-        run_lease(search, lease)
-
-
-def outcomes(study: Study) -> list[tuple[Any, ...]]:
-    keep = ("config", "outcome")
-    return [
-        (t.number, t.state, t.params, t.values, t.intermediate_values, *(t.user_attrs.get(k) for k in keep))
-        for t in study.optuna_trials()
-    ]
+from tests.driven_search import EPOCHS, METRIC, Study, outcomes, report, run_all, run_lease, space, take
 
 
 def test_a_whole_search_ends_with_every_trial_complete_or_pruned(study: Study) -> None:
@@ -214,34 +116,6 @@ def test_several_epochs_in_one_report_are_decided_in_order(study: Study) -> None
     assert decisions[0].outcome == "pruned"
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"metrics": {METRIC: math.nan}}, "diverged"),
-        ({"metrics": {METRIC: math.inf}}, "diverged"),
-        ({"metrics": {"val_loss": 1.0}}, "bug"),
-        ({"metrics": {}, "outcome": "failed", "reason": "out of memory"}, "out of memory"),
-        ({"metrics": {}, "outcome": "failed", "reason": "bug", "traceback": "Traceback ..."}, "bug"),
-    ],
-)
-def test_a_failed_trial_is_told_as_failed_with_its_reason(
-    study: Study, changes: dict[str, Any], reason: str
-) -> None:
-    search = study.search()
-    lease = take(search)
-    search.receive([report(lease, 1)])
-
-    decision = search.receive([report(lease, 2, **changes)])[0]
-
-    trial = study.optuna_trials()[0]
-    assert (decision.outcome, decision.reason) == ("failed", reason)
-    assert trial.state == TrialState.FAIL
-    assert trial.values is None
-    assert trial.user_attrs["reason"] == reason
-    assert search.best() is None
-    run_all(study.search())  # the failed one stands in nobody's way, in this run or the next
-
-
 def test_results_may_arrive_in_any_order(study: Study) -> None:
     search = study.search(num_trials=3)
     leases = [take(search) for _ in range(3)]
@@ -267,66 +141,6 @@ def test_nothing_is_proposed_beyond_the_last_trial_while_one_still_runs(study: S
 
     assert waiting is None
     assert search.next_lease() is DONE
-
-
-def test_a_trial_whose_worker_dies_is_tried_again_and_given_up_after_three_times(study: Study) -> None:
-    search = study.search(num_trials=1)
-    attempts = []
-    while (lease := search.next_lease()) is not DONE:
-        assert isinstance(lease, Lease)
-        attempts.append(lease.trials[0].attempt)
-        search.lease_ended(lease, LOST)
-
-    trial = study.optuna_trials()[0]
-    assert attempts == list(range(1, MAX_CRASHES + 2))
-    assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["attempts"] == MAX_CRASHES + 1
-    assert "node died" in trial.user_attrs["traceback"]
-
-
-def test_crashes_are_counted_over_restarts_of_the_driver(study: Study) -> None:
-    for _ in range(MAX_CRASHES):
-        search = study.search(num_trials=1)
-        search.lease_ended(take(search), LOST)
-        last = take(search)
-
-    search.lease_ended(last, LOST)
-
-    trial = study.optuna_trials()[0]
-    assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["attempts"] == 2 * MAX_CRASHES
-
-
-def test_an_error_that_would_come_again_is_not_tried_again(study: Study) -> None:
-    search = study.search(num_trials=1)
-    search.lease_ended(take(search), LeaseError(message="KeyError: 'lr'", transient=False))
-
-    assert search.next_lease() is DONE
-    assert search.counts()["failed"] == 1
-
-
-def test_five_bugs_in_a_row_stop_the_study_with_the_reason(study: Study) -> None:
-    search = study.search()
-    for _ in range(FAILURE_STREAK):
-        lease = take(search)
-        failed = report(lease, 1, outcome="failed", reason="data", traceback="boom\nOSError: no such photo")
-        search.receive([failed])
-        search.lease_ended(lease)
-
-    assert search.next_lease() is DONE
-    assert search.failure is not None
-    assert "data: OSError: no such photo" in search.failure
-    assert study.search().failure is None  # the next run may try: the cause may be mended
-
-
-def test_a_success_between_ends_the_streak(study: Study) -> None:
-    search = study.search()
-    for number in range(FAILURE_STREAK + 1):
-        lease = take(search)
-        outcome = "complete" if number == 2 else "failed"
-        search.receive([report(lease, 1, outcome=outcome, reason="bug")])
-
-    assert search.failure is None
 
 
 def test_stopping_keeps_unfinished_trials_for_the_next_run(study: Study) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,13 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.space_probe import space_differences
 from cluster.study.warm_start import find_warm_starts, fit_params, likeness
-from tests.unit.cluster.search.test_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
+from contract.messages import Outcome
+from tests.driven_search import LOST, METRIC, Study, report, run_all, run_lease, space, take
 
 
 def end(search: Search, value: float) -> None:
     lease = take(search)
-    search.receive([report(lease, 1, metrics={"val_accuracy": value}, outcome="complete")])
+    search.receive([report(lease, 1, metrics={"val_accuracy": value}, outcome=Outcome.COMPLETE)])
     search.lease_ended(lease)
 
 
@@ -46,7 +38,7 @@ def test_two_metrics_give_optunas_pareto_front(study: Study) -> None:
         search = study.search(**settings)  # a new driver each time
         lease = take(search)
         metrics = {"val_accuracy": accuracy, "epoch_seconds": seconds}
-        search.receive([report(lease, 1, metrics=metrics, outcome="complete")])
+        search.receive([report(lease, 1, metrics=metrics, outcome=Outcome.COMPLETE)])
 
     front = optuna.load_study(study_name="s", storage=study.url).best_trials
 
@@ -76,7 +68,9 @@ def test_a_worker_may_find_a_trial_infeasible(study: Study) -> None:
     search = study.search(num_trials=2)
     lease = take(search)
 
-    over = report(lease, 0, metrics={}, outcome="infeasible", reason="9 parameters, limit 6", excess=0.5)
+    over = report(
+        lease, 0, metrics={}, outcome=Outcome.INFEASIBLE, reason="9 parameters, limit 6", excess=0.5
+    )
     decision = search.receive([over])[0]
 
     trial = study.optuna_trials()[0]
@@ -143,7 +137,12 @@ def test_five_trials_out_of_memory_in_a_row_stop_the_study(study: Study) -> None
         search.receive(
             [
                 report(
-                    take(search), 0, metrics={}, outcome="failed", reason="out of memory", traceback="x\nOOM"
+                    take(search),
+                    0,
+                    metrics={},
+                    outcome=Outcome.FAILED,
+                    reason="out of memory",
+                    traceback="x\nOOM",
                 )
             ]
         )
@@ -304,7 +303,7 @@ def test_reports_of_one_moment_are_replayed_in_the_order_they_came(study: Study)
     search = study.search(patience=1, now=lambda: 1_000.0)
     first, second = take(search), take(search)
     search.receive([report(second, 1, metrics={METRIC: 0.9})])
-    search.receive([report(first, 1, metrics={METRIC: 0.1}, outcome="complete")])
+    search.receive([report(first, 1, metrics={METRIC: 0.1}, outcome=Outcome.COMPLETE)])
 
     assert search.out_of_gain
     assert study.search(patience=1).out_of_gain
@@ -314,12 +313,12 @@ def test_a_replayed_epoch_keeps_its_place_in_the_order(study: Study) -> None:
     search = study.search(patience=2)
     lease, other = take(search), take(search)
     search.receive([report(lease, 1, metrics={METRIC: 0.9})])
-    search.receive([report(other, 1, metrics={METRIC: 0.1}, outcome="complete")])
+    search.receive([report(other, 1, metrics={METRIC: 0.1}, outcome=Outcome.COMPLETE)])
     search.lease_ended(lease, LOST)
     again = take(search)
     search.receive([report(again, 1, metrics={METRIC: 0.9})])
     third = take(search)
-    search.receive([report(third, 1, metrics={METRIC: 0.2}, outcome="complete")])
+    search.receive([report(third, 1, metrics={METRIC: 0.2}, outcome=Outcome.COMPLETE)])
 
     assert search.out_of_gain
     assert study.search(patience=2).out_of_gain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
-from tests.unit.cluster.search.test_search import EPOCHS, Study, report, run_all, take
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
+from tests.driven_search import EPOCHS, Study, report, run_all, take
 
 
 def finite(trial: optuna.Trial) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 from cluster.schedulers import load_scheduler
 from cluster.search.leasing import group_size
 from cluster.search.search import DONE, Search
-from contract.messages import Decision, Lease, LeaseError
-from tests.unit.cluster.search.test_search import EPOCHS, LOST, Study, outcomes, report
+from contract.messages import Decision, Lease, LeaseError, Outcome
+from tests.driven_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16
 
@@ -26,14 +26,6 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
 
 def group_of(config: Mapping[str, Any]) -> Hashable | None:
     return "head" if config["regime"] == "linear_probe" else None
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[Study]:
-    made = Study(tmp_path)
-    yield made
-    if made.records is not None:
-        made.records.close()
 
 
 def search_of(study: Study, *, scheduler: str = "none", **changes: Any) -> Search:
@@ -147,7 +139,7 @@ def test_one_that_fails_leaves_the_lease_and_the_others_go_on(study: Study) -> N
     search = search_of(study, space=lambda trial: space(trial) | {"regime": "linear_probe"})
     lease = take(search)
     broken = Lease(trials=lease.trials[1:2])
-    failed = report(broken, 1, metrics={}, outcome="failed", reason="diverged")
+    failed = report(broken, 1, metrics={}, outcome=Outcome.FAILED, reason="diverged")
 
     search.receive([failed])
     run_lease(search, lease)

@@ -15,9 +15,9 @@ from cluster.ray_tune.adapters import _describe_error
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
 from contract.messages import LeaseError, Reason
+from tests.driven_search import Study, take
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
-from tests.unit.cluster.search.test_search import Study, take
 from trainables.data.storage_faults import StorageFault
 from trainables.device import accelerator
 from trainables.device.accelerator import DeviceFault, find_device_fault, is_device_fault
