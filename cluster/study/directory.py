@@ -176,11 +176,19 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     if changes:
         raise ValueError(
             f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
-            "Set them back to continue it, or start another one with --study NAME"
+            f"Set them back to continue it, or start another one with --study NAME{_maker_hint(old, new)}"
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     weights = {"backbone_weights": weights_before | weights_now}  # those of a narrower search stay known
     return old | new | kept | weights
+
+
+def _maker_hint(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The revision that made the study, if another one continues it: there its settings may not differ."""
+    revision = old.get("git_revision")
+    if revision is None or revision == new.get("git_revision"):
+        return ""
+    return f", or check out git revision {revision[:12]}, which wrote it"
 
 
 def _weights_line(source: Mapping[str, Any]) -> str:
