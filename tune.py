@@ -12,7 +12,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
-from contract.files import first_line
 from cluster.jobs.flags import check_job_folders
 from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
@@ -22,6 +21,7 @@ from cluster.study.directory import Study, open_study
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
+from contract.files import first_line
 from contract.study_layout import RunOutcome
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
