@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.schedulers._curves import Curves as Curves
-from cluster.schedulers._curves import Shares as Shares
+from cluster.schedulers._rungs import Curves as Curves
+from cluster.schedulers._rungs import Shares as Shares
 from cluster.schedulers._rungs import even_shares as even_shares
 from contract.messages import SchedulerAction
 
