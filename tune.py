@@ -12,7 +12,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
-from contract.files import first_line
 from cluster.jobs.flags import check_job_folders
 from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
@@ -22,6 +21,7 @@ from cluster.study.directory import Study, open_study
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
+from contract.files import first_line
 from contract.study_layout import RunOutcome
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
@@ -120,7 +120,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
     """Say how the search ended, make the results that are lacking, and say where they are."""
-    attempt("files of ended trials could not be removed", Cleaner(study, search).clean_all)
+    attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how is RunOutcome.FAILED:
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)

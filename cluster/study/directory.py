@@ -19,6 +19,7 @@ from cluster.study.passwords import without_password
 from cluster.study.records import Records
 from cluster.study.space_probe import space_differences
 from contract.machine import count_cpus, count_gpus
+from contract.study_layout import StudyPaths
 
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
 FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
@@ -36,8 +37,9 @@ class Study:
     lock: StudyLock
     resumed: bool
 
-    def trial_directory(self, number: int) -> Path:
-        return self.directory / "trials" / str(number)
+    @property
+    def paths(self) -> StudyPaths:
+        return StudyPaths(self.directory)
 
     def begin(self, *, hardware: Mapping[str, Any] | None = None) -> None:
         """A search begins: study.json says so, and under what conditions; until then it stays as it was.

@@ -44,7 +44,6 @@ class Finished:
         study = SimpleNamespace(
             directory=self.directory,
             info=json.loads((self.directory / "study.json").read_text()),
-            trial_directory=lambda number: self.directory / "trials" / str(number),
         )
         search = SimpleNamespace(
             best_complete=lambda: self.best,
