@@ -114,8 +114,7 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
 
 
 def end_run(study: Study, ending: RunEnding) -> None:
-    status = ending.how.study_status
-    attempt("study.json could not be written", lambda: study.end(status, how=ending.how))
+    attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:

@@ -115,12 +115,7 @@ def space_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     for name in fixed_before | fixed_now:
         if fixed_before.get(name) != fixed_now.get(name) and name not in before.keys() | now.keys():
             found.append(f"{name} ({fixed_before.get(name)} -> {fixed_now.get(name)})")
-    return found + _removed(old.get("config_defaults") or {}, new.get("config_defaults") or {})
-
-
-def _removed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Hyperparameters that this version lacks: the study's trials, which name them all, could not go on."""
-    return [f"{name} ({before[name]} -> no longer a hyperparameter)" for name in before if name not in now]
+    return found
 
 
 def _is_wider(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

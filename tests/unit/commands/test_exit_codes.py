@@ -28,8 +28,8 @@ class FakeStudy:
         self.ended: list[str] = []
         self.closed = False
 
-    def end(self, status: str, *, how: str) -> None:
-        self.ended.append(status)
+    def end(self, how: RunOutcome) -> None:
+        self.ended.append(how.study_status)
 
     def note_finished(self) -> None:
         self.ended.append("noted")

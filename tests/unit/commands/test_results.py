@@ -16,7 +16,8 @@ import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
-from contract.study_layout import ModelPaths
+from contract.messages import EpochDecision, Reason
+from contract.study_layout import ModelPaths, StudyPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 
@@ -43,6 +44,7 @@ class Finished:
     def make(self) -> bool:
         study = SimpleNamespace(
             directory=self.directory,
+            paths=StudyPaths(self.directory),
             info=json.loads((self.directory / "study.json").read_text()),
         )
         search = SimpleNamespace(
@@ -225,7 +227,7 @@ def test_the_export_of_another_trial_is_not_this_one(tmp_path: Path) -> None:
 
 
 def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_reason() -> None:
-    failed = {"reason": "bug", "traceback": "Traceback\nKeyError: 'x'"}
+    failed = {"reason": Reason.BUG, "traceback": "Traceback\nKeyError: 'x'"}
     history = [SimpleNamespace(attrs=attrs) for attrs in (failed, {"reason": "too large"}, failed, {})]
     study = SimpleNamespace(records=SimpleNamespace(load=lambda: history))
     search = SimpleNamespace(counts=lambda: {"complete": 0, "failed": 2, "infeasible": 1, "running": 0})
@@ -237,7 +239,7 @@ def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_r
 
 def test_a_search_that_was_too_short_says_what_an_epoch_and_a_whole_trial_take() -> None:
     def status(number: int, *, seconds: float, epochs: int) -> TrialStatus:
-        decisions = dict.fromkeys(range(1, epochs + 1), "continue")
+        decisions = dict.fromkeys(range(1, epochs + 1), EpochDecision.CONTINUE)
         config = {"max_epochs": 10}
         return TrialStatus(number=number, config=config, seconds=seconds, decisions=decisions)
 

@@ -213,13 +213,6 @@ def test_a_changed_fixed_value_is_another_study() -> None:
     assert differences == ["momentum (0.9 -> 0.8)"]
 
 
-def test_a_study_whose_trials_name_a_hyperparameter_that_is_gone_is_not_continued() -> None:
-    old = {"config_defaults": {"dropout": 0.0, "validation_steps": 0}}
-    new = {"config_defaults": {"dropout": 0.0, "validation_images": 0}}
-
-    assert space_differences(old, new) == ["validation_steps (0 -> no longer a hyperparameter)"]
-
-
 def make_past(runs_dir: Path, name: str, *, classes: int, num_train: int) -> None:
     """A finished study to start from."""
     (runs_dir / name).mkdir(parents=True)
