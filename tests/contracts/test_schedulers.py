@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from cluster import schedulers
-from cluster.schedulers import Action, Curves, Shares, even_shares, load_scheduler
+from cluster.schedulers import Curves, Shares, even_shares, load_scheduler
+from contract.messages import Action
 
 EPOCHS = 9
 RUNGS = (1, 3)
