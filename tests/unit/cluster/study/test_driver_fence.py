@@ -26,8 +26,8 @@ class Share:
         self.broken = self.hanging = False
         self.attempts = 0
         self.back = threading.Event()
-        self._opened = study_lock._opened
-        monkeypatch.setattr(study_lock, "_opened", self._open)
+        self._opened = study_lock._locked
+        monkeypatch.setattr(study_lock, "_locked", self._open)
         monkeypatch.setattr(study_lock, "HEARTBEAT_SECONDS", 0.005)
 
     @contextmanager
