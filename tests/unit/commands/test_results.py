@@ -17,7 +17,7 @@ import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
 from contract.messages import EpochDecision, Reason
-from contract.study_layout import ModelPaths, StudyPaths
+from contract.study_layout import ModelPaths, StudyPaths, TrialPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 
@@ -62,10 +62,10 @@ class Finished:
         found: dict[str, Any] = json.loads((self.directory / "model" / "export.json").read_text())
         return found
 
-    def _export(self, trial: Path, *_: Any, target: Path, about: Mapping[str, Any]) -> None:
-        self.exports.append(int(trial.name))
-        (target / "classifier.pt2").write_bytes(b"program")
-        (target / "export.json").write_text(json.dumps(dict(about)))
+    def _export(self, trial: TrialPaths, *_: Any, target: ModelPaths, about: Mapping[str, Any]) -> None:
+        self.exports.append(int(trial.directory.name))
+        target.program.write_bytes(b"program")
+        target.card.write_text(json.dumps(dict(about)))
 
     def _make_sections(self, _: Path) -> list[Any]:
         self.pages += 1
@@ -134,8 +134,8 @@ def test_a_study_that_was_extended_gets_a_new_report_and_the_new_best_trials_mod
 def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
     study: Finished, error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: Any, target: Path, **__: Any) -> None:
-        (target / "classifier.pt2").write_bytes(b"ha")
+    def fail(*_: Any, target: ModelPaths, **__: Any) -> None:
+        target.program.write_bytes(b"ha")
         raise error
 
     study.export = fail
@@ -173,7 +173,7 @@ def test_a_full_disk_under_the_report_leaves_the_model_and_the_next_run_writes_i
 def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finished) -> None:
     study.make()
 
-    def interrupt(*_: Any, target: Path, **__: Any) -> None:
+    def interrupt(*_: Any, target: ModelPaths, **__: Any) -> None:
         raise KeyboardInterrupt
 
     study.best, study.export = (0, 0.5), interrupt

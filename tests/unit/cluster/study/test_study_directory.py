@@ -117,10 +117,8 @@ def test_a_runs_directory_that_cannot_be_written_is_refused() -> None:
 def _hold_lock(path: Path) -> subprocess.Popen[str]:
     code = f"""
         import time
-import tomllib
         from pathlib import Path
         from cluster.study.lock import acquire_lock
-from contract.study_layout import RunOutcome
         acquire_lock(Path({str(path)!r}))
         print("held", flush=True)
         time.sleep(60)
