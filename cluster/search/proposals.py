@@ -254,7 +254,7 @@ class Proposals:
             config = {**trial.params, **fixed, **(given or {})}
             # Through JSON: a resumed run reads it from there, and must hand out the very same.
             config = json.loads(json.dumps(config))
-        except Exception as raised:  # the space is somebody's code: its error becomes the trial's reason
+        except Exception as raised:  # a space is user code, whose error becomes the trial's reason
             error = raised
         frozen = self._storage.get_trial(trial._trial_id)
         return Proposal(trial=frozen, config=self._defaults | config, error=error)

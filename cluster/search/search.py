@@ -114,16 +114,7 @@ class Search:
         """Proposed, but not yet in the database: a run after a kill proposes them again."""
 
         self._given = _not_yet_tried(setup, history)
-        self._proposals = Proposals(
-            setup.space,
-            make_sampler=setup.make_sampler,
-            seed=setup.seed,
-            directions=setup.directions,
-            num_startup=setup.num_startup,
-            history=history,
-            metric=self.scores.metric,
-            defaults={"max_epochs": setup.max_epochs},
-        )
+        self._proposals = _make_proposals(setup, history)
         self.stopping = self.out_of_gain
         """No lease is handed out any more; the next run goes on with unfinished trials."""
 
@@ -345,6 +336,19 @@ class Search:
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._proposals.tell(ending)
+
+
+def _make_proposals(setup: SearchSetup, history: Iterable[TrialRecord]) -> Proposals:
+    return Proposals(
+        setup.space,
+        make_sampler=setup.make_sampler,
+        seed=setup.seed,
+        directions=setup.directions,
+        num_startup=setup.num_startup,
+        history=history,
+        metric=setup.metrics[0],
+        defaults={"max_epochs": setup.max_epochs},
+    )
 
 
 def _not_yet_tried(

@@ -84,7 +84,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a trial; `values` are the objectives at its best epoch, None without a valid epoch."""
+    """The end of a trial; `values` are the objectives at its best epoch, None if its outcome has no value."""
 
     trial: int
     state: TrialState

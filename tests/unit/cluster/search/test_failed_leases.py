@@ -42,7 +42,7 @@ def test_a_failed_trial_is_told_as_failed_with_its_reason(
     assert trial.values is None
     assert trial.user_attrs["reason"] == reason
     assert search.best() is None
-    run_all(study.search())  # the failed one stands in nobody's way, in this run or the next
+    run_all(study.search())  # the failed trial does not stop others, in this run or the next
 
 
 def test_a_trial_whose_worker_dies_is_tried_again_and_given_up_after_three_times(study: Study) -> None:

@@ -1,4 +1,4 @@
-"""Promotion ASHA: who waits, who is handed out again, and how a study ends."""
+"""Promotion ASHA: which trials pause, which are handed out again, and how a study ends."""
 
 from __future__ import annotations
 

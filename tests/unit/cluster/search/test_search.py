@@ -1,4 +1,4 @@
-"""What a search decides without Ray: proposals, prunings, recipes, and what a killed one takes up."""
+"""Decisions of a search without Ray: proposals, pruning, recipes, and how it goes on after a kill."""
 
 from __future__ import annotations
 

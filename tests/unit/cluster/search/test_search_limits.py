@@ -214,7 +214,7 @@ def test_a_changed_fixed_value_is_another_study() -> None:
 
 
 def make_past(runs_dir: Path, name: str, *, classes: int, num_train: int) -> None:
-    """A finished study to start from."""
+    """A finished study for --warm-start."""
     (runs_dir / name).mkdir(parents=True)
     past = Study(runs_dir / name)
     run_all(past.search(num_trials=8, seed=len(name)))
@@ -263,7 +263,7 @@ def test_the_same_images_are_most_alike() -> None:
 
 @pytest.mark.parametrize("searcher", ["random", "qmc"])
 def test_a_warm_start_costs_its_recipe_trials_at_most(tmp_path: Path, searcher: str) -> None:
-    """The guard: all that a cold start would have tried is tried too."""
+    """Every configuration that a cold start would have tried is tried, too."""
     bad = {"learning_rate": 0.1, "regime": "linear_probe"}
     studies = []
     for name, recipes in (("cold", []), ("warm", [("trial 3 of s", bad)])):

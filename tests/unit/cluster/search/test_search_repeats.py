@@ -18,7 +18,7 @@ from tests.driven_search import EPOCHS, Study, report, run_all, take
 
 
 def finite(trial: optuna.Trial) -> dict[str, Any]:
-    """Seven configurations, under a condition."""
+    """A space of seven configurations, some parameters of which are conditional."""
     trial.suggest_categorical("optimizer", ("sgd", "adamw"))
     if trial.params["optimizer"] == "sgd":
         trial.suggest_float("momentum", 0.5, 0.9, step=0.1)

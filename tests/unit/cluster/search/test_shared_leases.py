@@ -1,4 +1,4 @@
-"""Leases of several trials: who shares one, where it ends, what happens to the others when one fails."""
+"""Leases of several trials: which trials share one, where it ends, and what the failure of one means."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def numbers(lease: Lease) -> list[int]:
 
 
 def step(search: Search, lease: Lease, epoch: int, *, only: int | None = None) -> list[Decision]:
-    """An epoch of every trial of the lease that has not come as far yet."""
+    """Report an epoch of every trial in the lease that has not reached it yet."""
     reports = [
         report(Lease(trials=(one,)), epoch)
         for one in lease.trials

@@ -24,7 +24,7 @@ FACTS: dict[str, Any] = {
 
 
 def run(tmp_path: Path, *, how: RunOutcome | None = RunOutcome.FINISHED, **flags: Any) -> None:
-    """One search; without `how` it is killed."""
+    """Begin and end one search; without `how` it ends as if killed."""
     study = open_study(StudyConfig(space="demo", data="digits", runs_dir=tmp_path, **flags), facts=FACTS)
     study.begin()
     if how is not None:

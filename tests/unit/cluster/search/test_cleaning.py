@@ -1,4 +1,4 @@
-"""Files of ended trials go at once; what the result needs stays."""
+"""Files of ended trials are removed at once, except those that the result needs."""
 
 from __future__ import annotations
 
