@@ -37,7 +37,7 @@ class Results:
 
     @property
     def paths(self) -> StudyPaths:
-        return StudyPaths(self.study.directory)
+        return self.study.paths
 
     def make(self) -> bool:
         """Make what is lacking. Each failure is one line, and the rest is made; false if there was one."""
@@ -66,7 +66,7 @@ class Results:
         status = self.console.status(f"exporting the classifier of trial {number}")
         with status, fill_aside(target, replace=True, durable=True) as folder:
             export_classifier(
-                self.settings.trial_paths(number),
+                self.paths.trial(number),
                 self.search.trials[number].config,
                 self.settings,
                 target=ModelPaths(folder),
