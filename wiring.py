@@ -39,9 +39,8 @@ from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, 
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.datasets import ImageListing, find_images, is_url
 from trainables.data.manifest import Manifest
-from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
-from trainables.images.preparation import prepare_images
+from trainables.images.preparation import median_pixels, prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.schedules import planned_shares

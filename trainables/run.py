@@ -17,9 +17,14 @@ from torch import Tensor
 
 from contract.messages import LeasedTrial, Outcome, Report, StudySettings
 from contract.trial_config import TrialConfig, make_trial_config
-from trainables.activations.backbone_pool import borrow_backbone, borrow_ladder
 from trainables.activations.inputs import Inputs
-from trainables.activations.study_data import load_parts, open_cache, open_cost_model
+from trainables.activations.shared import (
+    borrow_backbone,
+    borrow_ladder,
+    load_parts,
+    open_cache,
+    open_cost_model,
+)
 from trainables.assembly import (
     choose_validated,
     make_average,
@@ -34,7 +39,7 @@ from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import Ladder
-from trainables.model.neighbours import NeighbourHead
+from trainables.model.heads import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.training.early_stopping import Best, Patience

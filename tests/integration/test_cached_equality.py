@@ -20,7 +20,7 @@ from torch.nn import functional
 from contract.messages import StudySettings
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names

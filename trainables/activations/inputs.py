@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib import metadata
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.activations.arithmetic import describe_arithmetic
 from trainables.activations.cache import ActivationCache, ActivationKey
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.multi_depth import Companions
@@ -22,12 +22,19 @@ from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
+from trainables.images import file as image_file
 from trainables.images.split_view import Part, ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import Ladder
 from trainables.model.stages import Depth
 
 Precision = Literal["float16", "float32"]
+
+PREFIX_REVISION = 1
+"""Of this project's own code between a stored image and a prefix's output: augmentation, folded batch norms,
+depthwise convolutions. To be raised whenever a change there changes numbers."""
+
+_LIBRARIES = ("timm", "torchvision")
 
 EXTRACTION_BATCH = 32
 """Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
@@ -246,3 +253,40 @@ class Inputs:
             blank = torch.zeros(1, 3, self.view.image_size, self.view.image_size, device=self.device)
             _row_shapes[key] = tuple(self.classifier.prefix_features(blank).shape[1:])
         return _row_shapes[key]
+
+
+@cache
+def describe_arithmetic(device_type: str) -> str:
+    """The device, the number format, the libraries and our own code that the numbers depend on.
+
+    A new version of a library therefore computes everything anew, which takes as long as the first time.
+    """
+    device = torch.device(device_type)
+    parts = [
+        device.type,
+        str(number_format(device)).removeprefix("torch."),
+        *_float32_products(device),
+        f"torch {torch.__version__}",
+        *(f"{name} {_version(name)}" for name in _LIBRARIES),
+        f"prefix {PREFIX_REVISION}",
+        f"images {image_file.FORMAT}",
+    ]
+    return ", ".join(parts)
+
+
+def _float32_products(device: torch.device) -> list[str]:
+    """Whether a GPU shortens what float32 products take in to TensorFloat32; empty for a CPU."""
+    if device.type == "cpu":
+        return []
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return [
+        f"products in {'tf32' if products else 'float32'}",
+        f"convolutions in {'tf32' if convolutions else 'float32'}",
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

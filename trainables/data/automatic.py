@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.data.colours import GREY, LUMA
-
 Operation = Callable[[Tensor, Tensor], Tensor]
 """A view [B, 3, H, W] and each image's signed strength [B] to the view."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value."""
+
+GREY = 0.5
+"""What is erased or lies outside the picture: nearly the mean of photographs."""
 
 NUM_LEVELS = 31
 """Strengths are counted 0 to 30, as published."""

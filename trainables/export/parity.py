@@ -14,7 +14,7 @@ from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
-from trainables.activations.study_data import load_parts
+from trainables.activations.shared import load_parts
 from trainables.assembly import make_view
 
 NUM_IMAGES = 64

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.storage_faults import StorageFault, wait_out_faults
-from trainables.images.decoding import ImageFact, digest_of, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,36 @@ SELECT number, ok, reason, width, height, contents.digest
 FROM wanted JOIN files USING (path, size, mtime_ns) JOIN contents ON contents.digest = files.digest
 """
 
+NUM_PROBES = 8
+
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in ns: a file with the same stamp is taken to be unchanged."""
 
-NUM_PROBES = 8
+
+@dataclass(frozen=True)
+class ImageFact:
+    """What decoding an image file found out."""
+
+    ok: bool
+    reason: str
+    """Why it cannot be read; empty when it can."""
+
+    width: int
+    height: int
+    """In pixels, as the image is meant to be seen (orientation applied); 0 when it cannot be read."""
+
+    digest: str
+    """Hash of the file's content; empty when there is none."""
+
+
+def digest_of(content: bytes) -> str:
+    """The name of this content in every key: sha256, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def unreadable(error: OSError) -> ImageFact:
+    """What is known of a file that the system does not give out."""
+    return ImageFact(ok=False, reason=error.strerror or str(error), width=0, height=0, digest="")
 
 
 def stamp_files(paths: Sequence[Path]) -> list[Stamp | ImageFact]:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.decoding import Fit
-from trainables.data.datasets import ImageListing, copy_missing, is_url
+from trainables.data.datasets import ImageListing, copy_missing, is_url, take_sample
 from trainables.data.manifest import Manifest, make_manifest
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
-from trainables.images.decoding import ImageFact
+from trainables.images.index import ImageFact
 from trainables.images.store import open_or_build
 
 NAMED = 5
@@ -90,3 +93,27 @@ def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> st
         return ""
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return f"{len(bad)} of {len(facts)} images cannot be read: {'; '.join(bad[:NAMED])}{more}"
+
+
+def median_pixels(paths: Sequence[Path]) -> int:
+    """Median height x width of up to 100 images, evenly spread over the list; unreadable ones do not count.
+
+    Raises:
+        ValueError: none of them can be read.
+    """
+    areas = []
+    for path in take_sample(paths):
+        try:
+            areas.append(wait_out_faults(partial(_read_area, path)))
+        except StorageFault:
+            raise
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            continue
+    if not areas:
+        raise ValueError(f"none of the images can be read, {paths[0]} for one: are these image files?")
+    return int(median(areas))
+
+
+def _read_area(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width * image.height

@@ -17,13 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.decoding import Fit, Pixels
-from contract.files import DISK_FULL, file_lock, hold_shared
+from contract.decoding import Fit, Pixels, UnreadableImage, decode_square
+from contract.files import DISK_FULL, file_lock, find_os_error, hold_shared
 from contract.machine import count_cpus
 from contract.study_layout import CachePaths
-from trainables.data.storage_faults import wait_out_faults
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.images.cache_room import room_for
-from trainables.images.decoding import ImageFact, decode_files
 from trainables.images.file import (
     FORMAT,
     HEADER_BYTES,
@@ -34,7 +33,12 @@ from trainables.images.file import (
     seal,
     write_at,
 )
-from trainables.images.index import ImageIndex, stamp_files
+from trainables.images.index import ImageFact, ImageIndex, digest_of, stamp_files, unreadable
+
+log = logging.getLogger(__name__)
+
+CHUNK = 32
+Progress = Callable[[int, int], None]
 
 
 class Images(Protocol):
@@ -92,12 +96,6 @@ class DecodedAtUse:
                 what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
                 raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
         return pixels[0] if np.ndim(chosen) == 0 else pixels
-
-
-log = logging.getLogger(__name__)
-
-CHUNK = 32
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +303,34 @@ class _Build:
 
     def fits_budget(self, layout: Layout) -> bool:
         return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
+
+
+def decode_files(paths: Sequence[Path], size: int, fit: Fit) -> tuple[Pixels, list[ImageFact]]:
+    """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero.
+
+    Raises:
+        StorageFault: a passing fault kept a file from being read, which says nothing about the image.
+    """
+    pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+    return pixels, [_decode_file(path, pixels[row], fit) for row, path in enumerate(paths)]
+
+
+def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
+    try:
+        content = wait_out_faults(path.read_bytes)
+    except StorageFault:
+        raise
+    except OSError as error:
+        return unreadable(error)
+    digest = digest_of(content)
+    try:
+        square = decode_square(content, size=len(out), fit=fit)
+    except UnreadableImage as error:
+        if fault := find_os_error(error):  # in a file of Pillow's own, such as a decoder that it loads
+            raise fault from error
+        return ImageFact(ok=False, reason=str(error), width=0, height=0, digest=digest)
+    out[:] = square.pixels
+    return ImageFact(ok=True, reason="", width=square.width, height=square.height, digest=digest)
 
 
 def _remove_abandoned(folder: Path) -> None:

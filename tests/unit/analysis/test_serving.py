@@ -24,6 +24,7 @@ from PIL import Image
 
 from analysis.tracking import log_model
 from analysis.tracking.served_model import ServedClassifier, read_image
+from contract.decoding import decode_square
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE, STORAGE = 16, 18
@@ -71,10 +72,9 @@ def textured_jpeg(*, orientation: int = 1, size: tuple[int, int] = (90, 60)) -> 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_served_image_is_the_evaluation_view_of_the_search(fit: Any, orientation: int) -> None:
     from trainables.data.augmentation import evaluation_view
-    from trainables.images.decoding import decode_image
 
     content = textured_jpeg(orientation=orientation)
-    stored, _, _ = decode_image(content, STORAGE, fit)
+    stored = decode_square(content, size=STORAGE, fit=fit).pixels
     searched = evaluation_view(torch.from_numpy(stored[None].copy()), size=SIZE, fit=fit)[0].numpy()
 
     served = read_image(content, image_size=SIZE, storage_size=STORAGE, fit=fit)

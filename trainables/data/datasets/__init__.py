@@ -12,9 +12,9 @@ from pathlib import Path
 
 from contract.files import did_you_mean
 from trainables.data.datasets._bucket import copy_missing, is_url, list_bucket
-from trainables.data.datasets._listing import ImageListing, list_csv, list_folder
+from trainables.data.datasets._listing import ImageListing, list_csv, list_folder, take_sample
 
-__all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names"]
+__all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names", "take_sample"]
 
 
 @cache

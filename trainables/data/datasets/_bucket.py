@@ -19,8 +19,13 @@ from urllib.parse import urlsplit
 
 from contract.files import DISK_FULL, file_lock
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
-from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
-from trainables.data.sizes import take_sample
+from trainables.data.datasets._listing import (
+    SPLIT_ALIASES,
+    ImageListing,
+    is_image,
+    make_listing,
+    take_sample,
+)
 
 log = logging.getLogger(__name__)
 

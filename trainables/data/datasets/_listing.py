@@ -39,6 +39,8 @@ SPLIT_ALIASES = {
     "testing": "test",
 }
 
+SAMPLE = 100
+
 
 def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot)
@@ -77,6 +79,11 @@ def make_listing(source: str, rows: Sequence[tuple[Path, str, str | None]]) -> I
         classes=classes,
         splits=tuple(split for _, _, split in rows),
     )
+
+
+def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
+    """About a hundred of the paths, evenly spread, whose sizes stand for all."""
+    return paths[:: max(1, len(paths) // SAMPLE)]
 
 
 def sort_class_names(names: set[str]) -> tuple[str, ...]:

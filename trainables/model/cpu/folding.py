@@ -13,7 +13,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from trainables.model.cpu.depthwise import DepthwiseConv2d, DepthwiseConv2dSame
+from trainables.model.cpu.gradients import DepthwiseConv2d, DepthwiseConv2dSame
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame, DepthwiseConv2d, DepthwiseConv2dSame)
 """No subclasses: those that rescale their weights at every use cannot take a norm over."""

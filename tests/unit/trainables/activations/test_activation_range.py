@@ -16,7 +16,7 @@ from tests.small_study import make_settings, make_small_study
 from trainables.activations import inputs
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.multi_depth import Companions
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier

@@ -13,7 +13,7 @@ from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.batch_groups import expect_reuse
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier

@@ -128,7 +128,7 @@ def test_only_what_changed_is_copied_again_and_under_another_name(bucket: Bucket
 def test_a_node_without_copies_makes_its_own_at_the_paths_of_data_csv(bucket: Bucket, tmp_path: Path) -> None:
     import torch
 
-    from trainables.activations.study_data import load_parts
+    from trainables.activations.shared import load_parts
 
     bucket.put(write_images(tmp_path / "images", images_per_class=10))
     cache = tmp_path / "cache"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.cache_tools import KEY
-from trainables.activations import arithmetic
+from trainables.activations import inputs
 from trainables.device import accelerator
 from trainables.device.accelerator import autocast, number_format
 from trainables.images import file as image_file
@@ -41,7 +41,7 @@ def of_gpu(monkeypatch: pytest.MonkeyPatch, *, major: int) -> None:
         return major >= 8 or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    arithmetic.describe_arithmetic.cache_clear()
+    inputs.describe_arithmetic.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_key_of_activations_tells_a_cpu_from_a_gpu_and_one_number_format_fro
     found = []
     for device, major in (("cpu", 9), ("cuda", 9), ("cuda", 7)):
         of_gpu(monkeypatch, major=major)
-        found.append(arithmetic.describe_arithmetic(device))
+        found.append(inputs.describe_arithmetic(device))
 
     assert [text.split(", ")[:2] for text in found] == [
         ["cpu", "float32"],
@@ -130,18 +130,18 @@ def test_the_key_of_activations_changes_with_libraries_own_code_and_stored_image
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def describe() -> str:
-        arithmetic.describe_arithmetic.cache_clear()
-        return arithmetic.describe_arithmetic("cpu")
+        inputs.describe_arithmetic.cache_clear()
+        return inputs.describe_arithmetic("cpu")
 
     found = {describe()}
     monkeypatch.setattr(torch, "__version__", "9.9")
     found.add(describe())
     monkeypatch.setattr(metadata, "version", lambda name: f"{name} 9.9")
     found.add(describe())
-    monkeypatch.setattr(arithmetic, "PREFIX_REVISION", 99)
+    monkeypatch.setattr(inputs, "PREFIX_REVISION", 99)
     found.add(describe())
     monkeypatch.setattr(image_file, "FORMAT", 99)
     found.add(describe())
-    arithmetic.describe_arithmetic.cache_clear()
+    inputs.describe_arithmetic.cache_clear()
 
     assert len(found) == 5

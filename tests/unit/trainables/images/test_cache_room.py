@@ -17,7 +17,7 @@ from PIL import Image
 from tests.cache_tools import ENTRY_BYTES, KEY, fetch
 from tests.tiny_data import write_images
 from trainables.activations.cache import ActivationCache
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.data.datasets import copy_missing, find_images
 from trainables.images.cache_room import list_items, room_for
 from trainables.images.store import ImageStore, open_or_build

@@ -7,7 +7,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from trainables.model.neighbours import NeighbourHead
+from trainables.model.heads import NeighbourHead
 
 CLASSES = 3
 

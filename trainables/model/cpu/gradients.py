@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 from timm.layers import Conv2dSame
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -170,3 +171,35 @@ def _is_depthwise(module: nn.Conv2d) -> bool:
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
+
+
+class _ChannelsLastGradient(torch.autograd.Function):
+    """The identity, whose gradient has its channels side by side in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        return maps.view_as(maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def keep_gradient_layout(backbone: nn.Module) -> None:
+    """Let the gradient of a backbone's average pooling be channels-last, as its maps are.
+
+    By itself it is one number expanded over each map, which turns into channels-first; a batch norm that
+    meets both layouts takes five times as long on a CPU, a tenth of a step with one stage of an EfficientNet
+    unfrozen.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d | FastAdaptiveAvgPool):
+            module.register_forward_pre_hook(_keep_layout)
+
+
+def _keep_layout(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    maps, *others = inputs
+    if not torch.is_grad_enabled() or not maps.requires_grad or torch.compiler.is_compiling():
+        return None
+    return (_ChannelsLastGradient.apply(maps), *others)
