@@ -178,9 +178,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     splits = split_images(
         plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
     )
-    parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
+    counts = ", ".join(f"{(splits == split).sum():,} {split}" for split in ("train", "val", "test"))
     console.print(
-        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
+        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"{plan.stopping_line}\n"
@@ -222,7 +222,7 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
 def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
     """What study.json says beside the flags; the study is continued only with the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
-    counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
+    counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
     data = {
         "source": plan.config.data,
         "contents": manifest.contents,

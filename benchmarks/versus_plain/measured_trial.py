@@ -196,8 +196,8 @@ def _wrap_calls() -> None:
     )
     _wrap(
         "trainables.model.frozen_prefixes",
-        "Ladder.climb",
-        lambda climb: spans.timed_steps(SEVERAL_DEPTHS, climb, count=lambda _, images: len(images)),
+        "FrozenPrefixes.outputs",
+        lambda outputs: spans.timed_steps(SEVERAL_DEPTHS, outputs, count=lambda _, images: len(images)),
     )
 
 

@@ -200,7 +200,7 @@ def _now() -> str:
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
-    num = sum(data.get(part, 0) for part in ("num_train", "num_val", "num_test"))
+    num = sum(data.get(name, 0) for name in ("num_train", "num_val", "num_test"))
     return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
 
 

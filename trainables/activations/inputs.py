@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from trainables.activations.cache import ActivationCache, ActivationKey
 from trainables.activations.cost_model import CostModel, Cut
-from trainables.activations.multi_depth import Companions
+from trainables.activations.multi_depth import MultiDepthExtraction
 from trainables.activations.rows import Activations, Compute
 from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
 from trainables.images import file as image_file
-from trainables.images.split_view import Part, ViewSettings
+from trainables.images.split_view import SplitView, ViewSettings
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import Ladder
+from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.stages import Depth
 
 Precision = Literal["float16", "float32"]
@@ -51,11 +51,11 @@ _row_shapes: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
 
 class Inputs:
-    """Batches of one part of the data for one classifier at one unfreeze depth."""
+    """Batches of one split of the data for one classifier at one unfreeze depth."""
 
     def __init__(
         self,
-        part: Part,
+        split: SplitView,
         view: ViewSettings,
         classifier: Classifier,
         *,
@@ -67,7 +67,7 @@ class Inputs:
         threads: int,
         uses: float,
         dtype: Precision | Literal["auto"] = "auto",
-        ladder: Ladder | None = None,
+        prefixes: FrozenPrefixes | None = None,
         chance: float = 0.0,
     ) -> None:
         """Decides whether the frozen prefix's output is cached.
@@ -78,12 +78,12 @@ class Inputs:
             cache: None = images go through the whole network every time.
             uses: how often each activation will probably be read.
             dtype: what activations are rounded to; auto = their size and range decide.
-            ladder: of depths whose activations may be computed in one pass with the trial's own.
+            prefixes: of depths whose activations may be computed in one pass with the trial's own.
             chance: that another trial will want the activations of a certain depth.
         """
-        self.part, self.view, self.classifier, self.trainable = part, view, classifier, trainable
+        self.split, self.view, self.classifier, self.trainable = split, view, classifier, trainable
         self.weights, self.backbone, self.costs = weights, backbone, costs
-        self.device = part.labels.device
+        self.device = split.labels.device
         self.cut = Cut(
             backbone=backbone,
             depth=classifier.depth,
@@ -95,7 +95,7 @@ class Inputs:
         self._fitting = FittingSize()
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self._asked_dtype, self._uses = dtype, uses
-        self._companions = self._make_companions(ladder, chance)
+        self._multi_depth = self._make_multi_depth(prefixes, chance)
         self.dtype = self._choose_dtype(self.cut.depth, self._row_shape()) if self.has_prefix else "float16"
         self.cache = cache if cache is not None and self._is_worth_caching() else None
 
@@ -113,7 +113,7 @@ class Inputs:
         return features.to(getattr(torch, self.dtype)) if self.has_prefix else features
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of each batch, given as positions in the part; on an accelerator one ahead."""
+        """(inputs, targets) of each batch, given as positions in the split; on an accelerator one ahead."""
         return one_ahead(self._make_batches(batches, epoch=epoch), self.device)
 
     def _make_batches(
@@ -122,7 +122,7 @@ class Inputs:
         number = self.view.number(epoch)
         activations = self._activations(number) if self.cache is not None else None
         for positions in batches:
-            targets = self.view.targets(self.part, positions, epoch=number)
+            targets = self.view.targets(self.split, positions, epoch=number)
             if activations is None:
                 yield self._fitting.compute(partial(self._images, epoch=number), positions), targets
             else:
@@ -133,35 +133,35 @@ class Inputs:
 
         It follows from data and network alone, so that all trials and workers of a study choose the same,
         whatever is cached. Half precision holds the digits of a prefix that computes in bfloat16, but its
-        range is smaller: it is tried on the first images of the part.
+        range is smaller: it is tried on the first images of the split.
         """
         if self._asked_dtype != "auto":
             return self._asked_dtype
-        is_small = 4 * math.prod(row_shape) * len(self.part) <= SMALL_ENTRY
+        is_small = 4 * math.prod(row_shape) * len(self.split) <= SMALL_ENTRY
         if is_small and number_format(self.device) == torch.float32:
             return "float32"
         return "float16" if self._largest(depth) <= HALF_RANGE else "float32"
 
     def _largest(self, depth: Depth) -> float:
-        """The largest absolute activation at a depth, over the first images of the part, not augmented."""
+        """The largest absolute activation at a depth, over the first images of the split, not augmented."""
         if self._probe_key(depth) not in _largest_known:
             for found, value in self._probe(depth).items():
                 _largest_known[self._probe_key(found)] = value
         return _largest_known[self._probe_key(depth)]
 
     def _probe(self, depth: Depth) -> dict[Depth, float]:
-        """The largest absolute activation at the depth; for a companion's, at those of all companions."""
+        """The largest absolute activation at the depth; for a companion's, at those of all extraction."""
         plain = replace(self.view, policy="none", minority_policy="", mix=NO_MIX)
-        images = plain.images(self.part, self._first_positions(), epoch=0, device=self.device)
+        images = plain.images(self.split, self._first_positions(), epoch=0, device=self.device)
         if depth != self.cut.depth:
-            assert self._companions is not None
-            return self._companions.largest(images, self._fitting)
+            assert self._multi_depth is not None
+            return self._multi_depth.largest(images, self._fitting)
         rows = self._fitting.compute(self.classifier.prefix_features, images)
         return {depth: float(rows.abs().max())}
 
     def _probe_key(self, depth: Depth) -> tuple[Hashable, ...]:
         network = (self.backbone, self.weights, str(depth), self.view.image_size, str(self.device))
-        return (*network, self.view.fit, self.view.is_blank, self.part.digest)
+        return (*network, self.view.fit, self.view.is_blank, self.split.digest)
 
     def _is_worth_caching(self) -> bool:
         if not self.has_prefix:
@@ -171,8 +171,8 @@ class Inputs:
             self._compute(self._first_positions(), epoch=1)
             return len(self._first_positions())
 
-        if self._companions is not None:
-            self._companions.time(self._images(self._first_positions(), epoch=1))
+        if self._multi_depth is not None:
+            self._multi_depth.time(self._images(self._first_positions(), epoch=1))
         return self._is_worth_keeping(self.cut, self._row_shape(), probe=probe)
 
     def _is_worth_keeping(
@@ -181,18 +181,20 @@ class Inputs:
         return self.costs.worth_caching(
             cut,
             row_bytes=np.dtype(self._choose_dtype(cut.depth, row_shape)).itemsize * math.prod(row_shape),
-            num_rows=len(self.part),
+            num_rows=len(self.split),
             uses=self._uses,
             probe=probe,
         )
 
     def _first_positions(self) -> NDArray[np.int64]:
-        return np.arange(min(EXTRACTION_BATCH, len(self.part)))
+        return np.arange(min(EXTRACTION_BATCH, len(self.split)))
 
-    def _make_companions(self, ladder: Ladder | None, chance: float) -> Companions | None:
-        if ladder is None or not self.has_prefix or self.cut.depth not in ladder.row_shapes:
+    def _make_multi_depth(
+        self, prefixes: FrozenPrefixes | None, chance: float
+    ) -> MultiDepthExtraction | None:
+        if prefixes is None or not self.has_prefix or self.cut.depth not in prefixes.row_shapes:
             return None
-        return Companions(ladder=ladder, cut=self.cut, costs=self.costs, chance=chance)
+        return MultiDepthExtraction(prefixes=prefixes, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
         """In single precision: the cache rounds it, as `features` does where nothing is cached."""
@@ -204,15 +206,15 @@ class Inputs:
         return rows
 
     def _images(self, positions: NDArray[np.int64], *, epoch: int) -> Tensor:
-        return self.view.images(self.part, positions, epoch=epoch, device=self.device)
+        return self.view.images(self.split, positions, epoch=epoch, device=self.device)
 
     def _activations(self, number: int) -> Activations:
         compute = self.costs.timed(
             self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
         )
-        depths = self._companions.choose(self._is_worth_keeping) if self._companions is not None else ()
-        if self._companions is not None and depths:
-            compute = self._companions.accompany(
+        depths = self._multi_depth.choose(self._is_worth_keeping) if self._multi_depth is not None else ()
+        if self._multi_depth is not None and depths:
+            compute = self._multi_depth.compute_together(
                 {depth: self._fetch(depth, number, compute) for depth in depths},
                 images=lambda start, stop: self._images(np.arange(start, stop), epoch=number),
                 alone=compute,
@@ -223,9 +225,11 @@ class Inputs:
         """The entry of a depth; `compute` gives rows of the trial's own, and is not asked for others."""
         assert self.cache is not None
         is_own = depth == self.cut.depth
-        row_shape = self._row_shape() if is_own or not self._companions else self._companions.row_shape(depth)
+        row_shape = (
+            self._row_shape() if is_own or not self._multi_depth else self._multi_depth.row_shape(depth)
+        )
         key = ActivationKey(
-            data=self.part.digest,
+            data=self.split.digest,
             backbone=self.backbone,
             weights=self.weights,
             depth=depth,
@@ -239,7 +243,7 @@ class Inputs:
         )
         return self.cache.fetch(
             key,
-            num_rows=len(self.part),
+            num_rows=len(self.split),
             row_shape=row_shape,
             compute=compute,
             compute_rows=lambda positions: self._compute(positions, epoch=number),
@@ -262,7 +266,7 @@ def describe_arithmetic(device_type: str) -> str:
     A new version of a library therefore computes everything anew, which takes as long as the first time.
     """
     device = torch.device(device_type)
-    parts = [
+    splits = [
         device.type,
         str(number_format(device)).removeprefix("torch."),
         *_float32_products(device),
@@ -271,7 +275,7 @@ def describe_arithmetic(device_type: str) -> str:
         f"prefix {PREFIX_REVISION}",
         f"images {image_file.FORMAT}",
     ]
-    return ", ".join(parts)
+    return ", ".join(splits)
 
 
 def _float32_products(device: torch.device) -> list[str]:

@@ -14,17 +14,17 @@ from torch import Tensor
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.rows import Activations, Compute
 from trainables.device.memory import FittingSize, is_out_of_memory
-from trainables.model.frozen_prefixes import Ladder
+from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.stages import Depth
 
 Rows = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Companions:
+class MultiDepthExtraction:
     """The depths whose activations a trial computes for others, in one pass with its own."""
 
-    ladder: Ladder
+    prefixes: FrozenPrefixes
     cut: Cut
     """The trial's own."""
 
@@ -34,12 +34,12 @@ class Companions:
 
     def time(self, images: Tensor) -> None:
         """Measure what each depth takes, once on this machine; the first climb only warms up."""
-        cuts = {depth: replace(self.cut, depth=depth) for depth in self.ladder.row_shapes}
+        cuts = {depth: replace(self.cut, depth=depth) for depth in self.prefixes.row_shapes}
         if all(self.costs.compute_seconds(cut) is not None for cut in cuts.values()):
             return
         for is_measured in (False, True):
             begin = time.perf_counter()
-            for depth, rows in self.ladder.climb(images):
+            for depth, rows in self.prefixes.outputs(images):
                 rows.cpu()
                 if is_measured:
                     seconds = time.perf_counter() - begin
@@ -49,10 +49,12 @@ class Companions:
         """The largest absolute activation that the images have at each depth."""
 
         def of_each_image(chunk: Tensor) -> Tensor:
-            return torch.stack([rows.abs().flatten(1).amax(1) for _, rows in self.ladder.climb(chunk)], dim=1)
+            return torch.stack(
+                [rows.abs().flatten(1).amax(1) for _, rows in self.prefixes.outputs(chunk)], dim=1
+            )
 
         values = fitting.compute(of_each_image, images).amax(0).tolist()
-        return dict(zip(self.ladder.row_shapes, values, strict=True))
+        return dict(zip(self.prefixes.row_shapes, values, strict=True))
 
     def choose(self, is_worth_keeping: Callable[[Cut, tuple[int, ...]], bool]) -> tuple[Depth, ...]:
         """Other depths whose activations are worth their space and the time they take from here.
@@ -60,7 +62,7 @@ class Companions:
         Deeper cuts lie on the way. A shallower one takes a part of the pass that its trial would make from
         the images on, and is wanted with `chance` only.
         """
-        depths, own = list(self.ladder.row_shapes), self.costs.compute_seconds(self.cut)
+        depths, own = list(self.prefixes.row_shapes), self.costs.compute_seconds(self.cut)
         chosen = []
         for depth in depths:
             cut = replace(self.cut, depth=depth)
@@ -69,15 +71,15 @@ class Companions:
                 continue
             on_the_way = depths.index(depth) < depths.index(self.cut.depth)
             if (on_the_way or self.chance * whole > whole - own) and is_worth_keeping(
-                cut, self.ladder.row_shapes[depth]
+                cut, self.prefixes.row_shapes[depth]
             ):
                 chosen.append(depth)
         return tuple(chosen)
 
     def row_shape(self, depth: Depth) -> tuple[int, ...]:
-        return self.ladder.row_shapes[depth]
+        return self.prefixes.row_shapes[depth]
 
-    def accompany(
+    def compute_together(
         self, others: Mapping[Depth, Activations], *, images: Callable[[int, int], Tensor], alone: Compute
     ) -> Compute:
         """Compute the trial's own rows, and those of the others that nobody has, in one pass over the images.
@@ -106,7 +108,7 @@ class Companions:
     ) -> dict[Depth, Rows]:
         rows: dict[Depth, Rows] = {}
         begin = time.perf_counter()
-        for depth, features in self.ladder.climb(images(start, stop)):
+        for depth, features in self.prefixes.outputs(images(start, stop)):
             if depth in wanted:
                 rows[depth] = features.cpu().numpy()
             if depth == self.cut.depth:

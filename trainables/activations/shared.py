@@ -23,11 +23,11 @@ from trainables.data.views import storage_size
 from trainables.device.accelerator import GIGABYTE
 from trainables.device.memory import register_reserve
 from trainables.images.cache_room import room_for
-from trainables.images.split_view import Part, view_id
+from trainables.images.split_view import SplitView, view_id
 from trainables.images.store import open_or_build
 from trainables.model.backbones import Backbone
 from trainables.model.cpu.gradients import keep_gradient_layout, quicken_depthwise
-from trainables.model.frozen_prefixes import Ladder, make_ladder
+from trainables.model.frozen_prefixes import FrozenPrefixes, make_frozen_prefixes
 from trainables.model.networks import Pooling, make_backbone
 from trainables.model.stages import Depth
 from trainables.model.weights import load_weights
@@ -39,12 +39,12 @@ _Key = tuple[str, int, Pooling]
 _loaded: OrderedDict[_Key, nn.Module] = OrderedDict()
 _in_use: WeakValueDictionary[_Key, nn.Module] = WeakValueDictionary()
 """Those that somebody holds: one that was let go of is found again, not loaded beside itself."""
-_ladders: dict[tuple[_Key, tuple[Depth, ...]], Ladder] = {}
+_frozen_prefixes: dict[tuple[_Key, tuple[Depth, ...]], FrozenPrefixes] = {}
 
 
 @lru_cache(maxsize=4)
-def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, Part]:
-    """The training and the validation images. The test part's pixels are never looked at.
+def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, SplitView]:
+    """The training and the validation images. The test split's pixels are never looked at.
 
     On a node that has no image store yet, or no copies of a bucket's images, the first worker makes them and
     the others wait.
@@ -66,13 +66,13 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
         budget_gb=settings.cache_gigabytes,
     )
     digests = store.digests
-    parts = {}
+    splits = {}
     for name in ("train", "val"):
         ids = manifest.indices(name)
         content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
         labels = torch.from_numpy(manifest.labels[ids]).to(device)
         view_ids = np.array([view_id(digests[number]) for number in ids], dtype=np.int64)
-        parts[name] = Part(
+        splits[name] = SplitView(
             store=store,
             ids=ids,
             labels=labels,
@@ -81,7 +81,7 @@ def load_parts(settings: StudySettings, fit: Fit, device: torch.device) -> dict[
             copies=np.zeros_like(view_ids),
             digest=content.hexdigest(),
         )
-    return parts
+    return splits
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +114,7 @@ def borrow_backbone(
     return shared if depth == 0 else copy.deepcopy(shared)
 
 
-def borrow_ladder(
+def borrow_frozen_prefixes(
     backbone: Backbone,
     *,
     weights: WeightsSource,
@@ -122,19 +122,19 @@ def borrow_ladder(
     image_size: int,
     device: torch.device,
     pooling: Pooling = "average",
-) -> Ladder:
+) -> FrozenPrefixes:
     """The frozen prefixes of these depths, of the shared backbone; its weights are those of every trial."""
     key = _load(backbone, weights, image_size, device, pooling)
-    if (key, depths) not in _ladders:
-        _ladders[key, depths] = make_ladder(_loaded[key], depths, image_size=image_size)
-    return _ladders[key, depths]
+    if (key, depths) not in _frozen_prefixes:
+        _frozen_prefixes[key, depths] = make_frozen_prefixes(_loaded[key], depths, image_size=image_size)
+    return _frozen_prefixes[key, depths]
 
 
 def drop_backbones() -> bool:
     """Let go of all backbones, so that only those in use take memory; False: there was none."""
     had_some = bool(_loaded)
     _loaded.clear()
-    _ladders.clear()
+    _frozen_prefixes.clear()
     return had_some
 
 
@@ -158,6 +158,6 @@ def _load(
     _loaded.move_to_end(key)
     while len(_loaded) > KEPT:
         dropped, _ = _loaded.popitem(last=False)
-        for ladder in [ladder for ladder in _ladders if ladder[0] == dropped]:
-            del _ladders[ladder]
+        for cuts in [cuts for cuts in _frozen_prefixes if cuts[0] == dropped]:
+            del _frozen_prefixes[cuts]
     return key

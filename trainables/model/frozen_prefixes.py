@@ -16,7 +16,7 @@ from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
 
 
 @dataclass(frozen=True)
-class Rung:
+class Segment:
     """The part of the network between a deeper cut and this one."""
 
     depth: Depth
@@ -27,36 +27,36 @@ class Rung:
     """Of one image's activations."""
 
 
-class Ladder:
+class FrozenPrefixes:
     """The frozen prefixes of several unfreeze depths, each going on where the deeper one ends."""
 
-    def __init__(self, backbone: nn.Module, rungs: Sequence[Rung]) -> None:
-        self._rungs = tuple(rungs)
+    def __init__(self, backbone: nn.Module, segments: Sequence[Segment]) -> None:
+        self._segments = tuple(segments)
         self._normalise = Normalise(*normalisation(backbone))
-        self.row_shapes = {rung.depth: rung.row_shape for rung in rungs if rung.is_exact}
+        self.row_shapes = {segment.depth: segment.row_shape for segment in segments if segment.is_exact}
         """Of one image's activations, by depth; deepest cut first."""
 
-    def to(self, device: torch.device) -> Ladder:
+    def to(self, device: torch.device) -> FrozenPrefixes:
         """With what it owns itself on the device; the network stays where it is."""
         self._normalise.to(device)
         return self
 
     @torch.no_grad()
-    def climb(self, images: Tensor) -> Iterator[tuple[Depth, Tensor]]:
+    def outputs(self, images: Tensor) -> Iterator[tuple[Depth, Tensor]]:
         """(depth, activations) of one cut after the other, for images in [0, 1]; stop when you have enough.
 
         The same numbers as `Classifier.prefix_features` at that depth.
         """
         with autocast(images.device):
             state = self._normalise(channels_last(images))
-        for rung in self._rungs:
+        for segment in self._segments:
             with autocast(images.device):
-                state = rung.part(state)
-            if rung.is_exact:
-                yield rung.depth, state.float()
+                state = segment.part(state)
+            if segment.is_exact:
+                yield segment.depth, state.float()
 
 
-def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> Ladder:
+def make_frozen_prefixes(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> FrozenPrefixes:
     """A ladder of those depths at which the backbone has a frozen part; in eval mode, sharing its weights.
 
     Whether a depth comes out as alone, to the last bit, is tried on random images; one that does not is left
@@ -71,10 +71,10 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
     images = probe_images(torch.empty(0, 3, image_size, image_size, device=device))
     folds = find_folds(backbone, images)
     parts = [(depth, fold(part, folds)) for depth, part in parts]
-    trial = Ladder(backbone, [Rung(depth, part, True) for depth, part in parts]).to(device)
-    found = dict(trial.climb(images))
-    rungs = [
-        Rung(
+    trial = FrozenPrefixes(backbone, [Segment(depth, part, True) for depth, part in parts]).to(device)
+    found = dict(trial.outputs(images))
+    segments = [
+        Segment(
             depth,
             part,
             is_exact=_is_same(prefixes[depth], backbone, images, found[depth]),
@@ -82,7 +82,7 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
         )
         for depth, part in parts
     ]
-    return Ladder(backbone, rungs).to(device)
+    return FrozenPrefixes(backbone, segments).to(device)
 
 
 def _prefix(backbone: nn.Module, depth: Depth) -> nn.Module | None:

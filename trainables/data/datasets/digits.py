@@ -23,9 +23,9 @@ def _write_digits(folder: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    with fill_aside(folder) as part:
+    with fill_aside(folder) as temporary:
         for label in range(10):
-            (part / str(label)).mkdir()
+            (temporary / str(label)).mkdir()
         pixels = (digits.images * (255 / 16)).round().astype("uint8")
         for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-            Image.fromarray(image).save(part / str(label) / f"{number:04d}.png")
+            Image.fromarray(image).save(temporary / str(label) / f"{number:04d}.png")

@@ -1,4 +1,4 @@
-"""The labelled image sets that torchvision downloads, by name, with the parts their authors gave them."""
+"""The labelled image sets that torchvision downloads, by name, with the splits their authors gave them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TIMEOUT_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """A class of torchvision.datasets and how to ask it for each part."""
+    """A class of torchvision.datasets and how to ask it for each split."""
 
     loader: str
     host: str
     """Where it downloads from; asked first, so that a missing network is told within seconds."""
 
-    parts: dict[str, dict[str, Any]]
-    """Our part -> the arguments that select it; the part "" is still to be split."""
+    splits: dict[str, dict[str, Any]]
+    """Our split -> the arguments that select it; the key "" is still to be split."""
 
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -94,21 +94,21 @@ def _load_rows(name: str, entry: TorchvisionSet, root: Path) -> list[tuple[str, 
     loader = getattr(importlib.import_module("torchvision.datasets"), entry.loader)
     root.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
-    for part, arguments in entry.parts.items():
+    for split, arguments in entry.splits.items():
         options = {**entry.options, **arguments}
         try:
-            dataset = _load_part(loader, root, options)
+            dataset = _load_split(loader, root, options)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(_describe_failure(name, root, str(error).splitlines()[0])) from error
         pairs = _image_files(dataset)
         if pairs is None:
-            pairs = _write_images(dataset, root / "images" / (part or "all"))
+            pairs = _write_images(dataset, root / "images" / (split or "all"))
         classes = _class_names(dataset)
-        rows.extend((str(path), classes[label] if classes else str(label), part) for path, label in pairs)
+        rows.extend((str(path), classes[label] if classes else str(label), split) for path, label in pairs)
     return rows
 
 
-def _load_part(loader: Any, root: Path, options: dict[str, Any]) -> Any:
+def _load_split(loader: Any, root: Path, options: dict[str, Any]) -> Any:
     """torchvision downloads some sets again although they are there, so look first."""
     try:
         return loader(str(root), download=False, **options)
@@ -148,7 +148,10 @@ def _class_names(dataset: Any) -> list[str]:
 
 
 def _write_listing(listing: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    with write_aside(listing, durable=False) as part, part.open("w", newline="", encoding="utf-8") as lines:
+    with (
+        write_aside(listing, durable=False) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as lines,
+    ):
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))
         writer.writerows(rows)

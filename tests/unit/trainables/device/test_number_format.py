@@ -17,7 +17,7 @@ from trainables.device.accelerator import autocast, number_format
 from trainables.images import file as image_file
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import Ladder, Rung
+from trainables.model.frozen_prefixes import FrozenPrefixes, Segment
 from trainables.model.heads import make_head
 from trainables.model.networks import make_backbone
 from trainables.training.head_batch import HeadEpoch, train_heads
@@ -68,13 +68,13 @@ def test_the_context_casts_as_the_format_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("bfloat16_on_cpu")
-def test_prefix_ladder_and_update_compute_in_the_same_format() -> None:
+def test_prefix_prefixes_of_several_depths_and_update_compute_in_the_same_format() -> None:
     backbone = make_backbone(find_backbone("lite0"), image_size=32).eval()
     classifier = Classifier(backbone, nn.Linear(1280, 3), depth=0)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     features = classifier.prefix_features(images)
-    [(_, rows)] = Ladder(backbone, [Rung(0, backbone, is_exact=True)]).climb(images)
+    [(_, rows)] = FrozenPrefixes(backbone, [Segment(0, backbone, is_exact=True)]).outputs(images)
     logits = compute_logits(classifier.head, features)
 
     for values in (features, rows, logits):

@@ -17,7 +17,7 @@ from trainables.activations.shared import open_cache
 from trainables.batch_groups import expect_reuse
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import make_ladder
+from trainables.model.frozen_prefixes import make_frozen_prefixes
 from trainables.model.networks import make_backbone
 
 DEPTHS = (0, 1, 3)
@@ -40,14 +40,14 @@ def num_computed(settings: StudySettings) -> int:
     return cache.stats().chunks_computed
 
 
-def test_a_ladder_gives_what_each_prefix_gives() -> None:
+def test_one_pass_gives_what_each_prefix_gives() -> None:
     backbone = make_backbone(find_backbone("lite0"), image_size=64).eval()
     images = torch.rand(5, 3, 64, 64)
 
-    rungs = dict(make_ladder(backbone, (0, 2, "all", 1, 99, 7), image_size=64).climb(images))
+    outputs = dict(make_frozen_prefixes(backbone, (0, 2, "all", 1, 99, 7), image_size=64).outputs(images))
 
-    assert list(rungs) == [7, 2, 1, 0]
-    for depth, rows in rungs.items():
+    assert list(outputs) == [7, 2, 1, 0]
+    for depth, rows in outputs.items():
         alone = Classifier(backbone, torch.nn.Identity(), depth=depth)
         assert torch.equal(rows, alone.prefix_features(images))
 
@@ -63,10 +63,10 @@ def test_so_it_does_where_only_some_prefixes_can_be_folded() -> None:
                 parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator))
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
 
-    rungs = dict(make_ladder(backbone, (0, 2, 4), image_size=128).climb(images))
+    outputs = dict(make_frozen_prefixes(backbone, (0, 2, 4), image_size=128).outputs(images))
 
-    assert rungs
-    for depth, rows in rungs.items():
+    assert outputs
+    for depth, rows in outputs.items():
         alone = Classifier(backbone, torch.nn.Identity(), depth=depth)
         assert torch.equal(rows, alone.prefix_features(images)), depth
 
