@@ -116,16 +116,18 @@ class ActivationCache:
         compute: Compute,
         chunk_rows: int,
         compute_rows: ComputeRows | None = None,
-        store: bool = True,
     ) -> Activations:
-        """The rows of `key`; nothing is computed before they are asked for.
+        """Open the entry of a key, or make it; rows are computed when they are asked for.
 
-        `compute(start, stop)` gives consecutive rows; `compute_rows(indices)` any rows, used where the cache
-        cannot help. An entry that exists keeps the chunks it was made with. With `store=False` nothing is
-        kept, but rows are rounded as if they were: a trial's numbers do not depend on what is worth caching.
+        An entry that exists keeps the chunks it was made with. Rows are rounded to the key's type even where
+        nothing is kept: a trial's numbers do not depend on what there was room for.
+
+        Args:
+            compute: gives consecutive rows, start to stop - 1.
+            compute_rows: gives any rows, by index; used where the cache cannot help.
         """
         layout = Layout(num_rows=num_rows, row_shape=tuple(row_shape), dtype=key.dtype, chunk_rows=chunk_rows)
-        entry = self._find(key, layout) if store else None
+        entry = self._find(key, layout)
         return Activations(
             entry,
             entry.layout if entry else layout,

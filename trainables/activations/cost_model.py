@@ -100,13 +100,11 @@ class CostModel:
         row_bytes: int,
         num_rows: int,
         uses: float = 2.0,
-        working_set_bytes: int | None = None,
         probe: Callable[[], int] | None = None,
     ) -> bool:
         """Whether entries of this cut save time when each is used `uses` times.
 
         Args:
-            working_set_bytes: all entries that a trial cycles through (views x rows); default: this one.
             probe: computes some images and returns how many; run only if the cut was never timed.
         """
         if uses <= 1:
@@ -115,16 +113,15 @@ class CostModel:
             if probe is None:
                 return False
             self._time(cut, probe)
-        working_set_bytes = working_set_bytes or row_bytes * num_rows
-        costs = self.costs(cut, row_bytes=row_bytes, working_set_bytes=working_set_bytes)
+        costs = self.costs(cut, row_bytes=row_bytes, num_rows=num_rows)
         return costs is not None and costs.worth_caching(uses)
 
-    def costs(self, cut: Cut, *, row_bytes: int, working_set_bytes: int) -> Costs | None:
+    def costs(self, cut: Cut, *, row_bytes: int, num_rows: int) -> Costs | None:
         """The three figures, or None if the cut was never timed or the disk cannot be used."""
         compute, speed = self.compute_seconds(cut), self.disk_speed()
         if compute is None or speed is None:
             return None
-        fits = working_set_bytes < 0.5 * available_memory_bytes()
+        fits = num_rows * row_bytes < 0.5 * available_memory_bytes()
         read = row_bytes / (speed.memory_read if fits else min(speed.memory_read, speed.disk_read))
         if cut.device != "cpu":
             read += row_bytes / self.transfer_speed(cut.device)

@@ -82,19 +82,6 @@ class Activations:
         self._compute, self._compute_rows = compute, compute_rows
         self._patience_seconds = patience_seconds
 
-    @property
-    def cached(self) -> bool:
-        """False if rows are computed at every call: the caller may have a better way to do that."""
-        return self._entry is not None and not self._entry.given_up
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is left to compute."""
-        return self._entry is not None and self._entry.whole
-
-    def __len__(self) -> int:
-        return self._layout.num_rows
-
     def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
         """A copy of these rows, in this order; blocks only until their chunks are there.
 
@@ -127,18 +114,6 @@ class Activations:
                 self._write(entry, chunk, self._cast(values))
         finally:
             entry.release(chunk)
-
-    def array(self) -> np.ndarray:
-        """All rows, read-only; memory-mapped if the cache holds them."""
-        if self._entry is not None:
-            self._settle(self._entry, range(self._layout.num_chunks))
-            if self._entry.whole:
-                self._notes.count(bytes_read=self._layout.num_bytes)
-                return self._entry.rows
-        bounds = [self._layout.bounds(chunk) for chunk in range(self._layout.num_chunks)]
-        values = np.concatenate([self.rows(np.arange(start, stop)) for start, stop in bounds])
-        values.flags.writeable = False
-        return values
 
     def _gather(self, entry: Entry, wanted: np.ndarray) -> np.ndarray:
         chunks = wanted // self._layout.chunk_rows
