@@ -1,4 +1,4 @@
-"""What a trial's batches are made of: augmented images, or the cached output of its frozen prefix."""
+"""A trial's inputs: batches of augmented images, or of the cached output of its frozen prefix."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from trainables.model.stages import Depth
 Precision = Literal["float16", "float32"]
 
 PREFIX_REVISION = 1
-"""Of this project's own code between a stored image and a prefix's output: augmentation, folded batch norms,
-depthwise convolutions. To be raised whenever a change there changes numbers."""
+"""Revision of this project's code between a stored image and a prefix's output: augmentation, folded batch
+norms, depthwise convolutions. To be raised whenever a change there changes numbers."""
 
 _LIBRARIES = ("timm", "torchvision")
 
 EXTRACTION_BATCH = 32
-"""Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
+"""Images in one forward pass of the prefix; 15 to 120 are equally fast on a CPU."""
 
 SMALL_ENTRY = 64 * 2**20
-"""Bytes up to which activations are kept in single precision. In half precision a step's loss is up to 4e-5
-off what the whole network computes (lite0, 64 and 128 px), and later ones more; in single precision, 1e-6."""
+"""Bytes up to which activations are kept in single precision. In half precision a step's loss differs by up
+to 4e-5 from the whole network's (lite0, 64 and 128 px), later ones by more; in single precision, by 1e-6."""
 
 HALF_RANGE = 65504 / 16
-"""Half precision ends at 65504. It is used where a few images' activations leave a factor of 16 to that."""
+"""Half precision ends at 65504. It is used where the first images' activations stay a factor of 16 below."""
 
 _largest_known: dict[tuple[Hashable, ...], float] = {}
 _row_shapes: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
 
 class Inputs:
-    """Batches of one split of the data for one classifier at one unfreeze depth."""
+    """Batches of one split for one classifier at one unfreeze depth."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class Inputs:
         prefixes: FrozenPrefixes | None = None,
         chance: float = 0.0,
     ) -> None:
-        """Decides whether the frozen prefix's output is cached.
+        """Decide whether the frozen prefix's output is cached, and in which precision.
 
         Args:
-            trainable: suffix and head: prefix's output -> logits.
-            weights: their identity.
+            trainable: suffix and head: the prefix's output -> logits.
+            weights: identity of the weights, for keys.
             cache: None = images go through the whole network every time.
-            uses: how often each activation will probably be read.
-            dtype: what activations are rounded to; auto = their size and range decide.
-            prefixes: of depths whose activations may be computed in one pass with the trial's own.
-            chance: that another trial will want the activations of a certain depth.
+            uses: expected number of readings of each activation.
+            dtype: precision that activations are rounded to; auto = their size and range decide.
+            prefixes: frozen prefixes of the depths that may be computed in one pass with the trial's own.
+            chance: probability that another trial will read the activations of a given depth.
         """
         self.split, self.view, self.classifier, self.trainable = split, view, classifier, trainable
         self.weights, self.backbone, self.costs = weights, backbone, costs
@@ -100,12 +100,12 @@ class Inputs:
         self.cache = cache if cache is not None and self._is_worth_caching() else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of what `batches` gives."""
+        """Logits [B, classes] of the inputs that `batches` gives."""
         logits: Tensor = self.trainable(self.features(inputs))
         return logits
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What suffix and head take, of what `batches` gives."""
+        """Activations, which suffix and head take, of the inputs that `batches` gives."""
         if self.cache is not None:
             return inputs
         features = self.classifier.prefix_features(inputs)
@@ -113,7 +113,7 @@ class Inputs:
         return features.to(getattr(torch, self.dtype)) if self.has_prefix else features
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of each batch, given as positions in the split; on an accelerator one ahead."""
+        """Yield (inputs, targets) of batches given as positions in the split; on an accelerator one ahead."""
         return one_ahead(self._make_batches(batches, epoch=epoch), self.device)
 
     def _make_batches(
@@ -129,11 +129,11 @@ class Inputs:
                 yield to_device(activations.rows(positions), self.device), targets
 
     def _choose_dtype(self, depth: Depth, row_shape: tuple[int, ...]) -> Precision:
-        """What the activations of a depth are rounded to, cached or not.
+        """Choose the precision that the activations of a depth are rounded to, cached or not.
 
         It follows from data and network alone, so that all trials and workers of a study choose the same,
-        whatever is cached. Half precision holds the digits of a prefix that computes in bfloat16, but its
-        range is smaller: it is tried on the first images of the split.
+        whatever is cached. Half precision has the digits of a prefix that computes in bfloat16, but a smaller
+        range: the first images of the split show whether it suffices.
         """
         if self._asked_dtype != "auto":
             return self._asked_dtype
@@ -150,7 +150,7 @@ class Inputs:
         return _largest_known[self._probe_key(depth)]
 
     def _probe(self, depth: Depth) -> dict[Depth, float]:
-        """The largest absolute activation at the depth; for a companion's, at those of all extraction."""
+        """Largest absolute activation, by depth: at the trial's own, or in one pass at all depths."""
         plain = replace(self.view, policy="none", minority_policy="", mix=NO_MIX)
         images = plain.images(self.split, self._first_positions(), epoch=0, device=self.device)
         if depth != self.cut.depth:
@@ -197,7 +197,7 @@ class Inputs:
         return MultiDepthExtraction(prefixes=prefixes, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
-        """In single precision: the cache rounds it, as `features` does where nothing is cached."""
+        """Activations in single precision; the cache rounds them, or `features` where nothing is cached."""
 
         def activations(chosen: NDArray[np.int64]) -> Tensor:
             return self.classifier.prefix_features(self._images(chosen, epoch=epoch)).cpu()
@@ -222,7 +222,7 @@ class Inputs:
         return self._fetch(self.cut.depth, number, compute)
 
     def _fetch(self, depth: Depth, number: int, compute: Compute) -> Activations:
-        """The entry of a depth; `compute` gives rows of the trial's own, and is not asked for others."""
+        """Open the entry of a depth; `compute` is called for the trial's own depth only."""
         assert self.cache is not None
         is_own = depth == self.cut.depth
         row_shape = (
@@ -261,9 +261,9 @@ class Inputs:
 
 @cache
 def describe_arithmetic(device_type: str) -> str:
-    """The device, the number format, the libraries and our own code that the numbers depend on.
+    """Name the device, number format, library versions and own code that a prefix's output depends on.
 
-    A new version of a library therefore computes everything anew, which takes as long as the first time.
+    It is part of every key, so a new version of a library computes everything anew.
     """
     device = torch.device(device_type)
     splits = [
@@ -279,7 +279,7 @@ def describe_arithmetic(device_type: str) -> str:
 
 
 def _float32_products(device: torch.device) -> list[str]:
-    """Whether a GPU shortens what float32 products take in to TensorFloat32; empty for a CPU."""
+    """Say whether a GPU rounds the inputs of float32 products to TensorFloat32; empty for a CPU."""
     if device.type == "cpu":
         return []
     products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

@@ -15,6 +15,7 @@ from torch import nn
 
 from contract.decoding import Fit
 from contract.messages import StudySettings, WeightsSource
+from contract.study_layout import CachePaths, StudyPaths
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing
@@ -33,24 +34,24 @@ from trainables.model.stages import Depth
 from trainables.model.weights import load_weights
 
 KEPT = 4
-"""Backbones in memory at once; the one used longest ago goes first."""
+"""Most backbones in memory at once; the one used longest ago goes first."""
 
 _Key = tuple[str, int, Pooling]
 _loaded: OrderedDict[_Key, nn.Module] = OrderedDict()
 _in_use: WeakValueDictionary[_Key, nn.Module] = WeakValueDictionary()
-"""Those that somebody holds: one that was let go of is found again, not loaded beside itself."""
+"""Backbones that a trial still holds: one that was dropped here is found again, not loaded a second time."""
 _frozen_prefixes: dict[tuple[_Key, tuple[Depth, ...]], FrozenPrefixes] = {}
 
 
 @lru_cache(maxsize=4)
 def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, SplitView]:
-    """The training and the validation images. The test split's pixels are never looked at.
+    """Load the splits "train" and "val". Pixels of the test split are never looked at.
 
     On a node that has no image store yet, or no copies of a bucket's images, the first worker makes them and
     the others wait.
     """
     cache_dir = Path(settings.cache_directory)
-    manifest = read_manifest(Path(settings.study_directory) / "data.csv", settings.classes)
+    manifest = read_manifest(StudyPaths(Path(settings.study_directory)).manifest, settings.classes)
     if settings.data_source:
         copy_missing(
             settings.data_source,
@@ -86,18 +87,18 @@ def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict
 
 @lru_cache(maxsize=1)
 def open_cache(directory: str, gigabytes: float) -> ActivationCache | None:
-    """The activation cache of this machine; None without a budget."""
+    """Open this machine's activation cache; None if its budget is 0."""
     if gigabytes <= 0:
         return None
-    cache_dir = Path(directory)
+    paths = CachePaths(Path(directory))
     return ActivationCache(
-        cache_dir / "activations", budget_bytes=int(gigabytes * GIGABYTE), cache_dir=cache_dir
+        paths.activations, budget_bytes=int(gigabytes * GIGABYTE), cache_dir=paths.directory
     )
 
 
 @lru_cache(maxsize=1)
 def open_cost_model(directory: str) -> CostModel:
-    return CostModel(Path(directory) / "activations")
+    return CostModel(CachePaths(Path(directory)).activations)
 
 
 def borrow_backbone(
@@ -109,7 +110,7 @@ def borrow_backbone(
     device: torch.device,
     pooling: Pooling = "average",
 ) -> nn.Module:
-    """A backbone with its weights on the device: the shared one where nothing of it trains, else a copy."""
+    """Backbone with its weights, on the device: the shared one where nothing of it trains, else a copy."""
     shared = _loaded[_load(backbone, weights, image_size, device, pooling)]
     return shared if depth == 0 else copy.deepcopy(shared)
 
@@ -123,7 +124,7 @@ def borrow_frozen_prefixes(
     device: torch.device,
     pooling: Pooling = "average",
 ) -> FrozenPrefixes:
-    """The frozen prefixes of these depths, of the shared backbone; its weights are those of every trial."""
+    """Frozen prefixes of these depths in the shared backbone, whose weights are those of every trial."""
     key = _load(backbone, weights, image_size, device, pooling)
     if (key, depths) not in _frozen_prefixes:
         _frozen_prefixes[key, depths] = make_frozen_prefixes(_loaded[key], depths, image_size=image_size)
@@ -131,7 +132,7 @@ def borrow_frozen_prefixes(
 
 
 def drop_backbones() -> bool:
-    """Let go of all backbones, so that only those in use take memory; False: there was none."""
+    """Drop all backbones, so that only those in use take memory; false if there was none."""
     had_some = bool(_loaded)
     _loaded.clear()
     _frozen_prefixes.clear()

@@ -1,4 +1,4 @@
-"""The views a policy gives: drawn per image from a hash, applied per batch on any device."""
+"""Augmented views: values are drawn for each image from a hash, then applied to a batch on any device."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from trainables.data.policies import POLICIES, Policy, find_policy
 from trainables.data.views import draw_uniform
 
 NUM_DRAWS = 26
-"""Values drawn for every image; each use has its fixed column, so that a new use changes no old view.
+"""Number of values drawn for an image. Each use has a fixed column, so that a new use changes no old view.
 
-0: flip, 1-2: position, 3: area, 4: aspect, 5: angle, 6: zoom, 8-11: colours, 12-16: erasing, 17: vertical
-flip, 18-20 and 21-23: automatic operations.
+Columns 0: flip, 1-2: position, 3: area, 4: aspect, 5: angle, 6: zoom, 8-11: colours, 12-16: erasing,
+17: vertical flip, 18-20 and 21-23: automatic operations.
 """
 
 SMALLEST_ERASED, LARGEST_ERASED = 0.02, 0.33
 """Area of an erased rectangle, as a share of the view's."""
 
 ERASED_ASPECT = 3.3
-"""Largest ratio of an erased rectangle's sides. Both as published: https://arxiv.org/abs/1708.04896."""
+"""Largest ratio of an erased rectangle's sides. It and the areas are those of arXiv:1708.04896."""
 
 
 def evaluation_view(images: torch.Tensor, *, size: int, fit: Fit = "crop") -> torch.Tensor:
-    """The view without chance: uint8 [B, S, S, 3] to float [B, 3, size, size] in [0, 1].
+    """Make the view without randomness: uint8 [B, S, S, 3] to float [B, 3, size, size] in [0, 1].
 
-    Cropped images: the exact middle. Squashed ones: the whole square, resized, as BiT evaluates.
+    Cropped images show their exact middle, squashed ones the whole square, resized, as BiT evaluates.
     """
     _check_size(images, size)
     if fit == "squash":
@@ -52,14 +52,14 @@ def augment(
     copy: int | NDArray[Any] = 0,
     purpose: str = "",
 ) -> torch.Tensor:
-    """The view of every image in an epoch: uint8 [B, S, S, 3] to float [B, 3, size, size] in [0, 1].
+    """Make the view of every image in an epoch: uint8 [B, S, S, 3] to float [B, 3, size, size] in [0, 1].
 
-    A view depends on (seed, policy, epoch, id, copy, purpose) alone. It stays on the images' device; keep
-    `ids` on the CPU, where the draws are made.
+    A view depends on (seed, policy, epoch, id, copy, purpose) alone. The result is on the images' device;
+    keep `ids` on the CPU, where the values are drawn.
 
     Args:
-        copy: of the image within its epoch, one for all or one for each.
-        purpose: of an image's second set of draws in an epoch; empty for the first.
+        copy: number of the image's copy within the epoch; one for all images, or one for each.
+        purpose: names a second, independent set of draws of the same images; empty for the first.
 
     Raises:
         ValueError: no such policy, or a view larger than the stored images.
@@ -82,12 +82,12 @@ def augment(
 
 
 def to_bytes(view: torch.Tensor) -> torch.Tensor:
-    """A view as stored images are kept: float [B, 3, S, S] in [0, 1] to uint8 [B, S, S, 3]."""
+    """Convert a view to the type of stored images: float [B, 3, S, S] in [0, 1] to uint8 [B, S, S, 3]."""
     return (view * 255).round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _place(images: torch.Tensor, draws: torch.Tensor, policy: Policy, size: int, fit: Fit) -> torch.Tensor:
-    """Everything that moves pixels, in one go."""
+    """Crop, flip, shift, rotate and zoom in one step, so that pixels are interpolated once at most."""
     flips = draws[:, 0] < 0.5 if policy.flip else None
     upside_down = draws[:, 17] < 0.5 if policy.flip_vertical else None
     if policy.resamples:
@@ -159,9 +159,10 @@ def cut_windows(
     flips: torch.Tensor | None,
     upside_down: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cut a window of side `size` from every image [B, S, S, 3] at its (top, left) corner, mirrored if told.
+    """Cut a window of side `size` from every image [B, S, S, 3] at its (top, left) corner, given as [B, 2].
 
-    Outside the image it is continued by reflection.
+    A window that reaches beyond the image continues it by reflection. `flips` and `upside_down`, bool [B],
+    mirror it.
     """
     batch, stored = images.shape[:2]
     steps = torch.arange(size, device=images.device)
@@ -192,7 +193,7 @@ def resample(
 
     Args:
         draws: [B, 6] in [0, 1): vertical and horizontal position, area, aspect, angle, zoom.
-        shown: share of the side that is shown where no area is drawn.
+        shown: share of the stored side that the view shows where no area is drawn.
     """
     signed = 2 * draws - 1
     if min_area < 1 or max_aspect > 1:
@@ -223,7 +224,7 @@ def _make_grid(
     left: torch.Tensor,
     top: torch.Tensor,
 ) -> torch.Tensor:
-    """Where every pixel of the view lies in the image, in [-1, 1]; affine_grid's matrix product is slower."""
+    """Compute where each pixel of the view lies in the image, in [-1, 1]; affine_grid is slower."""
     steps = (torch.arange(size, device=angle.device, dtype=torch.float32) * 2 + 1) / size - 1
     across, down = width[:, None] * steps, height[:, None] * steps
     cosine, sine = angle.cos()[:, None], angle.sin()[:, None]
@@ -274,7 +275,7 @@ def erase_rectangle(view: torch.Tensor, draws: torch.Tensor, *, probability: flo
     """Grey out a rectangle of [B, 3, H, W] in some images.
 
     Args:
-        draws: [B, 5] in [0, 1): whether, which area, where (vertically, horizontally), and which shape.
+        draws: [B, 5] in [0, 1): whether to erase, area, vertical and horizontal position, aspect.
     """
     area = SMALLEST_ERASED + (LARGEST_ERASED - SMALLEST_ERASED) * draws[:, 1]
     stretch = torch.exp(0.5 * math.log(ERASED_ASPECT) * (2 * draws[:, 4] - 1))
@@ -286,7 +287,10 @@ def erase_rectangle(view: torch.Tensor, draws: torch.Tensor, *, probability: flo
 
 
 def rectangle_mask(size: int, corners: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
-    """[B, size, size]: pixels whose centre is inside, given shares of the side, vertical first."""
+    """Mask [B, size, size] of the pixels whose centre lies in a rectangle.
+
+    Corners and sides are [B, 2], vertical first, as shares of the image's side.
+    """
     centres = (torch.arange(size, device=corners.device) + 0.5) / size
     starts, stops = corners[:, :, None], (corners + sides)[:, :, None]
     inside = (centres >= starts) & (centres < stops)
@@ -294,7 +298,7 @@ def rectangle_mask(size: int, corners: torch.Tensor, sides: torch.Tensor) -> tor
 
 
 def _turn_hue(angle: torch.Tensor) -> torch.Tensor:
-    """Rotations about the grey axis (Rodrigues' formula), which leave greys as they are."""
+    """Rotation matrices [B, 3, 3] about the grey axis (Rodrigues' formula): greys stay as they are."""
     unit = torch.eye(3, device=angle.device)
     axis = torch.tensor(
         [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=angle.device

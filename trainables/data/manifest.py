@@ -52,7 +52,7 @@ class Manifest:
 def make_manifest(
     listing: ImageListing, digests: Sequence[str], *, seed: int, keep: NDArray[np.bool_] | None = None
 ) -> Manifest:
-    """Drop the images that are not to be kept, split the rest, and hash it with and without the split.
+    """Leave out the images that are not to be kept, split the rest, and hash it with and without the split.
 
     Args:
         digests: content hash of every listed file, as the image store found it.
@@ -111,7 +111,7 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
 def _report_copies(
     listing: ImageListing, rows: Sequence[int], digests: Sequence[str], splits: NDArray[np.str_]
 ) -> None:
-    """Say so where a file occurs twice with two labels, or in two splits: both make scores less reliable."""
+    """Warn of a file that occurs under two labels, or in two splits: either makes scores less reliable."""
     first: dict[str, int] = {}
     relabelled: list[str] = []
     num_shared = 0

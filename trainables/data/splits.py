@@ -1,4 +1,4 @@
-"""The cut into training, validation and test split: stratified, seeded, every class validated."""
+"""Splits images into train, val and test: stratified and seeded, with every class in val."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def split_images(
 ) -> NDArray[np.str_]:
     """Give every image its split, "train", "val" or "test"; splits that came with the data are kept.
 
-    Without any given split: 70/20/10. A missing validation split is cut from the training split, and so is a
-    missing test split if validation is missing too; data that come as train and val get no test split.
+    Data without splits are cut 70/20/10. A missing val is cut from train, and so is a missing test if val
+    is missing too; data that come as train and val get no test split.
 
     Raises:
         ValueError: classes with too few images (named by `classes`, else by number).
@@ -47,11 +47,11 @@ def split_images(
 
 
 def _cut(labels: NDArray[np.int64], *, test_share: float, seed: int) -> NDArray[np.str_]:
+    """Cut the images at random, class by class; each class keeps at least one training image."""
     splits = np.full(len(labels), "train", dtype="<U5")
     order = draw_uniform(seed, "split", 0, np.arange(len(labels)), 1)[:, 0]
-    val_due = test_due = (
-        0.0  # carried from class to class, so that many small classes still add up to the shares
-    )
+    # Carried from class to class, so that many small classes still add up to the shares.
+    val_due = test_due = 0.0
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(order[members], kind="stable")]

@@ -1,4 +1,4 @@
-"""One file of an image store: a header that names and checks the content, then every image's pixels."""
+"""File format of an image store: a header that names and checks the content, then every image's pixels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ FORMAT = 1
 
 HEADER_BYTES = 4096
 NUM_SAMPLES = 64
+"""Rows whose checksums the header keeps; to check all would read the whole file."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header says."""
+    """What the header says: which images the file holds, and in what form."""
 
     key: str
     count: int
@@ -47,11 +48,11 @@ class Layout:
 
 
 class DamagedFile(Exception):
-    """A store whose content is not what its header says."""
+    """Raised for a store whose content is not what its header says."""
 
 
 def seal(descriptor: int, layout: Layout) -> None:
-    """Write the header and force everything to the disk: the last act before the file gets its name."""
+    """Write the header and force everything to the disk; the last step before the file gets its name."""
     header = json.dumps({**asdict(layout), "checksums": _checksums(descriptor, layout)}).encode()
     os.ftruncate(descriptor, layout.total_bytes)
     write_at(descriptor, header.ljust(HEADER_BYTES), 0)
@@ -59,7 +60,7 @@ def seal(descriptor: int, layout: Layout) -> None:
 
 
 def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
-    """Map a store read-only; returns its images and a descriptor that marks it as in use. None: not there.
+    """Map a store read-only: its images, and a descriptor that marks it as in use; None if it is not there.
 
     Raises:
         DamagedFile: truncated, of other content, or with changed pixels.
@@ -86,7 +87,7 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
 
 
 def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -> None:
-    """Write all of it: on a nearly full disk one call may write a part and only the next one fails."""
+    """Write everything: on a nearly full disk a call may write a part, and only the next one fails."""
     view = memoryview(content).cast("B")  # type: ignore[arg-type]
     while view:
         written = os.pwrite(descriptor, view, offset)
@@ -94,7 +95,7 @@ def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -
 
 
 def keep_rows(descriptor: int, row_bytes: int, rows: Sequence[int]) -> None:
-    """Move the given rows, in ascending order, to the front."""
+    """Move the given rows, in ascending order, to the front of the pixels, over those that are left out."""
     for target, row in enumerate(rows):
         if target != row:
             content = os.pread(descriptor, row_bytes, HEADER_BYTES + row * row_bytes)

@@ -1,4 +1,4 @@
-"""ImageIndex: what is known of image files from earlier looks, so that unchanged files are not read again."""
+"""ImageIndex: facts about files that were decoded before, so that unchanged ones are not read again."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ FROM wanted JOIN files USING (path, size, mtime_ns) JOIN contents ON contents.di
 """
 
 NUM_PROBES = 8
+"""Unknown files that are hashed first; the others are hashed too only if one of these turns out known."""
 
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in ns: a file with the same stamp is taken to be unchanged."""
@@ -37,7 +38,7 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True)
 class ImageFact:
-    """What decoding an image file found out."""
+    """What decoding found out about an image file."""
 
     ok: bool
     reason: str
@@ -52,17 +53,17 @@ class ImageFact:
 
 
 def digest_of(content: bytes) -> str:
-    """The name of this content in every key: sha256, in hex."""
+    """sha256 in hex: identifies a file's content in every key."""
     return hashlib.sha256(content).hexdigest()
 
 
 def unreadable(error: OSError) -> ImageFact:
-    """What is known of a file that the system does not give out."""
+    """The fact about a file that the system could not read."""
     return ImageFact(ok=False, reason=error.strerror or str(error), width=0, height=0, digest="")
 
 
 def stamp_files(paths: Sequence[Path]) -> list[Stamp | ImageFact]:
-    """The stamp of every file; the fact itself where the file is not there."""
+    """Read every file's stamp; where that fails, the fact that says why."""
 
     def stamp(path: Path) -> Stamp | ImageFact:
         try:
@@ -83,7 +84,7 @@ class ImageIndex:
         self.path = path
 
     def look_up(self, paths: Sequence[Path], stamps: Sequence[Stamp | ImageFact]) -> list[ImageFact | None]:
-        """What is known of every file; None = it has to be read."""
+        """Find the fact about every file; None = it has to be decoded."""
         facts = [stamp if isinstance(stamp, ImageFact) else None for stamp in stamps]
         for number, ok, *values in self._run(lambda index: _select(index, paths, stamps)):
             reason, width, height, digest = values
@@ -120,7 +121,7 @@ class ImageIndex:
     def _recognise(
         self, facts: list[ImageFact | None], paths: Sequence[Path], numbers: Sequence[int]
     ) -> bool:
-        """Fill in the facts of contents that were seen under another name; whether there were any."""
+        """Fill in the facts of contents that were seen under another name; true if there were any."""
         digests: dict[int, str] = {}
         for number in numbers:
             try:

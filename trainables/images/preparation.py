@@ -1,4 +1,4 @@
-"""Before a study: every image is decoded once, the unreadable ones are named, and the rest is split."""
+"""Prepares a study's images: each is decoded once, unreadable ones are named, and the rest is split."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def prepare_images(
     refuse_bad: bool,
     console: Console | None = None,
 ) -> tuple[Manifest, str]:
-    """The images of the study, and a line about those left out (empty if there are none).
+    """Decode and split the images of a study: (manifest, a line about those left out or "").
 
     Args:
-        fits: how the backbones want images made square; a store is built for each.
+        fits: how the backbones want images made square; a store is built for each way.
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
-        console: shows how far the decoding is.
+        console: shows the progress of copying and decoding.
 
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
@@ -79,7 +79,7 @@ def prepare_images(
 def _show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first image, so not at all where they are known."""
+    """Show a progress bar from the first image on: not at all where all images are known."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
         task = bar.add_task(what, total=total, visible=False)
@@ -87,7 +87,7 @@ def _show_progress(
 
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
-    """How many images cannot be read, which, and why."""
+    """Say how many images cannot be read, which, and why; empty if all can."""
     bad = [f"{path} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok]
     if not bad:
         return ""

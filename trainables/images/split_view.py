@@ -1,4 +1,4 @@
-"""The training or the validation images of a study, and the views of them that trials share."""
+"""SplitView: the images of one split, train or val, and the views of them that trials share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitView:
-    """Images with labels, in a fixed order."""
+    """The images and labels of one split, in a fixed order."""
 
     store: ImageStore
     ids: NDArray[np.int64]
@@ -34,7 +34,7 @@ class SplitView:
 
     num_classes: int
     view_ids: NDArray[np.int64]
-    """What each image's views are drawn from: its content, so that every study sees the same ones."""
+    """What each image's views are drawn from: its content's hash, so that all studies see the same ones."""
 
     copies: NDArray[np.int64]
     """0 = the image itself; over-sampled images appear again as 1, 2, …, with views of their own."""
@@ -52,12 +52,12 @@ class SplitView:
 
 
 def view_id(digest: str) -> int:
-    """What an image's views are drawn from, given the hash of its file."""
+    """The number from which an image's views are drawn, given the hash of its file."""
     return int(digest[:15], 16)
 
 
 def oversampled(split: SplitView) -> SplitView:
-    """The split with copies of its smaller classes' images, so that all classes are equally large."""
+    """Add copies of the smaller classes' images, so that all classes are equally large."""
     rows, copies = oversample(split.labels.cpu().numpy())
     content = hashlib.sha256(split.digest.encode() + rows.tobytes() + copies.tobytes())
     return SplitView(
@@ -72,9 +72,9 @@ def oversampled(split: SplitView) -> SplitView:
 
 
 def oversample(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
+    """Repeat positions until every class is as large as the largest: (positions, numbers of the copies).
 
-    All originals come first, in their order; copies follow, each class's images in turn.
+    The originals, copy 0, come first and in their order; then follow the copies, each class's images in turn.
     """
     counts = np.bincount(labels)
     rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
@@ -94,11 +94,11 @@ class ViewSettings:
     fit: Fit
     seed: int
     minority_policy: str = ""
-    """Of over-sampled copies, before the policy of all."""
+    """Policy that over-sampled copies go through before the common one; empty = none."""
 
     mix: Mix = NO_MIX
     is_blank: bool = False
-    """All pixels are zero, whatever the image."""
+    """Make all pixels zero, whatever the image."""
 
     @property
     def is_random(self) -> bool:
@@ -114,11 +114,11 @@ class ViewSettings:
         return "+".join(filter(None, (first, policy_identity(self.policy), self.mix.identity)))
 
     def number(self, epoch: int) -> int:
-        """0, the evaluation view, in every epoch where nothing is random."""
+        """Number of an epoch's view: the epoch, or 0 (the evaluation view) where nothing is random."""
         return epoch if self.is_random else 0
 
     def images(self, split: SplitView, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
-        """float32 [B, 3, size, size] in [0, 1] on the device."""
+        """Views of the images at these positions, float32 [B, 3, size, size] in [0, 1], on the device."""
         if self.is_blank:
             return torch.zeros(len(positions), 3, self.image_size, self.image_size, device=device)
         if not self.mix.is_on:
@@ -129,7 +129,7 @@ class ViewSettings:
         return mix_views(views[: len(positions)], views[len(positions) :], draws)
 
     def targets(self, split: SplitView, positions: Positions, *, epoch: int) -> Tensor:
-        """Classes, int64 [B]; with mixed views each class's share of every image, float [B, classes]."""
+        """Classes, int64 [B]; with mixed views soft labels, float [B, classes]."""
         labels = _labels(split, positions)
         if not self.mix.is_on:
             return labels
@@ -137,7 +137,7 @@ class ViewSettings:
         return mix_labels(labels, _labels(split, partners), draws, num_classes=split.num_classes)
 
     def _draw_mix(self, split: SplitView, positions: Positions, *, epoch: int) -> tuple[MixDraws, Positions]:
-        """The draws, and each image's partner: itself where it is not mixed."""
+        """Draw how the images are mixed, and each partner's position: its own where it is not mixed."""
         draws = draw_mix(
             self.mix,
             seed=self.seed,
@@ -152,7 +152,7 @@ class ViewSettings:
     def _augmented(
         self, split: SplitView, positions: Positions, *, epoch: int, device: torch.device
     ) -> Tensor:
-        """Every image's view on its own."""
+        """Views before mixing, float32 [B, 3, size, size]."""
         stored = to_device(split.store.take(split.ids[positions]), device)
         copied = split.copies[positions] > 0
         if self.minority_policy and copied.any():
@@ -171,7 +171,7 @@ class ViewSettings:
     def _augment_copies(
         self, stored: Tensor, split: SplitView, positions: Positions, copied: NDArray[np.bool_], *, epoch: int
     ) -> Tensor:
-        """Stored images in which the copies went through the minority policy, whole and in their own size."""
+        """Apply the minority policy to the copies among stored images, uint8 [B, S, S, 3], in that size."""
         rows = torch.from_numpy(np.flatnonzero(copied)).to(stored.device)
         views = augment(
             stored[rows],

@@ -1,4 +1,4 @@
-"""Image store: every image decoded once to a small square, memory-mapped by all processes of a node."""
+"""Image store: each image decoded once to a small square, memory-mapped by all processes of a machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 
 class Images(Protocol):
-    """What a store's images can do, memory-mapped or not: a numpy array's indexing by row."""
+    """Images of a store, memory-mapped or not: indexed by row like an array [N, S, S, 3]."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -51,7 +51,7 @@ class Images(Protocol):
 
 
 class SpreadImages:
-    """The readable images' rows among rows of zeros for the unreadable ones."""
+    """Stored rows of the readable images, with rows of zeros for the unreadable ones in between."""
 
     def __init__(self, images: Pixels, facts: Sequence[ImageFact]) -> None:
         readable = np.array([fact.ok for fact in facts])
@@ -72,7 +72,7 @@ class SpreadImages:
 
 
 class DecodedAtUse:
-    """Images that are decoded whenever they are asked for; those that never could be read are zeros."""
+    """Images that are decoded at every use, for want of room; those that cannot be read are zeros."""
 
     def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
         """`facts` are what the first look at each file found."""
@@ -100,7 +100,7 @@ class DecodedAtUse:
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """The images of a list of files, in its order."""
+    """Images of a list of files, in its order."""
 
     images: Images
     """uint8 [N, S, S, 3], read-only; rows of unreadable images are zero."""
@@ -113,7 +113,7 @@ class ImageStore:
     """The mapped file; None where images are decoded at every use."""
 
     _descriptor: int | None = None
-    """Held open so that nobody removes the file to make room while it is in use."""
+    """Kept open, with a shared lock, so that no process removes the file to make room while it is in use."""
 
     def __del__(self) -> None:
         if self._descriptor is not None:
@@ -143,12 +143,12 @@ def open_or_build(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageStore:
-    """Open the store of these files, decoding them first if nobody has; several processes build it once.
+    """Open the store of these files, decoding them first if need be; of several processes, one builds it.
 
     Without room for it (`budget_gb`, the free disk) images are decoded at every use, and a warning says so.
 
     Args:
-        workers: threads that decode; None = one a CPU that this process may use.
+        workers: threads that decode; None = one for each CPU that this process may use.
         progress: called with (files done, files in all) while decoding.
 
     Raises:
@@ -162,7 +162,7 @@ def open_or_build(
 
 @dataclass(frozen=True)
 class _Build:
-    """One request for a store."""
+    """Request for a store of certain files: opens what is there, or builds it."""
 
     paths: tuple[Path, ...]
     size: int
@@ -178,12 +178,12 @@ class _Build:
 
     @property
     def name(self) -> str:
-        """Names the lock and the partial file: known before any file is read."""
+        """Name of the lock and of the partial file: it is known before any file is read."""
         listed = b"\0".join([*map(os.fsencode, self.paths), f"{self.size} {self.fit} {FORMAT}".encode()])
         return hashlib.sha256(listed).hexdigest()[:32]
 
     def open_known(self) -> ImageStore | None:
-        """Open the store if all files are known and it exists, intact; None = something is to be done."""
+        """Open the store if all files are known and it exists, undamaged; None = it has to be built."""
         facts = [fact for fact in self.index.look_up(self.paths, stamp_files(self.paths)) if fact]
         if len(facts) < len(self.paths):
             return None
@@ -229,7 +229,7 @@ class _Build:
         return store
 
     def write(self, expected: Layout) -> ImageStore | None:
-        """Write aside, force to the disk, rename: a store with its name is whole. None: there is no room."""
+        """Write the store aside, force it to the disk and rename it; None if there is no room."""
         partial, cache_dir = self.folder / f"{self.name}.partial", self.folder.parent
         room = room_for(
             expected.total_bytes,
@@ -277,7 +277,7 @@ class _Build:
         return facts
 
     def layout_of(self, facts: Sequence[ImageFact]) -> Layout:
-        """The store of the readable files among these."""
+        """Layout of the store that holds the readable ones of these files."""
         digests = [fact.digest for fact in facts if fact.ok]
         content = hashlib.sha256(f"{FORMAT} {self.size} {self.fit}\n".encode() + "\n".join(digests).encode())
         return Layout(key=content.hexdigest()[:32], count=len(digests), size=self.size, fit=self.fit)
@@ -309,7 +309,7 @@ def decode_files(paths: Sequence[Path], size: int, fit: Fit) -> tuple[Pixels, li
     """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero.
 
     Raises:
-        StorageFault: a passing fault kept a file from being read, which says nothing about the image.
+        StorageFault: a fault of the storage, which says nothing about the image, did not pass in time.
     """
     pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
     return pixels, [_decode_file(path, pixels[row], fit) for row, path in enumerate(paths)]
@@ -334,7 +334,7 @@ def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what builders left that were killed: partial files whose lock is free."""
+    """Remove what killed builders left: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):
         with suppress(OSError), file_lock(partial.with_suffix(".lock"), timeout_seconds=0):
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The head: what turns a backbone's features into one logit a class."""
+"""Heads: they turn a backbone's features into a logit for each class, by layers or by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from contract.trial_config import hidden_widths
 
 TIE = 1e-3
-"""Share of a vote that the nearest neighbour has more than a very far one: ties go to the nearer class."""
+"""Extra weight of the nearest neighbour's vote over the last one's: ties go to the nearer class."""
 
 
 def make_head(
@@ -25,12 +25,12 @@ def make_head(
     zero_init: bool = False,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Batch norm, hidden layers each with its dropout, and the layer of the classes; drawn from the seed.
+    """Build batch norm, hidden layers each with dropout, and the output layer; drawn from the seed.
 
     Features that come as maps or tokens are flattened first. Without a hidden layer, dropout acts on them.
 
     Args:
-        width: of the hidden layers, as `TrialConfig.head_width` has it; 0 = a linear head.
+        width: widths of the hidden layers, as in `TrialConfig.head_width`; 0 = a linear head.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     if batch_norm:
@@ -55,7 +55,10 @@ def make_head(
 
 
 class NeighbourHead(nn.Module):
-    """Features -> logarithms of the classes' shares of the votes, one vote being spread over all classes."""
+    """k-nearest-neighbour head: features [B, F] -> logarithms of each class's share of the votes.
+
+    It has no weights, but the training images' features. One extra vote is spread over all classes.
+    """
 
     features: Tensor
     labels: Tensor
@@ -75,12 +78,12 @@ class NeighbourHead(nn.Module):
         self.num_classes, self.num_neighbours, self.distance = num_classes, num_neighbours, distance
 
     def remember(self, features: Tensor, labels: Tensor) -> None:
-        """Take the training images' features for the ones to look among."""
+        """Store the features of the training images, [N, F], and their classes, int64 [N]."""
         self.features.copy_(self._prepare(features))
         self.labels.copy_(labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """In train mode the nearest one is left out, since it is the image itself.
+        """Let the nearest training images vote; in train mode without the very nearest, the image itself.
 
         With fewer images than neighbours asked for, all of them vote.
         """

@@ -1,4 +1,4 @@
-"""Builds the network of a backbone: from timm, or from a file of our own."""
+"""Builds the network of a backbone, from timm or from an own file, and says how to normalise and decay it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Pooling = Literal["average", "flatten"]
 def make_backbone(
     backbone: Backbone, *, image_size: int | None = None, pooling: Pooling = "average", seed: int = 0
 ) -> nn.Module:
-    """The network without its classifier, [B, 3, H, W] -> features, with weights drawn from the seed.
+    """Build a network without its classifier, [B, 3, H, W] -> features, with weights drawn from the seed.
 
     The image size matters to networks with position embeddings or attention windows, and to features that
     are flattened; default: the one the network was trained on.
 
     Args:
-        pooling: average = the network's own, which gives [B, features]; flatten = none, so that maps come
-            out, for the head to flatten.
+        pooling: average = the network's own, which gives [B, features]; flatten = none: the output is maps,
+            which the head flattens.
 
     Raises:
         ValueError: an image size that the network cannot take.
@@ -73,7 +73,7 @@ def _has_fixed_size(timm_name: str) -> bool:
 
 
 def _output_width(module: nn.Module, image_size: int) -> int:
-    """Found by sending a blank image through."""
+    """Width of the flattened output, found with a blank image."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     mode = module.training
     with torch.no_grad():
@@ -83,13 +83,13 @@ def _output_width(module: nn.Module, image_size: int) -> int:
 
 
 def normalisation(module: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of the images, in [0, 1], that it was trained on."""
+    """Mean and standard deviation of each channel, in [0, 1], of the images a backbone was trained on."""
     config = module.pretrained_cfg
     return tuple(config["mean"]), tuple(config["std"])
 
 
 def undecayed_names(backbone: nn.Module) -> frozenset[str]:
-    """The parameters that are not decayed, by name.
+    """Names of the backbone's parameters that weight decay must leave alone.
 
     These are biases, norms and layer scales, of one dimension; what a model of timm lists itself, such
     as tables of relative positions and the layers that compute them; and whatever is not the weight of a
@@ -106,7 +106,7 @@ def undecayed_names(backbone: nn.Module) -> frozenset[str]:
 
 
 def _listed_by_model(backbone: Any) -> Collection[str]:
-    """Names, some of them patterns; timm's other models have no such list."""
+    """Names, or patterns of names, that a timm model lists; some models have no list."""
     ask = getattr(backbone, "no_weight_decay", None)
     names: Collection[str] = ask() if ask is not None else ()
     return names

@@ -1,4 +1,4 @@
-"""Sources of labelled images: a folder, a bucket, a CSV file, or a data set by name (one file each).
+"""Data sets: labelled images from a folder, a bucket, a CSV file, or by name (one file for each source).
 
 An entry is a file with `NAMES`, the data sets it offers, and `load_listing(name, cache_dir=…)`.
 """

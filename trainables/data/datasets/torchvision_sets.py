@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.files import write_aside
+from contract.study_layout import CachePaths
 from trainables.data.datasets._listing import ImageListing, list_csv
 
 TIMEOUT_SECONDS = 4.0
@@ -25,7 +26,7 @@ class TorchvisionSet:
 
     loader: str
     host: str
-    """Where it downloads from; asked first, so that a missing network is told within seconds."""
+    """Server that it downloads from; asked first, so that a missing network is noticed within seconds."""
 
     splits: dict[str, dict[str, Any]]
     """Our split -> the arguments that select it; the key "" is still to be split."""
@@ -76,12 +77,12 @@ NAMES = tuple(SETS)
 
 
 def load_listing(name: str, *, cache_dir: Path) -> ImageListing:
-    """List a set, downloading it at its first use; later uses read the list it left and import nothing.
+    """List a data set. Its first use downloads it and writes listing.csv; later ones read only that file.
 
     Raises:
         ValueError: it is not there and cannot be downloaded.
     """
-    root = cache_dir.absolute() / "datasets" / name
+    root = CachePaths(cache_dir.absolute()).datasets / name
     listing = root / "listing.csv"
     if not listing.is_file():
         if not any(root.glob("*")):
@@ -109,7 +110,7 @@ def _load_rows(name: str, entry: TorchvisionSet, root: Path) -> list[tuple[str, 
 
 
 def _load_split(loader: Any, root: Path, options: dict[str, Any]) -> Any:
-    """torchvision downloads some sets again although they are there, so look first."""
+    """Load from disk if possible: torchvision downloads some sets again although they are there."""
     try:
         return loader(str(root), download=False, **options)
     except (OSError, RuntimeError):
@@ -117,7 +118,7 @@ def _load_split(loader: Any, root: Path, options: dict[str, Any]) -> Any:
 
 
 def _image_files(dataset: Any) -> Sequence[tuple[Path, int]] | None:
-    """The files of a set that keeps files; torchvision's classes name these lists in four ways."""
+    """(file, label) pairs of a data set that keeps files, else None; torchvision has four names for them."""
     for paths in ("_image_files", "_images"):
         if hasattr(dataset, paths):
             return list(zip(getattr(dataset, paths), dataset._labels, strict=True))
@@ -158,7 +159,11 @@ def _write_listing(listing: Path, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _check_reachable(name: str, host: str, root: Path) -> None:
-    """Ask the host for anything, through the proxies of the environment; any answer means a network."""
+    """Send the host a request, through the proxies of the environment: any answer means a network.
+
+    Raises:
+        ValueError: no answer in time.
+    """
     answers: list[str] = []
 
     def ask() -> None:
