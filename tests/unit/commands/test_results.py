@@ -16,7 +16,7 @@ import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
-from contract.study_layout import ModelPaths
+from contract.study_layout import ModelPaths, StudyPaths, TrialPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 
@@ -51,7 +51,7 @@ class Finished:
             scores=SimpleNamespace(metric="val_accuracy"),
             trials={n: SimpleNamespace(config={}) for n in range(5)},
         )
-        settings = cast(Any, None)
+        settings = cast(Any, SimpleNamespace(trial_paths=StudyPaths(self.directory).trial))
         console = Console(file=io.StringIO())
         return Results(
             study=cast(Any, study), search=cast(Any, search), settings=settings, console=console
@@ -61,10 +61,10 @@ class Finished:
         found: dict[str, Any] = json.loads((self.directory / "model" / "export.json").read_text())
         return found
 
-    def _export(self, trial: Path, *_: Any, target: Path, about: Mapping[str, Any]) -> None:
-        self.exports.append(int(trial.name))
-        (target / "classifier.pt2").write_bytes(b"program")
-        (target / "export.json").write_text(json.dumps(dict(about)))
+    def _export(self, trial: TrialPaths, *_: Any, target: ModelPaths, about: Mapping[str, Any]) -> None:
+        self.exports.append(int(trial.directory.name))
+        target.program.write_bytes(b"program")
+        target.card.write_text(json.dumps(dict(about)))
 
     def _make_sections(self, _: Path) -> list[Any]:
         self.pages += 1

@@ -16,7 +16,7 @@ from cluster.search.search import DONE
 from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness
-from contract.messages import Lease, Report
+from contract.messages import Lease, Outcome, Report
 from tests.tiny_data import write_images
 from wiring import make_plan, make_search, read_images, study_facts
 
@@ -34,7 +34,7 @@ def make_real_study(folder: Path, seed: int) -> StudyInfo:
     while (lease := search.next_lease()) is not DONE:
         assert isinstance(lease, Lease)
         (leased,) = lease.trials
-        report = Report(trial=leased.trial, attempt=leased.attempt, epoch=1, outcome="complete")
+        report = Report(trial=leased.trial, attempt=leased.attempt, epoch=1, outcome=Outcome.COMPLETE)
         search.receive([replace(report, metrics={"val_accuracy": 0.5 + seed / 10})])
         search.lease_ended(lease)
     study.close()
