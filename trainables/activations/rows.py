@@ -141,7 +141,7 @@ class Activations:
                 nap, moved = 0.001, time.monotonic()
             elif time.monotonic() - moved > self._patience_seconds:
                 self._notes.warn(
-                    "wait", "a process holds a part of the activation cache and does not finish it"
+                    "wait", "a process holds a chunk of the activation cache and does not finish it"
                 )
                 self._patience_seconds = min(self._patience_seconds, 1.0)
                 return

@@ -87,7 +87,7 @@ def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
 
 
 def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -> None:
-    """Write everything: on a nearly full disk a call may write a part, and only the next one fails."""
+    """Write everything: on a nearly full disk a call may write less than asked; the next fails."""
     view = memoryview(content).cast("B")  # type: ignore[arg-type]
     while view:
         written = os.pwrite(descriptor, view, offset)

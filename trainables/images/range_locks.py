@@ -90,7 +90,7 @@ class RangeLocks:
         """Wait for the byte; for sections of milliseconds.
 
         Raises:
-            TimeoutError: somebody holds it longer than `timeout_seconds` (a stopped process, say).
+            TimeoutError: another process holds it longer than `timeout_seconds` (a stopped process, say).
         """
         deadline = time.monotonic() + timeout_seconds
         while not self.try_exclusive(offset):

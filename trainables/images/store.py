@@ -201,7 +201,7 @@ class _Build:
 
     def open_new(self) -> ImageStore:
         with file_lock(self.folder / f"{self.name}.lock"):
-            store = self.open_known()  # somebody may have built it while we waited
+            store = self.open_known()  # another process may have built it meanwhile
             return store or self.build()
 
     def build(self) -> ImageStore:
@@ -244,7 +244,7 @@ class _Build:
                 descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
                 cleanup.callback(partial.unlink, missing_ok=True)
                 cleanup.callback(os.close, descriptor)
-                hold_shared(descriptor)  # from now on nobody removes it to make room
+                hold_shared(descriptor)  # from now on no process removes it to make room
                 os.ftruncate(descriptor, expected.total_bytes)  # and others see what it will take
             facts = self.decode_all(descriptor)
             layout = self.layout_of(facts)

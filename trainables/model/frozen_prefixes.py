@@ -70,8 +70,8 @@ def make_frozen_prefixes(backbone: nn.Module, depths: Sequence[Depth], *, image_
     images = probe_images(torch.empty(0, 3, image_size, image_size, device=device))
     folds = find_folds(backbone, images)
     parts = [(depth, fold(part, folds)) for depth, part in parts]
-    trial = FrozenPrefixes(backbone, [Segment(depth, part, True) for depth, part in parts]).to(device)
-    found = dict(trial.outputs(images))
+    every = FrozenPrefixes(backbone, [Segment(depth, part, True) for depth, part in parts]).to(device)
+    found = dict(every.outputs(images))
     segments = [
         Segment(
             depth,

@@ -104,5 +104,5 @@ class NeighbourHead(nn.Module):
         products = features @ self.features.T
         if self.distance == "cosine":
             return products
-        # Half the squared distance, turned round, without the part that is the same for all neighbours.
+        # Half the squared distance, negated, without the term that is the same for all neighbours.
         return products - self.features.square().sum(1) / 2
