@@ -19,8 +19,9 @@ from trainables.data.datasets import ImageListing, find_images
 from trainables.data.mixing import Mix
 from trainables.data.policies import find_policy, names
 from trainables.data.views import storage_size
+from trainables.images.decoding import decode_files
 from trainables.images.split_view import SplitView, ViewSettings, view_id
-from trainables.images.store import ImageStore, decode_files
+from trainables.images.store import ImageStore
 
 MARGIN, LINE = 4, 14
 """Pixels between pictures, and the height of a line of text."""

@@ -22,7 +22,7 @@ from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
-from trainables.images import file as image_file
+from trainables.images import store as image_store
 from trainables.images.split_view import SplitView, ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import FrozenPrefixes
@@ -273,7 +273,7 @@ def describe_arithmetic(device_type: str) -> str:
         f"torch {torch.__version__}",
         *(f"{name} {_version(name)}" for name in _LIBRARIES),
         f"prefix {PREFIX_REVISION}",
-        f"images {image_file.FORMAT}",
+        f"images {image_store.FORMAT}",
     ]
     return ", ".join(splits)
 

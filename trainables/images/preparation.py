@@ -18,7 +18,7 @@ from trainables.data.manifest import Manifest, make_manifest
 from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
-from trainables.images.index import ImageFact
+from trainables.images.decoding import ImageFact
 from trainables.images.store import open_or_build
 
 NAMED = 5

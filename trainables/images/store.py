@@ -4,41 +4,70 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.decoding import Fit, Pixels, UnreadableImage, decode_square
-from contract.files import DISK_FULL, file_lock, find_os_error, hold_shared
+from contract.decoding import Fit, Pixels
+from contract.files import DISK_FULL, file_lock, hold_shared
 from contract.machine import count_cpus
 from contract.study_layout import CachePaths
-from trainables.data.storage_faults import StorageFault, wait_out_faults
+from trainables.data.storage_faults import wait_out_faults
 from trainables.images.cache_room import room_for
-from trainables.images.file import (
-    FORMAT,
-    HEADER_BYTES,
-    DamagedFile,
-    Layout,
-    keep_rows,
-    map_file,
-    seal,
-    write_at,
-)
-from trainables.images.index import ImageFact, ImageIndex, digest_of, stamp_files, unreadable
+from trainables.images.decoding import DecodedAtUse, ImageFact, ImageIndex, decode_files, stamp_files
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Part of every key: raise it when decoding or the layout changes, and old files are no longer found."""
+
+HEADER_BYTES = 4096
+NUM_SAMPLES = 64
+"""Rows whose checksums the header keeps; to check all would read the whole file."""
+
 CHUNK = 32
+"""Files that a thread decodes at a time."""
+
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the header says: which images the file holds, and in what form."""
+
+    key: str
+    count: int
+    size: int
+    fit: Fit
+    format: int = FORMAT
+
+    @property
+    def row_bytes(self) -> int:
+        return self.size * self.size * 3
+
+    @property
+    def total_bytes(self) -> int:
+        return HEADER_BYTES + self.count * self.row_bytes
+
+    @property
+    def sampled_rows(self) -> list[int]:
+        """Rows spread over the file whose checksums the header keeps."""
+        return sorted(set(np.linspace(0, self.count - 1, min(self.count, NUM_SAMPLES)).astype(int).tolist()))
+
+
+class DamagedFile(Exception):
+    """Raised for a store whose content is not what its header says."""
 
 
 class Images(Protocol):
@@ -69,33 +98,6 @@ class SpreadImages:
         taken = np.zeros((len(stored), *self.shape[1:]), dtype=np.uint8)
         taken[stored >= 0] = self._images[stored[stored >= 0]]
         return taken
-
-
-class DecodedAtUse:
-    """Images that are decoded at every use, for want of room; those that cannot be read are zeros."""
-
-    def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
-        """`facts` are what the first look at each file found."""
-        self._paths, self._size, self._fit, self._facts = paths, size, fit, facts
-        self.shape = (len(paths), size, size, 3)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, rows: Any, /) -> Pixels:
-        """The pixels of these rows.
-
-        Raises:
-            OSError: a file has gone, or has another content than at the first look.
-        """
-        chosen = np.arange(len(self))[rows]
-        files = [self._paths[row] for row in np.atleast_1d(chosen)]
-        pixels, found = decode_files(files, self._size, self._fit)
-        for row, fact in zip(np.atleast_1d(chosen), found, strict=True):
-            if fact.digest != self._facts[row].digest:
-                what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
-                raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
-        return pixels[0] if np.ndim(chosen) == 0 else pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,36 +307,78 @@ class _Build:
         return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
 
 
-def decode_files(paths: Sequence[Path], size: int, fit: Fit) -> tuple[Pixels, list[ImageFact]]:
-    """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero.
-
-    Raises:
-        StorageFault: a fault of the storage, which says nothing about the image, did not pass in time.
-    """
-    pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
-    return pixels, [_decode_file(path, pixels[row], fit) for row, path in enumerate(paths)]
-
-
-def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
-    try:
-        content = wait_out_faults(path.read_bytes)
-    except StorageFault:
-        raise
-    except OSError as error:
-        return unreadable(error)
-    digest = digest_of(content)
-    try:
-        square = decode_square(content, size=len(out), fit=fit)
-    except UnreadableImage as error:
-        if fault := find_os_error(error):  # in a file of Pillow's own, such as a decoder that it loads
-            raise fault from error
-        return ImageFact(ok=False, reason=str(error), width=0, height=0, digest=digest)
-    out[:] = square.pixels
-    return ImageFact(ok=True, reason="", width=square.width, height=square.height, digest=digest)
-
-
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed builders left: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):
         with suppress(OSError), file_lock(partial.with_suffix(".lock"), timeout_seconds=0):
             partial.unlink(missing_ok=True)
+
+
+def seal(descriptor: int, layout: Layout) -> None:
+    """Write the header and force everything to the disk; the last step before the file gets its name."""
+    header = json.dumps({**asdict(layout), "checksums": _checksums(descriptor, layout)}).encode()
+    os.ftruncate(descriptor, layout.total_bytes)
+    write_at(descriptor, header.ljust(HEADER_BYTES), 0)
+    os.fsync(descriptor)
+
+
+def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
+    """Map a store read-only: its images, and a descriptor that marks it as in use; None if it is not there.
+
+    Raises:
+        DamagedFile: truncated, of other content, or with changed pixels.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        hold_shared(descriptor)
+        if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
+            os.close(descriptor)
+            return None
+        _check(descriptor, layout)
+    except (DamagedFile, OSError):
+        os.close(descriptor)
+        raise
+    shape = (layout.count, layout.size, layout.size, 3)
+    if layout.count == 0:  # nothing to map
+        return np.zeros(shape, dtype=np.uint8), descriptor
+    os.utime(descriptor)  # the stores used longest ago are removed first
+    with os.fdopen(os.dup(descriptor), "rb") as file:  # by its name another file may be found, or none
+        return np.memmap(file, dtype=np.uint8, mode="r", offset=HEADER_BYTES, shape=shape), descriptor
+
+
+def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -> None:
+    """Write everything: on a nearly full disk a call may write less than asked; the next fails."""
+    view = memoryview(content).cast("B")  # type: ignore[arg-type]
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def keep_rows(descriptor: int, row_bytes: int, rows: Sequence[int]) -> None:
+    """Move the given rows, in ascending order, to the front of the pixels, over those that are left out."""
+    for target, row in enumerate(rows):
+        if target != row:
+            content = os.pread(descriptor, row_bytes, HEADER_BYTES + row * row_bytes)
+            write_at(descriptor, content, HEADER_BYTES + target * row_bytes)
+
+
+def _check(descriptor: int, layout: Layout) -> None:
+    if os.fstat(descriptor).st_size != layout.total_bytes:
+        raise DamagedFile("its length is wrong")
+    try:
+        header = json.loads(os.pread(descriptor, HEADER_BYTES, 0))
+        checksums = header.pop("checksums")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DamagedFile("its header cannot be read") from error
+    if header != asdict(layout):
+        raise DamagedFile("its header describes other images")
+    if checksums != _checksums(descriptor, layout):
+        raise DamagedFile("its pixels have changed")
+
+
+def _checksums(descriptor: int, layout: Layout) -> list[int]:
+    offsets = (HEADER_BYTES + row * layout.row_bytes for row in layout.sampled_rows)
+    return [zlib.crc32(os.pread(descriptor, layout.row_bytes, offset)) for offset in offsets]

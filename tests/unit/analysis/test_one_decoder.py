@@ -18,7 +18,7 @@ from analysis.tracking.served_model import ServedClassifier
 from contract.decoding import Fit
 from contract.study_layout import ModelPaths
 from trainables.data.augmentation import evaluation_view
-from trainables.images.store import decode_files
+from trainables.images.decoding import decode_files
 
 SIZE, STORAGE = 16, 20
 WIDTH, HEIGHT = 70, 50

@@ -21,7 +21,7 @@ from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings, write_images
 from trainables.data import storage_faults
 from trainables.data.storage_faults import StorageFault, wait_out_faults
-from trainables.images.store import decode_files
+from trainables.images.decoding import decode_files
 from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint
 

@@ -14,7 +14,7 @@ from tests.cache_tools import KEY
 from trainables.activations import inputs
 from trainables.device import accelerator
 from trainables.device.accelerator import autocast, number_format
-from trainables.images import file as image_file
+from trainables.images import store as image_store
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import FrozenPrefixes, Segment
@@ -140,7 +140,7 @@ def test_the_key_of_activations_changes_with_libraries_own_code_and_stored_image
     found.add(describe())
     monkeypatch.setattr(inputs, "PREFIX_REVISION", 99)
     found.add(describe())
-    monkeypatch.setattr(image_file, "FORMAT", 99)
+    monkeypatch.setattr(image_store, "FORMAT", 99)
     found.add(describe())
     inputs.describe_arithmetic.cache_clear()
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from contract.decoding import Fit, Pixels, decode_square
-from trainables.images.store import decode_files
+from trainables.images.decoding import decode_files
 
 RED = (200, 30, 40)
 

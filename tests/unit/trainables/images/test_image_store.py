@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 from trainables.images import store as image_store
-from trainables.images.store import ImageStore, decode_files, open_or_build
+from trainables.images.decoding import decode_files
+from trainables.images.store import ImageStore, open_or_build
 
 SIZE = 12
 STORE_BYTES = 4096 + 40 * SIZE * SIZE * 3

@@ -1,4 +1,4 @@
-"""ImageIndex: facts about files that were decoded before, so that unchanged ones are not read again."""
+"""Decodes image files, and remembers what was found, so that unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from contract.decoding import Fit, Pixels, UnreadableImage, decode_square
+from contract.files import find_os_error
 from trainables.data.storage_faults import StorageFault, wait_out_faults
 
 log = logging.getLogger(__name__)
@@ -62,6 +67,61 @@ def unreadable(error: OSError) -> ImageFact:
     return ImageFact(ok=False, reason=error.strerror or str(error), width=0, height=0, digest="")
 
 
+def decode_files(paths: Sequence[Path], size: int, fit: Fit) -> tuple[Pixels, list[ImageFact]]:
+    """Decode files to [N, size, size, 3]; the pixels of unreadable ones are zero.
+
+    Raises:
+        StorageFault: a fault of the storage, which says nothing about the image, did not pass in time.
+    """
+    pixels = np.zeros((len(paths), size, size, 3), dtype=np.uint8)
+    return pixels, [_decode_file(path, pixels[row], fit) for row, path in enumerate(paths)]
+
+
+def _decode_file(path: Path, out: Pixels, fit: Fit) -> ImageFact:
+    try:
+        content = wait_out_faults(path.read_bytes)
+    except StorageFault:
+        raise
+    except OSError as error:
+        return unreadable(error)
+    digest = digest_of(content)
+    try:
+        square = decode_square(content, size=len(out), fit=fit)
+    except UnreadableImage as error:
+        if fault := find_os_error(error):  # in a file of Pillow's own, such as a decoder that it loads
+            raise fault from error
+        return ImageFact(ok=False, reason=str(error), width=0, height=0, digest=digest)
+    out[:] = square.pixels
+    return ImageFact(ok=True, reason="", width=square.width, height=square.height, digest=digest)
+
+
+class DecodedAtUse:
+    """Images that are decoded at every use, for want of room; those that cannot be read are zeros."""
+
+    def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
+        """`facts` are what the first look at each file found."""
+        self._paths, self._size, self._fit, self._facts = paths, size, fit, facts
+        self.shape = (len(paths), size, size, 3)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, rows: Any, /) -> Pixels:
+        """The pixels of these rows.
+
+        Raises:
+            OSError: a file has gone, or has another content than at the first look.
+        """
+        chosen = np.arange(len(self))[rows]
+        files = [self._paths[row] for row in np.atleast_1d(chosen)]
+        pixels, found = decode_files(files, self._size, self._fit)
+        for row, fact in zip(np.atleast_1d(chosen), found, strict=True):
+            if fact.digest != self._facts[row].digest:
+                what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
+                raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
+        return pixels[0] if np.ndim(chosen) == 0 else pixels
+
+
 def stamp_files(paths: Sequence[Path]) -> list[Stamp | ImageFact]:
     """Read every file's stamp; where that fails, the fact that says why."""
 
@@ -78,7 +138,7 @@ def stamp_files(paths: Sequence[Path]) -> list[Stamp | ImageFact]:
 
 
 class ImageIndex:
-    """A small SQLite file beside the stores; losing it costs time, never results."""
+    """Facts about files decoded before, in a small SQLite file; losing it costs time, never results."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
