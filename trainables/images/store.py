@@ -1,4 +1,7 @@
-"""Image store: each image decoded once to a small square, memory-mapped by all processes of a machine."""
+"""Image store: each image decoded once to a small square, memory-mapped by all processes of a machine.
+
+A store is a file: a header that names and checks the content, then the pixels of every readable image.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudySettings:
 
 
 def scale_prefix(monkeypatch: pytest.MonkeyPatch, largest: float) -> None:
-    """Let the largest activation of what a prefix first computes be this."""
+    """Scale a prefix's output so that the largest activation of its first call is this."""
     original, scale = Classifier.prefix_features, 0.0
 
     def scaled(self: Any, images: Tensor) -> Tensor:

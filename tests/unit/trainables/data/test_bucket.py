@@ -1,4 +1,4 @@
-"""Images in a bucket: listed like a folder, copied once to each machine, over HTTP to an S3 server here."""
+"""Images in a bucket, on a local S3 server: listed like a folder, copied once to each machine."""
 
 from __future__ import annotations
 

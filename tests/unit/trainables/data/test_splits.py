@@ -1,4 +1,4 @@
-"""The cut into training, validation and test split."""
+"""Splitting images into train, val and test."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_context_casts_as_the_format_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("bfloat16_on_cpu")
-def test_prefix_prefixes_of_several_depths_and_update_compute_in_the_same_format() -> None:
+def test_prefixes_and_updates_compute_in_the_same_format() -> None:
     backbone = make_backbone(find_backbone("lite0"), image_size=32).eval()
     classifier = Classifier(backbone, nn.Linear(1280, 3), depth=0)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -34,7 +34,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_store(tmp_path: Path, cache_dir: Path) -> Callable[[float], ImageStore]:
-    """Opens the store of a few images within a budget of so many bytes."""
+    """Opens the store of a few images within a budget in bytes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 16, 20, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Nearest neighbours as a head: votes, ties, distances, and images tested without themselves."""
+"""Nearest neighbours as a head: votes, ties, distances, and training images judged without themselves."""
 
 from __future__ import annotations
 
