@@ -39,9 +39,8 @@ from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, 
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.datasets import ImageListing, find_images, is_url
 from trainables.data.manifest import Manifest
-from trainables.data.sizes import median_pixels
 from trainables.data.splits import split_images
-from trainables.images.preparation import prepare_images
+from trainables.images.preparation import median_pixels, prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.schedules import planned_shares
@@ -179,9 +178,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     splits = split_images(
         plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
     )
-    parts = ", ".join(f"{(splits == part).sum():,} {part}" for part in ("train", "val", "test"))
+    counts = ", ".join(f"{(splits == split).sum():,} {split}" for split in ("train", "val", "test"))
     console.print(
-        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {parts} (files not opened yet)\n"
+        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"{plan.stopping_line}\n"
@@ -223,7 +222,7 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
 def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
     """What study.json says beside the flags; the study is continued only with the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
-    counts = {f"num_{part}": len(manifest.indices(part)) for part in ("train", "val", "test")}
+    counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
     data = {
         "source": plan.config.data,
         "contents": manifest.contents,

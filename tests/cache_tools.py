@@ -65,6 +65,20 @@ def fetch(
     return cache.fetch(key, num_rows=NUM_ROWS, row_shape=ROW_SHAPE, compute=compute, chunk_rows=CHUNK_ROWS)
 
 
+def read_all(activations: Activations, num_rows: int = NUM_ROWS) -> np.ndarray:
+    return activations.rows(np.arange(num_rows))
+
+
+def is_cached(activations: Activations) -> bool:
+    """Whether the rows have an entry in the cache that has not been given up."""
+    return activations._entry is not None and not activations._entry.given_up
+
+
+def is_whole(activations: Activations) -> bool:
+    """Whether this process has written or checked every chunk of the entry."""
+    return activations._entry is not None and activations._entry.whole
+
+
 def entry_path(root: Path) -> Path:
     (path,) = root.glob("??/*")
     return path
@@ -85,7 +99,7 @@ def fetch_many(root: Path, seed: int) -> None:
     choose = random.Random(seed)
     for _ in range(60):
         key = replace(KEY, epoch=choose.randrange(8))
-        assert np.array_equal(fetch(cache, key=key).array(), true_rows(0, NUM_ROWS))
+        assert np.array_equal(read_all(fetch(cache, key=key)), true_rows(0, NUM_ROWS))
 
 
 def hang_in_chunk(root: Path, started: Path) -> None:

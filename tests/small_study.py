@@ -24,11 +24,11 @@ def make_small_study(root: Path) -> Path:
     for path, label in zip(paths, labels, strict=True):
         pixels = random.integers(0, 120, (40, 44, 3)) + 25 * label
         Image.fromarray(pixels.astype(np.uint8)).save(path)
-    parts = np.array(["train"] * sum(TRAIN_COUNTS) + ["val"] * NUM_VAL)
+    splits = np.array(["train"] * sum(TRAIN_COUNTS) + ["val"] * NUM_VAL)
     manifest = Manifest(
         paths=paths,
         labels=labels.astype(np.int64),
-        splits=parts,
+        splits=splits,
         classes=CLASSES,
         contents="",
         fingerprint="",

@@ -15,7 +15,7 @@ from trainables.data.mixing import Mix
 from trainables.data.views import draw_uniform
 from trainables.images.split_view import ViewSettings
 from trainables.model.classifier import Classifier
-from trainables.model.decay import undecayed_names
+from trainables.model.networks import undecayed_names
 from trainables.model.stages import stage_levels
 from trainables.training.optimizers import WeightAverage, make_optimizer, make_parameter_groups
 from trainables.training.regimes import Phase

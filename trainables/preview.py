@@ -20,7 +20,7 @@ from trainables.data.mixing import Mix
 from trainables.data.policies import find_policy, names
 from trainables.data.views import storage_size
 from trainables.images.decoding import decode_files
-from trainables.images.split_view import Part, ViewSettings, view_id
+from trainables.images.split_view import SplitView, ViewSettings, view_id
 from trainables.images.store import ImageStore
 
 MARGIN, LINE = 4, 14
@@ -88,17 +88,17 @@ def write_sheet(flags: argparse.Namespace) -> str:
         largest_side=flags.cutmix_max,
     )
     listing = find_images(flags.data, cache_dir=flags.cache_dir.expanduser().absolute())
-    part = load_sample(listing, num=flags.images, size=flags.image_size, fit=flags.fit, seed=flags.seed)
+    split = load_sample(listing, num=flags.images, size=flags.image_size, fit=flags.fit, seed=flags.seed)
     plain = ViewSettings(policy="none", image_size=flags.image_size, fit=flags.fit, seed=flags.seed)
     view = ViewSettings(
         policy=flags.policy, image_size=flags.image_size, fit=flags.fit, seed=flags.seed, mix=mix
     )
     columns = [("original", plain, 0), *((f"epoch {n}", view, n) for n in range(1, flags.epochs + 1))]
-    make_sheet(part, columns, classes=listing.classes).save(flags.out)
-    return f"{flags.out}: {len(part)} images, each as it is and in {flags.epochs} views of {flags.policy!r}"
+    make_sheet(split, columns, classes=listing.classes).save(flags.out)
+    return f"{flags.out}: {len(split)} images, each as it is and in {flags.epochs} views of {flags.policy!r}"
 
 
-def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: int) -> Part:
+def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: int) -> SplitView:
     """Read `num` images, one of each class in turn.
 
     Raises:
@@ -116,7 +116,7 @@ def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: i
     good = np.flatnonzero([fact.ok for fact in facts])[:num]
     if not len(good):
         raise ValueError(f"none of {len(chosen)} images can be read, the first because: {facts[0].reason}")
-    return Part(
+    return SplitView(
         store=ImageStore(images=pixels, facts=tuple(facts), key="preview", path=None),
         ids=good,
         labels=torch.from_numpy(labels[chosen[good]]).long(),
@@ -128,19 +128,20 @@ def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: i
 
 
 def make_sheet(
-    part: Part, columns: Sequence[tuple[str, ViewSettings, int]], *, classes: Sequence[str]
+    split: SplitView, columns: Sequence[tuple[str, ViewSettings, int]], *, classes: Sequence[str]
 ) -> Image.Image:
     """Draw a row for each image, with its targets below, and a column for each (title, view, epoch)."""
     size = columns[0][1].image_size
     width, height = size + MARGIN, size + LINE + MARGIN
-    sheet = Image.new("RGB", (len(columns) * width + MARGIN, len(part) * height + LINE + 2 * MARGIN), "white")
+    whole = (len(columns) * width + MARGIN, len(split) * height + LINE + 2 * MARGIN)
+    sheet = Image.new("RGB", whole, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    positions = np.arange(len(part))
+    positions = np.arange(len(split))
     for column, (title, view, epoch) in enumerate(columns):
         left = MARGIN + column * width
         draw.text((left, MARGIN), title, "black", font)
-        pictures = to_bytes(view.images(part, positions, epoch=epoch, device=CPU)).numpy()
-        targets = view.targets(part, positions, epoch=epoch).numpy()
+        pictures = to_bytes(view.images(split, positions, epoch=epoch, device=CPU)).numpy()
+        targets = view.targets(split, positions, epoch=epoch).numpy()
         for row, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
             top = LINE + 2 * MARGIN + row * height
             sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), (left, top))

@@ -17,9 +17,14 @@ from torch import Tensor
 
 from contract.messages import LeasedTrial, Outcome, Report, StudySettings
 from contract.trial_config import TrialConfig, make_trial_config
-from trainables.activations.backbone_pool import borrow_backbone, borrow_ladder
 from trainables.activations.inputs import Inputs
-from trainables.activations.study_data import load_parts, open_cache, open_cost_model
+from trainables.activations.shared import (
+    borrow_backbone,
+    borrow_frozen_prefixes,
+    load_splits,
+    open_cache,
+    open_cost_model,
+)
 from trainables.assembly import (
     choose_validated,
     make_average,
@@ -33,8 +38,8 @@ from trainables.device.memory import FittingSize
 from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import Ladder
-from trainables.model.neighbours import NeighbourHead
+from trainables.model.frozen_prefixes import FrozenPrefixes
+from trainables.model.heads import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.training.early_stopping import Best, Patience
@@ -95,7 +100,7 @@ class TrialRun:
             seed=settings.seed,
             pretrained=self.regime.pretrained,
         )
-        self.splits = load_parts(settings, self.backbone.fit, self.device)
+        self.splits = load_splits(settings, self.backbone.fit, self.device)
         if config.minority_policy:
             self.splits = {**self.splits, "train": oversampled(self.splits["train"])}
         self.train_labels = self.splits["train"].labels.cpu().numpy()
@@ -177,15 +182,15 @@ class TrialRun:
             uses=readings
             * (1 + others * settings.expected_reuse),  # by its own epochs, and by trials like it
             dtype=settings.activation_dtype,
-            ladder=self._borrow_ladder(),
+            prefixes=self._borrow_frozen_prefixes(),
             chance=1 - (1 - settings.expected_reuse) ** others,
         )
 
-    def _borrow_ladder(self) -> Ladder | None:
+    def _borrow_frozen_prefixes(self) -> FrozenPrefixes | None:
         """The frozen prefixes of all of the study's depths, where there are several."""
         if len(self.settings.shared_depths) < 2:
             return None
-        return borrow_ladder(
+        return borrow_frozen_prefixes(
             self.backbone,
             weights=self.weights,
             depths=self.settings.shared_depths,

@@ -196,8 +196,8 @@ def _wrap_calls() -> None:
     )
     _wrap(
         "trainables.model.frozen_prefixes",
-        "Ladder.climb",
-        lambda climb: spans.timed_steps(SEVERAL_DEPTHS, climb, count=lambda _, images: len(images)),
+        "FrozenPrefixes.outputs",
+        lambda outputs: spans.timed_steps(SEVERAL_DEPTHS, outputs, count=lambda _, images: len(images)),
     )
 
 
@@ -217,13 +217,13 @@ def _find(module: str, name: str) -> tuple[Any, str]:
 
 def _leave_out(parts: tuple[str, ...]) -> None:
     if "image store" in parts:
-        study_data = importlib.import_module("trainables.activations.study_data")
-        original = study_data.open_or_build
+        shared = importlib.import_module("trainables.activations.shared")
+        original = shared.open_or_build
 
         def decode_at_use(*arguments: Any, **named: Any) -> Any:
             return original(*arguments, **{**named, "budget_gb": 0.0})
 
-        study_data.open_or_build = decode_at_use  # type: ignore[attr-defined]
+        shared.open_or_build = decode_at_use  # type: ignore[attr-defined]
     if "activation cache" in parts:
         run = importlib.import_module("trainables.run")
         run.open_cache = _no_cache  # type: ignore[attr-defined]
@@ -234,6 +234,6 @@ def _no_cache(directory: str, gigabytes: float) -> None:
 
 
 def _cache_stats(directory: str, gigabytes: float) -> dict[str, float]:
-    study_data = importlib.import_module("trainables.activations.study_data")
-    cache = study_data.open_cache(directory, gigabytes)
+    shared = importlib.import_module("trainables.activations.shared")
+    cache = shared.open_cache(directory, gigabytes)
     return asdict(cache.stats()) if cache else {}

@@ -97,7 +97,7 @@ def read_images(flags: argparse.Namespace, folder: Path) -> Manifest:
     images = json.loads(flags.images.read_text(encoding="utf-8"))
     table = folder / "images.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
-        rows = [(path, label, part) for part in ("train", "val") for path, label in images[part]]
+        rows = [(path, label, split) for split in ("train", "val") for path, label in images[split]]
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     manifest, _ = prepare_images(
         find_images(str(table), cache_dir=flags.cache_dir),

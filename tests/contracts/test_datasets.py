@@ -34,7 +34,7 @@ def test_a_set_to_download_names_a_loader_that_exists(name: str) -> None:
     datasets = importlib.import_module("torchvision.datasets")
 
     assert hasattr(datasets, SETS[name].loader)
-    assert set(SETS[name].parts) <= {"", "train", "val", "test"}
+    assert set(SETS[name].splits) <= {"", "train", "val", "test"}
 
 
 @pytest.mark.parametrize("name", DOWNLOADED)

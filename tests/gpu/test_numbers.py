@@ -19,8 +19,8 @@ from tests.gpu.conftest import Measure
 from tests.gpu.trial_process import run_trials
 from tests.lone_trial import start_trials
 from trainables import lease as lease_module
-from trainables.activations.backbone_pool import drop_backbones
 from trainables.activations.cost_model import CostModel
+from trainables.activations.shared import drop_backbones
 from trainables.export.program import export_classifier
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun

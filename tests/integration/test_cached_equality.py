@@ -20,7 +20,7 @@ from torch.nn import functional
 from contract.messages import StudySettings
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
@@ -53,8 +53,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         table.writerow(("path", "label", "split"))
         for label in sorted(path for path in FLOWERS.iterdir() if path.is_dir()):
             images = iter(sorted(label.iterdir()))
-            for part, count in counts.items():
-                table.writerows((next(images), label.name, part) for _ in range(count))
+            for split, count in counts.items():
+                table.writerows((next(images), label.name, split) for _ in range(count))
     size = 128 if is_full else 64
     return make_settings(folder, source=folder / "photos.csv", fits=("crop",), image_size=size)
 
@@ -98,9 +98,9 @@ class WholeNetwork:
             is_still = isinstance(module, nn.BatchNorm2d) and self.run.config.frozen_batch_norm
             module.training = bool(own) and own[0].requires_grad and not is_still
 
-    def logits(self, part: str, positions: np.ndarray, *, epoch: int) -> tuple[Tensor, Tensor]:
-        inputs = self.run.inputs[part]
-        view, data = inputs.view, inputs.part
+    def logits(self, split: str, positions: np.ndarray, *, epoch: int) -> tuple[Tensor, Tensor]:
+        inputs = self.run.inputs[split]
+        view, data = inputs.view, inputs.split
         images = view.images(data, positions, epoch=view.number(epoch), device=torch.device("cpu"))
         return self.head(self.backbone((images - self.mean) / self.std)), data.labels[positions]
 

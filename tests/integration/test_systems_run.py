@@ -94,7 +94,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, epochs: list[Watched]) -> None:
     def noted(self: Inputs, *args: Any, **kwargs: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         output = [module for module in self.classifier.head.modules() if isinstance(module, nn.Linear)]
         for inputs, targets in batches(self, *args, **kwargs):
-            if len(self.part) != NUM_VAL:
+            if len(self.split) != NUM_VAL:
                 epochs[-1].head_starts_at_zero |= not any(part.weight.any() for part in output)
                 epochs[-1].batches.append(len(inputs))
                 epochs[-1].targets.append(targets)

@@ -12,7 +12,7 @@ from torch import nn
 from contract.messages import StudySettings
 from tests.lone_trial import MEASURED
 from tests.tiny_data import make_lease, make_settings
-from trainables.activations.backbone_pool import drop_backbones
+from trainables.activations.shared import drop_backbones
 from trainables.device import memory
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun

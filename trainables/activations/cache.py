@@ -1,7 +1,7 @@
-"""Outputs of frozen prefixes, computed once and read by every trial of every process of a machine.
+"""Activation cache: outputs of frozen prefixes, computed once and read by all trials of a machine.
 
-An entry is all rows of one key. Whoever needs a chunk first computes it, and others take other chunks
-meanwhile, so two workers that start together share the work. Killing any of them loses at most the chunk it
+An entry holds all rows of one key, in chunks. The process that needs a chunk first computes it while others
+take other chunks, so workers that start together share the work. Killing one loses at most the chunk that it
 was computing: claims are kernel locks, and a chunk counts only with its checksum. Whatever goes wrong with
 the disk, rows are still returned, computed without the cache.
 
@@ -53,13 +53,13 @@ class ActivationKey:
     """Identity of the weights, as `WeightsSource.identity` says it."""
 
     depth: int | str
-    """Stages above the cut, the ones that train: 0 = pooled features."""
+    """Unfreeze depth: the number of stages above the cut, which train; 0 = pooled features."""
 
     image_size: int
     fit: str
     policy: str
     epoch: int
-    """Which random view; 0 = the evaluation view."""
+    """Number of the random view; 0 = the evaluation view."""
 
     computed_by: str
     """Device, number format and versions, as `describe_arithmetic` says it."""
@@ -73,10 +73,10 @@ class ActivationKey:
 
 
 class ActivationCache:
-    """Entries under one directory, within a budget of bytes.
+    """Cache entries under one directory, within a budget of bytes.
 
-    What was used longest ago makes room for new entries, but none that a living process has open, and none
-    used in the last `protect_seconds`: a search that cycles through more than the budget would otherwise
+    Entries used longest ago make room for new ones, but none that a living process has open, and none used
+    in the last `protect_seconds`: a search that cycles through more than the budget would otherwise
     always evict what it needs next. A new entry that finds no room is computed without the cache.
     """
 
@@ -90,11 +90,13 @@ class ActivationCache:
         patience_seconds: float = 120.0,
         cache_dir: Path | None = None,
     ) -> None:
-        """`cache_dir`: the folder around `root`, whose images and copies of buckets share the budget.
+        """Open the cache; nothing is written before the first fetch.
 
-        `resident_bytes`: entries kept open between trials (default: 1/16 of the budget, at most 256 MB).
-
-        `patience_seconds`: longest wait for a chunk that another process holds without finishing it.
+        Args:
+            resident_bytes: size of the entries kept open between trials; None = 1/16 of the budget, at most
+                256 MB.
+            patience_seconds: longest wait for a chunk that another process has claimed and does not finish.
+            cache_dir: the folder around `root`, whose images and copies of buckets share the budget.
         """
         self.root = root.absolute()
         self._cache_dir = cache_dir.absolute() if cache_dir else None
@@ -116,16 +118,18 @@ class ActivationCache:
         compute: Compute,
         chunk_rows: int,
         compute_rows: ComputeRows | None = None,
-        store: bool = True,
     ) -> Activations:
-        """The rows of `key`; nothing is computed before they are asked for.
+        """Open the entry of a key, or make it; rows are computed when they are asked for.
 
-        `compute(start, stop)` gives consecutive rows; `compute_rows(indices)` any rows, used where the cache
-        cannot help. An entry that exists keeps the chunks it was made with. With `store=False` nothing is
-        kept, but rows are rounded as if they were: a trial's numbers do not depend on what is worth caching.
+        An entry that exists keeps the chunks it was made with. Rows are rounded to the key's type even where
+        nothing is kept: a trial's numbers do not depend on what there was room for.
+
+        Args:
+            compute: gives consecutive rows, start to stop - 1.
+            compute_rows: gives any rows, by index; used where the cache cannot help.
         """
         layout = Layout(num_rows=num_rows, row_shape=tuple(row_shape), dtype=key.dtype, chunk_rows=chunk_rows)
-        entry = self._find(key, layout) if store else None
+        entry = self._find(key, layout)
         return Activations(
             entry,
             entry.layout if entry else layout,
@@ -136,7 +140,7 @@ class ActivationCache:
         )
 
     def stats(self) -> CacheStats:
-        """Counts since this object was made, as a copy."""
+        """A copy of the counters, which start when this object is made."""
         return replace(self._notes.stats)
 
     def close(self) -> None:
@@ -175,7 +179,7 @@ class ActivationCache:
         self.root.mkdir(parents=True, exist_ok=True)
         locks, lock_base = open_locks(self.root / "locks"), entry_lock_base(name)
         path = self.root / name[:2] / name
-        _wait_shared(locks, lock_base)  # from here on nobody evicts it
+        _wait_shared(locks, lock_base)  # from here on no process evicts it
         try:
             if not path.exists() and not self._create(path, key, layout):
                 locks.release_shared(lock_base)
@@ -204,7 +208,7 @@ class ActivationCache:
             return True
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Remove what is unused until the new entry fits; by the one process that holds the room's lock."""
+        """Remove unused items until the new entry fits; the caller holds the lock on the room."""
         self._resident.clear()  # what only waits for the next trial must not be in the way
         items = list_items(self._cache_dir) if self._cache_dir else list_entries(self.root)
         return make_room(

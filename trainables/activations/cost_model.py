@@ -1,6 +1,6 @@
-"""Whether a cut is worth caching: decided from measured times, so that a search is never slower for it.
+"""Cost model: decides from measured times whether caching the activations of a cut saves time.
 
-For each cut (backbone, depth, image size, device, ...) and this machine we know, in seconds an image,
+For each cut (backbone, depth, image size, device, ...) on this machine it knows, in seconds per image,
 
     compute   the frozen prefix with its view: what a hit saves; the median of the last chunks computed
     write     checksum, and the write to the cache's disk
@@ -11,19 +11,17 @@ An entry that is used `uses` times costs `uses * compute` without the cache, and
 `compute + write + uses * read`. It is cached if the second is at least `MARGIN` smaller: pooled features of
 any backbone are, wide early maps on a fast GPU are not. Used once, nothing is.
 
-A cut nobody has timed is tried first: `worth_caching` runs `probe`, one chunk (twice where the first run is
-short, since it pays for warming up), and decides then. Later chunks go on correcting the figure through
-`record`, so a verdict taken on a busy machine is not final. Reading and writing are measured once for a
-machine, on the cache's own disk.
+A cut that was never timed is tried first: `worth_caching` runs `probe` on one chunk (twice where the first
+run is short, since it includes warming up). Later chunks correct the figure through `record`, so a decision
+taken on a busy machine is not final. Reading and writing are measured once on a machine, on the cache's disk.
 
-Figures stand in one small JSON file for each machine in the cache directory, shared by its processes.
+The figures are in a small JSON file for each machine, in the cache directory, shared by its processes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import statistics
 import threading
@@ -36,16 +34,22 @@ from typing import Any
 
 import numpy as np
 
-from contract.files import save_json
+from contract.files import save_json, temporary_names
 from trainables.activations.rows import Compute
 from trainables.images.range_locks import open_locks
 
 MARGIN = 0.1
-"""Share of the time that caching must save: the figures are no better than that."""
+"""Share of the time that caching must save at least: the figures are no more accurate than that."""
 
 NUM_SAMPLES = 9
+"""Chunks whose times are kept for a cut."""
+
 SHORT_PROBE_SECONDS = 1.0
+"""A probe that takes less is run again."""
+
 SAVE_SECONDS = 2.0
+"""Shortest time between two saves of what was recorded."""
+
 _FORMAT = 1
 _LOCK = 1  # byte 1 of the cache's lock file; byte 0 is the cache's own
 
@@ -62,7 +66,7 @@ class Cut:
 
     policy: str = "none"
     threads: int = 1
-    """CPU threads of the process."""
+    """Number of CPU threads of the process."""
 
     @property
     def name(self) -> str:
@@ -71,7 +75,7 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds an image, as far as they are known."""
+    """Seconds per image."""
 
     compute: float
     write: float
@@ -83,7 +87,7 @@ class Costs:
 
 
 class CostModel:
-    """The measured figures of this machine, in `root` beside the activations."""
+    """Measured figures of this machine, saved in `root` beside the activations."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -100,14 +104,13 @@ class CostModel:
         row_bytes: int,
         num_rows: int,
         uses: float = 2.0,
-        working_set_bytes: int | None = None,
         probe: Callable[[], int] | None = None,
     ) -> bool:
-        """Whether entries of this cut save time when each is used `uses` times.
+        """Whether caching a cut saves time when each of its entries is used `uses` times.
 
         Args:
-            working_set_bytes: all entries that a trial cycles through (views x rows); default: this one.
-            probe: computes some images and returns how many; run only if the cut was never timed.
+            probe: computes the activations of some images and returns how many; run only if the cut was never
+                timed.
         """
         if uses <= 1:
             return False
@@ -115,29 +118,28 @@ class CostModel:
             if probe is None:
                 return False
             self._time(cut, probe)
-        working_set_bytes = working_set_bytes or row_bytes * num_rows
-        costs = self.costs(cut, row_bytes=row_bytes, working_set_bytes=working_set_bytes)
+        costs = self.costs(cut, row_bytes=row_bytes, num_rows=num_rows)
         return costs is not None and costs.worth_caching(uses)
 
-    def costs(self, cut: Cut, *, row_bytes: int, working_set_bytes: int) -> Costs | None:
-        """The three figures, or None if the cut was never timed or the disk cannot be used."""
+    def costs(self, cut: Cut, *, row_bytes: int, num_rows: int) -> Costs | None:
+        """The figures of a cut; None if it was never timed or the disk cannot be used."""
         compute, speed = self.compute_seconds(cut), self.disk_speed()
         if compute is None or speed is None:
             return None
-        fits = working_set_bytes < 0.5 * available_memory_bytes()
+        fits = num_rows * row_bytes < 0.5 * available_memory_bytes()
         read = row_bytes / (speed.memory_read if fits else min(speed.memory_read, speed.disk_read))
         if cut.device != "cpu":
             read += row_bytes / self.transfer_speed(cut.device)
         return Costs(compute=compute, write=row_bytes / speed.write, read=read)
 
     def compute_seconds(self, cut: Cut) -> float | None:
-        """Seconds an image takes to compute; None if never timed here."""
+        """Seconds per image to compute the activations; None if never timed on this machine."""
         with self._mutex:
             samples = self._known["compute"].get(cut.name)
             return statistics.median(samples) if samples else None
 
     def record(self, cut: Cut, *, images: int, seconds: float) -> None:
-        """Note the time one chunk took to compute; written down at most every `SAVE_SECONDS`."""
+        """Note how long a chunk took to compute; it is saved at most every `SAVE_SECONDS`."""
         if images <= 0 or not seconds > 0:
             return
         with self._mutex:
@@ -148,7 +150,7 @@ class CostModel:
                 self.save()
 
     def timed(self, cut: Cut, compute: Compute) -> Compute:
-        """`compute`, recording what each call took; numpy out means that no queued GPU work is missed."""
+        """Wrap `compute` to record its times. It returns numpy arrays, so no queued GPU work is missed."""
 
         def compute_and_record(start: int, stop: int) -> np.ndarray:
             begin = time.perf_counter()
@@ -159,7 +161,7 @@ class CostModel:
         return compute_and_record
 
     def disk_speed(self) -> DiskSpeed | None:
-        """Bytes a second of the cache's disk and this machine's memory, measured once; None if read-only."""
+        """Speed of the cache's disk and the memory, measured once; None if the disk is read-only."""
         with self._mutex:
             if self._known["disk"] is None:
                 try:
@@ -170,7 +172,7 @@ class CostModel:
             return DiskSpeed(**self._known["disk"])
 
     def transfer_speed(self, device: str) -> float:
-        """Bytes a second from memory to the GPU, measured once for a device."""
+        """Bytes per second from memory to the GPU, measured once for a device."""
         with self._mutex:
             if device not in self._known["transfer"]:
                 self._known["transfer"][device] = measure_transfer()
@@ -178,7 +180,7 @@ class CostModel:
             return float(self._known["transfer"][device])
 
     def save(self) -> None:
-        """Merge what this process measured into the file; one that cannot be written is no reason to stop."""
+        """Merge what this process measured into the file; a file that cannot be written is ignored."""
         with self._mutex:
             self._saved_at = time.monotonic()
             try:
@@ -190,7 +192,7 @@ class CostModel:
             self._unsaved.clear()
 
     def _merge(self) -> None:
-        """Take the others' figures, and add to them what only this process has seen."""
+        """Read other processes' figures, and add what only this one has measured."""
         mine, self._known = self._known, self._load()
         for name, samples in self._unsaved.items():
             merged = [*self._known["compute"].get(name, []), *samples]
@@ -216,13 +218,7 @@ class CostModel:
                 name: [float(x) for x in samples] for name, samples in known["compute"].items()
             }
             known["transfer"] = {name: float(speed) for name, speed in known["transfer"].items()}
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # absent, or not ours: measure again
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: measure again
             return empty
         return dict(known)
 
@@ -240,40 +236,37 @@ _ROWS_A_BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSpeed:
-    """Bytes a second."""
+    """Bytes per second."""
 
     write: float
     """Checksum and write, as the cache does it."""
 
     memory_read: float
-    """Shuffled rows of a file that the page cache holds."""
+    """Reading shuffled rows of a file that the page cache holds."""
 
     disk_read: float
     """The same after the page cache was told to forget the file."""
 
 
 def measure_disk(folder: Path) -> DiskSpeed:
-    """Write and read a scratch file of `TEST_BYTES` in `folder`; about 0.3 s.
+    """Time a scratch file of `TEST_BYTES` in `folder`, which takes about 0.3 s.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"speed-{secrets.token_hex(8)}.tmp"  # two containers may have the same process ids
     content = np.random.default_rng(0).integers(0, 256, TEST_BYTES, dtype=np.uint8)
-    try:
+    with temporary_names(folder / "speed") as (path,):
         write_seconds = _write(path, content)
         memory_seconds = _read_shuffled(path)
         _forget(path)
         disk_seconds = _read_shuffled(path)
-    finally:
-        path.unlink(missing_ok=True)
     speeds = (TEST_BYTES / seconds for seconds in (write_seconds, memory_seconds, disk_seconds))
     return DiskSpeed(**dict(zip(("write", "memory_read", "disk_read"), speeds, strict=True)))
 
 
 def measure_transfer() -> float:
-    """Bytes a second from ordinary memory to the current GPU."""
+    """Bytes per second from pageable memory to the current GPU."""
     import torch  # only where there is a GPU: this module is imported before torch is
 
     source = torch.zeros(TEST_BYTES, dtype=torch.uint8)
@@ -286,7 +279,7 @@ def measure_transfer() -> float:
 
 
 def available_memory_bytes() -> int:
-    """Memory that files may occupy without pushing programs out; of the machine, or of its container."""
+    """Memory of the machine, or of its container, that cached files may take without displacing programs."""
     available = _available_on_machine()
     for folder, limit, field in (
         ("", "memory.max", "anon"),
@@ -317,9 +310,9 @@ def _write(path: Path, content: np.ndarray) -> float:
     begin = time.perf_counter()
     with path.open("wb") as file:
         for start in range(0, len(content), 2**20):
-            part = content[start : start + 2**20]
-            zlib.crc32(part.data)
-            file.write(part.data)
+            block = content[start : start + 2**20]
+            zlib.crc32(block.data)
+            file.write(block.data)
     return time.perf_counter() - begin
 
 

@@ -1,6 +1,6 @@
-"""One entry of the activation cache on disk: a sparse array, and a checksum for each chunk that is written.
+"""Entry of the activation cache on disk: a sparse array, and a checksum for each chunk that is written.
 
-    meta.json    the layout, and the key for people who look
+    meta.json    the layout, and the key, for people who look
     data.bin     num_rows * row_bytes, sparse until written
     chunks.bin   8 bytes a chunk: CRC-32 and a mark; zero = not computed. Written after the chunk's data.
     last_used    its modification time is when the entry was last fetched
@@ -29,18 +29,20 @@ from trainables.images.range_locks import RangeLocks
 FORMAT = 1
 MAX_CHUNKS = 2**20 - 1
 TOUCH_SECONDS = 10.0
+"""Shortest time between two notes that an entry is in use."""
+
 _MARK = 0x5A17C0DE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Shape of an entry and how it is cut into chunks."""
+    """Shape of an entry, and how it is cut into chunks."""
 
     num_rows: int
     row_shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
-    """Rows computed, claimed and checked together."""
+    """Number of rows that are computed, claimed and checked together."""
 
     @property
     def num_bytes(self) -> int:
@@ -55,6 +57,7 @@ class Layout:
         return -(-self.num_rows // self.chunk_rows)
 
     def bounds(self, chunk: int) -> tuple[int, int]:
+        """First row of a chunk, and the row after its last."""
         start = chunk * self.chunk_rows
         return start, min(start + self.chunk_rows, self.num_rows)
 
@@ -81,10 +84,11 @@ class Entry:
 
     @property
     def whole(self) -> bool:
+        """Whether this process has written or checked every chunk."""
         return self._num_verified == self.layout.num_chunks
 
     def is_ready(self, chunk: int) -> bool:
-        """Whether the chunk stands on disk, unharmed."""
+        """Whether the chunk is on disk, undamaged."""
         if self.verified[chunk]:
             return True
         crc, mark = (int(number) for number in self._records[chunk])
@@ -94,7 +98,7 @@ class Entry:
         return True
 
     def missing(self) -> list[int]:
-        """Chunks that nobody has finished yet."""
+        """Chunks that no process has finished yet."""
         return [int(chunk) for chunk in np.flatnonzero(self._records[:, 1] == 0)]
 
     def claim(self, chunk: int) -> bool:
@@ -146,10 +150,10 @@ class Entry:
 
 def create_entry(path: Path, layout: Layout, *, key: Mapping[str, Any], scratch: Path) -> None:
     """Make an empty entry aside and rename it into place."""
-    with fill_aside(path, scratch=scratch) as part:
-        _resize(part, layout)
-        _write_meta(part, layout, key)
-        (part / "last_used").touch()
+    with fill_aside(path, scratch=scratch) as folder:
+        _resize(folder, layout)
+        _write_meta(folder, layout, key)
+        (folder / "last_used").touch()
 
 
 def needs_repair(path: Path, layout: Layout) -> bool:
@@ -168,7 +172,7 @@ def repair(path: Path, layout: Layout, *, key: Mapping[str, Any]) -> None:
 
 
 def stored_layout(path: Path, layout: Layout) -> Layout:
-    """`layout` cut the way the existing entry is cut: its first writer chose the chunks."""
+    """`layout` with the chunks of the entry on disk, whose first writer chose them."""
     try:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         stored = replace(layout, chunk_rows=meta["chunk_rows"])
@@ -190,7 +194,7 @@ def _write_meta(path: Path, layout: Layout, key: Mapping[str, Any]) -> None:
 
 
 def _resize(path: Path, layout: Layout) -> None:
-    """The data keeps its place; the records are replaced: another process may have the old ones mapped."""
+    """Resize the data in place; replace the records, which another process may have mapped."""
     descriptor = os.open(path / "data.bin", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         os.ftruncate(descriptor, layout.num_bytes)

@@ -1,11 +1,12 @@
-"""What a trial's batches are made of: augmented images, or the cached output of its frozen prefix."""
+"""A trial's inputs: batches of augmented images, or of the cached output of its frozen prefix."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib import metadata
 from typing import Literal
 
 import numpy as np
@@ -13,42 +14,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.activations.arithmetic import describe_arithmetic
 from trainables.activations.cache import ActivationCache, ActivationKey
 from trainables.activations.cost_model import CostModel, Cut
-from trainables.activations.multi_depth import Companions
+from trainables.activations.multi_depth import MultiDepthExtraction
 from trainables.activations.rows import Activations, Compute
 from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
-from trainables.images.split_view import Part, ViewSettings
+from trainables.images import store as image_store
+from trainables.images.split_view import SplitView, ViewSettings
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import Ladder
+from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.stages import Depth
 
 Precision = Literal["float16", "float32"]
 
+PREFIX_REVISION = 1
+"""Revision of this project's code between a stored image and a prefix's output: augmentation, folded batch
+norms, depthwise convolutions. To be raised whenever a change there changes numbers."""
+
+_LIBRARIES = ("timm", "torchvision")
+
 EXTRACTION_BATCH = 32
-"""Images a forward pass of the prefix takes; 15 to 120 are equally fast on a CPU."""
+"""Images in one forward pass of the prefix; 15 to 120 are equally fast on a CPU."""
 
 SMALL_ENTRY = 64 * 2**20
-"""Bytes up to which activations are kept in single precision. In half precision a step's loss is up to 4e-5
-off what the whole network computes (lite0, 64 and 128 px), and later ones more; in single precision, 1e-6."""
+"""Bytes up to which activations are kept in single precision. In half precision a step's loss differs by up
+to 4e-5 from the whole network's (lite0, 64 and 128 px), later ones by more; in single precision, by 1e-6."""
 
 HALF_RANGE = 65504 / 16
-"""Half precision ends at 65504. It is used where a few images' activations leave a factor of 16 to that."""
+"""Half precision ends at 65504. It is used where the first images' activations stay a factor of 16 below."""
 
 _largest_known: dict[tuple[Hashable, ...], float] = {}
 _row_shapes: dict[tuple[str, str, str, int], tuple[int, ...]] = {}
 
 
 class Inputs:
-    """Batches of one part of the data for one classifier at one unfreeze depth."""
+    """Batches of one split for one classifier at one unfreeze depth."""
 
     def __init__(
         self,
-        part: Part,
+        split: SplitView,
         view: ViewSettings,
         classifier: Classifier,
         *,
@@ -60,23 +67,23 @@ class Inputs:
         threads: int,
         uses: float,
         dtype: Precision | Literal["auto"] = "auto",
-        ladder: Ladder | None = None,
+        prefixes: FrozenPrefixes | None = None,
         chance: float = 0.0,
     ) -> None:
-        """Decides whether the frozen prefix's output is cached.
+        """Decide whether the frozen prefix's output is cached, and in which precision.
 
         Args:
-            trainable: suffix and head: prefix's output -> logits.
-            weights: their identity.
+            trainable: suffix and head: the prefix's output -> logits.
+            weights: identity of the weights, for keys.
             cache: None = images go through the whole network every time.
-            uses: how often each activation will probably be read.
-            dtype: what activations are rounded to; auto = their size and range decide.
-            ladder: of depths whose activations may be computed in one pass with the trial's own.
-            chance: that another trial will want the activations of a certain depth.
+            uses: expected number of readings of each activation.
+            dtype: precision that activations are rounded to; auto = their size and range decide.
+            prefixes: frozen prefixes of the depths that may be computed in one pass with the trial's own.
+            chance: probability that another trial will read the activations of a given depth.
         """
-        self.part, self.view, self.classifier, self.trainable = part, view, classifier, trainable
+        self.split, self.view, self.classifier, self.trainable = split, view, classifier, trainable
         self.weights, self.backbone, self.costs = weights, backbone, costs
-        self.device = part.labels.device
+        self.device = split.labels.device
         self.cut = Cut(
             backbone=backbone,
             depth=classifier.depth,
@@ -88,17 +95,17 @@ class Inputs:
         self._fitting = FittingSize()
         self.has_prefix = not isinstance(classifier.prefix[-1], nn.Identity)
         self._asked_dtype, self._uses = dtype, uses
-        self._companions = self._make_companions(ladder, chance)
+        self._multi_depth = self._make_multi_depth(prefixes, chance)
         self.dtype = self._choose_dtype(self.cut.depth, self._row_shape()) if self.has_prefix else "float16"
         self.cache = cache if cache is not None and self._is_worth_caching() else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of what `batches` gives."""
+        """Logits [B, classes] of the inputs that `batches` gives."""
         logits: Tensor = self.trainable(self.features(inputs))
         return logits
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What suffix and head take, of what `batches` gives."""
+        """Activations, which suffix and head take, of the inputs that `batches` gives."""
         if self.cache is not None:
             return inputs
         features = self.classifier.prefix_features(inputs)
@@ -106,7 +113,7 @@ class Inputs:
         return features.to(getattr(torch, self.dtype)) if self.has_prefix else features
 
     def batches(self, batches: Sequence[NDArray[np.int64]], *, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, targets) of each batch, given as positions in the part; on an accelerator one ahead."""
+        """Yield (inputs, targets) of batches given as positions in the split; on an accelerator one ahead."""
         return one_ahead(self._make_batches(batches, epoch=epoch), self.device)
 
     def _make_batches(
@@ -115,46 +122,46 @@ class Inputs:
         number = self.view.number(epoch)
         activations = self._activations(number) if self.cache is not None else None
         for positions in batches:
-            targets = self.view.targets(self.part, positions, epoch=number)
+            targets = self.view.targets(self.split, positions, epoch=number)
             if activations is None:
                 yield self._fitting.compute(partial(self._images, epoch=number), positions), targets
             else:
                 yield to_device(activations.rows(positions), self.device), targets
 
     def _choose_dtype(self, depth: Depth, row_shape: tuple[int, ...]) -> Precision:
-        """What the activations of a depth are rounded to, cached or not.
+        """Choose the precision that the activations of a depth are rounded to, cached or not.
 
         It follows from data and network alone, so that all trials and workers of a study choose the same,
-        whatever is cached. Half precision holds the digits of a prefix that computes in bfloat16, but its
-        range is smaller: it is tried on the first images of the part.
+        whatever is cached. Half precision has the digits of a prefix that computes in bfloat16, but a smaller
+        range: the first images of the split show whether it suffices.
         """
         if self._asked_dtype != "auto":
             return self._asked_dtype
-        is_small = 4 * math.prod(row_shape) * len(self.part) <= SMALL_ENTRY
+        is_small = 4 * math.prod(row_shape) * len(self.split) <= SMALL_ENTRY
         if is_small and number_format(self.device) == torch.float32:
             return "float32"
         return "float16" if self._largest(depth) <= HALF_RANGE else "float32"
 
     def _largest(self, depth: Depth) -> float:
-        """The largest absolute activation at a depth, over the first images of the part, not augmented."""
+        """The largest absolute activation at a depth, over the first images of the split, not augmented."""
         if self._probe_key(depth) not in _largest_known:
             for found, value in self._probe(depth).items():
                 _largest_known[self._probe_key(found)] = value
         return _largest_known[self._probe_key(depth)]
 
     def _probe(self, depth: Depth) -> dict[Depth, float]:
-        """The largest absolute activation at the depth; for a companion's, at those of all companions."""
+        """Largest absolute activation, by depth: at the trial's own, or in one pass at all depths."""
         plain = replace(self.view, policy="none", minority_policy="", mix=NO_MIX)
-        images = plain.images(self.part, self._first_positions(), epoch=0, device=self.device)
+        images = plain.images(self.split, self._first_positions(), epoch=0, device=self.device)
         if depth != self.cut.depth:
-            assert self._companions is not None
-            return self._companions.largest(images, self._fitting)
+            assert self._multi_depth is not None
+            return self._multi_depth.largest(images, self._fitting)
         rows = self._fitting.compute(self.classifier.prefix_features, images)
         return {depth: float(rows.abs().max())}
 
     def _probe_key(self, depth: Depth) -> tuple[Hashable, ...]:
         network = (self.backbone, self.weights, str(depth), self.view.image_size, str(self.device))
-        return (*network, self.view.fit, self.view.is_blank, self.part.digest)
+        return (*network, self.view.fit, self.view.is_blank, self.split.digest)
 
     def _is_worth_caching(self) -> bool:
         if not self.has_prefix:
@@ -164,8 +171,8 @@ class Inputs:
             self._compute(self._first_positions(), epoch=1)
             return len(self._first_positions())
 
-        if self._companions is not None:
-            self._companions.time(self._images(self._first_positions(), epoch=1))
+        if self._multi_depth is not None:
+            self._multi_depth.time(self._images(self._first_positions(), epoch=1))
         return self._is_worth_keeping(self.cut, self._row_shape(), probe=probe)
 
     def _is_worth_keeping(
@@ -174,21 +181,23 @@ class Inputs:
         return self.costs.worth_caching(
             cut,
             row_bytes=np.dtype(self._choose_dtype(cut.depth, row_shape)).itemsize * math.prod(row_shape),
-            num_rows=len(self.part),
+            num_rows=len(self.split),
             uses=self._uses,
             probe=probe,
         )
 
     def _first_positions(self) -> NDArray[np.int64]:
-        return np.arange(min(EXTRACTION_BATCH, len(self.part)))
+        return np.arange(min(EXTRACTION_BATCH, len(self.split)))
 
-    def _make_companions(self, ladder: Ladder | None, chance: float) -> Companions | None:
-        if ladder is None or not self.has_prefix or self.cut.depth not in ladder.row_shapes:
+    def _make_multi_depth(
+        self, prefixes: FrozenPrefixes | None, chance: float
+    ) -> MultiDepthExtraction | None:
+        if prefixes is None or not self.has_prefix or self.cut.depth not in prefixes.row_shapes:
             return None
-        return Companions(ladder=ladder, cut=self.cut, costs=self.costs, chance=chance)
+        return MultiDepthExtraction(prefixes=prefixes, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
-        """In single precision: the cache rounds it, as `features` does where nothing is cached."""
+        """Activations in single precision; the cache rounds them, or `features` where nothing is cached."""
 
         def activations(chosen: NDArray[np.int64]) -> Tensor:
             return self.classifier.prefix_features(self._images(chosen, epoch=epoch)).cpu()
@@ -197,15 +206,15 @@ class Inputs:
         return rows
 
     def _images(self, positions: NDArray[np.int64], *, epoch: int) -> Tensor:
-        return self.view.images(self.part, positions, epoch=epoch, device=self.device)
+        return self.view.images(self.split, positions, epoch=epoch, device=self.device)
 
     def _activations(self, number: int) -> Activations:
         compute = self.costs.timed(
             self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
         )
-        depths = self._companions.choose(self._is_worth_keeping) if self._companions is not None else ()
-        if self._companions is not None and depths:
-            compute = self._companions.accompany(
+        depths = self._multi_depth.choose(self._is_worth_keeping) if self._multi_depth is not None else ()
+        if self._multi_depth is not None and depths:
+            compute = self._multi_depth.compute_together(
                 {depth: self._fetch(depth, number, compute) for depth in depths},
                 images=lambda start, stop: self._images(np.arange(start, stop), epoch=number),
                 alone=compute,
@@ -213,12 +222,14 @@ class Inputs:
         return self._fetch(self.cut.depth, number, compute)
 
     def _fetch(self, depth: Depth, number: int, compute: Compute) -> Activations:
-        """The entry of a depth; `compute` gives rows of the trial's own, and is not asked for others."""
+        """Open the entry of a depth; `compute` is called for the trial's own depth only."""
         assert self.cache is not None
         is_own = depth == self.cut.depth
-        row_shape = self._row_shape() if is_own or not self._companions else self._companions.row_shape(depth)
+        row_shape = (
+            self._row_shape() if is_own or not self._multi_depth else self._multi_depth.row_shape(depth)
+        )
         key = ActivationKey(
-            data=self.part.digest,
+            data=self.split.digest,
             backbone=self.backbone,
             weights=self.weights,
             depth=depth,
@@ -232,7 +243,7 @@ class Inputs:
         )
         return self.cache.fetch(
             key,
-            num_rows=len(self.part),
+            num_rows=len(self.split),
             row_shape=row_shape,
             compute=compute,
             compute_rows=lambda positions: self._compute(positions, epoch=number),
@@ -246,3 +257,40 @@ class Inputs:
             blank = torch.zeros(1, 3, self.view.image_size, self.view.image_size, device=self.device)
             _row_shapes[key] = tuple(self.classifier.prefix_features(blank).shape[1:])
         return _row_shapes[key]
+
+
+@cache
+def describe_arithmetic(device_type: str) -> str:
+    """Name the device, number format, library versions and own code that a prefix's output depends on.
+
+    It is part of every key, so a new version of a library computes everything anew.
+    """
+    device = torch.device(device_type)
+    splits = [
+        device.type,
+        str(number_format(device)).removeprefix("torch."),
+        *_float32_products(device),
+        f"torch {torch.__version__}",
+        *(f"{name} {_version(name)}" for name in _LIBRARIES),
+        f"prefix {PREFIX_REVISION}",
+        f"images {image_store.FORMAT}",
+    ]
+    return ", ".join(splits)
+
+
+def _float32_products(device: torch.device) -> list[str]:
+    """Say whether a GPU rounds the inputs of float32 products to TensorFloat32; empty for a CPU."""
+    if device.type == "cpu":
+        return []
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return [
+        f"products in {'tf32' if products else 'float32'}",
+        f"convolutions in {'tf32' if convolutions else 'float32'}",
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

@@ -1,4 +1,4 @@
-"""Activations of other depths that come along while a trial's own are computed: one pass serves them all."""
+"""Multi-depth extraction: one pass over the images gives a trial's activations and those of other depths."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from torch import Tensor
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.rows import Activations, Compute
 from trainables.device.memory import FittingSize, is_out_of_memory
-from trainables.model.frozen_prefixes import Ladder
+from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.stages import Depth
 
 Rows = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Companions:
-    """The depths whose activations a trial computes for others, in one pass with its own."""
+class MultiDepthExtraction:
+    """Computes activations of other depths, for other trials, in one pass with the trial's own."""
 
-    ladder: Ladder
+    prefixes: FrozenPrefixes
     cut: Cut
-    """The trial's own."""
+    """The trial's own cut."""
 
     costs: CostModel
     chance: float
-    """That another trial will want the activations of a certain depth."""
+    """Probability that another trial will read the activations of a given depth."""
 
     def time(self, images: Tensor) -> None:
-        """Measure what each depth takes, once on this machine; the first climb only warms up."""
-        cuts = {depth: replace(self.cut, depth=depth) for depth in self.ladder.row_shapes}
+        """Measure each depth's time, once on this machine; the first of two passes only warms up."""
+        cuts = {depth: replace(self.cut, depth=depth) for depth in self.prefixes.row_shapes}
         if all(self.costs.compute_seconds(cut) is not None for cut in cuts.values()):
             return
         for is_measured in (False, True):
             begin = time.perf_counter()
-            for depth, rows in self.ladder.climb(images):
+            for depth, rows in self.prefixes.outputs(images):
                 rows.cpu()
                 if is_measured:
                     seconds = time.perf_counter() - begin
@@ -48,19 +48,21 @@ class Companions:
     def largest(self, images: Tensor, fitting: FittingSize) -> dict[Depth, float]:
         """The largest absolute activation that the images have at each depth."""
 
-        def of_each_image(chunk: Tensor) -> Tensor:
-            return torch.stack([rows.abs().flatten(1).amax(1) for _, rows in self.ladder.climb(chunk)], dim=1)
+        def largest_of_each(chunk: Tensor) -> Tensor:
+            return torch.stack(
+                [rows.abs().flatten(1).amax(1) for _, rows in self.prefixes.outputs(chunk)], dim=1
+            )
 
-        values = fitting.compute(of_each_image, images).amax(0).tolist()
-        return dict(zip(self.ladder.row_shapes, values, strict=True))
+        values = fitting.compute(largest_of_each, images).amax(0).tolist()
+        return dict(zip(self.prefixes.row_shapes, values, strict=True))
 
     def choose(self, is_worth_keeping: Callable[[Cut, tuple[int, ...]], bool]) -> tuple[Depth, ...]:
-        """Other depths whose activations are worth their space and the time they take from here.
+        """Other depths whose activations are worth their space and the time they add to the pass.
 
-        Deeper cuts lie on the way. A shallower one takes a part of the pass that its trial would make from
-        the images on, and is wanted with `chance` only.
+        The outputs of shorter prefixes are computed on the way. A longer prefix adds time, which is less than
+        a trial of that depth would need by itself, but there is one only with probability `chance`.
         """
-        depths, own = list(self.ladder.row_shapes), self.costs.compute_seconds(self.cut)
+        depths, own = list(self.prefixes.row_shapes), self.costs.compute_seconds(self.cut)
         chosen = []
         for depth in depths:
             cut = replace(self.cut, depth=depth)
@@ -69,20 +71,20 @@ class Companions:
                 continue
             on_the_way = depths.index(depth) < depths.index(self.cut.depth)
             if (on_the_way or self.chance * whole > whole - own) and is_worth_keeping(
-                cut, self.ladder.row_shapes[depth]
+                cut, self.prefixes.row_shapes[depth]
             ):
                 chosen.append(depth)
         return tuple(chosen)
 
     def row_shape(self, depth: Depth) -> tuple[int, ...]:
-        return self.ladder.row_shapes[depth]
+        return self.prefixes.row_shapes[depth]
 
-    def accompany(
+    def compute_together(
         self, others: Mapping[Depth, Activations], *, images: Callable[[int, int], Tensor], alone: Compute
     ) -> Compute:
-        """Compute the trial's own rows, and those of the others that nobody has, in one pass over the images.
+        """Make a function that computes the trial's rows and missing rows of other depths in one pass.
 
-        Where the pass needs more memory than there is, the trial's own are computed `alone`.
+        Where the pass runs out of memory, the trial's own rows are computed `alone`.
         """
 
         def compute(start: int, stop: int) -> Rows:
@@ -90,7 +92,7 @@ class Companions:
             rows: dict[Depth, Rows] = {}
             try:
                 if reserved:
-                    rows = self._climb(images, start, stop, wanted={self.cut.depth, *reserved})
+                    rows = self._pass_over(images, start, stop, wanted={self.cut.depth, *reserved})
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -101,12 +103,12 @@ class Companions:
 
         return compute
 
-    def _climb(
+    def _pass_over(
         self, images: Callable[[int, int], Tensor], start: int, stop: int, *, wanted: set[Depth]
     ) -> dict[Depth, Rows]:
         rows: dict[Depth, Rows] = {}
         begin = time.perf_counter()
-        for depth, features in self.ladder.climb(images(start, stop)):
+        for depth, features in self.prefixes.outputs(images(start, stop)):
             if depth in wanted:
                 rows[depth] = features.cpu().numpy()
             if depth == self.cut.depth:

@@ -1,4 +1,4 @@
-"""The rows of one activation key, as a trial sees them: read where cached, computed where not."""
+"""Activations: the rows of one key, read where they are cached and computed where not."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trainables.activations.entry import Entry, Layout
 logger = logging.getLogger(__name__)
 
 Compute = Callable[[int, int], np.ndarray]
-"""Rows start..stop-1."""
+"""Computes rows start..stop-1."""
 
 ComputeRows = Callable[[np.ndarray], np.ndarray]
-"""Any rows, by index."""
+"""Computes any rows, by index."""
 
 
 @dataclass(kw_only=True)
 class CacheStats:
-    """What this process got out of the cache."""
+    """Counters of one process's use of the cache."""
 
     hits: int = 0
     """Fetches of an entry that was there."""
@@ -32,13 +32,13 @@ class CacheStats:
     """Fetches of an entry that had to be made."""
 
     refused: int = 0
-    """Fetches without a place in the cache: too large, no space, no disk."""
+    """Fetches that got no entry: too large, no room, or no usable disk."""
 
     chunks_computed: int = 0
     bytes_written: int = 0
     bytes_read: int = 0
     rows_uncached: int = 0
-    """Rows computed without the cache."""
+    """Rows computed at use and not kept."""
 
     evictions: int = 0
     waited_seconds: float = 0.0
@@ -66,7 +66,7 @@ class Notes:
 
 
 class Activations:
-    """The rows of one key, computed where they are missing."""
+    """Rows of one key; those that are missing are computed when they are asked for."""
 
     def __init__(
         self,
@@ -82,21 +82,8 @@ class Activations:
         self._compute, self._compute_rows = compute, compute_rows
         self._patience_seconds = patience_seconds
 
-    @property
-    def cached(self) -> bool:
-        """False if rows are computed at every call: the caller may have a better way to do that."""
-        return self._entry is not None and not self._entry.given_up
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is left to compute."""
-        return self._entry is not None and self._entry.whole
-
-    def __len__(self) -> int:
-        return self._layout.num_rows
-
     def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
-        """A copy of these rows, in this order; blocks only until their chunks are there.
+        """Copy these rows, in this order; waits only until their chunks are there.
 
         Raises:
             IndexError: an index outside 0..num_rows-1.
@@ -112,14 +99,14 @@ class Activations:
         return self._gather(self._entry, wanted)
 
     def reserve(self, start: int, stop: int) -> bool:
-        """Claim a chunk whose rows will come along with another key's, unless somebody has or computes it."""
+        """Claim a chunk whose rows a pass for another key will give; false if it is there or claimed."""
         entry, chunk = self._entry, start // self._layout.chunk_rows
         if entry is None or entry.given_up or self._layout.bounds(chunk) != (start, stop):
             return False
         return not self._is_ready(entry, chunk) and self._claim(entry, chunk)
 
     def release(self, start: int, values: np.ndarray | None = None) -> None:
-        """End a reservation, and keep the chunk's rows if they came."""
+        """End a reservation, and keep the chunk's rows if the pass gave them."""
         entry, chunk = self._entry, start // self._layout.chunk_rows
         assert entry is not None
         try:
@@ -127,18 +114,6 @@ class Activations:
                 self._write(entry, chunk, self._cast(values))
         finally:
             entry.release(chunk)
-
-    def array(self) -> np.ndarray:
-        """All rows, read-only; memory-mapped if the cache holds them."""
-        if self._entry is not None:
-            self._settle(self._entry, range(self._layout.num_chunks))
-            if self._entry.whole:
-                self._notes.count(bytes_read=self._layout.num_bytes)
-                return self._entry.rows
-        bounds = [self._layout.bounds(chunk) for chunk in range(self._layout.num_chunks)]
-        values = np.concatenate([self.rows(np.arange(start, stop)) for start, stop in bounds])
-        values.flags.writeable = False
-        return values
 
     def _gather(self, entry: Entry, wanted: np.ndarray) -> np.ndarray:
         chunks = wanted // self._layout.chunk_rows
@@ -166,18 +141,18 @@ class Activations:
                 nap, moved = 0.001, time.monotonic()
             elif time.monotonic() - moved > self._patience_seconds:
                 self._notes.warn(
-                    "wait", "a process holds a part of the activation cache and does not finish it"
+                    "wait", "a process holds a chunk of the activation cache and does not finish it"
                 )
                 self._patience_seconds = min(self._patience_seconds, 1.0)
                 return
             pending = waiting
 
     def _help(self, entry: Entry) -> bool:
-        """Compute some chunk that nobody has claimed: it will be needed soon."""
+        """Compute a chunk that no process has claimed: it will be needed soon. False if there is none."""
         return any(self._provide(entry, chunk) for chunk in entry.missing())
 
     def _provide(self, entry: Entry, chunk: int) -> bool:
-        """Whether the chunk is ready now, after computing it if nobody else does."""
+        """Compute the chunk if it is missing and no other process computes it; true if it is ready now."""
         if self._is_ready(entry, chunk):
             return True
         if not self._claim(entry, chunk):
@@ -216,7 +191,7 @@ class Activations:
             self._give_up(entry, "write", error)
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
-        """To the stored precision; beyond its range numbers become infinite, as they do without the cache."""
+        """Round to the stored precision; numbers beyond its range become infinite, as without the cache."""
         try:
             with np.errstate(over="raise"):
                 return np.asarray(values).astype(self._layout.dtype, copy=False)

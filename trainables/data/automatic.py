@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: operations drawn per image, each applied to the images that drew it."""
+"""RandAugment and TrivialAugment: each operation is applied to those images of a batch that drew it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.data.colours import GREY, LUMA
-
 Operation = Callable[[Tensor, Tensor], Tensor]
-"""A view [B, 3, H, W] and each image's signed strength [B] to the view."""
+"""Maps views [B, 3, H, W] and a signed strength for each [B] to the changed views."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value."""
+
+GREY = 0.5
+"""What is erased or lies outside the picture: nearly the mean of photographs."""
 
 NUM_LEVELS = 31
-"""Strengths are counted 0 to 30, as published."""
+"""Number of strength levels: they are counted 0 to 30, as published."""
 
 _MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _SIGNED = (*_MOVES, "brightness", "saturation", "contrast", "sharpness")
@@ -25,15 +29,15 @@ OPERATIONS = ("identity", *_SIGNED, "posterize", "solarize", "autocontrast", "eq
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class OperationPolicy:
     """How many operations an image gets, and how strong they are."""
 
     num_operations: int
     level: int | None
-    """None: every level equally often."""
+    """Strength level of all operations; None = drawn for each image, all levels alike."""
 
     largest: dict[str, float]
-    """Strength at the highest level: shares of the side, degrees, relative changes, or bits left out."""
+    """Operation -> strength at the highest level: share of the side, degrees, relative change, or bits."""
 
 
 def _largest(shear: float, translate: float, degrees: float, change: float, bits: int) -> dict[str, float]:
@@ -42,21 +46,23 @@ def _largest(shear: float, translate: float, degrees: float, change: float, bits
     return {"rotate": degrees, "posterize": bits, "solarize": 1.0} | moves | changes
 
 
-RECIPES = {
+OPERATION_POLICIES = {
     # https://arxiv.org/abs/1909.13719 with torchvision's defaults: N = 2, M = 9.
-    "randaugment": Recipe(num_operations=2, level=9, largest=_largest(0.3, 150 / 331, 30, 0.9, 4)),
+    "randaugment": OperationPolicy(num_operations=2, level=9, largest=_largest(0.3, 150 / 331, 30, 0.9, 4)),
     # https://arxiv.org/abs/2103.10158, wide: 32 px of 224 are a seventh.
-    "trivialaugment": Recipe(num_operations=1, level=None, largest=_largest(0.99, 1 / 7, 135, 0.99, 6)),
+    "trivialaugment": OperationPolicy(
+        num_operations=1, level=None, largest=_largest(0.99, 1 / 7, 135, 0.99, 6)
+    ),
 }
 
 
-def apply_operations(view: Tensor, draws: Tensor, recipe: Literal["randaugment", "trivialaugment"]) -> Tensor:
-    """Change [B, 3, H, W] in [0, 1] in place.
+def apply_operations(view: Tensor, draws: Tensor, name: Literal["randaugment", "trivialaugment"]) -> Tensor:
+    """Apply the named policy to views [B, 3, H, W] in [0, 1], in place.
 
     Args:
         draws: [B, 6] in [0, 1), on the CPU: operation, level and sign of up to two operations.
     """
-    chosen = RECIPES[recipe]
+    chosen = OPERATION_POLICIES[name]
     for number in range(chosen.num_operations):
         operations, levels, signs = draws[:, 3 * number : 3 * number + 3].unbind(1)
         numbers = (operations * len(OPERATIONS)).long()
@@ -69,7 +75,7 @@ def apply_operations(view: Tensor, draws: Tensor, recipe: Literal["randaugment",
 
 
 def _groups() -> tuple[tuple[str, ...], ...]:
-    """Operations applied together: all that only move pixels, and each of the others."""
+    """Group the operations that one call can apply: all that only move pixels, and each other one alone."""
     return (_MOVES, *((name,) for name in OPERATIONS if name != "identity" and name not in _MOVES))
 
 
@@ -100,8 +106,10 @@ def _apply_group(
 
 
 def move(view: Tensor, matrices: Tensor) -> Tensor:
-    """Show at every position what lies where the [B, 2, 3] matrices send it, in shares of the side from the
-    top left corner; grey outside."""
+    """Resample views by affine matrices [B, 2, 3], which map a position of the result to one of the view.
+
+    Positions are shares of the side, from the top left corner; what lies outside is grey.
+    """
     size = view.shape[-1]
     centres = (torch.arange(size, device=view.device) + 0.5) / size
     across, down = centres[None, None, :], centres[None, :, None]
@@ -115,7 +123,7 @@ def move(view: Tensor, matrices: Tensor) -> Tensor:
 
 
 def matrix_of(name: str, strength: float) -> list[list[float]]:
-    """Where the operation takes each pixel of its result from. Shears keep the top left corner in place."""
+    """Affine matrix that maps a position of the result to its source. Shears fix the top left corner."""
     cosine, sine = math.cos(math.radians(strength)), math.sin(math.radians(strength))
     matrices: dict[str, list[list[float]]] = {
         "shear_x": [[1, strength, 0], [0, 1, 0]],
@@ -128,7 +136,7 @@ def matrix_of(name: str, strength: float) -> list[list[float]]:
 
 
 def _blend(base: Tensor, view: Tensor, change: Tensor) -> Tensor:
-    """`base` at a change of -1, the view at 0, and beyond it above."""
+    """Interpolate from `base` (change -1) to the view (0), and extrapolate beyond it (above 0)."""
     return torch.lerp(base, view, 1 + change[:, None, None, None]).clamp_(0, 1)
 
 
@@ -145,7 +153,7 @@ def contrast(view: Tensor, change: Tensor) -> Tensor:
 
 
 def sharpen(view: Tensor, change: Tensor) -> Tensor:
-    """Away from, or towards, a slightly blurred view; the outermost pixels stay."""
+    """Move away from a slightly blurred view, or towards it (negative); the outermost pixels stay."""
     # A kernel of ones with 5 in the middle; sums of slices take less than half of a convolution's time.
     rows = view[:, :, :-2] + view[:, :, 1:-1] + view[:, :, 2:]
     around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]

@@ -1,4 +1,4 @@
-"""Manifest: every image of a study with its number, label and part; written as data.csv."""
+"""Manifest: every image of a study with its number, label and split; written as data.csv."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Manifest:
 
     def write_csv(self, path: Path) -> None:
         """Write data.csv: id, path, label and split of every image."""
-        with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
+        with write_aside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.writer(lines)
             writer.writerow(HEADER)
             rows = zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True)
@@ -52,7 +52,7 @@ class Manifest:
 def make_manifest(
     listing: ImageListing, digests: Sequence[str], *, seed: int, keep: NDArray[np.bool_] | None = None
 ) -> Manifest:
-    """Drop the images that are not to be kept, split the rest, and hash it with and without the split.
+    """Leave out the images that are not to be kept, split the rest, and hash it with and without the split.
 
     Args:
         digests: content hash of every listed file, as the image store found it.
@@ -111,7 +111,7 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
 def _report_copies(
     listing: ImageListing, rows: Sequence[int], digests: Sequence[str], splits: NDArray[np.str_]
 ) -> None:
-    """Say so where a file occurs twice with two labels, or in two parts: both make scores less reliable."""
+    """Warn of a file that occurs under two labels, or in two splits: either makes scores less reliable."""
     first: dict[str, int] = {}
     relabelled: list[str] = []
     num_shared = 0
@@ -123,4 +123,4 @@ def _report_copies(
     if relabelled:
         log.warning("images that occur under two labels: %d, first %s", len(relabelled), relabelled[0])
     if num_shared:
-        log.warning("images that occur in two of the parts train, val and test: %d", num_shared)
+        log.warning("images that occur in two of the splits train, val and test: %d", num_shared)

@@ -14,7 +14,10 @@ from torch.nn import functional
 from trainables.data.views import draw_uniform
 
 NUM_DRAWS = 8
-"""0: whether, 1: partner, 2: share, 3-4: place of the patch. A new use takes a new column."""
+"""Number of values drawn for an image: 0 whether it is mixed, 1 partner, 2 share, 3-4 place of the patch.
+
+A new use takes a new column, so that old views stay.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +29,10 @@ class Mix:
     """Beta parameter of an image's own share."""
 
     mixed_share: float = 1.0
-    """Of the images; the others stay as they are."""
+    """Share of the images that are mixed; the others stay as they are."""
 
     smallest_side: float = 0.0
-    """Of CutMix' patch, as a share of the image's side."""
+    """Smallest side of CutMix' patch, as a share of the image's side."""
 
     largest_side: float = 1.0
 
@@ -39,7 +42,7 @@ class Mix:
 
     @property
     def identity(self) -> str:
-        """All that a mixed view depends on beside the views that it mixes; empty where none is."""
+        """All that a mixed view depends on beside the views that it mixes; empty where nothing is mixed."""
         limits = f",{self.smallest_side},{self.largest_side}" if self.kind == "cutmix" else ""
         return f"{self.kind}({self.alpha},{self.mixed_share}{limits})" if self.is_on else ""
 
@@ -49,26 +52,26 @@ NO_MIX = Mix()
 
 @dataclass(frozen=True)
 class MixDraws:
-    """What is mixed into each image of a batch."""
+    """Drawn values of a batch: what is mixed into each of its images."""
 
     is_mixed: NDArray[np.bool_]
     partners: NDArray[np.float64]
-    """In [0, 1): which of all images, counted in an order of the caller's."""
+    """Partner of each image as a position in [0, 1) among all images, in an order that the caller defines."""
 
     own_shares: NDArray[np.float64]
-    """Of the image itself; 1 where it stays as it is."""
+    """Share of the image itself in its view and label; 1 where it is not mixed."""
 
     patches: NDArray[np.int64] | None
-    """CutMix: top, left, bottom, right in pixels; empty where the image stays as it is."""
+    """CutMix only: int64 [B, 4], top, left, bottom, right in pixels; no area where the image is not mixed."""
 
 
 def draw_mix(
     mix: Mix, *, seed: int, epoch: int, ids: NDArray[Any], copy: int | NDArray[Any] = 0, size: int
 ) -> MixDraws:
-    """Draw for each image alone: the same in whatever batch it comes.
+    """Draw how each image is mixed: the same in whatever batch it comes.
 
-    CutMix' patch lies inside the image, and its sides are drawn between their limits, not cut off at them:
-    cut off, the limits would be the likeliest sizes. The label's share is the patch's area in pixels.
+    CutMix' patch lies inside the image. Its sides are drawn between their limits, not clipped to them, which
+    would make the limits the likeliest sizes. The partner's share of the label is the patch's area in pixels.
     """
     draws = draw_uniform(seed, f"mix/{mix.kind}", epoch, ids, NUM_DRAWS, copy=copy)
     is_mixed = draws[:, 0] < mix.mixed_share
@@ -84,7 +87,7 @@ def draw_mix(
 
 
 def mix_views(views: Tensor, partners: Tensor, draws: MixDraws) -> Tensor:
-    """Mix float [B, 3, size, size] with their partners' views, all of the batch."""
+    """Mix views, float [B, 3, size, size], with their partners' views of the same shape."""
     if draws.patches is None:
         own = torch.from_numpy(draws.own_shares).to(views)[:, None, None, None]
         return torch.lerp(partners, views, own)
@@ -96,7 +99,7 @@ def mix_views(views: Tensor, partners: Tensor, draws: MixDraws) -> Tensor:
 
 
 def mix_labels(labels: Tensor, partners: Tensor, draws: MixDraws, *, num_classes: int) -> Tensor:
-    """Each class's share of every image, float [B, classes]; they sum to 1."""
+    """Soft labels, float [B, classes]: each class's share of an image; a row sums to 1."""
     own = torch.from_numpy(draws.own_shares).to(labels.device, torch.float32)[:, None]
     first, second = (functional.one_hot(each, num_classes).float() for each in (labels, partners))
     return torch.lerp(second, first, own)
@@ -105,7 +108,7 @@ def mix_labels(labels: Tensor, partners: Tensor, draws: MixDraws, *, num_classes
 def _beta_quantile(
     draws: NDArray[np.float64], alpha: float, *, between: tuple[float, float] = (0.0, 1.0)
 ) -> NDArray[np.float64]:
-    """Uniform draws to draws of Beta(alpha, alpha) between two limits."""
+    """Turn uniform draws into draws of Beta(alpha, alpha), truncated to two limits."""
     from scipy.special import betainc, betaincinv  # 0.2 s, for mixing only
 
     lowest, highest = (float(betainc(alpha, alpha, limit)) for limit in between)

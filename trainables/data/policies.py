@@ -9,7 +9,8 @@ from typing import Literal
 from contract.files import did_you_mean
 
 VERSION = 2
-"""Of the drawing and the applying: a change of either makes stored activations of old views wrong."""
+"""Version of how views are drawn and applied: to be raised when either changes, since stored activations of
+old views are then wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,13 @@ class Policy:
     """Largest move in each direction, as a share of the side; the image goes on as `padding` says."""
 
     random_crop: bool = False
-    """A window of the view's size anywhere in the stored square (HyperRule's crop)."""
+    """Cut a window of the view's size anywhere in the stored square (HyperRule's crop)."""
 
     min_area: float = 1.0
-    """Smallest part of the image that is shown, blown up to the whole view."""
+    """Smallest share of the image's area that is cut out and enlarged to the whole view."""
 
     max_aspect: float = 1.0
-    """Largest stretch of one side against the other."""
+    """Largest ratio of the cut-out's sides."""
 
     rotation: float = 0.0
     """Largest angle in degrees, either way."""
@@ -42,12 +43,12 @@ class Policy:
 
     padding: Literal["reflection", "border"] = "reflection"
     brightness: float = 0.0
-    """Largest relative change, as of the next two."""
+    """Largest relative change, as for contrast and saturation."""
 
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    """Largest turn of the colour circle, in turns."""
+    """Largest rotation of the colour circle, in turns."""
 
     automatic: Literal["", "randaugment", "trivialaugment"] = ""
     """Operations drawn from a list of fourteen: two of a fixed strength, or one of any strength."""
@@ -57,6 +58,7 @@ class Policy:
 
     @property
     def resamples(self) -> bool:
+        """Whether pixels are interpolated, not only moved."""
         return bool(self.min_area < 1 or self.max_aspect > 1 or self.rotation or self.zoom)
 
     @property
@@ -108,7 +110,7 @@ def names() -> tuple[str, ...]:
 
 
 def find_policy(name: str) -> Policy:
-    """Look a policy up.
+    """The policy of this name.
 
     Raises:
         ValueError: no such policy.
@@ -123,6 +125,6 @@ def find_policy(name: str) -> Policy:
 
 
 def policy_identity(name: str) -> str:
-    """The name and a hash of what it stands for: stored views of a row that was edited are not read again."""
+    """The name and a hash of its settings: stored views of a policy that was edited are not read again."""
     content = f"{VERSION} {find_policy(name)}".encode()
     return f"{name}-{hashlib.blake2b(content, digest_size=4).hexdigest()}"

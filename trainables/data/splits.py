@@ -1,4 +1,4 @@
-"""The cut into training, validation and test part: stratified, seeded, every class validated."""
+"""Splits images into train, val and test: stratified and seeded, with every class in val."""
 
 from __future__ import annotations
 
@@ -20,36 +20,38 @@ def split_images(
     seed: int,
     classes: Sequence[str] | None = None,
 ) -> NDArray[np.str_]:
-    """Give every image its part, "train", "val" or "test"; parts that came with the data are kept.
+    """Give every image its split, "train", "val" or "test"; splits that came with the data are kept.
 
-    Without any given part: 70/20/10. A missing validation part is cut from the training part, and so is a
-    missing test part if validation is missing too; data that come as train and val stay without a test part.
+    Data without splits are cut 70/20/10. A missing val is cut from train, and so is a missing test if val
+    is missing too; data that come as train and val get no test split.
 
     Raises:
         ValueError: classes with too few images (named by `classes`, else by number).
     """
-    parts = np.array(["" if part is None else part for part in given], dtype="<U5")
-    if (parts == "val").any():
-        parts[parts == ""] = "train"
+    splits = np.array(["" if split is None else split for split in given], dtype="<U5")
+    if (splits == "val").any():
+        splits[splits == ""] = "train"
     else:
-        pool = np.flatnonzero((parts == "") | (parts == "train"))
+        pool = np.flatnonzero((splits == "") | (splits == "train"))
         _check_pool(labels[pool], int(labels.max()) + 1, classes)
-        parts[pool] = _cut(labels[pool], test_share=0.0 if (parts == "test").any() else TEST_SHARE, seed=seed)
-    untrained = sorted(set(labels.tolist()) - set(labels[parts == "train"].tolist()))
+        splits[pool] = _cut(
+            labels[pool], test_share=0.0 if (splits == "test").any() else TEST_SHARE, seed=seed
+        )
+    untrained = sorted(set(labels.tolist()) - set(labels[splits == "train"].tolist()))
     if untrained:
         raise ValueError(
             f"no training image of {_name_classes(untrained, classes)}; add some to the train"
-            " part, or remove the class"
+            " split, or remove the class"
         )
-    return parts
+    return splits
 
 
 def _cut(labels: NDArray[np.int64], *, test_share: float, seed: int) -> NDArray[np.str_]:
-    parts = np.full(len(labels), "train", dtype="<U5")
+    """Cut the images at random, class by class; each class keeps at least one training image."""
+    splits = np.full(len(labels), "train", dtype="<U5")
     order = draw_uniform(seed, "split", 0, np.arange(len(labels)), 1)[:, 0]
-    val_due = test_due = (
-        0.0  # carried from class to class, so that many small classes still add up to the shares
-    )
+    # Carried from class to class, so that many small classes still add up to the shares.
+    val_due = test_due = 0.0
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(order[members], kind="stable")]
@@ -59,9 +61,9 @@ def _cut(labels: NDArray[np.int64], *, test_share: float, seed: int) -> NDArray[
         num_test = min(max(0, round(test_due)), len(members) - 1 - num_val)
         val_due -= num_val
         test_due -= num_test
-        parts[members[:num_val]] = "val"
-        parts[members[num_val : num_val + num_test]] = "test"
-    return parts
+        splits[members[:num_val]] = "val"
+        splits[members[num_val : num_val + num_test]] = "test"
+    return splits
 
 
 def _check_pool(labels: NDArray[np.int64], num_classes: int, classes: Sequence[str] | None) -> None:

@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 PATIENCE_SECONDS = 600.0
-"""As long as a running study waits for its database."""
+"""Longest wait for the storage; a running study waits as long for its database."""
 PAUSE_SECONDS = 2.0
 
 
 class StorageFault(OSError):
-    """A transient fault that did not pass in time: it says nothing about the trial that met it."""
+    """Raised when a transient fault did not pass in time: it says nothing about the trial that met it."""
 
     @property
     def interrupts_lease(self) -> Reason:

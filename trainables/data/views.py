@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from contract.decoding import Fit
 
-"""How an image becomes a square: crop = shorter side resized, centre kept; squash = both sides resized."""
-
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -20,8 +18,8 @@ def draw_uniform(
 ) -> NDArray[np.float64]:
     """Draw `num` values in [0, 1) for every image: the same ones in whatever batch or order the image comes.
 
-    splitmix64 (https://prng.di.unimi.it/splitmix64.c), keyed by seed, policy, epoch, copy; counted by image.
-    The copy is one for all images, or one for each.
+    The generator is splitmix64 (https://prng.di.unimi.it/splitmix64.c), keyed by seed, policy, epoch and copy
+    (one for all images, or one for each), with the image's id as its counter.
     """
     copies, which = np.unique(copy, return_inverse=True)
     key = np.array([_make_key(f"{seed}/{policy}/{epoch}/{number}") for number in copies])[which]
@@ -36,9 +34,10 @@ def _make_key(name: str) -> np.uint64:
 
 
 def storage_size(size: int, fit: Fit) -> int:
-    """Side of the stored square from which views of side `size` are cut.
+    """Side in pixels of the stored square from which views of side `size` are cut.
 
-    Cropped images keep the usual 87.5 %; squashed ones the margin of BiT-HyperRule: 160 for 128, 512 for 480.
+    A view of a cropped image shows the usual 87.5 % of it; squashed ones have the margin of BiT-HyperRule:
+    160 px for 128, 512 for 480.
     """
     if fit == "crop":
         return round(size / 0.875)

@@ -14,7 +14,7 @@ from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
-from trainables.activations.study_data import load_parts
+from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
 
 NUM_IMAGES = 64
@@ -23,7 +23,7 @@ NUM_IMAGES = 64
 BATCH = 16
 
 TOLERANCE_CPU = 0.02
-"""Largest difference of a probability where the trial computed in single precision; its frozen part's output
+"""Largest difference of a probability where the trial computed in single precision; its frozen split's output
 may have been rounded to float16."""
 
 TOLERANCE_GPU = 0.1
@@ -53,9 +53,9 @@ def check_predictions(
         ValueError: predictions differ; the message has both figures.
     """
     ids, stored = load_predictions(paths)
-    part = load_parts(settings, fit, torch.device("cpu"))["val"]
+    split = load_splits(settings, fit, torch.device("cpu"))["val"]
     view = make_view(config, settings, fit=fit, is_train=False)
-    position = {int(number): at for at, number in enumerate(part.ids)}
+    position = {int(number): at for at, number in enumerate(split.ids)}
     if not set(ids.tolist()) <= set(position):
         raise ValueError(f"{paths.predictions}: the predictions are of other images than the study's")
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
@@ -64,7 +64,7 @@ def check_predictions(
     with torch.inference_mode():
         for start in range(0, len(positions), BATCH):
             chosen = positions[start : start + BATCH]
-            images = view.images(part, chosen, epoch=0, device=torch.device("cpu"))
+            images = view.images(split, chosen, epoch=0, device=torch.device("cpu"))
             chunks.append(program(images).float().numpy())
     tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
     compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)

@@ -1,6 +1,6 @@
-"""Room in the cache folder: one budget for decoded images, activations and the copies of buckets.
+"""Makes room in the cache folder: one budget for decoded images, activations and the copies of buckets.
 
-What was used longest ago goes first, whatever it is, and never what a living process uses.
+Whatever was used longest ago is removed first, but nothing that a living process uses.
 """
 
 from __future__ import annotations
@@ -22,20 +22,27 @@ from trainables.images.range_locks import open_locks
 
 @dataclass(frozen=True)
 class CacheItem:
-    """What is kept or removed as a whole: an image store, an activation entry, the copies of a bucket."""
+    """A unit of the cache, kept or removed as a whole: image store, activation entry, copies of a bucket."""
 
     path: Path
     num_bytes: int
     last_used: float
+    """Unix time."""
+
     remove: Callable[[Path], bool]
-    """Takes the path, and is false where a process uses the item."""
+    """Removes the item at its path; returns false if a process uses it."""
 
 
 @contextmanager
 def room_for(
     num_bytes: int, *, cache_dir: Path, budget_gb: float | None, spare_bytes: float = 0.0
 ) -> Iterator[bool]:
-    """True if there is room for what the study needs; it is to be taken before the context is left."""
+    """Make room for `num_bytes`: the context is true if there is, and they are to be taken within it.
+
+    Args:
+        budget_gb: most that the whole cache may use; None = no limit but the disk.
+        spare_bytes: free space that is left to everything else on the disk.
+    """
     budget_bytes = float("inf") if budget_gb is None else budget_gb * 1e9
     with cache_room(cache_dir):
         yield make_room(
@@ -49,7 +56,7 @@ def room_for(
 
 @contextmanager
 def cache_room(folder: Path) -> Iterator[None]:
-    """One process at a time looks for room in the folder and takes it, so that two do not take the same."""
+    """Lock the folder while a process looks for room and takes it, so that two do not take the same."""
     with file_lock(folder / "room.lock"):
         yield
 
@@ -67,7 +74,7 @@ def make_room(
 
     Args:
         spare_bytes: free space that is left to everything else on the disk.
-        protect_seconds: items used since then stay.
+        protect_seconds: items used within the last so many seconds stay.
     """
     if num_bytes > budget_bytes:
         return False
@@ -84,7 +91,7 @@ def make_room(
 
 
 def list_items(cache_dir: Path) -> Iterator[CacheItem]:
-    """All that the budget counts."""
+    """List all that counts against the budget."""
     yield from list_stores(CachePaths(cache_dir).images)
     yield from list_entries(CachePaths(cache_dir).activations)
     for folder, num_bytes, last_used in list_copies(cache_dir):
@@ -92,7 +99,7 @@ def list_items(cache_dir: Path) -> Iterator[CacheItem]:
 
 
 def list_stores(folder: Path) -> Iterator[CacheItem]:
-    """Image stores, and those being written, which have their full length from the start."""
+    """List image stores, finished or being written; a file has its full length from the start."""
     for path in [*folder.glob("*.images"), *folder.glob("*.partial")]:
         try:
             status = path.stat()
@@ -112,7 +119,7 @@ def remove_store(path: Path) -> bool:
 
 
 def list_entries(root: Path) -> Iterator[CacheItem]:
-    """Entries of the activation cache; what a killed process left half made is removed."""
+    """List the entries of the activation cache, and remove what killed processes left half made."""
     for leftover in [*root.glob("evicted-*"), *root.glob(LEFTOVERS)]:
         shutil.rmtree(leftover, ignore_errors=True)
     for path in root.glob("??/*"):
@@ -141,5 +148,8 @@ def remove_entry(path: Path) -> bool:
 
 
 def entry_lock_base(name: str) -> int:
-    """The entry's first byte of the lock file, followed by its chunks. Equal prefixes only share locks."""
+    """Offset of the entry's first byte in the lock file, which its chunks' bytes follow.
+
+    Entries whose names begin alike share locks, which costs waiting, never results.
+    """
     return (1 + int(name[:10], 16)) << 20

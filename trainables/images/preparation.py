@@ -1,4 +1,4 @@
-"""Before a study: every image is decoded once, the unreadable ones are named, and the rest is split."""
+"""Prepares a study's images: each is decoded once, unreadable ones are named, and the rest is split."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.decoding import Fit
-from trainables.data.datasets import ImageListing, copy_missing, is_url
+from trainables.data.datasets import ImageListing, copy_missing, is_url, take_sample
 from trainables.data.manifest import Manifest, make_manifest
+from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
@@ -33,12 +36,12 @@ def prepare_images(
     refuse_bad: bool,
     console: Console | None = None,
 ) -> tuple[Manifest, str]:
-    """The images of the study, and a line about those left out (empty if there are none).
+    """Decode and split the images of a study: (manifest, a line about those left out or "").
 
     Args:
-        fits: how the backbones want images made square; a store is built for each.
+        fits: how the backbones want images made square; a store is built for each way.
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
-        console: shows how far the decoding is.
+        console: shows the progress of copying and decoding.
 
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
@@ -76,7 +79,7 @@ def prepare_images(
 def _show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar that appears with the first image, so not at all where they are known."""
+    """Show a progress bar from the first image on: not at all where all images are known."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=console is None) as bar:
         task = bar.add_task(what, total=total, visible=False)
@@ -84,9 +87,33 @@ def _show_progress(
 
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
-    """How many images cannot be read, which, and why."""
+    """Say how many images cannot be read, which, and why; empty if all can."""
     bad = [f"{path} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok]
     if not bad:
         return ""
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return f"{len(bad)} of {len(facts)} images cannot be read: {'; '.join(bad[:NAMED])}{more}"
+
+
+def median_pixels(paths: Sequence[Path]) -> int:
+    """Median height x width of up to 100 images, evenly spread over the list; unreadable ones do not count.
+
+    Raises:
+        ValueError: none of them can be read.
+    """
+    areas = []
+    for path in take_sample(paths):
+        try:
+            areas.append(wait_out_faults(partial(_read_area, path)))
+        except StorageFault:
+            raise
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            continue
+    if not areas:
+        raise ValueError(f"none of the images can be read, {paths[0]} for one: are these image files?")
+    return int(median(areas))
+
+
+def _read_area(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width * image.height

@@ -90,7 +90,7 @@ class RangeLocks:
         """Wait for the byte; for sections of milliseconds.
 
         Raises:
-            TimeoutError: somebody holds it longer than `timeout_seconds` (a stopped process, say).
+            TimeoutError: another process holds it longer than `timeout_seconds` (a stopped process, say).
         """
         deadline = time.monotonic() + timeout_seconds
         while not self.try_exclusive(offset):
@@ -104,7 +104,7 @@ class RangeLocks:
 
 
 def open_locks(path: Path) -> RangeLocks:
-    """The locks of this file in this process: the same object for the same file."""
+    """The process's locks of this file: the same object for the same file."""
     path = path.resolve()
     with _tables_mutex:
         if path not in _tables:

@@ -1,4 +1,4 @@
-"""The training or the validation images of a study, and the views of them that trials share."""
+"""SplitView: the images of one split, train or val, and the views of them that trials share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Images with labels, in a fixed order."""
+class SplitView:
+    """The images and labels of one split, in a fixed order."""
 
     store: ImageStore
     ids: NDArray[np.int64]
@@ -34,7 +34,7 @@ class Part:
 
     num_classes: int
     view_ids: NDArray[np.int64]
-    """What each image's views are drawn from: its content, so that every study sees the same ones."""
+    """What each image's views are drawn from: its content's hash, so that all studies see the same ones."""
 
     copies: NDArray[np.int64]
     """0 = the image itself; over-sampled images appear again as 1, 2, …, with views of their own."""
@@ -52,29 +52,29 @@ class Part:
 
 
 def view_id(digest: str) -> int:
-    """What an image's views are drawn from, given the hash of its file."""
+    """The number from which an image's views are drawn, given the hash of its file."""
     return int(digest[:15], 16)
 
 
-def oversampled(part: Part) -> Part:
-    """The part with copies of its smaller classes' images, so that all classes are equally large."""
-    rows, copies = oversample(part.labels.cpu().numpy())
-    content = hashlib.sha256(part.digest.encode() + rows.tobytes() + copies.tobytes())
-    return Part(
-        store=part.store,
-        ids=part.ids[rows],
-        labels=part.labels[torch.from_numpy(rows).to(part.labels.device)],
-        num_classes=part.num_classes,
-        view_ids=part.view_ids[rows],
+def oversampled(split: SplitView) -> SplitView:
+    """Add copies of the smaller classes' images, so that all classes are equally large."""
+    rows, copies = oversample(split.labels.cpu().numpy())
+    content = hashlib.sha256(split.digest.encode() + rows.tobytes() + copies.tobytes())
+    return SplitView(
+        store=split.store,
+        ids=split.ids[rows],
+        labels=split.labels[torch.from_numpy(rows).to(split.labels.device)],
+        num_classes=split.num_classes,
+        view_ids=split.view_ids[rows],
         copies=copies,
         digest=content.hexdigest(),
     )
 
 
 def oversample(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in which every class appears as often as the largest, and each one's copy: 0 = the original.
+    """Repeat positions until every class is as large as the largest: (positions, numbers of the copies).
 
-    All originals come first, in their order; copies follow, each class's images in turn.
+    The originals, copy 0, come first and in their order; then follow the copies, each class's images in turn.
     """
     counts = np.bincount(labels)
     rows, copies = [np.arange(len(labels))], [np.zeros(len(labels), dtype=np.int64)]
@@ -94,11 +94,11 @@ class ViewSettings:
     fit: Fit
     seed: int
     minority_policy: str = ""
-    """Of over-sampled copies, before the policy of all."""
+    """Policy that over-sampled copies go through before the common one; empty = none."""
 
     mix: Mix = NO_MIX
     is_blank: bool = False
-    """All pixels are zero, whatever the image."""
+    """Make all pixels zero, whatever the image."""
 
     @property
     def is_random(self) -> bool:
@@ -114,72 +114,74 @@ class ViewSettings:
         return "+".join(filter(None, (first, policy_identity(self.policy), self.mix.identity)))
 
     def number(self, epoch: int) -> int:
-        """0, the evaluation view, in every epoch where nothing is random."""
+        """Number of an epoch's view: the epoch, or 0 (the evaluation view) where nothing is random."""
         return epoch if self.is_random else 0
 
-    def images(self, part: Part, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
-        """float32 [B, 3, size, size] in [0, 1] on the device."""
+    def images(self, split: SplitView, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
+        """Views of the images at these positions, float32 [B, 3, size, size] in [0, 1], on the device."""
         if self.is_blank:
             return torch.zeros(len(positions), 3, self.image_size, self.image_size, device=device)
         if not self.mix.is_on:
-            return self._augmented(part, positions, epoch=epoch, device=device)
-        draws, partners = self._draw_mix(part, positions, epoch=epoch)
+            return self._augmented(split, positions, epoch=epoch, device=device)
+        draws, partners = self._draw_mix(split, positions, epoch=epoch)
         wanted, where = np.unique(np.concatenate([positions, partners]), return_inverse=True)
-        views = self._augmented(part, wanted, epoch=epoch, device=device)[torch.from_numpy(where).to(device)]
+        views = self._augmented(split, wanted, epoch=epoch, device=device)[torch.from_numpy(where).to(device)]
         return mix_views(views[: len(positions)], views[len(positions) :], draws)
 
-    def targets(self, part: Part, positions: Positions, *, epoch: int) -> Tensor:
-        """Classes, int64 [B]; with mixed views each class's share of every image, float [B, classes]."""
-        labels = _labels(part, positions)
+    def targets(self, split: SplitView, positions: Positions, *, epoch: int) -> Tensor:
+        """Classes, int64 [B]; with mixed views soft labels, float [B, classes]."""
+        labels = _labels(split, positions)
         if not self.mix.is_on:
             return labels
-        draws, partners = self._draw_mix(part, positions, epoch=epoch)
-        return mix_labels(labels, _labels(part, partners), draws, num_classes=part.num_classes)
+        draws, partners = self._draw_mix(split, positions, epoch=epoch)
+        return mix_labels(labels, _labels(split, partners), draws, num_classes=split.num_classes)
 
-    def _draw_mix(self, part: Part, positions: Positions, *, epoch: int) -> tuple[MixDraws, Positions]:
-        """The draws, and each image's partner: itself where it is not mixed."""
+    def _draw_mix(self, split: SplitView, positions: Positions, *, epoch: int) -> tuple[MixDraws, Positions]:
+        """Draw how the images are mixed, and each partner's position: its own where it is not mixed."""
         draws = draw_mix(
             self.mix,
             seed=self.seed,
             epoch=epoch,
-            ids=part.view_ids[positions],
-            copy=part.copies[positions],
+            ids=split.view_ids[positions],
+            copy=split.copies[positions],
             size=self.image_size,
         )
-        drawn = part.by_content[(draws.partners * len(part)).astype(np.int64)]
+        drawn = split.by_content[(draws.partners * len(split)).astype(np.int64)]
         return draws, np.where(draws.is_mixed, drawn, positions)
 
-    def _augmented(self, part: Part, positions: Positions, *, epoch: int, device: torch.device) -> Tensor:
-        """Every image's view on its own."""
-        stored = to_device(part.store.take(part.ids[positions]), device)
-        copied = part.copies[positions] > 0
+    def _augmented(
+        self, split: SplitView, positions: Positions, *, epoch: int, device: torch.device
+    ) -> Tensor:
+        """Views before mixing, float32 [B, 3, size, size]."""
+        stored = to_device(split.store.take(split.ids[positions]), device)
+        copied = split.copies[positions] > 0
         if self.minority_policy and copied.any():
-            stored = self._augment_copies(stored, part, positions, copied, epoch=epoch)
+            stored = self._augment_copies(stored, split, positions, copied, epoch=epoch)
         return augment(
             stored,
-            ids=torch.from_numpy(part.view_ids[positions]),
+            ids=torch.from_numpy(split.view_ids[positions]),
             epoch=epoch,
             policy=self.policy,
             size=self.image_size,
             seed=self.seed,
             fit=self.fit,
-            copy=part.copies[positions],
+            copy=split.copies[positions],
         )
 
     def _augment_copies(
-        self, stored: Tensor, part: Part, positions: Positions, copied: NDArray[np.bool_], *, epoch: int
+        self, stored: Tensor, split: SplitView, positions: Positions, copied: NDArray[np.bool_], *, epoch: int
     ) -> Tensor:
-        """Stored images in which the copies went through the minority policy, whole and in their own size."""
+        """Apply the minority policy to the copies among stored images, uint8 [B, S, S, 3], in that size."""
         rows = torch.from_numpy(np.flatnonzero(copied)).to(stored.device)
         views = augment(
             stored[rows],
-            ids=torch.from_numpy(part.view_ids[positions][copied]),
+            ids=torch.from_numpy(split.view_ids[positions][copied]),
             epoch=epoch,
             policy=self.minority_policy,
             size=stored.shape[1],
             seed=self.seed,
             fit="squash",
-            copy=part.copies[positions][copied],
+            copy=split.copies[positions][copied],
             purpose="minority/",
         )
         changed = stored.clone()
@@ -187,5 +189,5 @@ class ViewSettings:
         return changed
 
 
-def _labels(part: Part, positions: Positions) -> Tensor:
-    return part.labels[torch.from_numpy(positions).to(part.labels.device)]
+def _labels(split: SplitView, positions: Positions) -> Tensor:
+    return split.labels[torch.from_numpy(positions).to(split.labels.device)]

@@ -1,16 +1,21 @@
-"""Image store: every image decoded once to a small square, memory-mapped by all processes of a node."""
+"""Image store: each image decoded once to a small square, memory-mapped by all processes of a machine.
+
+A store is a file: a header that names and checks the content, then the pixels of every readable image.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,22 +28,53 @@ from contract.machine import count_cpus
 from contract.study_layout import CachePaths
 from trainables.data.storage_faults import wait_out_faults
 from trainables.images.cache_room import room_for
-from trainables.images.decoding import ImageFact, decode_files
-from trainables.images.file import (
-    FORMAT,
-    HEADER_BYTES,
-    DamagedFile,
-    Layout,
-    keep_rows,
-    map_file,
-    seal,
-    write_at,
-)
-from trainables.images.index import ImageIndex, stamp_files
+from trainables.images.decoding import DecodedAtUse, ImageFact, ImageIndex, decode_files, stamp_files
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Part of every key: raise it when decoding or the layout changes, and old files are no longer found."""
+
+HEADER_BYTES = 4096
+NUM_SAMPLES = 64
+"""Rows whose checksums the header keeps; to check all would read the whole file."""
+
+CHUNK = 32
+"""Files that a thread decodes at a time."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the header says: which images the file holds, and in what form."""
+
+    key: str
+    count: int
+    size: int
+    fit: Fit
+    format: int = FORMAT
+
+    @property
+    def row_bytes(self) -> int:
+        return self.size * self.size * 3
+
+    @property
+    def total_bytes(self) -> int:
+        return HEADER_BYTES + self.count * self.row_bytes
+
+    @property
+    def sampled_rows(self) -> list[int]:
+        """Rows spread over the file whose checksums the header keeps."""
+        return sorted(set(np.linspace(0, self.count - 1, min(self.count, NUM_SAMPLES)).astype(int).tolist()))
+
+
+class DamagedFile(Exception):
+    """Raised for a store whose content is not what its header says."""
 
 
 class Images(Protocol):
-    """What a store's images can do, memory-mapped or not: a numpy array's indexing by row."""
+    """Images of a store, memory-mapped or not: indexed by row like an array [N, S, S, 3]."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -47,7 +83,7 @@ class Images(Protocol):
 
 
 class SpreadImages:
-    """The readable images' rows among rows of zeros for the unreadable ones."""
+    """Stored rows of the readable images, with rows of zeros for the unreadable ones in between."""
 
     def __init__(self, images: Pixels, facts: Sequence[ImageFact]) -> None:
         readable = np.array([fact.ok for fact in facts])
@@ -67,42 +103,9 @@ class SpreadImages:
         return taken
 
 
-class DecodedAtUse:
-    """Images that are decoded whenever they are asked for; those that never could be read are zeros."""
-
-    def __init__(self, paths: Sequence[Path], size: int, fit: Fit, facts: Sequence[ImageFact]) -> None:
-        """`facts` are what the first look at each file found."""
-        self._paths, self._size, self._fit, self._facts = paths, size, fit, facts
-        self.shape = (len(paths), size, size, 3)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, rows: Any, /) -> Pixels:
-        """The pixels of these rows.
-
-        Raises:
-            OSError: a file has gone, or has another content than at the first look.
-        """
-        chosen = np.arange(len(self))[rows]
-        files = [self._paths[row] for row in np.atleast_1d(chosen)]
-        pixels, found = decode_files(files, self._size, self._fit)
-        for row, fact in zip(np.atleast_1d(chosen), found, strict=True):
-            if fact.digest != self._facts[row].digest:
-                what = "has changed" if fact.ok else f"cannot be read any more ({fact.reason})"
-                raise OSError(f"{self._paths[row]} {what} since the study's images were looked at")
-        return pixels[0] if np.ndim(chosen) == 0 else pixels
-
-
-log = logging.getLogger(__name__)
-
-CHUNK = 32
-Progress = Callable[[int, int], None]
-
-
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """The images of a list of files, in its order."""
+    """Images of a list of files, in its order."""
 
     images: Images
     """uint8 [N, S, S, 3], read-only; rows of unreadable images are zero."""
@@ -115,7 +118,7 @@ class ImageStore:
     """The mapped file; None where images are decoded at every use."""
 
     _descriptor: int | None = None
-    """Held open so that nobody removes the file to make room while it is in use."""
+    """Kept open, with a shared lock, so that no process removes the file to make room while it is in use."""
 
     def __del__(self) -> None:
         if self._descriptor is not None:
@@ -145,12 +148,12 @@ def open_or_build(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageStore:
-    """Open the store of these files, decoding them first if nobody has; several processes build it once.
+    """Open the store of these files, decoding them first if need be; of several processes, one builds it.
 
     Without room for it (`budget_gb`, the free disk) images are decoded at every use, and a warning says so.
 
     Args:
-        workers: threads that decode; None = one a CPU that this process may use.
+        workers: threads that decode; None = one for each CPU that this process may use.
         progress: called with (files done, files in all) while decoding.
 
     Raises:
@@ -164,7 +167,7 @@ def open_or_build(
 
 @dataclass(frozen=True)
 class _Build:
-    """One request for a store."""
+    """Request for a store of certain files: opens what is there, or builds it."""
 
     paths: tuple[Path, ...]
     size: int
@@ -180,12 +183,12 @@ class _Build:
 
     @property
     def name(self) -> str:
-        """Names the lock and the partial file: known before any file is read."""
+        """Name of the lock and of the partial file: it is known before any file is read."""
         listed = b"\0".join([*map(os.fsencode, self.paths), f"{self.size} {self.fit} {FORMAT}".encode()])
         return hashlib.sha256(listed).hexdigest()[:32]
 
     def open_known(self) -> ImageStore | None:
-        """Open the store if all files are known and it exists, intact; None = something is to be done."""
+        """Open the store if all files are known and it exists, undamaged; None = it has to be built."""
         facts = [fact for fact in self.index.look_up(self.paths, stamp_files(self.paths)) if fact]
         if len(facts) < len(self.paths):
             return None
@@ -203,7 +206,7 @@ class _Build:
 
     def open_new(self) -> ImageStore:
         with file_lock(self.folder / f"{self.name}.lock"):
-            store = self.open_known()  # somebody may have built it while we waited
+            store = self.open_known()  # another process may have built it meanwhile
             return store or self.build()
 
     def build(self) -> ImageStore:
@@ -231,7 +234,7 @@ class _Build:
         return store
 
     def write(self, expected: Layout) -> ImageStore | None:
-        """Write aside, force to the disk, rename: a store with its name is whole. None: there is no room."""
+        """Write the store aside, force it to the disk and rename it; None if there is no room."""
         partial, cache_dir = self.folder / f"{self.name}.partial", self.folder.parent
         room = room_for(
             expected.total_bytes,
@@ -246,7 +249,7 @@ class _Build:
                 descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
                 cleanup.callback(partial.unlink, missing_ok=True)
                 cleanup.callback(os.close, descriptor)
-                hold_shared(descriptor)  # from now on nobody removes it to make room
+                hold_shared(descriptor)  # from now on no process removes it to make room
                 os.ftruncate(descriptor, expected.total_bytes)  # and others see what it will take
             facts = self.decode_all(descriptor)
             layout = self.layout_of(facts)
@@ -279,7 +282,7 @@ class _Build:
         return facts
 
     def layout_of(self, facts: Sequence[ImageFact]) -> Layout:
-        """The store of the readable files among these."""
+        """Layout of the store that holds the readable ones of these files."""
         digests = [fact.digest for fact in facts if fact.ok]
         content = hashlib.sha256(f"{FORMAT} {self.size} {self.fit}\n".encode() + "\n".join(digests).encode())
         return Layout(key=content.hexdigest()[:32], count=len(digests), size=self.size, fit=self.fit)
@@ -308,7 +311,77 @@ class _Build:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what builders left that were killed: partial files whose lock is free."""
+    """Remove what killed builders left: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):
         with suppress(OSError), file_lock(partial.with_suffix(".lock"), timeout_seconds=0):
             partial.unlink(missing_ok=True)
+
+
+def seal(descriptor: int, layout: Layout) -> None:
+    """Write the header and force everything to the disk; the last step before the file gets its name."""
+    header = json.dumps({**asdict(layout), "checksums": _checksums(descriptor, layout)}).encode()
+    os.ftruncate(descriptor, layout.total_bytes)
+    write_at(descriptor, header.ljust(HEADER_BYTES), 0)
+    os.fsync(descriptor)
+
+
+def map_file(path: Path, layout: Layout) -> tuple[Pixels, int] | None:
+    """Map a store read-only: its images, and a descriptor that marks it as in use; None if it is not there.
+
+    Raises:
+        DamagedFile: truncated, of other content, or with changed pixels.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        hold_shared(descriptor)
+        if os.fstat(descriptor).st_nlink == 0:  # removed between opening and locking it
+            os.close(descriptor)
+            return None
+        _check(descriptor, layout)
+    except (DamagedFile, OSError):
+        os.close(descriptor)
+        raise
+    shape = (layout.count, layout.size, layout.size, 3)
+    if layout.count == 0:  # nothing to map
+        return np.zeros(shape, dtype=np.uint8), descriptor
+    os.utime(descriptor)  # the stores used longest ago are removed first
+    with os.fdopen(os.dup(descriptor), "rb") as file:  # by its name another file may be found, or none
+        return np.memmap(file, dtype=np.uint8, mode="r", offset=HEADER_BYTES, shape=shape), descriptor
+
+
+def write_at(descriptor: int, content: bytes | NDArray[np.uint8], offset: int) -> None:
+    """Write everything: on a nearly full disk a call may write less than asked; the next fails."""
+    view = memoryview(content).cast("B")  # type: ignore[arg-type]
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def keep_rows(descriptor: int, row_bytes: int, rows: Sequence[int]) -> None:
+    """Move the given rows, in ascending order, to the front of the pixels, over those that are left out."""
+    for target, row in enumerate(rows):
+        if target != row:
+            content = os.pread(descriptor, row_bytes, HEADER_BYTES + row * row_bytes)
+            write_at(descriptor, content, HEADER_BYTES + target * row_bytes)
+
+
+def _check(descriptor: int, layout: Layout) -> None:
+    if os.fstat(descriptor).st_size != layout.total_bytes:
+        raise DamagedFile("its length is wrong")
+    try:
+        header = json.loads(os.pread(descriptor, HEADER_BYTES, 0))
+        checksums = header.pop("checksums")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DamagedFile("its header cannot be read") from error
+    if header != asdict(layout):
+        raise DamagedFile("its header describes other images")
+    if checksums != _checksums(descriptor, layout):
+        raise DamagedFile("its pixels have changed")
+
+
+def _checksums(descriptor: int, layout: Layout) -> list[int]:
+    offsets = (HEADER_BYTES + row * layout.row_bytes for row in layout.sampled_rows)
+    return [zlib.crc32(os.pread(descriptor, layout.row_bytes, offset)) for offset in offsets]

@@ -1,1 +1,1 @@
-"""The network of a trial: backbones, weights, the cut into frozen and trainable parts, heads."""
+"""The network of a trial: backbones, weights, the cut into frozen prefix and trainable suffix, heads."""

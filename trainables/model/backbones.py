@@ -1,10 +1,11 @@
-"""The table of backbones: what users type, the timm model behind it, and how its images are fitted."""
+"""Table of backbones: the name users type, the timm model or own file behind it, and its image sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from contract.decoding import Fit
 from contract.files import did_you_mean
 
 
@@ -13,22 +14,22 @@ class Backbone:
     """A network without its classifier and its weights."""
 
     name: str
-    """What users type."""
+    """What users type, as in --backbones."""
 
     timm_name: str = ""
     """Architecture and pretrained tag; empty where timm does not have it."""
 
     own: str = ""
-    """The file of trainables/model/own that builds it."""
+    """Name of the file in trainables/model/own that builds it; empty for a timm model."""
 
     options: tuple[str, ...] = ()
-    """What that file is told."""
+    """Arguments for that file's `make`."""
 
     choices: tuple[tuple[str, ...], ...] = ()
-    """What may stand behind each colon of the name; the first of each is the default."""
+    """Values allowed behind each colon of the name; the first of each is the default."""
 
     without: tuple[str, ...] = ()
-    """Modules of the pretrained network that are left out."""
+    """Names of the pretrained network's modules that are replaced by the identity."""
 
     package: str | None = None
     """Python package that ships the weights."""
@@ -40,20 +41,20 @@ class Backbone:
     """Where the weights are on the model hub, if not under timm/ by the timm name."""
 
     image_size: int = 224
-    """Pixels a side of the images it was trained on."""
+    """Side in pixels of the images that it was trained on."""
 
     patch: int = 1
-    """The side of an image must be a multiple of this."""
+    """Number of pixels of which the side of an image must be a multiple."""
 
     smallest: int = 32
-    """Pixels a side that are needed for anything to be left behind the last pooling."""
+    """Smallest side in pixels that leaves something after the last pooling."""
 
-    fit: Literal["crop", "squash"] = "crop"
-    """How a photo becomes square: its middle cropped, or squashed as BiT has it."""
+    fit: Fit = "crop"
+    """How an image becomes square: its middle cropped, or both sides resized (squash), as BiT does."""
 
     @property
     def key(self) -> str:
-        """What the output depends on beside weights and image; a part of cache keys."""
+        """What the output depends on beside weights and image. Cache keys contain it: its form must stay."""
         own = ":".join((f"own/{self.own}", *self.options)) if self.own else self.timm_name
         return " without ".join((own, *self.without))
 
@@ -64,7 +65,7 @@ class Backbone:
 
     @property
     def pretrained(self) -> bool:
-        """Whether there are weights anywhere."""
+        """Whether pretrained weights exist."""
         return bool(self.timm_name or self.weights_url)
 
 
@@ -156,14 +157,14 @@ def names() -> list[str]:
 
 
 def find_backbone(name: str) -> Backbone:
-    """A row of the table, by its own name or by its timm name, or any other timm model.
+    """Find a row of the table by its own name or its timm name, or make one for any other timm model.
 
     Whatever name a row is asked for by, it has its package, URL, image size and so on. Another timm model
     whose architecture is in the table has that row's limits on the image's size. A row with choices takes
     them behind colons: hyper_resnet:v2:50:max.
 
     Raises:
-        ValueError: neither; the message names what comes nearest.
+        ValueError: there is no such backbone; the message names the nearest ones.
     """
     base, *options = name.split(":")
     if options and base in BACKBONES:
@@ -238,6 +239,6 @@ def _nearest(name: str) -> str:
 
 
 def num_features(module: Any) -> int:
-    """Width of the backbone's output, flattened."""
+    """Width of a backbone's flattened output."""
     known = getattr(module, "output_width", None) or getattr(module, "head_hidden_size", None)
     return int(known or module.num_features)

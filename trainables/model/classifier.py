@@ -1,4 +1,4 @@
-"""Backbone and head as one network in three parts: frozen prefix, trainable suffix, head."""
+"""Classifier: frozen prefix, trainable suffix and head as one network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.model.stages import Depth, cut, num_stages, trainable_names
 
 
 class Normalise(nn.Module):
-    """Subtract the mean and divide by the deviation of the images the backbone was trained on."""
+    """Subtracts the mean and divides by the standard deviation of the images the backbone was trained on."""
 
     mean: Tensor
     std: Tensor
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
     def __init__(
         self, backbone: nn.Module, head: nn.Module, *, depth: Depth, frozen_batch_norm: bool = False
     ) -> None:
-        """With `frozen_batch_norm` the suffix's batch norms keep their statistics, in eval mode."""
+        """With `frozen_batch_norm` the suffix's batch norms stay in eval mode and keep their statistics."""
         super().__init__()
         self._frozen_batch_norm = frozen_batch_norm
         # In a tuple, so that its parameters are not listed a second time. Channels last: convolutions of a
@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set head and suffix to train or eval mode; the prefix, and what is frozen in the suffix, stay."""
+        """Set head and suffix to train or eval mode; the prefix and frozen modules stay in eval mode."""
         if isinstance(self.suffix, nn.Identity):  # walking through the backbone takes 2 ms
             self.training = mode
             self.head.train(mode)
@@ -100,16 +100,17 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def prefix_features(self, images: Tensor) -> Tensor:
-        """What the frozen part makes of the images; with nothing frozen, the normalised images.
+        """Output of the frozen prefix for images [B, 3, H, W]; with nothing frozen, the normalised images.
 
-        Always in the device's number format, in an epoch or for a cache, so that both see the same numbers.
+        It is computed in the device's number format, in an epoch and for the cache alike, so that both see
+        the same numbers.
         """
         with autocast(images.device):
-            features: Tensor = self._frozen_part(images)(channels_last(images))
+            features: Tensor = self._fast_prefix(images)(channels_last(images))
         return features.to(self.normalise.mean.dtype)
 
-    def _frozen_part(self, images: Tensor) -> nn.Module:
-        """The prefix, on a CPU with its batch norms folded when it is first needed."""
+    def _fast_prefix(self, images: Tensor) -> nn.Module:
+        """The prefix; on a CPU with its batch norms folded, which is done when it is first needed."""
         if not self._folded_prefix:
             self._folded_prefix = (folded(self.prefix, probe_images(images)),)
         return self._folded_prefix[0]
@@ -124,11 +125,11 @@ class Classifier(nn.Module):
         return self.forward_features(self.prefix_features(images))
 
     def trainable_backbone_parameters(self) -> dict[str, nn.Parameter]:
-        """What trains of the backbone, by its name there."""
+        """Trainable parameters of the backbone, by their names in it."""
         return {name: value for name, value in self.suffix.named_parameters() if value.requires_grad}
 
     def num_parameters(self) -> tuple[int, int]:
-        """All parameters, and those that train."""
+        """Number of all parameters, and of those that train."""
         head = sum(parameter.numel() for parameter in self.head.parameters())
         backbone = self._num_backbone_parameters
         trainable = sum(parameter.numel() for parameter in self.trainable_backbone_parameters().values())
@@ -139,7 +140,7 @@ class Classifier(nn.Module):
         return sum(parameter.numel() for parameter in self.backbone.parameters())
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What trains, by name in the backbone, so that it also loads at another depth; not copies."""
+        """Tensors that train, not copied, by name in backbone and head, so that they load at any depth."""
         frozen = {name for name, value in self.suffix.named_parameters() if not value.requires_grad}
         state = {
             f"backbone.{name}": tensor
@@ -149,10 +150,10 @@ class Classifier(nn.Module):
         return state | {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copy in what `trained_state` gave.
+        """Load what `trained_state` returned.
 
         Raises:
-            ValueError: it is of another backbone or head, or of fewer stages than train here.
+            ValueError: it is from another backbone or head, or has fewer stages than train here.
         """
         own = {f"backbone.{name}": tensor for name, tensor in self.backbone.state_dict().items()}
         own |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
@@ -171,7 +172,7 @@ class Classifier(nn.Module):
 
 
 def _frozen_modules(suffix: nn.Module) -> list[str]:
-    """Modules with parameters none of which trains."""
+    """Names of the modules that have parameters, none of which trains."""
     return [
         name
         for name, module in suffix.named_modules()
@@ -188,11 +189,11 @@ def _batch_norms(suffix: nn.Module) -> frozenset[str]:
 
 
 def probe_images(like: Tensor) -> Tensor:
-    """Two random images of the same size, always the same two, to try a network on."""
+    """Make two random images of the same size, always the same two, to try a network on."""
     generator = torch.Generator().manual_seed(0)
     return channels_last(torch.rand(2, *like.shape[1:], generator=generator).to(like.device, like.dtype))
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """Images or maps with their channels side by side in memory; anything else unchanged."""
+    """Convert images or maps [B, C, H, W] to channels-last memory format; other tensors stay as they are."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -1,4 +1,4 @@
-"""Downloads of weights: from a URL and from the model hub, watched so that none hangs in silence."""
+"""Downloads weights, from a URL or the model hub, with limits, so that no download hangs in silence."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 from contract.files import DISK_FULL, first_line
 
 TIMEOUT_SECONDS = 10.0
-"""A question that is not answered by then counts as unanswered."""
+"""Longest wait for the answer to a request."""
 
 STALL_SECONDS = 120.0
-"""A transfer that has not moved on for so long is given up. The hub's client writes 10 MB at a time, so this
-is also the slowest connection that is taken: 85 kB a second."""
+"""A transfer without progress for so long is given up. The hub's client writes 10 MB at a time, so the
+slowest usable connection has 85 kB per second."""
 
 _WATCH_SECONDS = 0.5
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Unreachable(ConnectionError):
-    """A server does not answer, or stopped in the middle: the same attempt may succeed later."""
+    """Raised when a server does not answer, or stops midway: the same attempt may succeed later."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -38,14 +38,18 @@ class Unreachable(ConnectionError):
 
 
 class Transfer:
-    """How a download in another thread is getting on."""
+    """Progress of a download in another thread."""
 
     def __init__(self) -> None:
         self.moved_at = time.monotonic()
         self.given_up = False
 
     def moved(self) -> None:
-        """Note that data arrived; ends the download if nobody waits for it any more."""
+        """Note that data arrived.
+
+        Raises:
+            Unreachable: no one waits for the download any more.
+        """
         if self.given_up:
             raise Unreachable("given up")
         self.moved_at = time.monotonic()
@@ -54,7 +58,7 @@ class Transfer:
 def watch(
     work: Callable[[Transfer], Result], *, seconds: float, size: Callable[[], int] | None = None
 ) -> Result:
-    """The result of `work`, which runs in a thread, since a silent name server or proxy heeds no timeout.
+    """Run `work` in a thread and return its result: a silent name server or proxy ignores timeouts.
 
     Args:
         seconds: the longest time without progress.
@@ -91,7 +95,7 @@ def watch(
 
 
 def downloaded_file(url: str) -> Path:
-    """Where torch keeps what it downloaded from there."""
+    """Path at which torch keeps the file of this URL."""
     home = Path(os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch")
     return home.expanduser() / "hub" / "checkpoints" / url.rpartition("/")[2]
 
@@ -111,7 +115,7 @@ def is_offered(url: str) -> bool:
 
 
 def download(url: str) -> Path:
-    """Download to where torch keeps such files; the part of a hash that the file's name has is checked.
+    """Download to where torch keeps such files; the part of the hash in the file's name is checked.
 
     torch's `load_state_dict_from_url` would also unpickle the file, here and without limits.
 
@@ -156,15 +160,15 @@ class HubFile:
 
     name: str
     digest: str
-    """sha256 of the content; empty where the hub does not tell."""
+    """sha256 of the content; empty where the hub does not give it."""
 
 
 class NotOffered(Exception):
-    """The hub was not asked, did not answer, or does not have the file; the message says which."""
+    """Raised when the hub was not asked, did not answer, or lacks the file; the message says which."""
 
 
 def find_cached(repository: str) -> HubFile | None:
-    """The version on this machine: the one that `main` was when last asked, else the newest download.
+    """Find the version on this machine: the one that `main` was when last asked, else the newest download.
 
     A download by commit, as this project makes it, writes no reference, so the snapshots are looked through.
     """
@@ -194,7 +198,7 @@ def _digest_of_blob(path: Path) -> str:
 
 
 def find_newest(repository: str) -> HubFile:
-    """The version that the hub offers now; asks for its headers only.
+    """Find the version that the hub offers now; only headers are requested.
 
     Raises:
         NotOffered: HF_HUB_OFFLINE is set, there is no answer in time, or there is no such file.
@@ -230,7 +234,7 @@ def _ask(url: str, _: Transfer) -> Any:
 
 
 def find_file(repository: str, name: str, revision: str) -> Path | None:
-    """This version of the file on this machine, without asking the hub."""
+    """Path of this version of the file on this machine, if it is there; the hub is not asked."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -1,4 +1,4 @@
-"""A frozen backbone as a ladder of cuts: one pass over the images gives the activations of several depths."""
+"""FrozenPrefixes: one pass of a frozen backbone over the images gives the activations of several depths."""
 
 from __future__ import annotations
 
@@ -16,51 +16,50 @@ from trainables.model.stages import UNTRACEABLE, Depth, cut, cut_at_all
 
 
 @dataclass(frozen=True)
-class Rung:
-    """The part of the network between a deeper cut and this one."""
+class Segment:
+    """The layers between the cut of the next greater depth, or the images, and the cut of this depth."""
 
     depth: Depth
-    part: nn.Module
+    layers: nn.Module
     is_exact: bool
-    """Whether its output is known to be that of the cut's own prefix; if not, it only leads on."""
+    """Whether its output was found equal to that of the depth's own prefix; if not, it only leads on."""
     row_shape: tuple[int, ...] = ()
-    """Of one image's activations."""
+    """Shape of one image's activations."""
 
 
-class Ladder:
-    """The frozen prefixes of several unfreeze depths, each going on where the deeper one ends."""
+class FrozenPrefixes:
+    """The frozen prefixes of several unfreeze depths; each continues that of the next greater depth."""
 
-    def __init__(self, backbone: nn.Module, rungs: Sequence[Rung]) -> None:
-        self._rungs = tuple(rungs)
+    def __init__(self, backbone: nn.Module, segments: Sequence[Segment]) -> None:
+        self._segments = tuple(segments)
         self._normalise = Normalise(*normalisation(backbone))
-        self.row_shapes = {rung.depth: rung.row_shape for rung in rungs if rung.is_exact}
-        """Of one image's activations, by depth; deepest cut first."""
+        self.row_shapes = {segment.depth: segment.row_shape for segment in segments if segment.is_exact}
+        """Shape of one image's activations by depth, greatest depth (shortest prefix) first."""
 
-    def to(self, device: torch.device) -> Ladder:
-        """With what it owns itself on the device; the network stays where it is."""
+    def to(self, device: torch.device) -> FrozenPrefixes:
+        """Move the normalisation to the device; the network stays where it is."""
         self._normalise.to(device)
         return self
 
     @torch.no_grad()
-    def climb(self, images: Tensor) -> Iterator[tuple[Depth, Tensor]]:
-        """(depth, activations) of one cut after the other, for images in [0, 1]; stop when you have enough.
+    def outputs(self, images: Tensor) -> Iterator[tuple[Depth, Tensor]]:
+        """Yield (depth, activations), greatest depth first, for images in [0, 1]; stop when you have enough.
 
-        The same numbers as `Classifier.prefix_features` at that depth.
+        The numbers are those of `Classifier.prefix_features` at that depth.
         """
         with autocast(images.device):
             state = self._normalise(channels_last(images))
-        for rung in self._rungs:
+        for segment in self._segments:
             with autocast(images.device):
-                state = rung.part(state)
-            if rung.is_exact:
-                yield rung.depth, state.float()
+                state = segment.layers(state)
+            if segment.is_exact:
+                yield segment.depth, state.float()
 
 
-def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> Ladder:
-    """A ladder of those depths at which the backbone has a frozen part; in eval mode, sharing its weights.
+def make_frozen_prefixes(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int) -> FrozenPrefixes:
+    """Build the prefixes of those depths at which the backbone has one; in eval mode, sharing its weights.
 
-    Whether a depth comes out as alone, to the last bit, is tried on random images; one that does not is left
-    out.
+    A depth whose output on random images is not bit for bit that of its own prefix is left out.
     """
     prefixes = {depth: prefix for depth in depths if (prefix := _prefix(backbone, depth)) is not None}
     try:
@@ -71,10 +70,10 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
     images = probe_images(torch.empty(0, 3, image_size, image_size, device=device))
     folds = find_folds(backbone, images)
     parts = [(depth, fold(part, folds)) for depth, part in parts]
-    trial = Ladder(backbone, [Rung(depth, part, True) for depth, part in parts]).to(device)
-    found = dict(trial.climb(images))
-    rungs = [
-        Rung(
+    every = FrozenPrefixes(backbone, [Segment(depth, part, True) for depth, part in parts]).to(device)
+    found = dict(every.outputs(images))
+    segments = [
+        Segment(
             depth,
             part,
             is_exact=_is_same(prefixes[depth], backbone, images, found[depth]),
@@ -82,20 +81,20 @@ def make_ladder(backbone: nn.Module, depths: Sequence[Depth], *, image_size: int
         )
         for depth, part in parts
     ]
-    return Ladder(backbone, rungs).to(device)
+    return FrozenPrefixes(backbone, segments).to(device)
 
 
 def _prefix(backbone: nn.Module, depth: Depth) -> nn.Module | None:
     try:
         prefix, _ = cut(backbone, depth)
-    except ValueError:  # of another backbone, which has more stages
+    except ValueError:  # a depth for another backbone, which has more stages
         return None
     return None if isinstance(prefix, nn.Identity) else prefix
 
 
 @torch.no_grad()
 def _is_same(prefix: nn.Module, backbone: nn.Module, images: Tensor, rows: Tensor) -> bool:
-    """Whether a trial computes these rows from the images, with the folds found in its own prefix."""
+    """Whether a trial's own prefix, with the folds found in it, gives these rows, to the last bit."""
     prefix = prefix.eval() if isinstance(prefix, fx.GraphModule) else prefix
     whole = nn.Sequential(Normalise(*normalisation(backbone)).to(images.device), prefix)
     with autocast(images.device):

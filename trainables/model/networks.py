@@ -1,9 +1,11 @@
-"""Builds the network of a backbone: from timm, or from a file of our own."""
+"""Builds the network of a backbone, from timm or from an own file, and says how to normalise and decay it."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Collection
+from fnmatch import fnmatch
 from functools import cache
 from typing import Any, Literal
 
@@ -18,14 +20,14 @@ Pooling = Literal["average", "flatten"]
 def make_backbone(
     backbone: Backbone, *, image_size: int | None = None, pooling: Pooling = "average", seed: int = 0
 ) -> nn.Module:
-    """The network without its classifier, [B, 3, H, W] -> features, with weights drawn from the seed.
+    """Build a network without its classifier, [B, 3, H, W] -> features, with weights drawn from the seed.
 
     The image size matters to networks with position embeddings or attention windows, and to features that
     are flattened; default: the one the network was trained on.
 
     Args:
-        pooling: average = the network's own, which gives [B, features]; flatten = none, so that maps come
-            out, for the head to flatten.
+        pooling: average = the network's own, which gives [B, features]; flatten = none: the output is maps,
+            which the head flattens.
 
     Raises:
         ValueError: an image size that the network cannot take.
@@ -71,7 +73,7 @@ def _has_fixed_size(timm_name: str) -> bool:
 
 
 def _output_width(module: nn.Module, image_size: int) -> int:
-    """Found by sending a blank image through."""
+    """Width of the flattened output, found with a blank image."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     mode = module.training
     with torch.no_grad():
@@ -81,6 +83,30 @@ def _output_width(module: nn.Module, image_size: int) -> int:
 
 
 def normalisation(module: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of the images, in [0, 1], that it was trained on."""
+    """Mean and standard deviation of each channel, in [0, 1], of the images a backbone was trained on."""
     config = module.pretrained_cfg
     return tuple(config["mean"]), tuple(config["std"])
+
+
+def undecayed_names(backbone: nn.Module) -> frozenset[str]:
+    """Names of the backbone's parameters that weight decay must leave alone.
+
+    These are biases, norms and layer scales, of one dimension; what a model of timm lists itself, such
+    as tables of relative positions and the layers that compute them; and whatever is not the weight of a
+    layer: position embeddings, class tokens, temperatures.
+    """
+    listed = _listed_by_model(backbone)
+    return frozenset(
+        name
+        for name, parameter in backbone.named_parameters()
+        if parameter.dim() <= 1
+        or not name.endswith("weight")
+        or any(fnmatch(name, pattern) for pattern in listed)
+    )
+
+
+def _listed_by_model(backbone: Any) -> Collection[str]:
+    """Names, or patterns of names, that a timm model lists; some models have no list."""
+    ask = getattr(backbone, "no_weight_decay", None)
+    names: Collection[str] = ask() if ask is not None else ()
+    return names

@@ -1,4 +1,4 @@
-"""Stages of a backbone, and the cut that parts it into a frozen prefix and a trainable suffix."""
+"""Stages of a backbone, and the cut that divides it into a frozen prefix and a trainable suffix."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor, fx, nn
 from contract.files import did_you_mean
 
 Depth = int | str
-"""As `TrialConfig.unfreeze_depth` has it."""
+"""Unfreeze depth, in any form of `TrialConfig.unfreeze_depth`."""
 
 
 _known_stages: WeakKeyDictionary[nn.Module, dict[str, int]] = WeakKeyDictionary()
-"""Of backbones that trials share: finding them takes 1 to 5 ms, several times a trial."""
+"""Stages found before: finding them takes 1 to 5 ms, and a trial needs them several times."""
 
 
 def parameter_stages(module: nn.Module) -> dict[str, int]:
-    """The stage of every parameter by name, counted from the stem."""
+    """Parameter name -> its stage, counted up from 0 at the stem."""
     if module not in _known_stages:
         _known_stages[module] = _find_stages(module)
     return _known_stages[module]
 
 
 def _find_stages(module: nn.Module) -> dict[str, int]:
-    """By timm's coarse groups.
+    """Take timm's coarse parameter groups as stages.
 
     A last group holding nothing but a norm belongs to the stage it follows: on its own it would spend a whole
     step of unfreeze depth on a few thousand numbers.
@@ -49,18 +49,18 @@ def _find_stages(module: nn.Module) -> dict[str, int]:
 
 
 def num_stages(module: nn.Module) -> int:
-    """Stages of the backbone, the stem included: the greatest unfreeze depth."""
+    """Number of stages of the backbone, stem included: the greatest unfreeze depth."""
     return 1 + max(parameter_stages(module).values(), default=0)
 
 
 def stage_levels(module: nn.Module) -> dict[str, int]:
-    """The stage of every parameter by name, counted down from 1 at the top."""
+    """Parameter name -> its level, counted from 1 at the top stage down to the stem."""
     count = num_stages(module)
     return {name: count - stage for name, stage in parameter_stages(module).items()}
 
 
 def trainable_names(module: nn.Module, depth: Depth) -> frozenset[str]:
-    """The parameters that train at this depth.
+    """Names of the parameters that train at this depth.
 
     Raises:
         ValueError: the backbone has fewer stages or layers than that, or no such module.
@@ -82,7 +82,7 @@ def trainable_names(module: nn.Module, depth: Depth) -> frozenset[str]:
 
 
 def _last_layers(names: Sequence[str], count: int) -> frozenset[str]:
-    """Parameters of the last modules that have any of their own, in the order they were built."""
+    """Names of the parameters of the last `count` modules that have some, in the order of construction."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     if count > len(layers):
         raise ValueError(f'unfreeze_depth layers:{count} is more than the {len(layers)} layers: use "all"')
@@ -91,7 +91,7 @@ def _last_layers(names: Sequence[str], count: int) -> frozenset[str]:
 
 
 def _from_module(module: nn.Module, names: Sequence[str], start: str) -> frozenset[str]:
-    """Parameters of a module and of all that were built after it."""
+    """Names of the parameters of a module and of all that were constructed after it."""
     inside = [number for number, name in enumerate(names) if name.startswith(f"{start}.")]
     if not inside:
         choices = [name for name, _ in module.named_modules() if name.count(".") < 2 and name]
@@ -101,7 +101,7 @@ def _from_module(module: nn.Module, names: Sequence[str], start: str) -> frozens
 
 
 def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
-    """Part a backbone: suffix(prefix(images)) = backbone(images), with all that trains in the suffix.
+    """Cut a backbone so that suffix(prefix(images)) = backbone(images), with all that trains in the suffix.
 
     Both share the backbone's submodules and parameters, under the same names; nothing is copied. Layers
     without parameters between the two go to the prefix, since pooling makes its output smaller; behind the
@@ -131,9 +131,10 @@ def cut(module: nn.Module, depth: Depth) -> tuple[nn.Module, nn.Module]:
 
 
 def cut_at_all(module: nn.Module, depths: Sequence[Depth]) -> list[tuple[Depth, nn.Module]]:
-    """Part a backbone at several depths: chained up to a depth, the parts are `cut`'s prefix of that depth.
+    """Cut a backbone at several depths: the segments up to a depth, chained, are its prefix.
 
-    The deepest cut comes first. Finer borders may move a cut past a layer without parameters, so compare.
+    The greatest depth comes first. Several borders may move a cut past a layer without parameters compared
+    with `cut`, so callers compare outputs.
 
     Raises:
         UNTRACEABLE: the backbone cannot be cut.
@@ -168,7 +169,7 @@ class _BorderTracer(fx.Tracer):
     """
 
     def __init__(self, *trainable: frozenset[str]) -> None:
-        """With several sets, a module that is whole in each of them."""
+        """With several sets, a leaf is a module that trains wholly or not at all by each of them."""
         super().__init__()
         self.trainable = trainable
 
@@ -212,7 +213,7 @@ def _trainable_nodes(graph: fx.Graph, trainable: frozenset[str]) -> list[fx.Node
 
 
 def _real_users(node: fx.Node) -> list[fx.Node]:
-    """Who uses it, looking through nodes that are computed from parameters alone."""
+    """Users of a node's value, looking through nodes that are computed from parameters alone."""
     users: list[fx.Node] = []
     for user in node.users:
         users += _real_users(user) if _is_constant(user) else [user]
@@ -220,7 +221,7 @@ def _real_users(node: fx.Node) -> list[fx.Node]:
 
 
 def _is_constant(node: fx.Node) -> bool:
-    """Whether the value depends on no image: it can be computed on both sides of the cut."""
+    """Whether the value depends on no image, so that both sides of a cut can compute it."""
     if node.op == "get_attr":
         return True
     if node.op in ("placeholder", "output", "call_module"):
@@ -229,7 +230,7 @@ def _is_constant(node: fx.Node) -> bool:
 
 
 def _find_cut(graph: fx.Graph, trainable: list[fx.Node]) -> fx.Node:
-    """The last node ahead of everything trainable whose value alone carries on; at worst the images."""
+    """Find the last node before everything trainable through which all data flows; at worst the images."""
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
     for point in range(min(position[node] for node in trainable) - 1, 0, -1):
@@ -246,7 +247,7 @@ def _find_cut(graph: fx.Graph, trainable: list[fx.Node]) -> fx.Node:
 def _subgraph(
     module: nn.Module, nodes: list[fx.Node], start: fx.Node | None, end: fx.Node | None
 ) -> fx.GraphModule:
-    """The part of the graph behind `start` up to and with `end`, as a module of its own."""
+    """Make a module of the graph after `start` up to and including `end`."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     if start is not None:

@@ -1,4 +1,4 @@
-"""Where the pretrained weights of a backbone are, found before the search starts, and how they are loaded."""
+"""Finds the pretrained weights of a backbone before the search starts, and loads them into it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 
 def random_weights(backbone: Backbone, seed: int) -> WeightsSource:
-    """Untrained weights, drawn from the seed."""
+    """Source of untrained weights, drawn from the seed."""
     identity = f"random:{backbone.key}:{seed}"
     return WeightsSource(kind="random", backbone=backbone.name, location="", seed=seed, identity=identity)
 
@@ -46,12 +46,12 @@ def random_weights(backbone: Backbone, seed: int) -> WeightsSource:
 def locate_weights(
     backbone: Backbone, weights: str | Path, *, seed: int = 0, recorded: WeightsSource | None = None
 ) -> WeightsSource:
-    """Find the weights without downloading them; a network of our own has none and gets random ones.
+    """Find the weights without downloading them; a backbone without pretrained ones gets random ones.
 
     Args:
         weights: "auto" (packaged, else in the hub's local cache, else on the hub), "random", a file, or a
             folder of files named after the backbones.
-        recorded: what an earlier run of the study used; "auto" takes that again, whatever is newer by now.
+        recorded: source that an earlier run of the study used; "auto" takes it again, even if it is outdated.
 
     Raises:
         ValueError: there are none; the message says what to pass instead.
@@ -70,9 +70,9 @@ def locate_weights(
 def choose_weights(
     backbone: Backbone, sources: Sequence[WeightsSource], weights: str, *, seed: int, pretrained: bool
 ) -> WeightsSource:
-    """The one of the study's sources that belongs to the backbone; nothing is searched for.
+    """Pick the backbone's source among the study's; nothing is searched for.
 
-    Untrained weights, drawn from the seed, where the study or the regime (`pretrained` false) wants them.
+    Where the study or the regime (`pretrained` false) wants untrained weights, they are drawn from the seed.
 
     Raises:
         ValueError: the study has none for it.
@@ -87,7 +87,7 @@ def choose_weights(
 
 
 def fetch_weights(source: WeightsSource) -> WeightsSource:
-    """Have the file on this machine, and know its digest.
+    """Download the file if this machine lacks it; returns the source with the file's digest.
 
     Raises:
         ValueError: it is damaged, or not the one that the source names.
@@ -99,7 +99,7 @@ def fetch_weights(source: WeightsSource) -> WeightsSource:
 
 
 def is_here(source: WeightsSource) -> bool:
-    """False if `fetch_weights` would have to download the file."""
+    """Whether the file is on this machine, so that `fetch_weights` need not download it."""
     return source.kind in ("random", "file", "package") or _find_downloaded(source) is not None
 
 
@@ -165,7 +165,7 @@ def _packaged(backbone: Backbone) -> WeightsSource | None:
 
 
 def _on_hub(backbone: Backbone) -> WeightsSource:
-    """What the hub's cache on this machine has, else what the hub has."""
+    """Source in the hub's cache on this machine, else on the hub."""
     repository = backbone.repository
     found = find_cached(repository)
     if found is None:
@@ -202,11 +202,11 @@ def _url_source(backbone: Backbone) -> WeightsSource:
 
 
 def load_weights(module: nn.Module, source: WeightsSource) -> None:
-    """Fill a backbone that `make_backbone` built; the file's own classifier is left out.
+    """Load weights into a backbone from `make_backbone`, without the file's classifier.
 
     Raises:
-        ValueError: tensors are missing, left over or of another shape, and the message names them; or the
-            file is not the source's.
+        ValueError: tensors are missing, unknown or of another shape (the message names them), or the file is
+            not the source's.
         OSError: this node lacks the file, and the download failed.
     """
     if source.kind == "random":
@@ -248,7 +248,7 @@ def _misfits(module: nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 
 def _local_path(source: WeightsSource) -> Path:
-    """The file on this machine, downloaded if need be, and checked to be the one that the source names."""
+    """Path of the source's file on this machine, downloaded if need be and checked by its digest."""
     path = _find_downloaded(source) or _download(source)
     found = _file_digest(path)
     if source.digest and found != source.digest:
@@ -268,7 +268,7 @@ def _way_out(source: WeightsSource, path: Path) -> str:
 
 
 def _find_downloaded(source: WeightsSource) -> Path | None:
-    """The file, if it is on this machine.
+    """Path of the source's file if it is on this machine.
 
     Raises:
         ValueError: it is of a kind that cannot be downloaded, and not here.
@@ -307,7 +307,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _by_position(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename by order: the packaged files name the same tensors otherwise. The classifier's two come last."""
+    """Rename tensors by order, since packaged files have other names; the classifier's two come last."""
     names = list(module.state_dict())
     if len(state) != len(names) + 2:
         raise ValueError(f"packaged weights hold {len(state)} tensors, expected {len(names) + 2}")

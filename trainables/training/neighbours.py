@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables.device.memory import FittingSize
-from trainables.model.neighbours import NeighbourHead
+from trainables.model.heads import NeighbourHead
 from trainables.training.loop import Batches, Forward, TrainResult, evaluate
 from trainables.training.metric_sums import Reduce
 

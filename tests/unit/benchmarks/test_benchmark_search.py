@@ -45,7 +45,7 @@ def make_run(seconds: float, accuracies: list[float], **changes: Any) -> dict[st
 MEASURED = [call[:2] for call in CALLS] + [
     ("trainables.images.split_view", "ViewSettings.images"),
     ("trainables.model.classifier", "Classifier.prefix_features"),
-    ("trainables.model.frozen_prefixes", "Ladder.climb"),
+    ("trainables.model.frozen_prefixes", "FrozenPrefixes.outputs"),
 ]
 
 
@@ -237,16 +237,16 @@ def test_the_floor_counts_a_pass_for_several_depths_once_for_each_view() -> None
 def test_a_generator_s_steps_are_measured_and_what_happens_between_them_is_not(clock: Clock) -> None:
     spans = Spans()
 
-    def climb(images: list[int]) -> Iterator[int]:
+    def outputs(images: list[int]) -> Iterator[int]:
         for image in images:
             clock.pass_time(1.0)
             yield image
 
-    steps = spans.timed_steps("climb", climb, count=len)
+    steps = spans.timed_steps("outputs", outputs, count=len)
     for _ in steps([1, 2]):
         clock.pass_time(5.0)
 
-    total = spans.as_dict()["climb"]
+    total = spans.as_dict()["outputs"]
     assert total["seconds"] == 2.0
     assert total["rows"] == 2
 

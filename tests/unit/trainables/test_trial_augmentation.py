@@ -17,7 +17,7 @@ from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
-from trainables.images import split_view as parts
+from trainables.images import split_view
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 
@@ -83,7 +83,7 @@ def test_another_trial_of_the_same_mixed_views_computes_none_of_them(
     settings = replace(settings, cache_directory=str(tmp_path))
     train(settings, 1, **MIXED)
     computed: list[int] = []
-    monkeypatch.setattr(parts, "mix_views", lambda *args: computed.append(1))
+    monkeypatch.setattr(split_view, "mix_views", lambda *args: computed.append(1))
 
     train(settings, 2, **MIXED, learning_rate=1e-2, dropout=0.3)
 

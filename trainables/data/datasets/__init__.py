@@ -1,4 +1,4 @@
-"""Sources of labelled images: a folder, a bucket, a CSV file, or a data set by name (one file each).
+"""Data sets: labelled images from a folder, a bucket, a CSV file, or by name (one file for each source).
 
 An entry is a file with `NAMES`, the data sets it offers, and `load_listing(name, cache_dir=…)`.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from contract.files import did_you_mean
 from trainables.data.datasets._bucket import copy_missing, is_url, list_bucket
-from trainables.data.datasets._listing import ImageListing, list_csv, list_folder
+from trainables.data.datasets._listing import ImageListing, list_csv, list_folder, take_sample
 
-__all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names"]
+__all__ = ["ImageListing", "copy_missing", "find_images", "is_url", "names", "take_sample"]
 
 
 @cache

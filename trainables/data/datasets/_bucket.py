@@ -17,10 +17,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from contract.files import DISK_FULL, file_lock
+from contract.files import DISK_FULL, file_lock, first_line
+from contract.study_layout import CachePaths
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
-from trainables.data.datasets._listing import SPLIT_ALIASES, ImageListing, is_image, make_listing
-from trainables.data.sizes import take_sample
+from trainables.data.datasets._listing import (
+    SPLIT_ALIASES,
+    ImageListing,
+    is_image,
+    make_listing,
+    take_sample,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +36,24 @@ Answer = TypeVar("Answer")
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 ANSWER_SECONDS = 20.0
-"""So long a bucket may take to answer at all."""
+"""Longest wait for a bucket's first answer."""
 
 LIST_SECONDS = 600.0
+"""Longest wait for the list of all objects."""
+
 BYTES_PER_SECOND = 100_000
-"""A copy that is slower over a whole chunk counts as stuck."""
+"""Slowest transfer that is waited for: a chunk that takes longer counts as stuck."""
 
 CHUNK = 128
+"""Objects copied in one request."""
+
 TRIES = 3
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2}}},
     "gs": {"requests_timeout": 15},
     "gcs": {"requests_timeout": 15},
 }
+# What protocols call the version of an object; the first that is there counts.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
 
 
@@ -60,7 +71,7 @@ def is_url(source: str) -> bool:
 
 
 def list_bucket(url: str, *, cache_dir: Path) -> ImageListing:
-    """List the class folders below `url`, by the rules of local folders; a sample is copied, for its sizes.
+    """List the class folders below `url` by the rules of local folders; a sample is copied to learn sizes.
 
     Raises:
         ValueError: in one line, what is wrong with the URL, or with what lies there.
@@ -85,15 +96,15 @@ def copy_missing(
     room_for: RoomFor = lambda _: nullcontext(True),
     progress: Progress | None = None,
 ) -> None:
-    """Copy what this machine lacks of `paths`, which `list_bucket` named; of several processes one copies.
+    """Copy those of `paths`, from `list_bucket`, that this machine lacks; of several processes, one copies.
 
-    The copies stay while this process lives; after that they are removed when the cache needs their room.
+    While this process lives the copies stay; later they are removed when the cache needs their room.
 
     Args:
-        room_for: a context with whether so many more bytes may be used, which are to be taken in it.
+        room_for: context that is true if so many more bytes may be used; they are to be taken within it.
 
     Raises:
-        OSError: the bucket cannot be read, or does not hold any more what was listed; the disk is full.
+        OSError: the bucket cannot be read, listed images have changed or are gone, or the disk is full.
     """
     folder = _folder_of(url, cache_dir)
     keep_copies(folder)
@@ -135,11 +146,11 @@ def copy_missing(
 def _folder_of(url: str, cache_dir: Path) -> Path:
     address = url.rstrip("/")
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    return cache_dir.absolute() / "datasets" / f"{PurePosixPath(address).name}-{digest}"
+    return CachePaths(cache_dir.absolute()).datasets / f"{PurePosixPath(address).name}-{digest}"
 
 
 def _connect(url: str) -> Any:
-    """The file system of the URL's protocol; nothing is asked of it yet."""
+    """Make the file system of the URL's protocol; no request is sent yet."""
     import fsspec
 
     parts = urlsplit(url)
@@ -203,7 +214,7 @@ def _label(url: str, objects: Sequence[Object]) -> list[tuple[Path, str, str | N
 
 
 def _copy(files: Any, url: str, objects: Sequence[Object]) -> None:
-    """Copy aside and rename, so that a file with its name is whole; a failure is tried again."""
+    """Copy to temporary names and rename, so that a file with its name is whole; failures are tried again."""
     for parent in {found.copy.parent for found in objects}:
         parent.mkdir(parents=True, exist_ok=True)
     partial = [found.copy.with_name(f".{found.copy.name}.partial") for found in objects]
@@ -269,4 +280,4 @@ def _describe(error: Exception) -> str:
             " or GOOGLE_APPLICATION_CREDENTIALS (gs); a public bucket needs FSSPEC_S3_ANON=1 or"
             " FSSPEC_GS_TOKEN=anon"
         )
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

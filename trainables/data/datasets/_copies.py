@@ -1,4 +1,4 @@
-"""How much disk the copies of buckets take on this machine, when they were used, and who uses them now.
+"""Copies of buckets on this machine: how much disk they take, when they were used, and whether they are now.
 
 Beside a folder of copies lies a file of the same name and `.used`: it holds the number of bytes, its time is
 that of the last use, and a process that may still read the copies keeps a shared lock on it.
@@ -18,9 +18,9 @@ _kept: dict[Path, int] = {}
 
 
 def keep_copies(folder: Path) -> int:
-    """Keep the copies from being removed while this process lives, and note their use; the descriptor.
+    """Keep the copies while this process lives, and note their use; returns the lock's descriptor.
 
-    Whoever is removing them right now is waited for.
+    If another process is removing them, it is waited for.
     """
     descriptor, path = _kept.get(folder), _used_file(folder)
     if descriptor is None or not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -32,13 +32,13 @@ def keep_copies(folder: Path) -> int:
 
 
 def write_size(folder: Path, num_bytes: int) -> None:
-    """Say how much disk the copies take, or will take when those under way are there."""
+    """Note how many bytes the copies take, counting those that are about to be copied."""
     # One write of a fixed width, so that a reader never sees half of a number.
     os.pwrite(keep_copies(folder), f"{num_bytes:020}".encode(), 0)
 
 
 def read_size(folder: Path) -> int:
-    """As written; 0 if nothing was."""
+    """Bytes that `write_size` noted last; 0 if it never did."""
     try:
         return int(_used_file(folder).read_text(encoding="ascii") or 0)
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def measure_size(folder: Path) -> int:
 
 
 def list_copies(cache_dir: Path) -> Iterator[tuple[Path, int, float]]:
-    """Every folder of copies, the bytes it takes, and when it was last used."""
+    """List every folder of copies, with its bytes and the Unix time of its last use."""
     for used in cache_dir.glob("datasets/*.used"):
         folder = used.with_suffix("")
         yield folder, read_size(folder), used.stat().st_mtime

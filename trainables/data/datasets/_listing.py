@@ -1,4 +1,4 @@
-"""ImageListing: which image files there are, their classes, and the split they came with."""
+"""ImageListing: the image files of a source, their classes, and the splits they came with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -38,6 +40,9 @@ SPLIT_ALIASES = {
     "test": "test",
     "testing": "test",
 }
+
+SAMPLE = 100
+COLUMNS = "path,label[,split]"
 
 
 def is_image(name: str) -> bool:
@@ -79,18 +84,20 @@ def make_listing(source: str, rows: Sequence[tuple[Path, str, str | None]]) -> I
     )
 
 
+def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
+    """About a hundred of the paths, evenly spread, whose sizes stand for all."""
+    return paths[:: max(1, len(paths) // SAMPLE)]
+
+
 def sort_class_names(names: set[str]) -> tuple[str, ...]:
-    """Whole numbers by value ("2" before "10"), everything else by code point."""
+    """Sort whole numbers by value ("2" before "10"), everything else by code point."""
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
 
-COLUMNS = "path,label[,split]"
-
-
 def list_csv(csv_file: Path) -> ImageListing:
-    """List the images a CSV file names; relative paths count from the folder the file lies in.
+    """List the images that a CSV file names; relative paths count from the file's folder.
 
     Raises:
         ValueError: unreadable, a column missing, an empty cell, an unknown split, no image there, one class.
@@ -133,9 +140,6 @@ def _read_row(csv_file: Path, line: int, row: dict[str, str | None]) -> tuple[Pa
     if split and split.lower() not in SPLIT_ALIASES:
         raise ValueError(f"{csv_file}, line {line}: split must be train, val, test or empty, got {split!r}")
     return csv_file.parent / path, label, SPLIT_ALIASES[split.lower()] if split else None
-
-
-log = logging.getLogger(__name__)
 
 
 def list_folder(folder: Path) -> ImageListing:

@@ -5,27 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from contract.files import fill_aside
+from contract.study_layout import CachePaths
 from trainables.data.datasets._listing import ImageListing, list_folder
 
 NAMES = ("digits",)
 
 
 def load_listing(name: str, *, cache_dir: Path) -> ImageListing:
-    folder = cache_dir.absolute() / "datasets" / name
+    folder = CachePaths(cache_dir.absolute()).datasets / name
     if not folder.is_dir():
         _write_digits(folder)
     return list_folder(folder)
 
 
 def _write_digits(folder: Path) -> None:
-    """Fill a folder beside and rename it, so that nobody ever sees half of it."""
+    """Fill a temporary folder and rename it, so that no process ever sees half of it."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    with fill_aside(folder) as part:
+    with fill_aside(folder) as temporary:
         for label in range(10):
-            (part / str(label)).mkdir()
+            (temporary / str(label)).mkdir()
         pixels = (digits.images * (255 / 16)).round().astype("uint8")
         for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-            Image.fromarray(image).save(part / str(label) / f"{number:04d}.png")
+            Image.fromarray(image).save(temporary / str(label) / f"{number:04d}.png")

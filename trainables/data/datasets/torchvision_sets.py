@@ -1,4 +1,4 @@
-"""The labelled image sets that torchvision downloads, by name, with the parts their authors gave them."""
+"""The labelled image sets that torchvision downloads, by name, with the splits their authors gave them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.files import write_aside
+from contract.study_layout import CachePaths
 from trainables.data.datasets._listing import ImageListing, list_csv
 
 TIMEOUT_SECONDS = 4.0
@@ -21,14 +22,14 @@ TIMEOUT_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """A class of torchvision.datasets and how to ask it for each part."""
+    """A class of torchvision.datasets and how to ask it for each split."""
 
     loader: str
     host: str
-    """Where it downloads from; asked first, so that a missing network is told within seconds."""
+    """Server that it downloads from; asked first, so that a missing network is noticed within seconds."""
 
-    parts: dict[str, dict[str, Any]]
-    """Our part -> the arguments that select it; the part "" is still to be split."""
+    splits: dict[str, dict[str, Any]]
+    """Our split -> the arguments that select it; the key "" is still to be split."""
 
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -76,12 +77,12 @@ NAMES = tuple(SETS)
 
 
 def load_listing(name: str, *, cache_dir: Path) -> ImageListing:
-    """List a set, downloading it at its first use; later uses read the list it left and import nothing.
+    """List a data set. Its first use downloads it and writes listing.csv; later ones read only that file.
 
     Raises:
         ValueError: it is not there and cannot be downloaded.
     """
-    root = cache_dir.absolute() / "datasets" / name
+    root = CachePaths(cache_dir.absolute()).datasets / name
     listing = root / "listing.csv"
     if not listing.is_file():
         if not any(root.glob("*")):
@@ -94,22 +95,22 @@ def _load_rows(name: str, entry: TorchvisionSet, root: Path) -> list[tuple[str, 
     loader = getattr(importlib.import_module("torchvision.datasets"), entry.loader)
     root.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
-    for part, arguments in entry.parts.items():
+    for split, arguments in entry.splits.items():
         options = {**entry.options, **arguments}
         try:
-            dataset = _load_part(loader, root, options)
+            dataset = _load_split(loader, root, options)
         except (OSError, RuntimeError, ValueError) as error:
             raise ValueError(_describe_failure(name, root, str(error).splitlines()[0])) from error
         pairs = _image_files(dataset)
         if pairs is None:
-            pairs = _write_images(dataset, root / "images" / (part or "all"))
+            pairs = _write_images(dataset, root / "images" / (split or "all"))
         classes = _class_names(dataset)
-        rows.extend((str(path), classes[label] if classes else str(label), part) for path, label in pairs)
+        rows.extend((str(path), classes[label] if classes else str(label), split) for path, label in pairs)
     return rows
 
 
-def _load_part(loader: Any, root: Path, options: dict[str, Any]) -> Any:
-    """torchvision downloads some sets again although they are there, so look first."""
+def _load_split(loader: Any, root: Path, options: dict[str, Any]) -> Any:
+    """Load from disk if possible: torchvision downloads some sets again although they are there."""
     try:
         return loader(str(root), download=False, **options)
     except (OSError, RuntimeError):
@@ -117,7 +118,7 @@ def _load_part(loader: Any, root: Path, options: dict[str, Any]) -> Any:
 
 
 def _image_files(dataset: Any) -> Sequence[tuple[Path, int]] | None:
-    """The files of a set that keeps files; torchvision's classes name these lists in four ways."""
+    """(file, label) pairs of a data set that keeps files, else None; torchvision has four names for them."""
     for paths in ("_image_files", "_images"):
         if hasattr(dataset, paths):
             return list(zip(getattr(dataset, paths), dataset._labels, strict=True))
@@ -148,14 +149,21 @@ def _class_names(dataset: Any) -> list[str]:
 
 
 def _write_listing(listing: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    with write_aside(listing, durable=False) as part, part.open("w", newline="", encoding="utf-8") as lines:
+    with (
+        write_aside(listing, durable=False) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as lines,
+    ):
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))
         writer.writerows(rows)
 
 
 def _check_reachable(name: str, host: str, root: Path) -> None:
-    """Ask the host for anything, through the proxies of the environment; any answer means a network."""
+    """Send the host a request, through the proxies of the environment: any answer means a network.
+
+    Raises:
+        ValueError: no answer in time.
+    """
     answers: list[str] = []
 
     def ask() -> None:

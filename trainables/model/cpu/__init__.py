@@ -1,1 +1,1 @@
-"""What makes a network faster on a CPU, with the same results."""
+"""Changes that make a network faster on a CPU, with the same results up to rounding."""

@@ -1,1 +1,1 @@
-"""Networks that are built here, one file each: `make(*options, image_size)` gives a backbone."""
+"""Own networks, one file each, whose `make(*options, image_size)` builds a backbone."""

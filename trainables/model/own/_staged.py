@@ -1,4 +1,4 @@
-"""A network as a row of stages, a pooling and a dropout: what the hand-made ones have in common."""
+"""StagedNetwork: a sequence of stages, a pooling and a dropout, as the hand-made networks are built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class StagedNetwork(nn.Module):
-    """Stages, pooling, dropout; features come out flat."""
+    """Stages, pooling and dropout: images [B, 3, H, W] -> features [B, F]."""
 
     def __init__(self, stages: Sequence[nn.Module], *, pooling: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
@@ -23,9 +23,9 @@ class StagedNetwork(nn.Module):
         return features
 
     def group_matcher(self, coarse: bool = True) -> dict[str, str]:
-        """timm's name for the rule that sorts parameters into stages."""
+        """Say which parameters form a stage, by timm's protocol."""
         return {"stages": r"^stages\.(\d+)"}
 
     def reset_classifier(self, num_classes: int, global_pool: str = "") -> None:
-        """timm's name for leaving the pooling out."""
+        """Leave the pooling out, by timm's protocol."""
         self.pooling = nn.Identity()

@@ -1,4 +1,4 @@
-"""AlexNet up to the first of its dense layers, from torchvision; the two others are the head's to replace."""
+"""AlexNet from torchvision, up to the first of its dense layers: the head replaces the two others."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ class AlexNet(nn.Module):
         return features
 
     def group_matcher(self, coarse: bool = True) -> dict[str, str]:
-        """timm's name for the rule that sorts parameters into stages."""
+        """Say which parameters form a stage, by timm's protocol."""
         return {"features": r"^features\.(\d+)", "classifier": r"^classifier"}
 
     def reset_classifier(self, num_classes: int, global_pool: str = "") -> None:
-        """timm's name for leaving the pooling out."""
+        """Refuse to leave the pooling out, by timm's protocol.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError("alexnet ends in a dense layer: head_pooling must be average")
 
 

@@ -34,11 +34,11 @@ class GoogLeNet(nn.Module):
         return features
 
     def group_matcher(self, coarse: bool = True) -> dict[str, str]:
-        """timm's name for the rule that sorts parameters into stages."""
+        """Say which parameters form a stage, by timm's protocol."""
         return {"stem": r"^conv", "inception": r"^inception(\d)"}
 
     def reset_classifier(self, num_classes: int, global_pool: str = "") -> None:
-        """timm's name for leaving the pooling out."""
+        """Leave the pooling out, by timm's protocol."""
         self.avgpool = nn.Identity()
 
 

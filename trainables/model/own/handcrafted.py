@@ -1,4 +1,4 @@
-"""Four groups of convolution, batch norm, ReLU and max pooling, made by hand for five kinds of flowers."""
+"""A hand-made network for five kinds of flowers: four groups of convolution, batch norm, ReLU and pooling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainables.model.own._staged import StagedNetwork
 
 FILTERS = (32, 64, 128, 256)
 DROPOUT = 0.3
-"""Behind the second, third and fourth group."""
+"""Dropout after the second, third and fourth group."""
 
 
 def make(*, image_size: int) -> nn.Module:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""A ResNet whose version (v1, pre-activation v2, ResNeXt), depth and pooling are searched."""
+"""A ResNet whose version (v1, pre-activation v2, ResNeXt), depth and pooling are hyperparameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No network at all: the pixels, for the linear baseline that everything must beat."""
+"""The pixels themselves as features: with a linear head, the baseline that every network must beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 with Mish and blocks that make several passes over the same input."""
+"""MobileNetV2 with Mish activations and blocks that pass over the same input several times."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DROPOUT = 0.1
 
 
 class RepeatedPass(nn.Module):
-    """An inverted bottleneck with shared weights that sees its input again in every pass: y = x + f(y).
+    """An inverted bottleneck applied several times with the same weights: y = x + f(y), starting from y = x.
 
-    The report says no more than "several passes over the same input"; this is our reading of it.
+    The report says only "several passes over the same input"; this is our reading of it.
     """
 
     def __init__(self, block: Any, *, passes: int = PASSES, dropout: float = 0.0) -> None:
@@ -31,7 +31,7 @@ class RepeatedPass(nn.Module):
 
 
 class MaxBlurPool(nn.Sequential):
-    """Stride 2 without aliasing: a maximum over neighbours, then a blur (Zhang 2019, arXiv:1904.11486)."""
+    """Pooling of stride 2 without aliasing: a maximum over neighbours, then a blur (arXiv:1904.11486)."""
 
     def __init__(self, channels: int, stride: int = 2, **options: Any) -> None:
         super().__init__(nn.MaxPool2d(2, stride=1), BlurPool2d(channels, stride=stride, **options))

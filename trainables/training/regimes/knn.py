@@ -30,7 +30,7 @@ class Regime(BaseRegime):
     def make_head(
         self, config: TrialConfig, *, in_features: int, num_classes: int, num_train: int, seed: int
     ) -> nn.Module:
-        from trainables.model.neighbours import NeighbourHead
+        from trainables.model.heads import NeighbourHead
 
         return NeighbourHead(
             in_features,

@@ -24,7 +24,10 @@ from tests.cache_tools import (
     Computer,
     fetch,
     fetch_many,
+    is_cached,
+    is_whole,
     make_cache,
+    read_all,
     spawn,
     true_rows,
 )
@@ -33,15 +36,15 @@ from tests.cache_tools import (
 def test_the_least_recently_used_entry_makes_room(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, budget_bytes=2 * ENTRY_BYTES, resident_bytes=0)
     for epoch, age in ((1, 50), (2, 100)):
-        fetch(cache, key=replace(KEY, epoch=epoch)).array()
+        read_all(fetch(cache, key=replace(KEY, epoch=epoch)))
         used = max(tmp_path.glob("??/*/last_used"), key=lambda path: path.stat().st_mtime)
         os.utime(used, (time.time() - age,) * 2)
 
     third = fetch(cache, key=replace(KEY, epoch=3))
 
-    assert third.cached
+    assert is_cached(third)
     assert cache.stats().evictions == 1
-    assert fetch(cache, key=replace(KEY, epoch=1)).whole is False  # opened, its chunks not checked yet
+    assert is_whole(fetch(cache, key=replace(KEY, epoch=1))) is False  # opened, its chunks not checked yet
     assert cache.stats().misses == 3 and cache.stats().hits == 0
 
 
@@ -51,19 +54,19 @@ def test_an_entry_in_use_is_never_evicted(tmp_path: Path) -> None:
 
     other = fetch(cache, key=replace(KEY, epoch=2))
 
-    assert not other.cached and held.cached
+    assert not is_cached(other) and is_cached(held)
     assert np.array_equal(other.rows([5, 40, 41]), true_rows(0, NUM_ROWS)[[5, 40, 41]])
     del held
-    assert fetch(cache, key=replace(KEY, epoch=2)).cached
+    assert is_cached(fetch(cache, key=replace(KEY, epoch=2)))
 
 
 def test_an_entry_used_a_moment_ago_is_protected(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, budget_bytes=ENTRY_BYTES, resident_bytes=0, protect_seconds=60)
-    fetch(cache).array()
+    read_all(fetch(cache))
 
     other = fetch(cache, key=replace(KEY, epoch=2))
 
-    assert not other.cached
+    assert not is_cached(other)
     assert cache.stats().evictions == 0
 
 
@@ -87,10 +90,10 @@ def test_what_is_larger_than_the_budget_is_computed_without_the_cache(tmp_path: 
 
     activations = fetch(cache, compute)
 
-    assert not activations.cached
+    assert not is_cached(activations)
     assert np.array_equal(activations.rows([20, 4, 5, 21]), true_rows(0, NUM_ROWS)[[20, 4, 5, 21]])
     assert compute.starts() == [4, 20]
-    assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
+    assert np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))
     assert cache.stats().refused == 1 and not list((tmp_path / "c").glob("??/*"))
 
 
@@ -121,10 +124,11 @@ def test_rows_that_are_not_stored_are_rounded_alike(tmp_path: Path) -> None:
     layout: dict[str, Any] = {"num_rows": NUM_ROWS, "row_shape": ROW_SHAPE, "chunk_rows": CHUNK_ROWS}
     cache = make_cache(tmp_path / "c")
 
-    unstored = cache.fetch(KEY, compute=thirds, store=False, **layout).array()
+    full = make_cache(tmp_path / "full", budget_bytes=0)
+    unstored = read_all(full.fetch(KEY, compute=thirds, **layout))
 
-    assert not (tmp_path / "c").exists()
-    assert np.array_equal(unstored, cache.fetch(KEY, compute=thirds, **layout).array())
+    assert not (tmp_path / "full").exists()
+    assert np.array_equal(unstored, read_all(cache.fetch(KEY, compute=thirds, **layout)))
 
 
 def test_a_full_disk_ends_caching_with_one_warning(
@@ -139,12 +143,12 @@ def test_a_full_disk_ends_caching_with_one_warning(
 
     monkeypatch.setattr(os, "pwrite", full)
     with caplog.at_level(logging.WARNING):
-        rows = activations.array()
+        rows = read_all(activations)
         again = fetch(cache).rows([0, 99])
 
     assert np.array_equal(rows, true_rows(0, NUM_ROWS))
     assert np.array_equal(again, true_rows(0, NUM_ROWS)[[0, 99]])
-    assert not activations.cached
+    assert not is_cached(activations)
     assert len(caplog.records) == 1 and "No space left" in caplog.text
 
 
@@ -153,16 +157,16 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, {project!r})
-from tests.cache_tools import ENTRY_BYTES, NUM_ROWS, fetch, make_cache, true_rows
+from tests.cache_tools import ENTRY_BYTES, NUM_ROWS, fetch, is_cached, make_cache, read_all, true_rows
 cache = make_cache(Path({root!r}))
 activations = fetch(cache)
 resource.setrlimit(resource.RLIMIT_FSIZE, (ENTRY_BYTES // 2, ENTRY_BYTES // 2))
-assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
-assert not activations.cached and 0 < cache.stats().chunks_computed < 13
+assert np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))
+assert not is_cached(activations) and 0 < cache.stats().chunks_computed < 13
 from dataclasses import replace
 from tests.cache_tools import KEY
 other = fetch(cache, key=replace(KEY, epoch=9))
-assert not other.cached and np.array_equal(other.array(), true_rows(0, NUM_ROWS))
+assert not is_cached(other) and np.array_equal(read_all(other), true_rows(0, NUM_ROWS))
 """
 
 
@@ -174,7 +178,7 @@ def test_a_file_that_may_not_grow_ends_caching(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "cannot write the activation cache" in done.stderr
-    assert np.array_equal(fetch(make_cache(tmp_path / "c")).array(), true_rows(0, NUM_ROWS))
+    assert np.array_equal(read_all(fetch(make_cache(tmp_path / "c"))), true_rows(0, NUM_ROWS))
 
 
 def test_a_directory_that_cannot_be_made_ends_caching(tmp_path: Path) -> None:
@@ -183,8 +187,8 @@ def test_a_directory_that_cannot_be_made_ends_caching(tmp_path: Path) -> None:
 
     activations = fetch(cache)
 
-    assert not activations.cached
-    assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
+    assert not is_cached(activations)
+    assert np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))
 
 
 def test_numbers_beyond_half_precision_become_infinite_with_and_without_the_cache(
@@ -200,6 +204,6 @@ def test_numbers_beyond_half_precision_become_infinite_with_and_without_the_cach
         expected = (true_rows(0, NUM_ROWS) + 65_500).astype(np.float16)
     assert np.isinf(expected).any() and np.isfinite(expected).any()
     for activations in (cached, uncached):
-        assert np.array_equal(activations.array(), expected)
-    assert cached.cached and not uncached.cached
+        assert np.array_equal(read_all(activations), expected)
+    assert is_cached(cached) and not is_cached(uncached)
     assert "beyond the range of float16 became infinite" in caplog.text

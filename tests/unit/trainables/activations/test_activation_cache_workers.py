@@ -19,7 +19,9 @@ from tests.cache_tools import (
     NUM_ROWS,
     Computer,
     fetch,
+    is_whole,
     make_cache,
+    read_all,
     read_shuffled,
     spawn,
     start_hanging,
@@ -31,7 +33,7 @@ def test_threads_of_one_process_share_the_work(tmp_path: Path) -> None:
     cache, compute = make_cache(tmp_path / "c"), Computer(tmp_path / "log", seconds=0.01)
     results: list[np.ndarray] = []
     threads = [
-        threading.Thread(target=lambda: results.append(fetch(cache, compute).array())) for _ in range(4)
+        threading.Thread(target=lambda: results.append(read_all(fetch(cache, compute)))) for _ in range(4)
     ]
 
     for thread in threads:
@@ -67,7 +69,7 @@ def test_a_chunk_of_a_killed_process_is_computed_by_the_next(tmp_path: Path) -> 
     # Whoever waited for the dead process would still wait when the test's own time is over.
     cache = make_cache(tmp_path / "c", patience_seconds=1e6)
 
-    rows = fetch(cache).array()
+    rows = read_all(fetch(cache))
 
     assert np.array_equal(rows, true_rows(0, NUM_ROWS))
     assert cache.stats().chunks_computed == NUM_CHUNKS
@@ -80,7 +82,7 @@ def test_a_process_that_stands_still_does_not_stop_the_others(tmp_path: Path) ->
     cache = make_cache(tmp_path / "c", patience_seconds=0.2)
 
     try:
-        rows = fetch(cache).array()
+        rows = read_all(fetch(cache))
     finally:
         process.kill()
         process.join()
@@ -111,8 +113,8 @@ def test_workers_killed_at_random_moments_leave_only_true_numbers(tmp_path: Path
 
         activations = fetch(make_cache(tmp_path / "c"))
 
-        assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
-        assert activations.whole
+        assert np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))
+        assert is_whole(activations)
 
 
 def test_a_compute_that_raises_leaves_its_chunk_to_the_next(tmp_path: Path) -> None:
@@ -132,9 +134,9 @@ def test_a_forked_child_reads_and_computes(tmp_path: Path) -> None:
 
     child = os.fork()
     if child == 0:
-        good = np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
+        good = np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))
         os._exit(0 if good else 1)
     status = os.waitpid(child, 0)[1]
 
     assert status == 0
-    assert np.array_equal(activations.array(), true_rows(0, NUM_ROWS))
+    assert np.array_equal(read_all(activations), true_rows(0, NUM_ROWS))

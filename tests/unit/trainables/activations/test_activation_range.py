@@ -15,12 +15,12 @@ from tests.lone_trial import run_alone
 from tests.small_study import make_settings, make_small_study
 from trainables.activations import inputs
 from trainables.activations.cost_model import CostModel, Cut
-from trainables.activations.multi_depth import Companions
-from trainables.activations.study_data import open_cache
+from trainables.activations.multi_depth import MultiDepthExtraction
+from trainables.activations.shared import open_cache
 from trainables.device.memory import FittingSize
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import make_ladder
+from trainables.model.frozen_prefixes import make_frozen_prefixes
 from trainables.model.networks import make_backbone
 from trainables.run import TrialRun
 
@@ -42,7 +42,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudySettings:
 
 
 def scale_prefix(monkeypatch: pytest.MonkeyPatch, largest: float) -> None:
-    """Let the largest activation of what a prefix first computes be this."""
+    """Scale a prefix's output so that the largest activation of its first call is this."""
     original, scale = Classifier.prefix_features, 0.0
 
     def scaled(self: Any, images: Tensor) -> Tensor:
@@ -78,18 +78,21 @@ def test_half_precision_is_chosen_where_the_first_images_stay_well_within_it(
 
     run = TrialRun(LEASE, settings)
 
-    assert {part.dtype for part in run.inputs.values()} == {expected}
+    assert {each.dtype for each in run.inputs.values()} == {expected}
 
 
-def test_a_ladder_finds_the_range_that_each_depth_finds_by_itself(tmp_path: Path) -> None:
+def test_one_pass_finds_the_range_that_each_depth_finds_by_itself(tmp_path: Path) -> None:
     backbone = make_backbone(find_backbone("lite0"), image_size=32).eval()
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     cut = Cut(backbone="lite0", depth=1, image_size=32, device="cpu", policy="none", threads=1)
-    companions = Companions(
-        ladder=make_ladder(backbone, (0, 1, 3), image_size=32), cut=cut, costs=CostModel(tmp_path), chance=1.0
+    extraction = MultiDepthExtraction(
+        prefixes=make_frozen_prefixes(backbone, (0, 1, 3), image_size=32),
+        cut=cut,
+        costs=CostModel(tmp_path),
+        chance=1.0,
     )
 
-    found = companions.largest(images, FittingSize(2))
+    found = extraction.largest(images, FittingSize(2))
 
     for depth, value in found.items():
         alone = Classifier(backbone, torch.nn.Identity(), depth=depth).prefix_features(images)

@@ -1,4 +1,4 @@
-"""A whole trial with the settings that reach beyond one module: caps, averages, neighbours, baselines."""
+"""A whole trial with settings that concern several modules: limits, averages, neighbours, baselines."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from trainables.data import automatic
-from trainables.data.automatic import OPERATIONS, RECIPES, apply_operations, matrix_of, move
+from trainables.data.automatic import OPERATION_POLICIES, OPERATIONS, apply_operations, matrix_of, move
 
 SIDE = 24
 Pillow = Callable[[Image.Image], Image.Image]
@@ -177,7 +177,7 @@ def test_randaugment_applies_two_operations_of_the_same_level() -> None:
 
     first = automatic.solarize(view, torch.tensor([0.3]))
     torch.testing.assert_close(changed, automatic.posterize(first, torch.tensor([0.3 * 4])))
-    assert RECIPES["randaugment"].num_operations == 2
+    assert OPERATION_POLICIES["randaugment"].num_operations == 2
 
 
 @pytest.mark.parametrize("recipe", ["randaugment", "trivialaugment"])
@@ -194,7 +194,7 @@ def test_all_operations_are_drawn_about_equally_often(recipe: str, monkeypatch: 
 
     apply_operations(torch.zeros(14_000, 3, 1, 1), draws, recipe)  # type: ignore[arg-type]
 
-    expected = 1000 * RECIPES[recipe].num_operations
+    expected = 1000 * OPERATION_POLICIES[recipe].num_operations
     assert len(counts) == 13
     assert all(abs(number - expected) < 5 * expected**0.5 for number in counts.values())
 
@@ -208,7 +208,7 @@ def test_the_strengths_are_torchvisions(recipe: str, reference: str) -> None:
 
     published = getattr(v2, reference)._AUGMENTATION_SPACE
     ours = {name.replace("_", ""): name for name in OPERATIONS} | {"color": "saturation"}
-    chosen = RECIPES[recipe]
+    chosen = OPERATION_POLICIES[recipe]
 
     assert len(published) == len(OPERATIONS)
     for title, (strengths, signed) in published.items():

@@ -1,4 +1,4 @@
-"""Images in a bucket: listed like a folder, copied once to each machine, over HTTP to an S3 server here."""
+"""Images in a bucket, on a local S3 server: listed like a folder, copied once to each machine."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_only_what_changed_is_copied_again_and_under_another_name(bucket: Bucket
 def test_a_node_without_copies_makes_its_own_at_the_paths_of_data_csv(bucket: Bucket, tmp_path: Path) -> None:
     import torch
 
-    from trainables.activations.study_data import load_parts
+    from trainables.activations.shared import load_splits
 
     bucket.put(write_images(tmp_path / "images", images_per_class=10))
     cache = tmp_path / "cache"
@@ -158,9 +158,9 @@ def test_a_node_without_copies_makes_its_own_at_the_paths_of_data_csv(bucket: Bu
         data_source=URL,
     )
 
-    parts = load_parts(settings, "crop", torch.device("cpu"))
+    splits = load_splits(settings, "crop", torch.device("cpu"))
 
-    assert len(parts["train"].ids) == len(manifest.indices("train"))
+    assert len(splits["train"].ids) == len(manifest.indices("train"))
     assert all(path.is_file() for path in manifest.paths)
 
 

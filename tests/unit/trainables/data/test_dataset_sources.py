@@ -44,9 +44,9 @@ def test_a_folder_of_class_folders_is_listed_with_every_suffix_and_depth(tmp_pat
 
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
 def test_split_folders_above_the_classes_are_kept(tmp_path: Path, validation: str) -> None:
-    for part in ("train", validation, "test"):
+    for split in ("train", validation, "test"):
         for name in ("cat", "dog"):
-            touch(tmp_path / part / name / "x.jpg")
+            touch(tmp_path / split / name / "x.jpg")
 
     listing = find_images(str(tmp_path), cache_dir=tmp_path)
 
@@ -184,7 +184,7 @@ class FakeCIFAR:
         return Image.new("RGB", (8, 8), (number, 0, 0)), number % 2
 
 
-def test_a_set_of_arrays_is_written_once_as_files_with_its_own_parts(
+def test_a_set_of_arrays_is_written_once_as_files_with_its_own_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = types.ModuleType("torchvision.datasets")
@@ -199,4 +199,4 @@ def test_a_set_of_arrays_is_written_once_as_files_with_its_own_parts(
     assert first.classes == ("cat", "dog")
     assert all(path.is_file() for path in first.paths)
     assert second.paths == first.paths
-    assert FakeCIFAR.num_loads == 2  # one for each part, none the second time
+    assert FakeCIFAR.num_loads == 2  # one for each split, none the second time

@@ -41,7 +41,7 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_parts_hold_every_image_once() -> None:
     manifest = make_manifest(make_listing(), DIGESTS, seed=0)
 
-    numbers = np.concatenate([manifest.indices(part) for part in ("train", "val", "test")])
+    numbers = np.concatenate([manifest.indices(split) for split in ("train", "val", "test")])
 
     assert sorted(numbers.tolist()) == list(range(20))
     assert numbers.dtype == np.int64
@@ -102,5 +102,5 @@ def test_copies_of_an_image_under_two_labels_or_in_two_parts_are_reported(
 
     assert [record.getMessage() for record in caplog.records] == [
         "images that occur under two labels: 1, first /data/ü, 0.jpg and /data/ü, 1.jpg",
-        "images that occur in two of the parts train, val and test: 2",
+        "images that occur in two of the splits train, val and test: 2",
     ]

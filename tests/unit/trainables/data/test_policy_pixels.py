@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.data.augmentation import augment, evaluation_view
-from trainables.data.geometry import resample
+from trainables.data.augmentation import augment, evaluation_view, resample
 from trainables.data.policies import find_policy
 
 IDS = torch.arange(64)

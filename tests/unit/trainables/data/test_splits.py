@@ -1,4 +1,4 @@
-"""The cut into training, validation and test part."""
+"""Splitting images into train, val and test."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def make_labels(*counts: int) -> np.ndarray:
     return np.repeat(np.arange(len(counts)), counts).astype(np.int64)
 
 
-def shares(parts: np.ndarray) -> dict[str, float]:
-    return {part: float((parts == part).mean()) for part in ("train", "val", "test")}
+def shares(splits: np.ndarray) -> dict[str, float]:
+    return {split: float((splits == split).mean()) for split in ("train", "val", "test")}
 
 
 def test_images_without_parts_are_cut_70_20_10_in_every_class() -> None:
     labels = make_labels(598, 799, 594, 549, 686)
 
-    parts = split_images(labels, [None] * len(labels), seed=0)
+    splits = split_images(labels, [None] * len(labels), seed=0)
 
     for label in range(5):
-        assert shares(parts[labels == label]) == pytest.approx(
+        assert shares(splits[labels == label]) == pytest.approx(
             {"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.01
         )
 
@@ -41,17 +41,17 @@ def test_the_cut_is_the_same_for_the_same_seed_and_another_for_another() -> None
 def test_every_class_has_a_training_and_a_validation_image(count: int) -> None:
     labels = make_labels(*[count] * 30)
 
-    parts = split_images(labels, [None] * len(labels), seed=0)
+    splits = split_images(labels, [None] * len(labels), seed=0)
 
-    assert set(labels[parts == "train"]) == set(labels[parts == "val"]) == set(range(30))
+    assert set(labels[splits == "train"]) == set(labels[splits == "val"]) == set(range(30))
 
 
 def test_small_classes_still_add_up_to_the_shares() -> None:
     labels = make_labels(*[6] * 50)
 
-    parts = split_images(labels, [None] * 300, seed=0)
+    splits = split_images(labels, [None] * 300, seed=0)
 
-    assert shares(parts) == pytest.approx({"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.02)
+    assert shares(splits) == pytest.approx({"train": 0.7, "val": 0.2, "test": 0.1}, abs=0.02)
 
 
 def test_classes_of_one_image_are_all_named() -> None:
@@ -65,27 +65,27 @@ def test_given_parts_are_kept() -> None:
     labels = make_labels(4, 4)
     given = ["train", "train", "val", "test"] * 2
 
-    parts = split_images(labels, given, seed=0)
+    splits = split_images(labels, given, seed=0)
 
-    assert parts.tolist() == given
+    assert splits.tolist() == given
 
 
 def test_a_missing_validation_part_is_cut_from_the_training_part_alone() -> None:
     labels = make_labels(60, 60)
     given = (["train"] * 50 + ["test"] * 10) * 2
 
-    parts = split_images(labels, given, seed=0)
+    splits = split_images(labels, given, seed=0)
 
-    assert np.array_equal(parts == "test", np.array(given) == "test")
-    assert (parts == "val").sum() == 20
+    assert np.array_equal(splits == "test", np.array(given) == "test")
+    assert (splits == "val").sum() == 20
 
 
 def test_unassigned_images_beside_a_given_validation_part_are_for_training() -> None:
     labels = make_labels(3, 3)
 
-    parts = split_images(labels, [None, "train", "val"] * 2, seed=0)
+    splits = split_images(labels, [None, "train", "val"] * 2, seed=0)
 
-    assert parts.tolist() == ["train", "train", "val"] * 2
+    assert splits.tolist() == ["train", "train", "val"] * 2
 
 
 def test_a_class_without_training_images_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Faults of a disk or a share that pass: a trial waits for them, and one that waited in vain is not lost."""
+"""Transient faults of a disk or a share: a trial waits for them; one that waited in vain is tried again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainables.training import checkpoints
 from trainables.training.checkpoints import load_checkpoint, save_checkpoint
 
 FULL = Path("/dev/full")
-"""The kernel's own full disk."""
+"""A device on which every write fails as on a full disk."""
 STATE = {"weights": torch.arange(100_000.0)}
 
 needs_full_disk = pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
@@ -59,7 +59,7 @@ def on_full_disk(position: int) -> Callable[..., Any]:
 
 
 class Clock:
-    """A clock that only sleeping moves."""
+    """A clock that only `sleep` moves."""
 
     def __init__(self) -> None:
         self.now, self.naps = 0.0, 0
@@ -72,7 +72,7 @@ class Clock:
 
 
 def failing(number: int, *, times: int, result: str = "read") -> Callable[[], str]:
-    """A piece of work that the storage fails so often before it succeeds."""
+    """Work that fails for the storage a given number of times, then succeeds."""
     left = [times]
 
     def work() -> str:
@@ -133,7 +133,7 @@ def test_what_was_waited_for_in_vain_is_not_waited_for_again_further_out() -> No
 
 
 def break_reads(monkeypatch: pytest.MonkeyPatch, name: str, number: int, *, times: int) -> None:
-    """Let reading the files of this name fail so often; other files are read as ever."""
+    """Let reading files of this name fail a given number of times; other files are read."""
     whole, left = Path.read_bytes, [times]
 
     def read(path: Path) -> bytes:
@@ -198,7 +198,7 @@ def test_a_share_that_is_gone_while_a_trial_is_built_ends_the_lease_and_not_the_
 ) -> None:
     settings = make_settings(tmp_path)
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr("trainables.run.load_parts", raise_not_connected)
+    monkeypatch.setattr("trainables.run.load_splits", raise_not_connected)
     [run] = start_trials(settings, make_lease())
 
     with pytest.raises(StorageFault, match="not connected"):

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.cache_tools import KEY
-from trainables.activations import arithmetic
+from trainables.activations import inputs
 from trainables.device import accelerator
 from trainables.device.accelerator import autocast, number_format
-from trainables.images import file as image_file
+from trainables.images import store as image_store
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
-from trainables.model.frozen_prefixes import Ladder, Rung
+from trainables.model.frozen_prefixes import FrozenPrefixes, Segment
 from trainables.model.heads import make_head
 from trainables.model.networks import make_backbone
 from trainables.training.head_batch import HeadEpoch, train_heads
@@ -41,7 +41,7 @@ def of_gpu(monkeypatch: pytest.MonkeyPatch, *, major: int) -> None:
         return major >= 8 or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    arithmetic.describe_arithmetic.cache_clear()
+    inputs.describe_arithmetic.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_the_context_casts_as_the_format_says(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("bfloat16_on_cpu")
-def test_prefix_ladder_and_update_compute_in_the_same_format() -> None:
+def test_prefixes_and_updates_compute_in_the_same_format() -> None:
     backbone = make_backbone(find_backbone("lite0"), image_size=32).eval()
     classifier = Classifier(backbone, nn.Linear(1280, 3), depth=0)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     features = classifier.prefix_features(images)
-    [(_, rows)] = Ladder(backbone, [Rung(0, backbone, is_exact=True)]).climb(images)
+    [(_, rows)] = FrozenPrefixes(backbone, [Segment(0, backbone, is_exact=True)]).outputs(images)
     logits = compute_logits(classifier.head, features)
 
     for values in (features, rows, logits):
@@ -116,7 +116,7 @@ def test_the_key_of_activations_tells_a_cpu_from_a_gpu_and_one_number_format_fro
     found = []
     for device, major in (("cpu", 9), ("cuda", 9), ("cuda", 7)):
         of_gpu(monkeypatch, major=major)
-        found.append(arithmetic.describe_arithmetic(device))
+        found.append(inputs.describe_arithmetic(device))
 
     assert [text.split(", ")[:2] for text in found] == [
         ["cpu", "float32"],
@@ -130,18 +130,18 @@ def test_the_key_of_activations_changes_with_libraries_own_code_and_stored_image
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def describe() -> str:
-        arithmetic.describe_arithmetic.cache_clear()
-        return arithmetic.describe_arithmetic("cpu")
+        inputs.describe_arithmetic.cache_clear()
+        return inputs.describe_arithmetic("cpu")
 
     found = {describe()}
     monkeypatch.setattr(torch, "__version__", "9.9")
     found.add(describe())
     monkeypatch.setattr(metadata, "version", lambda name: f"{name} 9.9")
     found.add(describe())
-    monkeypatch.setattr(arithmetic, "PREFIX_REVISION", 99)
+    monkeypatch.setattr(inputs, "PREFIX_REVISION", 99)
     found.add(describe())
-    monkeypatch.setattr(image_file, "FORMAT", 99)
+    monkeypatch.setattr(image_store, "FORMAT", 99)
     found.add(describe())
-    arithmetic.describe_arithmetic.cache_clear()
+    inputs.describe_arithmetic.cache_clear()
 
     assert len(found) == 5

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cache_tools import ENTRY_BYTES, KEY, fetch
+from tests.cache_tools import ENTRY_BYTES, KEY, fetch, is_cached, read_all
 from tests.tiny_data import write_images
 from trainables.activations.cache import ActivationCache
-from trainables.activations.study_data import open_cache
+from trainables.activations.shared import open_cache
 from trainables.data.datasets import copy_missing, find_images
 from trainables.images.cache_room import list_items, room_for
 from trainables.images.store import ImageStore, open_or_build
@@ -34,7 +34,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_store(tmp_path: Path, cache_dir: Path) -> Callable[[float], ImageStore]:
-    """Opens the store of a few images within a budget of so many bytes."""
+    """Opens the store of a few images within a budget in bytes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 16, 20, 3), dtype=np.uint8)
@@ -79,7 +79,7 @@ def test_activations_get_what_images_in_use_leave_of_the_budget(
     first = fetch(cache)
     second = fetch(cache, key=replace(KEY, epoch=2))
 
-    assert first.cached and not second.cached
+    assert is_cached(first) and not is_cached(second)
     assert store.path is not None and store.path.exists()
     assert used_bytes(cache_dir) <= budget
 
@@ -92,14 +92,14 @@ def test_images_that_nobody_uses_make_room_for_activations(
 
     activations = fetch(make_cache(cache_dir, STORE_BYTES))
 
-    assert activations.cached
+    assert is_cached(activations)
     assert not path.exists()
 
 
 def test_activations_that_nobody_uses_make_room_for_images(
     cache_dir: Path, open_store: Callable[[float], ImageStore]
 ) -> None:
-    fetch(make_cache(cache_dir, STORE_BYTES)).array()
+    read_all(fetch(make_cache(cache_dir, STORE_BYTES)))
 
     store = open_store(STORE_BYTES)
 
@@ -114,7 +114,7 @@ def test_activations_in_use_leave_no_room_for_images_which_are_decoded_at_use(
 
     store = open_store(STORE_BYTES)
 
-    assert held.cached
+    assert is_cached(held)
     assert store.path is None
     assert store.take(np.array([0])).shape == (1, SIZE, SIZE, 3)
 
@@ -124,15 +124,15 @@ def test_what_was_used_longest_ago_goes_first_whatever_it_is(
 ) -> None:
     budget = STORE_BYTES + 2 * ENTRY_BYTES
     cache = make_cache(cache_dir, budget)
-    fetch(cache, key=replace(KEY, epoch=1)).array()
+    read_all(fetch(cache, key=replace(KEY, epoch=1)))
     set_last_use(last_used(cache_dir), 300)
     store = open_store(budget).path
     assert store is not None
     set_last_use(store, 100)
-    fetch(cache, key=replace(KEY, epoch=2)).array()
+    read_all(fetch(cache, key=replace(KEY, epoch=2)))
     set_last_use(last_used(cache_dir), 200)
 
-    fetch(cache, key=replace(KEY, epoch=3)).array()
+    read_all(fetch(cache, key=replace(KEY, epoch=3)))
 
     assert not store.exists()
     assert len(list(cache_dir.glob("activations/??/*"))) == 3
@@ -146,7 +146,7 @@ def test_a_store_that_is_being_written_counts_with_all_it_will_take(
     decode = sys.modules["trainables.images.store"].decode_files
 
     def decode_and_look(*arguments: object) -> object:
-        cached.append(fetch(cache).cached)
+        cached.append(is_cached(fetch(cache)))
         return decode(*arguments)
 
     monkeypatch.setattr("trainables.images.store.decode_files", decode_and_look)

@@ -1,4 +1,4 @@
-"""The image store: built once, whole or not at all, never trusted blindly."""
+"""The image store: built once, whole or not at all, and checked when it is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier: a prefix that never moves, depths that change, and a state that travels."""
+"""The classifier: a prefix that stays frozen, depths that change, and a state that loads at any depth."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_features_are_the_same_bits_in_either_memory_layout() -> None:
     assert torch.equal(classifier.eval().forward_features(features.contiguous()), classifier(images()))
 
 
-def test_moving_a_classifier_moves_all_its_parts() -> None:
+def test_moving_a_classifier_moves_prefix_suffix_and_head() -> None:
     classifier = make(depth=2).to(torch.float64)
 
     classifier.set_depth(3)

@@ -9,7 +9,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from trainables.model.cpu.depthwise import DepthwiseConv2d, DepthwiseConv2dSame, quicken_depthwise
+from trainables.model.cpu.gradients import DepthwiseConv2d, DepthwiseConv2dSame, quicken_depthwise
 
 CHANNELS = 6
 

@@ -62,7 +62,7 @@ def test_a_part_that_ends_between_the_two_keeps_its_convolution() -> None:
 
 
 class UsedTwice(nn.Module):
-    """Its batch norm is not all that takes the convolution's output."""
+    """The batch norm is not the only user of the convolution's output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class UsedTwice(nn.Module):
 
 
 class Repeated(nn.Module):
-    """One convolution ahead of two batch norms."""
+    """One convolution with two batch norms after it."""
 
     def __init__(self) -> None:
         super().__init__()

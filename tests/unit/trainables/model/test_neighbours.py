@@ -1,4 +1,4 @@
-"""Nearest neighbours as a head: votes, ties, distances, and images tested without themselves."""
+"""Nearest neighbours as a head: votes, ties, distances, and training images judged without themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from trainables.model.neighbours import NeighbourHead
+from trainables.model.heads import NeighbourHead
 
 CLASSES = 3
 

@@ -8,7 +8,7 @@ import torch
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
-from trainables.model.cpu.pooling import keep_gradient_layout
+from trainables.model.cpu.gradients import keep_gradient_layout
 
 
 def _gradient(network: nn.Module, maps: Tensor) -> Tensor:

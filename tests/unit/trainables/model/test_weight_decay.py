@@ -39,7 +39,7 @@ def make_classifier(options: dict[str, object], depth: int | str) -> Classifier:
 
 
 def decayed_and_kept(classifier: Classifier) -> tuple[set[str], set[str]]:
-    """Names of what trains of the backbone, with and without decay."""
+    """Names of the backbone's trainable parameters, with and without decay."""
     config = TrialConfig(backbone="x", weight_decay=0.1)
     phase = Phase(first_epoch=1, num_epochs=1, depth=classifier.depth)
     optimizer = make_phase_optimizer(config, classifier, phase)

@@ -1,4 +1,4 @@
-"""Depthwise convolutions with faster gradients on a CPU.
+"""Layers with faster gradients on a CPU: depthwise convolutions and average pooling.
 
 oneDNN's fast kernel for the gradient of depthwise weights stops at three columns, and at small maps that it
 has to pad. Wider kernels go through its general grouped one, which blocks every group to 16 x 16 channels:
@@ -15,20 +15,21 @@ from typing import Any, TypeAlias
 
 import torch
 from timm.layers import Conv2dSame
+from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _COLUMNS = 3
-"""Of a window: the most that the fast kernel takes."""
+"""Columns of a window: the most that the fast kernel takes."""
 
 _Pair: TypeAlias = tuple[int, ...]
 """Rows and columns."""
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution of [B, C, H, W] without dilation."""
+    """Depthwise convolution of [B, C, H, W] without dilation, with the gradients described above."""
 
     @staticmethod
     def forward(
@@ -67,7 +68,7 @@ def _image_gradient(
 def _weight_gradient(
     gradient: Tensor, images: Tensor, weight: Tensor, stride: _Pair, padding: _Pair
 ) -> Tensor:
-    """Window by window; where windows overlap, they give the same numbers."""
+    """Compute the gradient window by window; where windows overlap, they give the same numbers."""
     height, width = weight.shape[2:]
     if max(height, width) <= _COLUMNS:
         return _backward(gradient, images, weight, stride, padding, wanted=1)
@@ -94,7 +95,7 @@ def _weight_gradient(
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
-    """What a span that begins at `start` shares with 0..size, as slices of the span and of what it spans."""
+    """Overlap of start..start+length with 0..size, as a slice of the first and a slice of the second."""
     first, last = max(0, start), max(0, min(size, start + length))
     return slice(first - start, max(first, last) - start), slice(first, max(first, last))
 
@@ -102,7 +103,7 @@ def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
 def _backward(
     gradient: Tensor, images: Tensor, weight: Tensor, stride: _Pair, padding: _Pair, *, wanted: int
 ) -> Tensor:
-    """torch's own gradient of the images (0) or of the weight (1)."""
+    """Compute torch's own gradient of the images (`wanted` 0) or of the weight (1)."""
     mask = [wanted == index for index in range(3)]
     gradients = torch.ops.aten.convolution_backward(
         gradient, images, weight, None, stride, padding, [1, 1], False, [0, 0], len(weight), mask
@@ -112,7 +113,7 @@ def _backward(
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with the gradients above, where it trains."""
+    """`nn.Conv2d` with the faster gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not _gains(input):
@@ -122,7 +123,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2dSame(Conv2dSame):  # type: ignore[misc]  # timm has no types
-    """timm's convolution padded as TensorFlow does, likewise."""
+    """timm's convolution, padded as in TensorFlow, with the faster gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not _gains(x):
@@ -152,7 +153,7 @@ _FASTER: dict[type[nn.Conv2d], type[nn.Conv2d]] = {
 
 
 def quicken_depthwise(backbone: nn.Module) -> None:
-    """Give the depthwise convolutions of a backbone the faster gradients, where the CPU gains by them.
+    """Give the depthwise convolutions of a backbone the faster gradients, where the CPU gains from them.
 
     Parameters, names and outputs stay; gradients differ by the order of their sums.
     """
@@ -170,3 +171,35 @@ def _is_depthwise(module: nn.Conv2d) -> bool:
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
+
+
+class _ChannelsLastGradient(torch.autograd.Function):
+    """The identity, whose gradient is channels-last in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        return maps.view_as(maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def keep_gradient_layout(backbone: nn.Module) -> None:
+    """Make the gradient of a backbone's average pooling channels-last, as its maps are.
+
+    By default it is one number expanded over each map, which becomes channels-first. A batch norm that meets
+    both layouts takes five times as long on a CPU: a tenth of a step with one stage of an EfficientNet
+    unfrozen.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d | FastAdaptiveAvgPool):
+            module.register_forward_pre_hook(_keep_layout)
+
+
+def _keep_layout(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    maps, *others = inputs
+    if not torch.is_grad_enabled() or not maps.requires_grad or torch.compiler.is_compiling():
+        return None
+    return (_ChannelsLastGradient.apply(maps), *others)

@@ -1,4 +1,4 @@
-"""The views of a part: shared between trials and studies, whatever the batch, the order or the worker."""
+"""The views of a split: shared between trials and studies, whatever the batch, the order or the worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from trainables.data.augmentation import augment, evaluation_view, to_bytes
 from trainables.data.mixing import Mix
 from trainables.data.policies import names
-from trainables.images.split_view import Part, ViewSettings, oversampled
+from trainables.images.split_view import SplitView, ViewSettings, oversampled
 from trainables.images.store import ImageStore
 
 STORED, SIZE = 23, 20
@@ -20,11 +20,11 @@ CPU = torch.device("cpu")
 LABELS = np.repeat([0, 1, 2], [8, 4, 3])
 
 
-def make_part(order: np.ndarray[Any, Any] | None = None) -> Part:
+def make_split(order: np.ndarray[Any, Any] | None = None) -> SplitView:
     chosen = np.arange(len(LABELS)) if order is None else order
     images = np.random.default_rng(0).integers(0, 256, (len(LABELS), STORED, STORED, 3), dtype=np.uint8)
     view_ids = np.random.default_rng(1).integers(0, 2**60, len(LABELS))
-    return Part(
+    return SplitView(
         store=ImageStore(images=images, facts=(), key="test", path=None),
         ids=chosen,
         labels=torch.from_numpy(LABELS[chosen]),
@@ -44,23 +44,23 @@ MIXES = [Mix(kind="mixup", alpha=0.4), Mix(kind="cutmix", mixed_share=0.6), Mix(
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_a_view_and_its_target_are_the_same_in_whatever_batch_the_image_comes(mix: Mix) -> None:
-    part, view = oversampled(make_part()), make_view(mix=mix, minority_policy="medium")
-    everything, some = np.arange(len(part)), np.array([17, 2, 9, 9])
+    split, view = oversampled(make_split()), make_view(mix=mix, minority_policy="medium")
+    everything, some = np.arange(len(split)), np.array([17, 2, 9, 9])
 
-    images = view.images(part, everything, epoch=2, device=CPU)
-    targets = view.targets(part, everything, epoch=2)
+    images = view.images(split, everything, epoch=2, device=CPU)
+    targets = view.targets(split, everything, epoch=2)
 
-    torch.testing.assert_close(view.images(part, some, epoch=2, device=CPU), images[some], rtol=0, atol=1e-6)
-    assert torch.equal(view.targets(part, some, epoch=2), targets[some])
+    torch.testing.assert_close(view.images(split, some, epoch=2, device=CPU), images[some], rtol=0, atol=1e-6)
+    assert torch.equal(view.targets(split, some, epoch=2), targets[some])
 
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_a_view_is_the_same_in_a_study_that_lists_the_images_in_another_order(mix: Mix) -> None:
     order = np.random.default_rng(2).permutation(len(LABELS))
-    part, shuffled, view = make_part(), make_part(order), make_view(mix=mix)
+    split, shuffled, view = make_split(), make_split(order), make_view(mix=mix)
 
-    images = view.images(part, order, epoch=1, device=CPU)
-    targets = view.targets(part, order, epoch=1)
+    images = view.images(split, order, epoch=1, device=CPU)
+    targets = view.targets(split, order, epoch=1)
 
     everything = np.arange(len(order))
     torch.testing.assert_close(view.images(shuffled, everything, epoch=1, device=CPU), images)
@@ -69,14 +69,14 @@ def test_a_view_is_the_same_in_a_study_that_lists_the_images_in_another_order(mi
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_a_mixed_view_shows_what_its_target_says(kind: str) -> None:
-    part = make_part()
+    split = make_split()
     brightness = np.array([0, 100, 200], dtype=np.uint8)[LABELS][:, None, None, None]
-    store = replace(part.store, images=np.broadcast_to(brightness, part.store.images.shape))
-    part = replace(part, store=store)
+    store = replace(split.store, images=np.broadcast_to(brightness, split.store.images.shape))
+    split = replace(split, store=store)
     view = make_view(policy="none", mix=Mix(kind=kind, alpha=1.0))  # type: ignore[arg-type]
 
-    images = view.images(part, np.arange(15), epoch=1, device=CPU)
-    targets = view.targets(part, np.arange(15), epoch=1)
+    images = view.images(split, np.arange(15), epoch=1, device=CPU)
+    targets = view.targets(split, np.arange(15), epoch=1)
 
     expected = targets @ torch.tensor([0.0, 100.0, 200.0])
     torch.testing.assert_close(images.mean((1, 2, 3)) * 255, expected, rtol=0, atol=0.01)
@@ -84,65 +84,65 @@ def test_a_mixed_view_shows_what_its_target_says(kind: str) -> None:
 
 
 def test_every_image_of_a_class_can_be_a_partner() -> None:
-    part, view = make_part(), make_view(mix=Mix(kind="mixup"))
+    split, view = make_split(), make_view(mix=Mix(kind="mixup"))
 
     partners = {
-        int(one) for epoch in range(30) for one in view._draw_mix(part, np.arange(15), epoch=epoch)[1]
+        int(one) for epoch in range(30) for one in view._draw_mix(split, np.arange(15), epoch=epoch)[1]
     }
 
     assert partners == set(range(15))
 
 
 def test_mixed_views_change_from_epoch_to_epoch_even_where_nothing_else_does() -> None:
-    part, view = make_part(), make_view(policy="none", mix=Mix(kind="cutmix"))
+    split, view = make_split(), make_view(policy="none", mix=Mix(kind="cutmix"))
 
-    first, second = (view.images(part, np.arange(15), epoch=epoch, device=CPU) for epoch in (1, 2))
+    first, second = (view.images(split, np.arange(15), epoch=epoch, device=CPU) for epoch in (1, 2))
 
     assert view.is_random and view.number(2) == 2
     assert not torch.equal(first, second)
 
 
 def test_oversampled_classes_are_equally_large_and_keep_the_originals_views() -> None:
-    part, view = make_part(), make_view(minority_policy="strong")
+    split, view = make_split(), make_view(minority_policy="strong")
 
-    larger = oversampled(part)
+    larger = oversampled(split)
 
     assert torch.bincount(larger.labels).tolist() == [8, 8, 8]
     originals = view.images(larger, np.arange(15), epoch=1, device=CPU)
-    torch.testing.assert_close(originals, make_view().images(part, np.arange(15), epoch=1, device=CPU))
-    assert larger.digest != part.digest
+    torch.testing.assert_close(originals, make_view().images(split, np.arange(15), epoch=1, device=CPU))
+    assert larger.digest != split.digest
 
 
 def test_copies_go_through_the_minority_policy_and_then_the_usual_one() -> None:
-    part, view = oversampled(make_part()), make_view(minority_policy="strong")
-    positions = np.arange(15, len(part))
-    stored, ids = torch.from_numpy(part.store.take(part.ids[positions])), part.view_ids[positions]
-    shared: dict[str, Any] = {"ids": torch.from_numpy(ids), "epoch": 1, "seed": 3, "copy": part.copies[15:]}
+    split, view = oversampled(make_split()), make_view(minority_policy="strong")
+    positions = np.arange(15, len(split))
+    stored, ids = torch.from_numpy(split.store.take(split.ids[positions])), split.view_ids[positions]
+    shared: dict[str, Any] = {"ids": torch.from_numpy(ids), "epoch": 1, "seed": 3, "copy": split.copies[15:]}
 
     first = augment(stored, policy="strong", size=STORED, fit="squash", purpose="minority/", **shared)
     expected = augment(to_bytes(first), policy="light", size=SIZE, **shared)
 
-    images = view.images(part, positions, epoch=1, device=CPU)
+    images = view.images(split, positions, epoch=1, device=CPU)
     torch.testing.assert_close(images, expected)
     assert len(torch.unique(images.flatten(1), dim=0)) == len(positions)  # a view of its own for each copy
 
 
 def test_the_same_policy_twice_draws_twice() -> None:
-    part, view = oversampled(make_part()), make_view(policy="flip", minority_policy="flip")
-    positions = np.arange(15, len(part))
+    split, view = oversampled(make_split()), make_view(policy="flip", minority_policy="flip")
+    positions = np.arange(15, len(split))
 
-    images = view.images(part, positions, epoch=1, device=CPU)
+    images = view.images(split, positions, epoch=1, device=CPU)
 
-    stored = torch.from_numpy(part.store.take(part.ids[positions]))
+    stored = torch.from_numpy(split.store.take(split.ids[positions]))
     plain = evaluation_view(stored, size=SIZE)
     mirrored = [torch.equal(one, other.flip(2)) for one, other in zip(images, plain, strict=True)]
     assert any(mirrored)  # drawn once for both, the two would always cancel out
 
 
 def test_blank_inputs_are_zero_and_never_random() -> None:
-    part, view = make_part(), make_view(policy="strong", is_blank=True)
+    split, view = make_split(), make_view(policy="strong", is_blank=True)
 
-    images = view.images(part, np.arange(4), epoch=3, device=CPU)
+    images = view.images(split, np.arange(4), epoch=3, device=CPU)
 
     assert images.shape == (4, 3, SIZE, SIZE) and not images.any()
     assert not view.is_random
