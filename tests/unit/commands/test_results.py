@@ -16,6 +16,7 @@ import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
+from contract.messages import EpochDecision, Reason
 from contract.study_layout import ModelPaths, StudyPaths, TrialPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
@@ -43,15 +44,15 @@ class Finished:
     def make(self) -> bool:
         study = SimpleNamespace(
             directory=self.directory,
+            paths=StudyPaths(self.directory),
             info=json.loads((self.directory / "study.json").read_text()),
-            trial_directory=lambda number: self.directory / "trials" / str(number),
         )
         search = SimpleNamespace(
             best_complete=lambda: self.best,
             scores=SimpleNamespace(metric="val_accuracy"),
             trials={n: SimpleNamespace(config={}) for n in range(5)},
         )
-        settings = cast(Any, SimpleNamespace(trial_paths=StudyPaths(self.directory).trial))
+        settings = cast(Any, None)
         console = Console(file=io.StringIO())
         return Results(
             study=cast(Any, study), search=cast(Any, search), settings=settings, console=console
@@ -133,8 +134,8 @@ def test_a_study_that_was_extended_gets_a_new_report_and_the_new_best_trials_mod
 def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
     study: Finished, error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: Any, target: Path, **__: Any) -> None:
-        (target / "classifier.pt2").write_bytes(b"ha")
+    def fail(*_: Any, target: ModelPaths, **__: Any) -> None:
+        target.program.write_bytes(b"ha")
         raise error
 
     study.export = fail
@@ -172,7 +173,7 @@ def test_a_full_disk_under_the_report_leaves_the_model_and_the_next_run_writes_i
 def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finished) -> None:
     study.make()
 
-    def interrupt(*_: Any, target: Path, **__: Any) -> None:
+    def interrupt(*_: Any, target: ModelPaths, **__: Any) -> None:
         raise KeyboardInterrupt
 
     study.best, study.export = (0, 0.5), interrupt
@@ -226,7 +227,7 @@ def test_the_export_of_another_trial_is_not_this_one(tmp_path: Path) -> None:
 
 
 def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_reason() -> None:
-    failed = {"reason": "bug", "traceback": "Traceback\nKeyError: 'x'"}
+    failed = {"reason": Reason.BUG, "traceback": "Traceback\nKeyError: 'x'"}
     history = [SimpleNamespace(attrs=attrs) for attrs in (failed, {"reason": "too large"}, failed, {})]
     study = SimpleNamespace(records=SimpleNamespace(load=lambda: history))
     search = SimpleNamespace(counts=lambda: {"complete": 0, "failed": 2, "infeasible": 1, "running": 0})
@@ -238,7 +239,7 @@ def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_r
 
 def test_a_search_that_was_too_short_says_what_an_epoch_and_a_whole_trial_take() -> None:
     def status(number: int, *, seconds: float, epochs: int) -> TrialStatus:
-        decisions = dict.fromkeys(range(1, epochs + 1), "continue")
+        decisions = dict.fromkeys(range(1, epochs + 1), EpochDecision.CONTINUE)
         config = {"max_epochs": 10}
         return TrialStatus(number=number, config=config, seconds=seconds, decisions=decisions)
 
