@@ -92,7 +92,7 @@ def run(schedulers: Sequence[str], *, seeds: int, budget: int, slots: int, searc
 
 
 def compare(results: Mapping[str, Any], first: str, second: str) -> dict[str, float]:
-    """How much lower the first scheduler's regret is, paired by seed, with its standard error."""
+    """Return the second scheduler's regret minus the first's, paired by seed, with its standard error."""
     pairs = zip(results[first]["regrets"], results[second]["regrets"], strict=True)
     gains = [there - here for here, there in pairs]
     return {

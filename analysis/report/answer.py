@@ -134,7 +134,7 @@ def _say_weakness(findings: Findings) -> str:
 
 
 def find_weakest_class(predictions: Predictions) -> tuple[int, float, int] | None:
-    """Return the class of lowest recall, that recall and its commonest wrong answer; None without mistakes."""
+    """Return the class of lowest recall, that recall, and its commonest mistake; None without mistakes."""
     confusion = predictions.confusion
     images = confusion.sum(axis=1)
     recall = np.where(images > 0, confusion.diagonal() / np.maximum(images, 1), 2.0)

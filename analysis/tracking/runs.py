@@ -29,11 +29,11 @@ STATUSES = {
     State.INFEASIBLE: "KILLED",
     State.FAILED: "FAILED",
 }
-"""Return MLflow's status of a trial's run.
+"""MLflow's status of a trial's run.
 
-    Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks
-KILLED with the same red cross as FAILED, so most of a healthy search would look broken. The filter
-`tags.state = 'complete'` finds full budgets."""
+Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks KILLED with FAILED's red cross,
+so most of a healthy search would look broken. The filter `tags.state = 'complete'` finds full budgets.
+"""
 
 PARENT_STATUSES = {
     StudyStatus.NEW: "RUNNING",
@@ -42,7 +42,7 @@ PARENT_STATUSES = {
     StudyStatus.STOPPED: "KILLED",
     StudyStatus.FAILED: "FAILED",
 }
-"""Return MLflow's status of the study's own run."""
+"""MLflow's status of the study's own run."""
 
 
 def trial_name(row: Row) -> str:

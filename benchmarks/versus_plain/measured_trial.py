@@ -32,11 +32,11 @@ class Span:
 
     calls: int = 0
     rows: int = 0
-    """What the caller counts, such as images."""
+    """Total of what the caller counts, such as images."""
 
 
 class Spans:
-    """Where a process spends its time: totals by name, each without the spans that began inside it.
+    """Total seconds of a process by name, each without the spans that began inside it.
 
     Spans of several threads may overlap, so that totals can add up to more than the time that passed.
     """

@@ -39,7 +39,7 @@ from contract.files import save_json
 from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
 
 KEEP_SECONDS = 3600
-"""How long a packed study waits to be fetched."""
+"""Seconds for which a packed study waits to be fetched."""
 
 _MARK = "unfreeze-study "
 """Begins the line of the job's log that announces the package."""

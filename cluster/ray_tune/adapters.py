@@ -50,7 +50,7 @@ class Bridge:
         return {}  # Tune pickles its parts for restore, which is not used: the study database is the truth
 
     def look_around(self) -> None:
-        """At every step of Tune's loop: must the search stop, and do more or fewer trials fit by now?"""
+        """Check at every step of Tune's loop whether the search must stop, and how many trials fit."""
         self._watch()
         if self._count_slots is not None and (slots := self._count_slots()) != self.slots:
             self.progress.note(

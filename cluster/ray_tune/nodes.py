@@ -18,7 +18,7 @@ from contract.study_layout import StudyPaths
 ANSWER_SECONDS = 120.0
 """Longest wait for the answer of a node, whose first worker has to unpack the code."""
 LOOK_SECONDS = 2.0
-"""How old the count of trials that fit may be."""
+"""Seconds for which the count of trials that fit stays valid."""
 
 
 @dataclass(frozen=True, kw_only=True)

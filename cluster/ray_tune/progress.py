@@ -23,7 +23,7 @@ QUIET_SECONDS = 120.0
 """Without a terminal: a line at least this often, also in the middle of a long epoch."""
 
 SHOWN = 4
-"""How many running trials such a line names."""
+"""Most running trials that such a line names."""
 
 NOT_COMPLETE = (State.PRUNED, State.FAILED, State.INFEASIBLE)
 

@@ -1,4 +1,4 @@
-"""What a trial needs of CPUs and GPUs, and how many trials run at once; decided before Ray starts."""
+"""Decides, before Ray starts, the CPUs and GPUs of a trial and how many trials run at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ fit beside the workers on whichever nodes they start."""
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial needs, and how many trials run at once."""
+    """Resources of one trial, and how many trials run at once."""
 
     cpus_per_worker: float
     gpus_per_worker: float | None
@@ -28,16 +28,16 @@ class Resources:
     """Trials at once; None until the cluster has been asked."""
 
     most_slots: int | None = None
-    """What --concurrent and --trials allow, whatever the nodes have; None = no limit."""
+    """Most trials at once by --concurrent and --trials, whatever the nodes have; None = no limit."""
 
     @property
     def of_tune_trial(self) -> dict[str, float]:
-        """What Ray Tune reserves: the trial itself, or the process that leads its workers."""
+        """Reservation of Ray Tune: the trial itself, or the process that leads its workers."""
         return {"CPU": TRAIN_DRIVER_CPUS} if self.workers_per_trial > 1 else self.of_worker
 
     @property
     def of_worker(self) -> dict[str, float]:
-        """What Ray reserves for each process that trains."""
+        """Reservation of Ray for each process that trains."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
         return {"CPU": self.cpus_per_worker} | gpus
 
@@ -58,7 +58,7 @@ class Resources:
         return fitting if self.most_slots is None else min(fitting, self.most_slots)
 
     def describe(self) -> str:
-        """What each trial takes, and how many run at once; what only the cluster knows is left open."""
+        """Say what each trial takes and how many run at once, as far as known without the cluster."""
         gpus = "1 GPU if there are any" if self.gpus_per_worker is None else f"{self.gpus_per_worker:g} GPU"
         at_once = "as many at once as the cluster takes (not asked yet)"
         if self.slots is not None:
@@ -69,7 +69,7 @@ class Resources:
 def check_resources(
     config: StudyConfig, *, nodes: Sequence[tuple[float, float]], can_grow: bool = False
 ) -> Resources:
-    """How many trials run at once on these nodes.
+    """Count the trials that run at once on these nodes.
 
     Args:
         nodes: CPUs and GPUs of this machine, or of each node of a cluster.
@@ -88,7 +88,7 @@ def check_resources(
 
 
 def unasked_resources(config: StudyConfig) -> Resources:
-    """What a trial needs on a cluster that has not been asked yet what it has."""
+    """Choose a trial's resources on a cluster whose nodes are not known yet."""
     limits = [limit for limit in (config.concurrent, config.trials) if limit is not None]
     return Resources(
         cpus_per_worker=config.cpus_per_trial,

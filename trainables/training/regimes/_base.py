@@ -1,4 +1,4 @@
-"""What a regime decides: phases, head, and the hyperparameters that it fixes."""
+"""The interface of a regime, which decides phases, head, and the hyperparameters that it fixes."""
 
 from __future__ import annotations
 
