@@ -117,7 +117,7 @@ def _draw_config(generator: random.Random, *, epochs: int) -> dict[str, Any]:
 
 
 def _draw_curve(config: dict[str, Any], generator: random.Random, *, epochs: int) -> Iterator[float]:
-    """Accuracy after each epoch: it depends on depth and backbone, the rest is noise."""
+    """Yield the accuracy after each epoch: it depends on depth and backbone, the rest is noise."""
     top = 0.6 + 0.05 * config["unfreeze_depth"] + 0.02 * BACKBONES.index(config["backbone"])
     top += generator.gauss(0, 0.03)
     return (min(0.999, top * (1 - 0.5 / epoch) + generator.gauss(0, 0.005)) for epoch in range(1, epochs + 1))
@@ -194,7 +194,7 @@ TARGETS = {"leaderboard_s": 2.0, "report_s": 30.0, "report_mb": 15.0}
 
 
 def measure(directory: Path, *, repeats: int) -> dict[str, Any]:
-    """Median seconds of each command as a user runs it."""
+    """Measure the median seconds of each command as a user runs it."""
     start = time_command("-c", "pass", repeats=repeats)
     leaderboard = time_command("-m", "analysis", "leaderboard", str(directory), repeats=repeats)
     as_json = time_command("-m", "analysis", "leaderboard", str(directory), "--json", repeats=repeats)
@@ -209,7 +209,7 @@ def measure(directory: Path, *, repeats: int) -> dict[str, Any]:
 
 
 def time_command(*arguments: str, repeats: int) -> float:
-    """Median seconds of a Python process."""
+    """Measure the median seconds of a Python process."""
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()

@@ -359,7 +359,7 @@ class TrialRun:
         }
 
     def continue_from(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the epoch of a checkpoint, or begin anew where another version has written it."""
+        """Go on after the epoch of a checkpoint, or begin anew if another version has written it."""
         if state.get("format") != CHECKPOINT_FORMAT:
             logger.warning("trial %d begins anew: another version has written its checkpoint", self.number)
             return

@@ -113,7 +113,7 @@ class RunMonitor:
 
 
 def find_lag(directory: Path) -> float:
-    """Age in seconds of the oldest epoch that is in the study database and not in MLflow."""
+    """Return the age in seconds of the oldest epoch that is in the study database and not in MLflow."""
     with connect(load_study(directory)) as (connection, study_id):
         query = text("SELECT trial, epoch, arrival FROM epochs WHERE study_id = :id")
         rows = connection.execute(query, {"id": study_id}).all()
@@ -123,7 +123,7 @@ def find_lag(directory: Path) -> float:
 
 
 def _read_written(path: Path) -> dict[int, int]:
-    """Epochs that MLflow has of each trial, by trial number."""
+    """Count the epochs that MLflow has of each trial, by trial number."""
     if not path.exists():
         return {}
     query = (

@@ -43,11 +43,11 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """CPU threads of a worker's arithmetic."""
+        """Number of CPU threads of a worker's arithmetic."""
         return max(1, int(self.cpus_per_worker))
 
     def count_slots(self, nodes: Sequence[tuple[float, float]]) -> int:
-        """Trials that fit at once on nodes of (CPUs, GPUs), those in use included.
+        """Count the trials that fit at once on nodes of (CPUs, GPUs), those in use included.
 
         A process has to fit on one node; the workers of a trial may be on several.
         """
@@ -100,7 +100,7 @@ def unasked_resources(config: StudyConfig) -> Resources:
 
 
 def describe_unused_gpus(config: StudyConfig) -> str:
-    """One line about a GPU of this machine that trials will not use; empty if there is nothing to say."""
+    """Say in one line which GPU of this machine trials will not use; empty if there is nothing to say."""
     if config.address is not None or config.gpus_per_trial == 0:
         return ""
     return find_gpus().unused
@@ -130,7 +130,7 @@ def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[in
 
 
 def _places(cpus_each: float, gpus_each: float, cpus: float, gpus: float) -> int:
-    """Processes that fit on one node."""
+    """Count the processes that fit on one node."""
     fitting = cpus / cpus_each
     if gpus_each:
         # A fraction does not cross GPUs: 0.4 fits twice on each, not 2.5 times.
@@ -140,7 +140,7 @@ def _places(cpus_each: float, gpus_each: float, cpus: float, gpus: float) -> int
 
 
 def _describe_lack(needs: Resources, nodes: Sequence[tuple[float, float]]) -> str:
-    """One line that says what is scarce, how much of it there is, and which flag to lower."""
+    """Say in one line what is scarce, how much of it there is, and which flag to lower."""
     workers = needs.workers_per_trial
     scarce = [
         ("GPUs", needs.gpus_per_worker or 0.0, [gpus for _, gpus in nodes]),

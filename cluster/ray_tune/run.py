@@ -134,7 +134,7 @@ class _Watch:
 
 
 class Interrupts:
-    """While open, the first Ctrl-C or SIGTERM calls `on_first`, and the second raises KeyboardInterrupt.
+    """Make the first Ctrl-C or SIGTERM call `on_first`, and the second raise KeyboardInterrupt.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """

@@ -293,7 +293,7 @@ def evaluate(
     reduce: Reduce | None = None,
     fitting: FittingSize | None = None,
 ) -> EvaluationResult:
-    """Loss, metrics and log-probabilities of every image. The caller has set the network to eval mode.
+    """Compute loss, metrics and log-probabilities. The caller has set the network to eval mode.
 
     Args:
         fitting: images of one pass; None = the batch, halved where memory runs out.
