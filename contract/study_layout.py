@@ -65,7 +65,7 @@ class StudyPaths:
 
     @property
     def manifest(self) -> Path:
-        """Id, path, label, split and group of every image."""
+        """Id, path, label and split of every image."""
         return self.directory / "data.csv"
 
     @property

@@ -26,7 +26,7 @@ SECRETS = (
     "*password*",
 )
 LIMIT_BYTES = 50 * 2**20
-"""Ray's job server takes 100 MiB; the code is less than 2."""
+"""Most bytes of an upload: Ray's job server takes 100 MiB, and the code has less than 2."""
 
 
 @contextmanager
