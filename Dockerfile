@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # The image of every node of a cluster: Python, the packages of constraints.txt (PyTorch brings CUDA), and this project.
-#   docker build -t REGISTRY/unfreeze:0.1.0 . && docker push REGISTRY/unfreeze:0.1.0
+#   docker build -t REGISTRY/unfreeze:0.2.0 . && docker push REGISTRY/unfreeze:0.2.0
 # Python's minor version must be the one you submit from: --build-arg PYTHON=3.12
 ARG PYTHON=3.11
 

@@ -37,7 +37,7 @@ class Results:
 
     @property
     def paths(self) -> StudyPaths:
-        return StudyPaths(self.study.directory)
+        return self.study.paths
 
     def make(self) -> bool:
         """Make the missing results. A failure is one line and does not stop the others; false after one."""
@@ -66,7 +66,7 @@ class Results:
         status = self.console.status(f"exporting the classifier of trial {number}")
         with status, fill_aside(target, replace=True, durable=True) as folder:
             export_classifier(
-                self.settings.trial_paths(number),
+                self.paths.trial(number),
                 self.search.trials[number].config,
                 self.settings,
                 target=ModelPaths(folder),

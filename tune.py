@@ -114,13 +114,12 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
 
 
 def end_run(study: Study, ending: RunEnding) -> None:
-    status = ending.how.study_status
-    attempt("study.json could not be written", lambda: study.end(status, how=ending.how))
+    attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
-    attempt("files of ended trials could not be removed", Cleaner(study, search).clean_all)
+    attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how is RunOutcome.FAILED:
         print(f"tune.py: the study ended badly: {ending.reason}", file=sys.stderr)

@@ -320,7 +320,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 why_lost=lambda: study.lock.lost,
-                on_ended=Cleaner(study, search).clean,
+                on_ended=Cleaner(study.paths, search).clean,
                 count_slots=count_slots,
             )
 

@@ -172,7 +172,7 @@ def _search(
             resources=check_resources(config, nodes=[(cpus, 0)]),
             storage_dir=StudyPaths(study.directory).ray_tune,
             progress=progress,
-            on_ended=Cleaner(study, search).clean,
+            on_ended=Cleaner(study.paths, search).clean,
         )
     return ending.how if ending.reason is None else f"{ending.how}: {ending.reason}"
 

@@ -14,7 +14,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Lease, LeaseError, Outcome, Report
+from contract.messages import Action, Lease, LeaseError, Outcome, Report
 
 METRIC = "val_accuracy"
 EPOCHS = 9
@@ -85,7 +85,7 @@ def run_lease(search: Search, lease: Lease, *, first_epoch: int | None = None) -
     start = lease.trials[0].done_epochs + 1 if first_epoch is None else first_epoch
     for epoch in range(start, EPOCHS + 1):
         decision = search.receive([report(lease, epoch)])[0]
-        if decision.action == "stop":
+        if decision.action is Action.STOP:
             search.lease_ended(lease)
             return decision.outcome
     raise AssertionError("a trial must end by its last epoch")

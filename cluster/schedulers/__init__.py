@@ -8,26 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.schedulers._curves import Curves as Curves
-from cluster.schedulers._curves import Shares as Shares
+from cluster.schedulers._rungs import Curves as Curves
+from cluster.schedulers._rungs import Shares as Shares
 from cluster.schedulers._rungs import even_shares as even_shares
 from contract.messages import SchedulerAction
 
 
 class Decide(Protocol):
-    """A pure function of the records, so that a resumed study decides as the first run would have."""
+    """Decides from the records only, so that a resumed study decides as the first run would have."""
 
     def __call__(self, *, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:
         """Decide after an epoch; a paused trial waits until `promote` names it."""
 
 
 class Promote(Protocol):
-    """Chooses the paused trial that goes on, if any; a pure function of the records too."""
+    """Chooses the paused trial that goes on, if any; from the records only, too."""
 
     def __call__(
         self, *, paused: Mapping[int, int], running: Mapping[int, int], curves: Curves, is_last: bool
     ) -> int | None:
-        """Decide whenever a slot is free.
+        """Choose a trial for a free slot.
 
         Args:
             paused: trial -> epoch at which it waits.
@@ -37,10 +37,10 @@ class Promote(Protocol):
 
 
 class Rungs(Protocol):
-    """Lists the epochs after which a trial of such a schedule may be stopped or paused; None means any.
+    """Lists the epochs after which a trial with these shares may be stopped or paused; None means any.
 
-    Where trials may be paused, their workers leave a checkpoint there; trials that share a lease go from one
-    to the next.
+    Workers of trials that may be paused leave a checkpoint at each. Trials that share a lease run from one
+    rung to the next.
     """
 
     def __call__(self, shares: Sequence[float]) -> tuple[int, ...] | None: ...
@@ -48,7 +48,7 @@ class Rungs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """A scheduler's file, loaded; only `decide` must be there."""
+    """A scheduler's file, loaded: `decide` is required, `promote` and `rungs` have defaults."""
 
     name: str
     decide: Decide
@@ -57,7 +57,8 @@ class Scheduler:
 
     @property
     def pauses(self) -> bool:
-        return self.promote is not _promote_nobody
+        """Whether its trials may be paused, so that workers must leave checkpoints at the rungs."""
+        return self.promote is not _promote_none
 
 
 def names() -> tuple[str, ...]:
@@ -66,11 +67,11 @@ def names() -> tuple[str, ...]:
 
 def load_scheduler(name: str) -> Scheduler:
     module = importlib.import_module(f"{__name__}.{name}")
-    promote, rungs = getattr(module, "promote", _promote_nobody), getattr(module, "rungs", _any_epoch)
+    promote, rungs = getattr(module, "promote", _promote_none), getattr(module, "rungs", _any_epoch)
     return Scheduler(name=name, decide=module.decide, promote=promote, rungs=rungs)
 
 
-def _promote_nobody(
+def _promote_none(
     *,
     paused: Mapping[int, int],  # noqa: ARG001
     running: Mapping[int, int],  # noqa: ARG001

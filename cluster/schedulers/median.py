@@ -1,4 +1,7 @@
-"""Median stopping: a trial goes on while its best is no worse than the others' median average so far."""
+"""Median stopping: a trial is stopped if its best score is below the median of the others' running averages.
+
+Golovin et al. 2017 (Vizier), with epochs compared at equal shares of each trial's own schedule.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from cluster.schedulers._rungs import RUNG_SHARES
 from contract.messages import Action, SchedulerAction
 
 MIN_TRIALS = 3
-"""Others that must have come as far; Golovin et al. 2017 (Vizier) leave both open, Ray takes 3."""
+"""Number of other trials that must have come as far; the paper leaves it open, Ray takes 3."""
 
 
 def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
@@ -35,7 +38,7 @@ def _has_reached(curves: Curves, trial: int, share: float) -> bool:
 def _until(curves: Curves, trial: int, share: float) -> list[float]:
     """The trial's scores up to a share of its schedule, without those of its warm-up and its last epoch.
 
-    A last epoch's score is a final one: nobody who is on the way can be compared with it.
+    The score of a last epoch is final, and cannot be compared with those of trials that still run.
     """
     shares = curves.shares(trial)
     here = ((epoch, score) for epoch, score in curves[trial].items() if epoch < len(shares))

@@ -1,4 +1,4 @@
-"""The choice of a lease's trials: one that waits, and those that may train beside it."""
+"""Chooses the trials of a lease: the next in turn, and those that may train beside it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from cluster.search.trial_status import TrialStatus
 from contract.messages import Lease, LeasedTrial
 
 GroupOf = Callable[[Mapping[str, Any]], Hashable | None]
-"""What a configuration must have in common with another to train beside it; None: it trains alone."""
+"""Key of a configuration: trials with equal keys may train side by side; None means that it trains alone."""
 
 MAX_GROUP_SIZE = 16
+"""Most trials of a lease; beyond, handing them out costs nothing that could be saved."""
 ROUNDS = 4
+"""Least number of leases for each slot, one after the other."""
 MAX_CRASHES_TOGETHER = 1
+"""Number of crashes after which trials of one lease are tried again together; after more, each runs alone."""
 
 
 def group_size(num_trials: int, *, slots: int) -> int:
-    """Most trials of a lease: small enough that every slot takes at least four leases, one after the other.
+    """Most trials of a lease: so few that every slot takes at least ROUNDS leases, one after the other.
 
-    So all slots are busy, and the sampler learns from the first ones. Above 16 the handing out costs nothing
-    that could be saved.
+    So all slots stay busy, and the sampler learns from the first leases before it proposes for the later.
     """
     return max(1, min(MAX_GROUP_SIZE, num_trials // (ROUNDS * slots)))
 
 
 def proposals_size(size: int, *, num_left: int, slots: int) -> int:
-    """Most trials of a lease that new ones join: ever fewer towards the end, so that all slots end at once.
+    """Most trials of a lease with newly proposed ones: fewer towards the end, so that all slots end together.
 
-    With one slot there is nobody to wait for; and what a killed driver proposes again stays the same.
+    A single slot waits for no other, and keeps its size.
     """
     return size if slots == 1 else max(1, min(size, num_left // (2 * slots)))
 
 
 class Waiting:
-    """The unfinished trials that no worker has, in the order they are handed out.
+    """The unfinished trials that no worker has, in the order in which they are handed out.
 
-    It follows from the records alone, so that a continued study goes on in the same order.
+    The order follows from the records alone, so that a continued study goes on with it.
     """
 
     def __init__(self, trials: Iterable[TrialStatus]) -> None:
@@ -47,7 +49,7 @@ class Waiting:
         self._cut_off: deque[list[TrialStatus]] = deque()
         self._unfinished = [trial for trial in active if trial.attempt and not trial.is_cut_off]
         self.proposed = deque(trial for trial in active if not trial.attempt)
-        """Never handed out yet."""
+        """Never handed out so far."""
         leases = defaultdict(list)
         for trial in active:
             if trial.is_cut_off:
@@ -56,10 +58,10 @@ class Waiting:
             self.retry(members)
 
     def retry(self, members: list[TrialStatus]) -> None:
-        """A lease that its worker did not finish: ahead of all else, and as it was.
+        """Put the trials of a lease that its worker did not finish before all others.
 
-        Once more together, since a lost node is likelier than a trial that kills its worker; then each alone,
-        so that one that does takes nobody along.
+        They are tried together once more, because a lost node is likelier than a trial that kills its worker;
+        then each alone, so that such a trial harms no other.
         """
         together = [trial for trial in members if trial.crashes <= MAX_CRASHES_TOGETHER]
         self._cut_off += [[trial] for trial in members if trial.crashes > MAX_CRASHES_TOGETHER]
@@ -67,16 +69,17 @@ class Waiting:
             self._cut_off.append(together)
 
     def put_back(self, trial: TrialStatus) -> None:
-        """It came as far as its lease went, and goes on."""
+        """Queue a trial that has come as far as its lease went and goes on."""
         self._unfinished = sorted([*self._unfinished, trial], key=_number)
 
     def take_cut_off(self) -> list[TrialStatus]:
+        """The trials of the next unfinished lease; empty if there is none."""
         return self._cut_off.popleft() if self._cut_off else []
 
     def take_unfinished(
         self, limit: int, *, fits: Callable[[TrialStatus], bool] = lambda _: True
     ) -> list[TrialStatus]:
-        """At most so many, the lowest numbers first."""
+        """Up to `limit` trials that have epochs and go on, the lowest numbers first."""
         taken = [trial for trial in self._unfinished if fits(trial)][:limit]
         self._unfinished = [trial for trial in self._unfinished if trial not in taken]
         return taken
@@ -90,7 +93,7 @@ Fits = Callable[[TrialStatus], bool]
 
 
 class LeaseChoice:
-    """Chooses by what the records say, so that a killed search goes on with the leases it would have made."""
+    """Chooses leases from the records only, so that a killed search goes on with those it would have made."""
 
     def __init__(
         self,
@@ -102,9 +105,9 @@ class LeaseChoice:
         num_trials: int,
         ask: Callable[[], TrialStatus | None],
     ) -> None:
-        """`trials` is the search's own mapping; `ask` adds a new one to it, or says that none is to come."""
+        """`trials` is the search's own mapping; `ask` adds a trial to it, or returns None after the last."""
         self.slots = 1
-        """Leases at once."""
+        """Leases that run at once."""
         self.waiting = Waiting(trials.values())
         self.paused = {n for n, trial in trials.items() if trial.paused and trial.outcome is None}
         self._trials, self._scheduler, self._scores = trials, scheduler, scores
@@ -112,10 +115,10 @@ class LeaseChoice:
         self._num_leases = max((trial.lease_number or 0 for trial in trials.values()), default=0)
 
     def choose(self, running: Mapping[int, int]) -> list[TrialStatus]:
-        """A lease that was cut off, as it was; or the next trial in turn, and who goes with it.
+        """The trials of an unfinished lease; or else the next trial in turn and those that may join it.
 
         Args:
-            running: trial -> epochs it has.
+            running: number of epochs that each running trial has.
         """
         if members := self.waiting.take_cut_off():
             return members
@@ -124,7 +127,7 @@ class LeaseChoice:
         return first if group is None else self._fill(first, group, running)
 
     def choose_last(self, running: Mapping[int, int]) -> list[TrialStatus]:
-        """One that waits at a rung, when nobody is proposed any more."""
+        """A paused trial to promote once no further trial will be proposed; empty if there is none."""
         return self._promote(running, is_last=True)
 
     def lease(self, members: Sequence[TrialStatus], *, now: float) -> Lease:
@@ -133,7 +136,7 @@ class LeaseChoice:
         return Lease(trials=tuple(self._lease(trial, now=now) for trial in members))
 
     def group(self, trial: TrialStatus) -> Hashable | None:
-        """None where it cannot share a lease: also under a scheduler that may stop it behind any epoch."""
+        """Key of the trials that may share its lease; None if it must run alone, as without rungs."""
         rungs = self._rungs(trial)
         if rungs is None or group_size(self._num_trials, slots=self.slots) == 1:
             return None
@@ -153,7 +156,7 @@ class LeaseChoice:
     def _fill(
         self, members: list[TrialStatus], group: Hashable, running: Mapping[int, int]
     ) -> list[TrialStatus]:
-        """In this order, which a continued run finds again: unfinished ones, promoted ones, new ones."""
+        """Add unfinished, promoted and new trials of the group: an order that a continued run repeats."""
         size = group_size(self._num_trials, slots=self.slots)
 
         def fits(trial: TrialStatus) -> bool:
@@ -186,7 +189,7 @@ class LeaseChoice:
         return [] if self._next_proposal() is None else [self.waiting.proposed.popleft()]
 
     def _next_proposal(self) -> TrialStatus | None:
-        """The next trial to be handed out for the first time; it stays where it is."""
+        """The next trial to be handed out for the first time; it stays in the queue."""
         if not self.waiting.proposed and (trial := self._ask()) is not None:
             self.waiting.proposed.append(trial)
         return self.waiting.proposed[0] if self.waiting.proposed else None

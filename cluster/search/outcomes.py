@@ -1,4 +1,4 @@
-"""How a trial goes on or ends: judged by its numbers, its worker's word and the scheduler."""
+"""Judges reports: whether a trial goes on, pauses or ends, by its metrics, its worker and the scheduler."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from contract.messages import Action, Decision, EpochDecision, Outcome, Reason, 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Why a trial goes on, waits or ends."""
+    """What a report, or an error, makes of its trial."""
 
     outcome: Outcome | None = None
-    """None: the trial does not end."""
+    """None if the trial does not end."""
 
     paused: bool = False
+    """It waits at its rung until the scheduler promotes it."""
+
     gained: bool = False
     """The report holds the best value of the whole study so far, better than all before it."""
 
@@ -40,11 +42,12 @@ class Verdict:
 
     @property
     def recorded_as(self) -> EpochDecision:
+        """What the table `epochs` says of it."""
         return EpochDecision.of(self.outcome, paused=self.paused)
 
 
 def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Scheduler, seed: int) -> Verdict:
-    """Take the report's numbers into the scores, and say what follows."""
+    """Add the report's metrics to the scores and decide what becomes of the trial."""
     if report.outcome is Outcome.FAILED:
         return Verdict(outcome=Outcome.FAILED, reason=report.reason or Reason.BUG, traceback=report.traceback)
     if report.outcome is Outcome.INFEASIBLE:
@@ -61,10 +64,10 @@ def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Sche
     if is_complete:
         return Verdict(outcome=Outcome.COMPLETE, gained=gained)
     if trial.is_recipe:
-        return Verdict(gained=gained)  # whatever the search finds must be no worse than the published recipes
+        return Verdict(gained=gained)  # so that the result is never worse than the published recipes
     earlier = trial.decisions.get(report.epoch)
     if earlier is not None and not earlier.ends_trial:
-        return Verdict(gained=gained)  # a replayed epoch: later results must not change what was decided
+        return Verdict(gained=gained)  # a replayed epoch: later results must not change the decision
     action = scheduler.decide(trial=trial.number, epoch=report.epoch, curves=scores.curves, seed=seed)
     outcome = Outcome.PRUNED if action is Action.STOP else None
     return Verdict(outcome=outcome, paused=action is Action.PAUSE, gained=gained)
@@ -83,7 +86,7 @@ def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord
 
 
 def make_decision(trial: TrialStatus, epoch: int, verdict: Verdict) -> Decision:
-    """What Ray and the user are told of a verdict that has been taken in."""
+    """The decision that Ray and the user are told, once `trial` reflects the verdict."""
     return Decision(
         trial=trial.number,
         epoch=epoch,
@@ -110,8 +113,8 @@ _STATES = {
 def make_ending(
     trial: TrialStatus, verdict: Verdict, *, values: tuple[float, ...] | None, now: float
 ) -> Ending:
-    """End the trial, and say so; `values` are its best epoch's metrics."""
-    assert verdict.outcome is not None
+    """End the trial, and make its record; `values` are the objectives at its best epoch."""
+    assert verdict.outcome is not None, "a trial that goes on has no ending"
     trial.outcome, trial.paused = verdict.outcome, False
     attrs: dict[str, Any] = {
         "outcome": verdict.outcome,
@@ -133,7 +136,7 @@ def make_ending(
 
 
 def verdict_of_error(error: Exception) -> Verdict:
-    """What a space that raised makes of the trial it was asked for."""
+    """The verdict on a trial whose configuration the space refused or failed to make."""
     if isinstance(error, Infeasible):
         return Verdict(outcome=Outcome.INFEASIBLE, limit=str(error), excess=1.0)
     text = "".join(tracebacks.format_exception(error))

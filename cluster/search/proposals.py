@@ -1,4 +1,4 @@
-"""The in-memory Optuna study that the sampler works on, rebuilt from the records when a study goes on."""
+"""Proposals: the in-memory Optuna study that the sampler works on, rebuilt from the database's records."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Space = Callable[[optuna.Trial], Mapping[str, Any]]
 
 
 class Untried:
-    """The configurations of a space that are not tried yet, found on one walk through it."""
+    """Finds the configurations of a finite space that are not tried yet, on one walk through it."""
 
     def __init__(
         self, space: Space, *, is_tried: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
     ) -> None:
-        """`is_tried` is asked for suggested parameters, and what the space returned for them."""
+        """`is_tried` takes suggested parameters and what the space returned for them."""
         self.is_endless = False
-        """The walk came to a continuous hyperparameter: the space has no last configuration."""
+        """The space has a continuous hyperparameter, and so no last configuration."""
         self._is_tried = is_tried
         self._walk = _walk(space)
         self._first: tuple[dict[str, Any], Mapping[str, Any]] | None = None
 
     def first(self) -> dict[str, Any] | None:
-        """The parameters of the next one on the walk; None behind the last, and in a space without a last."""
+        """Parameters of the next untried configuration; None after the last, and in an endless space."""
         while self._first is None or self._is_tried(*self._first):
             try:
                 self._first = next(self._walk, None)
@@ -53,12 +53,12 @@ class _EndlessError(Exception):
 
 
 def _walk(space: Space) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
-    """The suggested parameters and what the space returned for them, of one configuration after the other.
+    """Yields suggested parameters and what the space returned for them, for each configuration.
 
-    Combinations at which the space raises are left out: they cannot be tried.
+    Combinations for which the space raises are left out, because they cannot be tried.
 
     Raises:
-        _EndlessError: the walk has come to a hyperparameter that is continuous.
+        _EndlessError: a hyperparameter is continuous.
     """
     path: list[int] = []
     while True:
@@ -67,7 +67,7 @@ def _walk(space: Space) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
             yield trial.params, space(cast(optuna.Trial, trial))
         except _EndlessError:
             raise
-        except Exception:  # outside the user's limits; an error is recorded when the search proposes it
+        except Exception:  # outside the limits, or a bug that is recorded once the search proposes it
             pass
         path = _next_path(trial.taken, trial.numbers)
         if not path:
@@ -75,7 +75,7 @@ def _walk(space: Space) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
 
 
 class _ScriptedTrial:
-    """A trial that takes the choices of a path, and the first choice of whatever comes behind it."""
+    """A trial that takes the choices of a path (their indices), and the first choice of all that follow."""
 
     number = 0
 
@@ -83,7 +83,7 @@ class _ScriptedTrial:
         self.params: dict[str, Any] = {}
         self.taken: list[int] = []
         self.numbers: list[int] = []
-        """How many choices there were at each step of the path."""
+        """Number of choices at each step."""
         self._path = path
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -111,7 +111,7 @@ class _ScriptedTrial:
 
 
 def _next_path(taken: Sequence[int], numbers: Sequence[int]) -> list[int]:
-    """The choices that come next, counted up like the digits of a number; empty after the last."""
+    """The next path, counted up like the digits of a number; empty after the last."""
     path = list(taken)
     while path and path[-1] + 1 >= numbers[len(path) - 1]:
         path.pop()
@@ -120,37 +120,40 @@ def _next_path(taken: Sequence[int], numbers: Sequence[int]) -> list[int]:
 
 INFEASIBLE = "infeasible"
 CONSTRAINT = f"constraints:{INFEASIBLE}"
-"""Optuna's own attribute of a constraint: above 0 is outside."""
+"""Attribute in which Optuna keeps a constraint; values above 0 violate it."""
 MOST_ASKS = 10
-"""How often a searcher is asked for a configuration that is not tried yet."""
+"""How often the searcher is asked for an untried configuration."""
 MOST_RANDOM_ASKS = 20
-"""How often chance is asked after that, before the space is walked through."""
+"""How often random search is asked after that, before the space is walked through."""
 ATTEMPT_STRIDE = 2**16
-"""How far behind the first the points of further attempts lie, for a searcher that goes by the index."""
+"""Added to the index for each further attempt, for searchers that go by the index (qmc)."""
 
 
 class Infeasible(Exception):
-    """Raised by a space or its check: this configuration is outside the user's limits."""
+    """A space, or its check, refuses a configuration because it is outside the user's limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
+    """A configuration that was asked for."""
+
     trial: FrozenTrial
     config: dict[str, Any]
     error: Exception | None
-    """What the space raised, if it did."""
+    """What the space raised; None if it did not."""
 
     @property
     def key(self) -> str:
+        """Equal for proposals of the same configuration."""
         return _key(self.trial.params, self.config)
 
 
 class Proposals:
-    """Asks for configurations and tells what became of them, in memory: 16 ms a trial instead of 300.
+    """Asks the sampler for configurations and tells it the results, in memory: 16 ms a trial instead of 300.
 
-    The sampler is made anew for every trial, seeded by the study's seed and how many trials were proposed
-    before (given ones not counted), so that the same history gives the same proposal whatever happened
-    between. A configuration that the study has is not proposed again: its trial would teach little new.
+    The sampler is made anew for every trial, seeded by the study's seed and the number of trials proposed
+    before (without given ones), so that the same history leads to the same proposal after any interruption.
+    A configuration that is in the study already is not proposed again, because little is learnt from it.
     """
 
     def __init__(
@@ -165,7 +168,7 @@ class Proposals:
         metric: str,
         defaults: Mapping[str, Any],
     ) -> None:
-        """`defaults` are the values of a configuration that the space leaves out."""
+        """`defaults` are the values of hyperparameters that the space leaves out."""
         self._space = space
         self._make_sampler = make_sampler
         self._seed = seed
@@ -188,15 +191,15 @@ class Proposals:
 
     @property
     def used_up(self) -> bool:
-        """Every configuration of the space has been proposed; False where it has no end of them."""
+        """Every configuration of a finite space has been proposed; always False for an endless one."""
         return self._untried.first() is None and not self._untried.is_endless
 
     def ask(self, given: Mapping[str, Any] | None = None) -> Proposal | None:
-        """The next trial, under its number.
+        """The next trial, with its number; None once the whole space has been proposed.
 
-        Given values, as a recipe has them, replace those of the space, suggested and fixed ones alike.
-        Without them a configuration is asked for until it is a new one: of the searcher first, then at
-        random, then by walking through the space. None once all of the space has been proposed.
+        Given values, as of a recipe, replace both suggested and fixed values of the space. Without them the
+        searcher is asked until its configuration is new, then random search; at last the space is walked
+        through.
         """
         index = self.num_trials - self._num_given
         if given is None:
@@ -223,11 +226,11 @@ class Proposals:
         untried = self._untried.first()
         if untried is None and not self._untried.is_endless:
             return None
-        # In an endless space, where even chance repeats itself, a repeat is all that can be had.
+        # In an endless space whose random draws repeat, too, a repetition is the best there is.
         return self._propose(RandomSampler(seed=self._seed), untried)
 
     def _draw(self, index: int, attempt: int = 0) -> Draw:
-        """What the sampler's randomness comes from; a further attempt draws anew, from a point far behind."""
+        """What the sampler's random choices are derived from; each attempt has another draw."""
         entropy = [self._seed, index, attempt] if attempt else [self._seed, index]
         return Draw(
             seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
@@ -251,28 +254,29 @@ class Proposals:
             config = {**trial.params, **fixed, **(given or {})}
             # Through JSON: a resumed run reads it from there, and must hand out the very same.
             config = json.loads(json.dumps(config))
-        except Exception as raised:  # the space is somebody's code: its error becomes the trial's reason
+        except Exception as raised:  # a space is user code, whose error becomes the trial's reason
             error = raised
         frozen = self._storage.get_trial(trial._trial_id)
         return Proposal(trial=frozen, config=self._defaults | config, error=error)
 
     def _withdraw(self, proposal: Proposal) -> None:
-        """Take the newest proposal back as if it had not been made: Optuna itself can only fail it.
+        """Remove the newest proposal as if it had never been made.
 
-        A failed one would take a number, and be missing when the study is continued.
+        Optuna can only fail a trial, which would then keep its number and be missing in a continued study.
         """
         del self._storage._trial_id_to_study_id_and_number[proposal.trial._trial_id]
         self._storage._studies[self._study._study_id].trials.pop()
-        self._storage._max_trial_id -= 1  # a trial's id here is its number
+        self._storage._max_trial_id -= 1  # here a trial's id is its number
 
     def _is_tried(self, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
         return _key(params, self._defaults | {**params, **fixed}) in self._tried
 
     def report(self, number: int, epoch: int, value: float) -> None:
+        """Tell the sampler the first metric of a running trial's epoch."""
         self._storage.set_trial_intermediate_value(number, epoch, value)
 
     def tell(self, ending: Ending) -> None:
-        """End a trial as what it was: a pruned one keeps its curve, a failed one has no value."""
+        """Tell the sampler how a trial ended: a pruned one has only its curve, a failed one no value."""
         for key, value in ending.system_attrs.items():
             self._storage.set_trial_system_attr(ending.trial, key, value)
         values = list(ending.values or ()) if ending.state == TrialState.COMPLETE else None
@@ -280,7 +284,7 @@ class Proposals:
 
 
 def _key(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Equal for the same configuration; what a space that raised was asked for counts as one too."""
+    """Equal for the same configuration; also defined where the space raised before it returned one."""
     return json.dumps({**params, **config}, sort_keys=True)
 
 

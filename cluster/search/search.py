@@ -31,10 +31,12 @@ from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Repo
 from contract.metrics import Direction
 
 MAX_CRASHES = 3
-"""How often a trial is tried again after its worker died, if it came no further in between."""
+"""How often a trial is tried again after its worker died, unless it completed an epoch in between."""
 
 
 class Done(enum.Enum):
+    """Type of DONE, which `Search.next_lease` returns after the last lease."""
+
     DONE = "no trial is left"
 
 
@@ -43,7 +45,7 @@ DONE = Done.DONE
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSetup:
-    """What a search is made of beside the records that it goes on from."""
+    """Everything that a search needs beside the records from which it goes on."""
 
     space: Space
     """`space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
@@ -53,14 +55,14 @@ class SearchSetup:
     """Name and configuration of published recipes: tried first, and never stopped or paused early."""
 
     warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    """Tried next, and judged like any other trial."""
+    """Name and configuration from earlier studies: tried next, and judged like any other trial."""
 
     make_sampler: MakeSampler
     scheduler: Scheduler
     num_trials: int
     seed: int
     metrics: Sequence[str]
-    """Schedulers and the ranking go by the first."""
+    """Objectives; schedulers and the ranking go by the first."""
 
     directions: Sequence[str] = (Direction.MAXIMIZE,)
     max_epochs: int
@@ -68,18 +70,20 @@ class SearchSetup:
     """Trials that a model-based searcher needs before it uses its model."""
 
     patience: int | None = None
+    """The study stops after so many ended trials without a gain; None means never."""
+
     group_of: GroupOf = lambda _: None
-    """Trials of one group share a lease, up to its next rung."""
+    """Trials with the same key may share a lease, up to the next rung; None means that a trial runs alone."""
 
     shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"])
-    """A configuration's share of its planned updates after each of its epochs."""
+    """Share of a configuration's planned updates done after each of its epochs."""
 
 
 class Search:
-    """One run of a study. Every answer it gives is in the database before it is given."""
+    """One run of a study. Whatever it answers is in the database before."""
 
     def __init__(self, records: Records, setup: SearchSetup, *, now: Callable[[], float] = time.time) -> None:
-        """Take up the study where its records end; `now` gives unix time."""
+        """Go on where the records end; `now` gives unix time."""
         self.num_trials, self.max_epochs = setup.num_trials, setup.max_epochs
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
@@ -107,24 +111,15 @@ class Search:
             ask=self._ask,
         )
         self._new: list[NewTrial] = []
-        """Proposed, but not written yet: killed now, the next run proposes them again."""
+        """Proposed, but not yet in the database: a run after a kill proposes them again."""
 
         self._given = _not_yet_tried(setup, history)
-        self._proposals = Proposals(
-            setup.space,
-            make_sampler=setup.make_sampler,
-            seed=setup.seed,
-            directions=setup.directions,
-            num_startup=setup.num_startup,
-            history=history,
-            metric=self.scores.metric,
-            defaults={"max_epochs": setup.max_epochs},
-        )
+        self._proposals = _make_proposals(setup, history)
         self.stopping = self.out_of_gain
-        """No lease is handed out any more; unfinished trials stay for the next run."""
+        """No lease is handed out any more; the next run goes on with unfinished trials."""
 
     def next_lease(self) -> Lease | Done | None:
-        """The next trial to run; None while only running ones could bring more, DONE after the last."""
+        """The next lease; None while it depends on trials that still run, DONE after the last."""
         members = self._choose_members()
         lease = self._hand_out(members) if members or self._new else None
         if lease is not None and lease.trials:
@@ -136,13 +131,13 @@ class Search:
         return DONE
 
     def lease_started(self, lease: Lease) -> None:
-        """Its worker is up: the waiting for it does not count as the trial's time."""
+        """Start the trials' time, now that their worker is up."""
         for leased in lease.trials:
             trial = self.trials[leased.trial]
             trial.started = trial.charged = self._now()
 
     def receive(self, reports: Iterable[Report], *, worker: str | None = None) -> list[Decision]:
-        """Decide about each report and write reports and decisions, in one transaction, before they act."""
+        """Decide about each report; reports and decisions are in the database before they take effect."""
         reports = list(reports)
         self._charge(self._open.get(reports[0].trial) if reports else None)
         decisions: list[Decision] = []
@@ -158,7 +153,7 @@ class Search:
                 trial.worker = worker
                 attrs.setdefault(trial.number, {})["worker"] = worker
             verdict = self._judge(report, trial)
-            if report.metrics:  # else it failed before the epoch's end
+            if report.metrics:  # otherwise the trial ended before the end of an epoch
                 arrival = trial.note_epoch(report.epoch, verdict.recorded_as, arrival=self._next_arrival())
                 rows.append(make_row(report, verdict, arrival=arrival))
             if verdict.outcome is not None:
@@ -173,7 +168,7 @@ class Search:
         return decisions
 
     def lease_ended(self, lease: Lease, error: LeaseError | None = None) -> list[Decision]:
-        """The worker is done with the lease: its unfinished trials are tried again, kept, or given up."""
+        """The worker has ended: retry, queue or give up the trials of its lease that have no outcome."""
         self._charge(lease)
         decisions: list[Decision] = []
         retried = []
@@ -190,18 +185,18 @@ class Search:
                 retried.append(trial)
             else:
                 decisions += self._give_up(trial, error)
-        # At once: a driver that dies before the next attempt must not forget a crash.
+        # Written at once, so that a driver that dies before the next attempt does not forget the crash.
         self._records.record(attrs={trial.number: {"crashes": trial.crashes} for trial in retried})
         self._choice.waiting.retry(retried)
         return decisions
 
     def stop(self, failure: str | None = None) -> None:
-        """Hand out nothing more; what runs may finish its epoch and is continued by the next run."""
+        """Hand out nothing more; running trials may finish their epoch, and the next run continues them."""
         self.stopping = True
         self.failure = self.failure or failure
 
     def set_slots(self, slots: int) -> None:
-        """How many leases run at once: it bounds how many trials one may hold."""
+        """Set the number of leases that run at once, which limits how many trials a lease may hold."""
         self._choice.slots = slots
 
     @property
@@ -217,11 +212,11 @@ class Search:
 
     @property
     def out_of_gain(self) -> bool:
-        """So many trials have ended without a new best value that the study stops."""
+        """--patience is used up."""
         return self._watch.is_over
 
     def counts(self) -> dict[State, int]:
-        """Number of trials by state; all that have no outcome yet count as running."""
+        """Number of trials by state; those without an outcome count as running."""
         counts: dict[State, int] = dict.fromkeys(State, 0)
         del counts[State.WAITING]
         for trial in list(self.trials.values()):  # a copy: the progress display asks from its own thread
@@ -229,11 +224,11 @@ class Search:
         return counts
 
     def best(self) -> tuple[int, float] | None:
-        """Number and metric of the best trial so far, by its best epoch; failed ones do not count."""
+        """Number and first metric of the best trial by its best epoch, without failed and infeasible ones."""
         return self.scores.best(counts=lambda n: State.of(self.trials[n].outcome).is_ranked)
 
     def best_complete(self) -> tuple[int, float] | None:
-        """Number and metric of the best trial that ran to its end: only those leave their weights."""
+        """Number and first metric of the best complete trial; only complete trials leave weights."""
         return self.scores.best(counts=lambda n: self.trials[n].outcome is Outcome.COMPLETE)
 
     def _choose_members(self) -> list[TrialStatus]:
@@ -243,10 +238,10 @@ class Search:
         members = self._choice.choose(running)
         if not members and not self.stopping:
             members = self._choice.choose_last(running)
-        return [] if self.stopping else members  # a new trial may have been one failure too many
+        return [] if self.stopping else members  # a new proposal may have failed once too often
 
     def _hand_out(self, members: Sequence[TrialStatus]) -> Lease:
-        """Write the next attempts of all members at once, and whatever was proposed meanwhile."""
+        """Write the next attempts of all members, and all new proposals, in one transaction."""
         lease = self._choice.lease(sorted(members, key=lambda trial: trial.number), now=self._now())
         attrs = {trial.number: trial.attempt_attrs() for trial in members}
         new = [replace(one, attrs={**one.attrs, **attrs.pop(one.trial.number, {})}) for one in self._new]
@@ -256,7 +251,7 @@ class Search:
         return lease
 
     def _ask(self) -> TrialStatus | None:
-        """The next proposal that can run; None behind the last."""
+        """The next proposal that can run; None after the last."""
         while self._proposals.num_trials < self.num_trials and not self.stopping:
             trial = self._propose()
             if trial is None or trial.outcome is None:
@@ -297,7 +292,7 @@ class Search:
         return verdict
 
     def _next_arrival(self) -> float:
-        """The time, later than that of every report before, so that records replay in the order they came."""
+        """Unix time, but later than the last report's, so that records replay in their order of arrival."""
         self._last_arrival = max(self._now(), math.nextafter(self._last_arrival, math.inf))
         return self._last_arrival
 
@@ -317,7 +312,7 @@ class Search:
         return make_ending(trial, verdict, values=self.scores.best_values(trial.number), now=self._now())
 
     def _is_retried(self, trial: TrialStatus, error: LeaseError | None) -> bool:
-        """Whether a trial that its worker left is tried again, in this run or the next."""
+        """Whether a trial without an outcome is tried again, in this run or the next; counts the crash."""
         transient = error is not None and error.transient
         if self.stopping and (error is None or transient):
             return True
@@ -343,10 +338,23 @@ class Search:
             self._proposals.tell(ending)
 
 
+def _make_proposals(setup: SearchSetup, history: Iterable[TrialRecord]) -> Proposals:
+    return Proposals(
+        setup.space,
+        make_sampler=setup.make_sampler,
+        seed=setup.seed,
+        directions=setup.directions,
+        num_startup=setup.num_startup,
+        history=history,
+        metric=setup.metrics[0],
+        defaults={"max_epochs": setup.max_epochs},
+    )
+
+
 def _not_yet_tried(
     setup: SearchSetup, history: Iterable[TrialRecord]
 ) -> deque[tuple[str, Mapping[str, Any], bool]]:
-    """Name and configuration of what is tried first, in order, and whether it is a recipe."""
+    """(name, configuration, is it a recipe) of recipes and warm starts that the study lacks, in order."""
     tried = {record.attrs.get("recipe") for record in history}
     given = [(*one, True) for one in setup.recipes] + [(*one, False) for one in setup.warm_starts]
     return deque(one for one in given if one[0] not in tried)

@@ -1,4 +1,4 @@
-"""TrialStatus: what the search knows of a trial between its proposal and its end."""
+"""TrialStatus: what the search knows about one trial; rebuilt from the database when a study goes on."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from contract.messages import EpochDecision, LeasedTrial, Outcome
 
 @dataclass(kw_only=True)
 class TrialStatus:
-    """Kept in step with the trial's attributes in the database."""
+    """The state of one trial; its attributes in the database say the same."""
 
     number: int
     config: dict[str, Any]
     is_recipe: bool = False
     """It runs a published recipe, which is never stopped or paused early."""
     attempt: int = 0
+    """Number of times that it was handed out."""
     crashes: int = 0
+    """Lost workers since its last new epoch."""
     decisions: dict[int, EpochDecision] = field(default_factory=dict)
-    """Epoch -> what was decided after it."""
+    """What was decided after each epoch."""
     arrivals: dict[int, float] = field(default_factory=dict)
-    """Epoch -> when its report came first, unix time."""
+    """Unix time at which each epoch's report first arrived."""
     seconds: float = 0.0
-    """Time that earlier attempts took."""
+    """Worker time of this and earlier attempts, up to `charged`."""
     started: float = 0.0
-    """When this attempt began, unix time."""
+    """Unix time at which this attempt began."""
     charged: float = 0.0
     """Unix time up to which `seconds` is accounted for."""
     lease_number: int | None = None
-    """The lease that it last shared, or could have shared, with others."""
+    """Number of its last lease if that could be shared with other trials, else None."""
     until_epoch: int | None = None
-    """The epoch where that lease ends for it; None: where the trial ends."""
+    """The epoch at which that lease ends for it; None means at the end of the trial."""
     outcome: Outcome | None = None
-    """None: it goes on."""
+    """None while the trial has not ended."""
     worker: str | None = None
+    """Where it runs or last ran, as results show it."""
     paused: bool = False
-    """It waits at a rung; its lease has ended."""
+    """It waits at a rung, and its lease has ended."""
 
     def lease(self, *, now: float, checkpoint_epochs: tuple[int, ...] = ()) -> LeasedTrial:
-        """Begin the next attempt."""
+        """Begin the next attempt; `now` is unix time."""
         self.attempt += 1
         self.started = self.charged = now
         self.paused = False
@@ -57,7 +60,7 @@ class TrialStatus:
         )
 
     def note_epoch(self, epoch: int, decision: EpochDecision, *, arrival: float) -> float:
-        """Take an epoch in; the time of its first arrival, which a replayed epoch keeps."""
+        """Add an epoch; returns the unix time of its first arrival, which a replayed epoch keeps."""
         if epoch > self.num_epochs:
             self.crashes = 0  # it came further: what killed its worker before was not the trial
         self.decisions[epoch] = decision
@@ -65,7 +68,7 @@ class TrialStatus:
 
     @property
     def is_active(self) -> bool:
-        """It runs, or would if it had a slot."""
+        """It runs or waits for a slot: it has neither ended nor paused at a rung."""
         return self.outcome is None and not self.paused
 
     @property
@@ -74,20 +77,21 @@ class TrialStatus:
 
     @property
     def is_cut_off(self) -> bool:
-        """Its shared lease went further, as the records have it."""
+        """Its worker was lost before the end of a lease that could be shared."""
         return self.lease_number is not None and not self.is_at_lease_end
 
     @property
     def is_at_lease_end(self) -> bool:
+        """It has come as far as its shared lease goes."""
         return self.until_epoch is not None and self.num_epochs >= self.until_epoch
 
     def charge(self, *, now: float, sharers: int = 1) -> None:
-        """Count its share of the time since the last charge: trials of one lease share their worker's."""
+        """Add the time since the last charge, divided by the number of trials that shared the worker."""
         self.seconds += max(0.0, now - self.charged) / sharers
         self.charged = now
 
     def attempt_attrs(self) -> dict[str, Any]:
-        """What the database must know before the attempt begins: older ones are fenced by it."""
+        """Attributes to write before the attempt begins, because they fence off older attempts."""
         attrs = {"attempts": self.attempt, "attempt_started": self.started}
         attrs |= {"seconds": round(self.seconds, 3), "crashes": self.crashes}
         shared = {"lease": self.lease_number, "until_epoch": self.until_epoch}
@@ -95,7 +99,7 @@ class TrialStatus:
 
 
 def charge_together(trials: Iterable[TrialStatus], *, now: float) -> None:
-    """Count the time since the last charge for trials on one worker, which those that still run share."""
+    """Divide the time since the last charge among the trials that still run on one worker."""
     running = [trial for trial in trials if not trial.is_at_lease_end]
     for trial in running:
         trial.charge(now=now, sharers=len(running))

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What a sampler's randomness may come from."""
+    """What a sampler's random choices are derived from."""
 
     seed: int
     """This proposal's seed, drawn from the study's seed and the index."""
 
     study_seed: int
     index: int
-    """Number of trials proposed before; recipes do not count."""
+    """Number of trials proposed before, without recipes; a repeated draw adds a large stride."""
 
     num_startup: int
     """Number of trials that a model needs before it is used."""

@@ -1,6 +1,6 @@
-"""Gaussian process: the most expected improvement under a smooth model; for few, long trials.
+"""Gaussian process: proposes the largest expected improvement; suits studies of few, long trials.
 
-It learns from trials that ran to their end only, and draws a branch's own parameters at random.
+Optuna's sampler learns from complete trials only, and draws the parameters of a conditional branch at random.
 """
 
 from __future__ import annotations

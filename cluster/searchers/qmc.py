@@ -1,6 +1,7 @@
-"""Quasi-random search: a scrambled Sobol sequence, which fills the space more evenly than chance.
+"""Quasi-random search: a scrambled Sobol sequence, which covers the space more evenly than random draws.
 
-The point is found by the proposal's number: Optuna's own sampler counts the asks, and a kill skips a point.
+The proposal's number selects the point. Optuna's own sampler counts how often it was asked instead, so that a
+killed driver would skip a point.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from scipy.stats import qmc
 from cluster.searchers import Draw
 
 NUM_DIMENSIONS = 64
-"""Hyperparameters beyond are drawn at random."""
+"""Dimensions of the sequence; further hyperparameters are drawn at random."""
 
 
 class SobolSampler(BaseSampler):
-    """One point of the sequence; hyperparameters take dimensions in the order they first appeared."""
+    """Proposes one point of the sequence; hyperparameters take dimensions in order of first appearance."""
 
     def __init__(self, draw: Draw) -> None:
         engine = qmc.Sobol(NUM_DIMENSIONS, scramble=True, rng=np.random.default_rng(draw.study_seed))
@@ -62,7 +63,7 @@ class SobolSampler(BaseSampler):
 
 
 def spread(distribution: BaseDistribution, share: float) -> Any:
-    """The value at a share of the distribution: 0 is its low end, 1 its high one."""
+    """The value at a quantile `share` of the distribution: 0 is its low end, 1 its high end."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[
             min(int(share * len(distribution.choices)), len(distribution.choices) - 1)

@@ -1,4 +1,4 @@
-"""TPE: models good and bad configurations, parameters jointly, and samples where good ones are likely."""
+"""TPE: models the densities of good and bad configurations and samples where good ones are likely."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from cluster.searchers import Draw
 
 MOST_TRIALS = 2000
-"""A proposal's cost grows with the trials it is made from: 30 ms for 1,000, 0.3 s for 10,000."""
+"""Most trials that a proposal is made from: it takes 30 ms from 1,000 and 0.3 s from 10,000."""
 MOST_BEST = 100
-"""More than the 25 that Optuna models as good at most."""
+"""Number of best trials that are always among them; Optuna models at most 25 as good."""
 _SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -38,36 +38,36 @@ def make_sampler(draw: Draw) -> BaseSampler:
 
 
 class _Sampler(TPESampler):
-    """Optuna's, which is given a part of a long study."""
+    """Optuna's sampler, shown a shortened study where the study is long."""
 
-    _seen: tuple[int, Study] | None = None
-    """The part, and the trial that it was made for."""
+    _shown: tuple[int, Study] | None = None
+    """Number of the trial that is being proposed, and the study that was made for it."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return super().infer_relative_search_space(self._part_of(study, trial), trial)
+        return super().infer_relative_search_space(self._shorten(study, trial), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return super().sample_relative(self._part_of(study, trial), trial, search_space)
+        return super().sample_relative(self._shorten(study, trial), trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        part = self._part_of(study, trial)
-        return super().sample_independent(part, trial, param_name, param_distribution)
+        shown = self._shorten(study, trial)
+        return super().sample_independent(shown, trial, param_name, param_distribution)
 
-    def _part_of(self, study: Study, trial: FrozenTrial) -> Study:
-        if self._seen is None or self._seen[0] != trial.number:
-            self._seen = (trial.number, shorten(study))
-        return self._seen[1]
+    def _shorten(self, study: Study, trial: FrozenTrial) -> Study:
+        if self._shown is None or self._shown[0] != trial.number:
+            self._shown = (trial.number, shorten(study))
+        return self._shown[1]
 
 
 def shorten(study: Study, *, most: int = MOST_TRIALS) -> Study:
-    """A study of more than `most` ended trials without some of those that are not among the best.
+    """A view of the study with about `most` trials: the best, the running, and evenly spaced others.
 
-    What Optuna models as good stays as it is; what it models as bad is every so-many-th of the rest, which
-    has the shape of all. Several metrics have no such order: there the study stays whole.
+    The density of good configurations stays as it is; that of bad ones comes from a sample with the same
+    shape. A study of several metrics has no such order and stays whole.
     """
     trials = study._get_trials(deepcopy=False, states=_SEEN, use_cache=False)
     if len(trials) <= most or study._is_multi_objective():
@@ -76,17 +76,17 @@ def shorten(study: Study, *, most: int = MOST_TRIALS) -> Study:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and not trial.constraints]
     best = heapq.nsmallest(MOST_BEST, complete, key=lambda trial: sign * cast(float, trial.value))
     if len(best) < MOST_BEST:
-        return study  # pruned ones may be modelled as good
+        return study  # Optuna may model pruned ones as good
     kept = {trial.number for trial in best}
     rest = [t for t in trials if t.number not in kept and t.state != TrialState.RUNNING]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     places = range(most - MOST_BEST)
-    part = best + running + [rest[len(rest) * place // len(places)] for place in places]
-    return cast(Study, _Part(study, sorted(part, key=lambda trial: trial.number)))
+    shown = best + running + [rest[len(rest) * place // len(places)] for place in places]
+    return cast(Study, _ShortStudy(study, sorted(shown, key=lambda trial: trial.number)))
 
 
-class _Part:
-    """A study of which only some of the trials are seen."""
+class _ShortStudy:
+    """A study that shows only some of its trials to a sampler."""
 
     def __init__(self, study: Study, trials: Sequence[FrozenTrial]) -> None:
         self._whole, self._trials = study, trials

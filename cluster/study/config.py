@@ -1,4 +1,4 @@
-"""StudyConfig: every flag of tune.py, its default and its check."""
+"""StudyConfig: every flag of tune.py, with its default, its documentation and its check."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
 from contract.files import did_you_mean
+from contract.metrics import Direction, direction_of
+from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
@@ -29,7 +31,7 @@ _STUDY_NAME = re.compile(r"[^/\\\0]+")
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What the user asked for on the command line."""
+    """The flags of tune.py, checked and resolved."""
 
     space: str
     """Search space: a file of search_spaces."""
@@ -122,59 +124,41 @@ class StudyConfig:
     """Check everything, say what would run, start nothing."""
 
     def __post_init__(self) -> None:
-        self._check_numbers()
-        self._check_passwords()
-        _check_choice("searcher", self.searcher, searchers.names())
-        self._check_metrics()
-        _check_choice("scheduler", self.scheduler or "none", schedulers.names())
-        _check_choice("bad-images", self.bad_images, BAD_IMAGES)
-        if self.time_budget is not None:
-            parse_duration(self.time_budget)
-        if in_job():
-            self._take_what_the_job_has()
-        self._set("runs_dir", Path(self.runs_dir).expanduser().absolute())
-        self._set("cache_dir", _cache_dir(self.cache_dir))
-        self._set("backbones", tuple(self.backbones))
-        self._set("warm_start", tuple(self.warm_start))
-        if Path(self.data).expanduser().exists():
-            self._set("data", str(Path(self.data).expanduser().absolute()))
-        if self.weights not in WEIGHTS:
-            self._set("weights", _weights_path(self.weights))
-        if self.storage is not None:
-            self._set("storage", absolute_sqlite(self.storage))
-        if self.study is None:
-            self._set("study", f"{self.space}-{_data_name(self.data)}")
-        if self.study is not None and (not _STUDY_NAME.fullmatch(self.study) or self.study in {".", ".."}):
-            raise ValueError(f"--study must be a plain name without slashes, got {self.study!r}")
-        if self.tracking_uri is None:
-            self._set("tracking_uri", f"sqlite:///{self.runs_dir / 'mlflow.db'}")
+        self._check()
+        for name, value in self._resolve().items():
+            object.__setattr__(self, name, value)
 
     @property
     def name(self) -> str:
-        assert self.study is not None, "tune.py fills in the space's data set first"
-        return self.study
+        """The study's name, which is never missing once the flags are resolved."""
+        return self._study_name
 
     @property
     def directory(self) -> Path:
-        """The study directory: everything that is on disk about this study."""
+        """The study directory."""
         return self.runs_dir / self.name
 
     @property
     def storage_url(self) -> str:
+        """SQLAlchemy URL of the study's database."""
         if self.storage is None:
-            return f"sqlite:///{self.directory / 'study.db'}"
-        # SQLAlchemy would look for psycopg2; psycopg 3 is what we install.
+            return f"sqlite:///{StudyPaths(self.directory).database}"
+        # SQLAlchemy would look for psycopg2, but psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage, flags=re.IGNORECASE)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The first is what schedulers and the ranking go by."""
+        """Objectives; schedulers and the ranking go by the first."""
         return tuple(name.strip() for name in self.metric.split(","))
 
     @property
-    def directions(self) -> tuple[str, ...]:
-        """maximize or minimize, of each metric."""
-        return tuple("minimize" if _is_cost(name) else "maximize" for name in self.metrics)
+    def directions(self) -> tuple[Direction, ...]:
+        """Direction of each objective.
+
+        Raises:
+            ValueError: one is no metric that trials report.
+        """
+        return tuple(direction_of(name) for name in self.metrics)
 
     @property
     def num_workers(self) -> int:
@@ -185,7 +169,7 @@ class StudyConfig:
 
     @property
     def gpus_per_worker(self) -> float | None:
-        """Each worker's part of the trial's GPUs; None = one, if there are GPUs."""
+        """GPUs of each worker; None means one if the machine has any."""
         return None if self.gpus_per_trial is None else self.gpus_per_trial / self.num_workers
 
     @property
@@ -193,30 +177,73 @@ class StudyConfig:
         return None if self.time_budget is None else parse_duration(self.time_budget)
 
     def as_dict(self) -> dict[str, Any]:
-        """The flags as plain values, the way study.json keeps them: without the database's password."""
+        """The flags as plain values for study.json, without the database's password."""
         flags = asdict(self) | {"runs_dir": str(self.runs_dir), "cache_dir": str(self.cache_dir)}
         flags["storage"] = self.storage and without_password(self.storage, whole=True)
         return flags | {"backbones": list(self.backbones), "warm_start": list(self.warm_start)}
 
-    def _take_what_the_job_has(self) -> None:
-        """In a job, search on the job's cluster, and keep the studies where they outlive the job."""
-        self._set("address", self.address or CLUSTER_ADDRESS)
-        if self.runs_dir == DEFAULT_RUNS_DIR:
-            self._set("runs_dir", job_runs_dir())
+    def _check(self) -> None:
+        """Check the flags as they were given.
+
+        Raises:
+            ValueError: one is wrong; the message names it and what to pass instead.
+        """
+        self._check_numbers()
+        self._check_passwords()
+        _check_choice("searcher", self.searcher, searchers.names())
+        self._check_metrics()
+        _check_choice("scheduler", self.scheduler or "none", schedulers.names())
+        _check_choice("bad-images", self.bad_images, BAD_IMAGES)
+        if self.time_budget is not None:
+            parse_duration(self.time_budget)
+        if self.weights not in WEIGHTS and not _absolute(self.weights).exists():
+            raise ValueError(
+                f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
+                f"{_hint(self.weights, WEIGHTS)}"
+            )
+        if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
+            raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")
+
+    def _resolve(self) -> dict[str, Any]:
+        """Values of all flags whose default, or whose path, depends on other flags or on this machine."""
+        use_jobs_folder = in_job() and self.runs_dir == DEFAULT_RUNS_DIR
+        runs_dir = job_runs_dir() if use_jobs_folder else _absolute(self.runs_dir)
+        mlflow = StudyPaths(runs_dir / self._study_name).tracking_database
+        return {
+            "study": self._study_name,
+            "runs_dir": runs_dir,
+            "cache_dir": _absolute(self.cache_dir or os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"),
+            "data": self._data_here,
+            "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
+            "backbones": tuple(self.backbones),
+            "warm_start": tuple(self.warm_start),
+            "scheduler": self.scheduler or ("asha" if len(self.metrics) == 1 else "none"),
+            "storage": self.storage and absolute_sqlite(self.storage),
+            "tracking_uri": f"sqlite:///{mlflow}" if self.tracking_uri is None else self.tracking_uri,
+            # A job searches on its own cluster.
+            "address": self.address or (CLUSTER_ADDRESS if in_job() else self.address),
+        }
+
+    @property
+    def _study_name(self) -> str:
+        return f"{self.space}-{_data_name(self._data_here)}" if self.study is None else self.study
+
+    @property
+    def _data_here(self) -> str:
+        path = _absolute(self.data)
+        return str(path) if path.exists() else self.data
 
     def _check_metrics(self) -> None:
         if not all(self.metrics) or len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"--metric must be a name, or different names with commas, got {self.metric!r}")
-        if self.scheduler is None:
-            self._set("scheduler", "asha" if len(self.metrics) == 1 else "none")
-        elif len(self.metrics) > 1 and self.scheduler != "none":
+        if len(self.metrics) > 1 and self.scheduler not in (None, "none"):
             raise ValueError(
                 f"--scheduler {self.scheduler} judges by one metric and would stop trials that are best by "
                 "another: with several use --scheduler none"
             )
 
     def _check_passwords(self) -> None:
-        """Refuse passwords in what is written down; the database's is used, but never written."""
+        """Refuse passwords in flags that are written down; the database's is used, but never written."""
         for name, instead in _INSTEAD_OF_PASSWORD.items():
             value = getattr(self, name)
             if any(has_password(one) for one in ([value] if isinstance(value, str) else value or ())):
@@ -261,14 +288,11 @@ class StudyConfig:
                 "leave --workers-per-trial out to have as many workers as GPUs"
             )
 
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
 
 def parse_duration(text: str) -> float:
     """Seconds of "2h", "90m", "45s", "1h30m" or a plain number of seconds."""
     match = _DURATION.fullmatch(text.strip().lower())
-    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    hours, minutes, seconds = (float(number or 0) for number in match.groups()) if match else (0.0, 0.0, 0.0)
     total = 3600 * hours + 60 * minutes + seconds
     if total <= 0:
         raise ValueError(f"--time-budget must be a duration like 2h, 90m or 45s, got {text!r}")
@@ -276,7 +300,7 @@ def parse_duration(text: str) -> float:
 
 
 def absolute_sqlite(url: str) -> str:
-    """The URL of a database; an SQLite file's path no longer depends on the current directory."""
+    """The URL of a database, with the path of an SQLite file made absolute."""
     parts = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
     return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
 
@@ -293,27 +317,12 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         )
 
 
-def _is_cost(metric: str) -> bool:
-    return metric.endswith(("_loss", "_seconds", "_gb", "parameters"))
-
-
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _cache_dir(given: Path | None) -> Path:
-    default = os.environ.get("UNFREEZE_CACHE") or Path("~/.cache/unfreeze")
-    return Path(given or default).expanduser().absolute()
-
-
-def _weights_path(weights: str) -> str:
-    path = Path(weights).expanduser().absolute()
-    if not path.exists():
-        raise ValueError(
-            f"--weights must be auto, random, or an existing file or folder, got {weights!r}"
-            f"{_hint(weights, WEIGHTS)}"
-        )
-    return str(path)
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _data_name(data: str) -> str:

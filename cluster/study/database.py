@@ -1,4 +1,4 @@
-"""Opens the database that holds a study: Optuna's storage, with SQLite set for many small safe writes."""
+"""Opens the database of a study: Optuna's storage, with SQLite set for many small transactions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from contract.sqlite_files import network_file_system, remove_write_ahead_log
 
 logger = logging.getLogger("unfreeze")
 LOCKED_SECONDS = 5
-"""So long a write waits for another process's (a dashboard, a copy) in silence; then the user is told."""
+"""How long a write waits for that of another process (a dashboard, a copy) before the user is told."""
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -37,7 +37,7 @@ def open_storage(url: str) -> RDBStorage:
         set_pragmas = _set_network_pragmas
         try:
             remove_write_ahead_log(path, timeout_seconds=LOCKED_SECONDS)
-        except sqlite3.OperationalError as error:  # as SQLAlchemy's, which the caller waits for
+        except sqlite3.OperationalError as error:  # the caller waits and retries on SQLAlchemy's error
             raise sa.exc.OperationalError("PRAGMA journal_mode=DELETE", None, error) from error
     arguments = {"connect_args": {"timeout": LOCKED_SECONDS}} if url.startswith("sqlite") else {}
     try:
@@ -53,22 +53,22 @@ def open_storage(url: str) -> RDBStorage:
         ) from None
     if storage.engine.dialect.name == "sqlite":
         sa.event.listen(storage.engine, "connect", set_pragmas)
-        storage.engine.dispose()  # the connections made so far lack the pragmas
+        storage.engine.dispose()  # connections made before lack the pragmas
     return storage
 
 
 def _sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite database; None for another kind, for one in memory, and for what is no URL."""
+    """The file of an SQLite database; None for other databases, one in memory, and a malformed URL."""
     try:
         parts = sa.engine.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        return None  # refused with its reason where the storage is opened
+        return None  # refused with the reason when the storage is opened
     if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
         return None
     return Path(parts.database)
 
 
-@cache  # a study is opened more than once in a process; once is enough to know
+@cache  # a process opens a study several times, but says this once
 def _recommend_server(path: Path, kind: str) -> None:
     logger.warning(
         "%s lies on a network file system (%s), where SQLite is slower and rests on that system's locks: "
@@ -79,7 +79,7 @@ def _recommend_server(path: Path, kind: str) -> None:
 
 
 def _set_network_pragmas(connection: Any, _: Any) -> None:
-    """A rollback journal, forced to the disk: what works without memory shared between processes."""
+    """A rollback journal with FULL needs no memory that processes share, unlike WAL."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=DELETE")
     cursor.execute("PRAGMA synchronous=FULL")
@@ -87,7 +87,7 @@ def _set_network_pragmas(connection: Any, _: Any) -> None:
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:
-    """WAL and NORMAL survive a killed process whole; FULL would cost an fsync a transaction."""
+    """WAL with NORMAL survives a killed process; FULL would cost an fsync for each transaction."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -95,6 +95,7 @@ def _set_pragmas(connection: Any, _: Any) -> None:
 
 
 def param_row(trial_id: int, trial: FrozenTrial, name: str) -> dict[str, Any]:
+    """The row of a parameter in Optuna's table `trial_params`."""
     distribution = trial.distributions[name]
     value = distribution.to_internal_repr(trial.params[name])
     row = {"trial_id": trial_id, "param_name": name, "param_value": value}
@@ -109,6 +110,7 @@ def write_attrs(
     *,
     is_new: bool = False,
 ) -> None:
+    """Write attributes of a trial as JSON, in place of those with the same key; a new trial has none."""
     if not attrs:
         return
     if not is_new:
@@ -121,4 +123,5 @@ def write_attrs(
 
 
 def utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # Optuna keeps naive UTC
+    """The time as Optuna's tables keep it: UTC without a time zone."""
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +19,18 @@ from cluster.study.lock import StudyLock, acquire_lock
 from cluster.study.passwords import without_password
 from cluster.study.records import Records
 from cluster.study.space_probe import space_differences
+from contract.files import save_json
 from contract.machine import count_cpus, count_gpus
+from contract.study_layout import RunOutcome, StudyPaths, StudyStatus
 
+OWN_NAME = "unfreeze"
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
 FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
-"""What must not change between the runs of a study; with the data's fingerprint. The space may be widened."""
+"""Facts that must not change between the runs of a study, beside its data; the space may be widened."""
+KILLED = "killed"
+"""How a run ended that could not record its end."""
+MOST_NAMES = 4
+"""Most hyperparameters that an error lists."""
 
 
 @dataclass(kw_only=True)
@@ -31,39 +39,41 @@ class Study:
 
     directory: Path
     info: dict[str, Any]
-    """What study.json says."""
+    """The content of study.json."""
     records: Records
     lock: StudyLock
     resumed: bool
+    """The study existed before it was opened."""
 
-    def trial_directory(self, number: int) -> Path:
-        return self.directory / "trials" / str(number)
+    @property
+    def paths(self) -> StudyPaths:
+        return StudyPaths(self.directory)
 
     def begin(self, *, hardware: Mapping[str, Any] | None = None) -> None:
-        """A search begins: study.json says so, and under what conditions; until then it stays as it was.
+        """Record in study.json that a search begins, and under what conditions.
 
-        `hardware` is the cluster's; without it the search runs on this machine.
+        `hardware` is the cluster's; None means that the search runs on this machine.
         """
         if hardware is not None:
             self.info["hardware"] = dict(hardware)
-        self.info |= {"status": "running", "runs": [*self._runs_so_far(), self._this_run()]}
+        self.info |= {"status": StudyStatus.RUNNING, "runs": [*self._runs_so_far(), self._this_run()]}
         self._write()
 
-    def end(self, status: str, *, how: str) -> None:
-        """The run that `begin` noted is over: `status` is the study's, finished | stopped | failed."""
+    def end(self, how: RunOutcome) -> None:
+        """Record the end of the run that `begin` recorded."""
         *earlier, last = self.info["runs"]
-        self.info |= {"status": status, "runs": [*earlier, last | {"ended": _now(), "how": how}]}
+        self.info |= {"status": how.study_status, "runs": [*earlier, last | {"ended": _now(), "how": how}]}
         self._write()
 
     def note_finished(self) -> None:
-        """The records show a finished study; study.json is put right if a killed run left it behind."""
-        if self.info["status"] != "finished":
-            self.info |= {"status": "finished", "runs": self._runs_so_far()}
+        """Record that the study is finished, where a killed run could not."""
+        if self.info["status"] != StudyStatus.FINISHED:
+            self.info |= {"status": StudyStatus.FINISHED, "runs": self._runs_so_far()}
             self._write()
 
     def _runs_so_far(self) -> list[dict[str, Any]]:
-        """A run that could not note its own end was killed."""
-        return [run if run["how"] else run | {"how": "killed"} for run in self.info["runs"]]
+        """All runs of study.json; those without an end were killed."""
+        return [run if run["how"] else run | {"how": KILLED} for run in self.info["runs"]]
 
     def _this_run(self) -> dict[str, Any]:
         names = ("flags", "versions", "git_revision", "hardware")
@@ -71,7 +81,7 @@ class Study:
         return {"started": _now(), "ended": None, "how": None} | described
 
     def _write(self) -> None:
-        write_json(self.directory / "study.json", self.info)
+        save_json(self.paths.facts, self.info)
 
     def close(self) -> None:
         self.records.close()
@@ -81,22 +91,23 @@ class Study:
 def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     """Create the study, or continue it.
 
-    `facts` are what only the caller knows: space_table, space_fixed, data (with its fingerprint), image_size,
-    max_epochs, and whatever else study.json shall say.
+    Args:
+        facts: what study.json says beside the flags: space_table, space_fixed, config_defaults, data with its
+            fingerprint, image_size, max_epochs and more.
 
     Raises:
-        ValueError: the study exists with other settings, runs elsewhere, or its directory cannot be written.
+        ValueError: the study exists with other settings or hyperparameters, runs elsewhere, or its directory
+            cannot be written.
     """
-    directory = config.directory
-    _make_writable(directory)
-    lock = acquire_lock(directory / "lock")
+    paths = StudyPaths(config.directory)
+    _make_writable(paths)
+    lock = acquire_lock(paths.lock)
     try:
         wanted = _describe(config, facts)
-        path = directory / "study.json"
-        resumed = path.exists()
-        info = _continue(json.loads(path.read_text(encoding="utf-8")), wanted) if resumed else wanted
+        resumed = paths.facts.exists()
+        info = _continue(_read(paths), wanted) if resumed else wanted
         if not resumed:
-            write_json(path, info)
+            save_json(paths.facts, info)
         records = Records(
             config.storage_url,
             study=config.name,
@@ -108,28 +119,21 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     except BaseException:
         lock.release()
         raise
-    return Study(directory=directory, info=info, records=records, lock=lock, resumed=resumed)
+    return Study(directory=paths.directory, info=info, records=records, lock=lock, resumed=resumed)
 
 
 def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
-    """Where the study's backbones have their weights from, by backbone; empty before its first run."""
-    path = directory / "study.json"
-    if not path.exists():
-        return {}
-    recorded: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")).get(
-        "backbone_weights", {}
-    )
+    """Sources of the study's weights by backbone, as values of WeightsSource; empty before its first run."""
+    paths = StudyPaths(directory)
+    recorded: dict[str, dict[str, Any]] = {}
+    if paths.facts.exists():
+        recorded = _read(paths).get("backbone_weights", {})
     return recorded
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that others read: they see the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _read(paths: StudyPaths) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(paths.facts.read_text(encoding="utf-8"))
+    return info
 
 
 def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,47 +152,80 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "seed": config.seed,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
-        "status": "new",
+        "status": StudyStatus.NEW,
         "runs": [],
     }
     if config.address is None:  # a cluster's is added once its nodes have been asked
         info["hardware"] = {"cpus": count_cpus(), "gpus": count_gpus(), "machine": platform.machine()}
-    # Through JSON and back: what is compared with study.json must look like study.json (tuples are lists).
+    # Through JSON and back, so that it compares with the content of study.json, whose tuples are lists.
     described: dict[str, Any] = json.loads(json.dumps(info | dict(facts)))
     return described
 
 
 def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The content of study.json when the study of `old` is continued as `new`.
+
+    Raises:
+        ValueError: trials of the two could not be compared.
+    """
+    _check_hyperparameters(old, new)
+    if changes := _find_changes(old, new):
+        raise ValueError(
+            f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
+            "Set them back to continue it, or start another one with --study NAME"
+        )
+    kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
+    # Weights that only a wider search needed stay on record.
+    weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
+    return old | new | kept | {"backbone_weights": weights}
+
+
+def _check_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Check that the version that last ran the study has the same hyperparameters as this one.
+
+    Raises:
+        ValueError: it has others, so that its trials mean nothing here; the message names the version.
+    """
+    before, now = old.get("config_defaults") or {}, new.get("config_defaults") or {}
+    if before.keys() == now.keys():
+        return
+    here = {"versions": new.get("versions"), "git_revision": new.get("git_revision")}
+    raise ValueError(
+        f"study {old['study']} was made by {_name_version(old)}, whose hyperparameters are not those of "
+        f"{_name_version(here)} (only there: {_list_names(before.keys() - now.keys())}; "
+        f"only here: {_list_names(now.keys() - before.keys())}): start another one with --study NAME"
+        f"{', or check out that revision to continue it' if old.get('git_revision') else ''}"
+    )
+
+
+def _name_version(info: Mapping[str, Any]) -> str:
+    """The version and revision of unfreeze that wrote study.json, as far as it says."""
+    version, revision = (info.get("versions") or {}).get(OWN_NAME), info.get("git_revision")
+    known = [OWN_NAME, *([version] if version else []), *([f"(git {revision[:12]})"] if revision else [])]
+    return " ".join(known) if len(known) > 1 else f"another version of {OWN_NAME}"
+
+
+def _list_names(names: Iterable[str]) -> str:
+    first, rest = sorted(names)[:MOST_NAMES], sorted(names)[MOST_NAMES:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "") or "none"
+
+
+def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Settings that must not change and did, "name (before -> now)" each."""
     changes = [
         f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
     ]
-    if old.get("space") == new.get("space"):  # another space differs by nature: its name says it all
+    if old.get("space") == new.get("space"):  # the table of another space differs anyway
         changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
         changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
     weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
-    changes += [
+    return changes + [
         f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"
         for name, source in weights_now.items()
         if name in weights_before and weights_before[name]["digest"] != source["digest"]
     ]
-    if changes:
-        raise ValueError(
-            f"study {old['study']} exists with other settings: {'; '.join(changes)}. "
-            f"Set them back to continue it, or start another one with --study NAME{_maker_hint(old, new)}"
-        )
-    kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
-    weights = {"backbone_weights": weights_before | weights_now}  # those of a narrower search stay known
-    return old | new | kept | weights
-
-
-def _maker_hint(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The revision that made the study, if another one continues it: there its settings may not differ."""
-    revision = old.get("git_revision")
-    if revision is None or revision == new.get("git_revision"):
-        return ""
-    return f", or check out git revision {revision[:12]}, which wrote it"
 
 
 def _weights_line(source: Mapping[str, Any]) -> str:
@@ -200,30 +237,39 @@ def _now() -> str:
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
-    num = sum(data.get(part, 0) for part in ("num_train", "num_val", "num_test"))
+    num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
     return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
 
 
-def _make_writable(directory: Path) -> None:
+def _make_writable(paths: StudyPaths) -> None:
     try:
-        (directory / "trials").mkdir(parents=True, exist_ok=True)
-        probe = directory / f".write-test.{os.getpid()}"
+        paths.trials.mkdir(parents=True, exist_ok=True)
+        probe = paths.write_probe(os.getpid())
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"--runs-dir {directory.parent} cannot be written ({error.strerror}): pass another one"
+            f"--runs-dir {paths.directory.parent} cannot be written ({error.strerror}): pass another one"
         ) from None
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    """Versions of this project, of Python and of the libraries that results depend on."""
+    found = {OWN_NAME: _own_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found | {"python": platform.python_version()}
+
+
+def _own_version() -> str:
+    """The version in a checkout's pyproject.toml, because installed metadata may be older; else of these."""
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if project.exists():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return importlib.metadata.version(OWN_NAME)
 
 
 def _git_revision() -> str | None:

@@ -1,4 +1,4 @@
-"""The command line of tune.py, made from StudyConfig."""
+"""The command line of tune.py, made from the fields of StudyConfig and their docstrings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from contract.files import did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, with the nearest flag."""
+    """An argument parser whose errors are one line, without passwords."""
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {without_password(message)}\n")
@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> StudyConfig:
-    """Turn the command line into a checked StudyConfig; a wrong flag ends the program with exit code 2."""
+    """The StudyConfig of a command line; a wrong flag ends the program with one line and exit code 2."""
     parser = make_parser(prog)
     given = sys.argv[1:] if argv is None else list(argv)
     known = [option for action in parser._actions for option in action.option_strings]
@@ -52,7 +52,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         description="Find the best way to fine-tune a pretrained image classifier on your images.",
         epilog="Run the same command again to continue an interrupted study.",
         allow_abbrev=False,
-        # The installed default wraps at the terminal width less 2 and squeezes the help to the right half.
+        # By default the help starts so far to the right that it wraps every few words.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     docs = field_docs(StudyConfig)
@@ -63,7 +63,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def field_docs(owner: type) -> dict[str, str]:
-    """The docstring literal under each field of a dataclass."""
+    """The docstring under each field of a dataclass, by field name."""
     body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs = {}
@@ -94,7 +94,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: Field[Any], *, hint: Any, 
 
 
 def _value_type(hint: Any) -> Any:
-    """`int` of `int | None`, `str` of `tuple[str, ...]`."""
+    """Type of one value: int for `int | None`, str for `tuple[str, ...]`."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (typing.Union, tuple):
         return next(arg for arg in typing.get_args(hint) if arg not in (type(None), ...))
     return hint

@@ -1,4 +1,4 @@
-"""What differs for a tune.py that a Ray cluster's job server has started: its cluster and its folders."""
+"""The cluster and the folders of a tune.py that the job server of a Ray cluster has started."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import os
 from pathlib import Path
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets this variable in every process that its job server starts. (Ray's own constant would cost the
-import of Ray, half a second in commands that need none of it.)"""
+"""Set by Ray in each process that its job server starts; Ray's own constant costs an import of 0.5 s."""
 RUNS_VARIABLE = "UNFREEZE_RUNS"
+"""Names the folder for the studies of jobs."""
 CLUSTER_ADDRESS = "auto"
-"""Ray's word for the cluster that the environment names; a job's environment names the job's cluster."""
+"""Ray's address for the cluster that the environment names, which in a job is the job's own."""
 DEFAULT_RUNS_DIR = Path("runs")
+"""Folder of the studies outside a job."""
 JOB_RUNS_DIR = Path("~/unfreeze/runs")
 _JOB_FOLDER = "working_dir_files"
-"""Ray unpacks a job's working directory below a folder of this name."""
+"""Name of the folder below which Ray unpacks the working directories of jobs."""
 
 
 def in_job() -> bool:
@@ -23,13 +24,13 @@ def in_job() -> bool:
 
 
 def job_runs_dir() -> Path:
-    """The folder for the studies of jobs that were given none: $UNFREEZE_RUNS, else ~/unfreeze/runs.
+    """Folder for the studies of a job without --runs-dir: $UNFREEZE_RUNS, else ~/unfreeze/runs.
 
-    A job's own folder will not do: Ray deletes it after the job, and on every node it is another one.
+    It is not the job's working directory, which Ray deletes after the job and unpacks anew on every node.
     """
     return Path(os.environ.get(RUNS_VARIABLE) or JOB_RUNS_DIR).expanduser().absolute()
 
 
 def is_in_job_folder(path: Path) -> bool:
-    """Whether the path lies where Ray has unpacked a job, and so vanishes with it."""
+    """Whether the path lies in a job's working directory, which vanishes with the job."""
     return _JOB_FOLDER in path.parts

@@ -1,8 +1,7 @@
-"""One driver per study: a lock that names its owner and falls to the next one when the owner is dead."""
+"""The study's lock: one driver at a time; a file names it, and another may take over once it is dead."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -11,10 +10,12 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from contract.files import file_lock
 
 logger = logging.getLogger("unfreeze")
 HEARTBEAT_SECONDS = 10.0
@@ -28,7 +29,7 @@ It may wait longer than STALE_SECONDS, because the database refuses a driver tha
 
 
 class StudyLock:
-    """Held from `acquire_lock` to `release`; a thread keeps its heartbeat."""
+    """A lock that is held from `acquire_lock` to `release`, with a thread for its heartbeat."""
 
     def __init__(
         self, path: Path, owner: dict[str, Any], *, clock: Callable[[], float] = time.monotonic
@@ -44,7 +45,7 @@ class StudyLock:
 
     @property
     def token(self) -> str:
-        """Tells this driver from every other; the study database knows it, too."""
+        """Identifies this driver; the study database records it, too."""
         return str(self._owner["token"])
 
     @property
@@ -53,7 +54,7 @@ class StudyLock:
         if self._is_taken:
             return "another process has taken this study over; it goes on there"
         silent = self._clock() - self._last_beat
-        # By the clock, and not by an error: on a share that hangs the heartbeat waits without an error.
+        # Judged by the clock, because a heartbeat on a share that hangs waits without an error.
         if silent > LOST_SECONDS:
             return (
                 f"{self._path} could not be renewed for {silent / 60:.0f} minutes: "
@@ -62,13 +63,14 @@ class StudyLock:
         return None
 
     def release(self) -> None:
+        """Give the lock up, so that the next driver need not wait; never raises."""
         self._released.set()
         self._thread.join(timeout=5)
-        if self._thread.is_alive():  # it hangs in a share that does not answer; so would this thread
+        if self._thread.is_alive():  # it hangs on a share that does not answer, as this thread would
             logger.warning("%s does not answer and is left as it is", self._path)
             return
         try:
-            with _opened(self._path) as file:
+            with _locked(self._path) as file:
                 if _read(file).get("token") == self.token:
                     os.ftruncate(file, 0)
         except OSError as error:
@@ -77,7 +79,7 @@ class StudyLock:
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                with _opened(self._path) as file:
+                with _locked(self._path) as file:
                     self._is_taken = _read(file).get("token") != self.token
                     if self._is_taken:
                         return
@@ -101,7 +103,7 @@ def acquire_lock(path: Path) -> StudyLock:
         "started": _process_start(os.getpid()),
         "token": secrets.token_hex(8),
     }
-    with _opened(path) as file:
+    with _locked(path) as file:
         owner = _read(file)
         if owner and _is_alive(owner, silent_seconds=_silence(path, os.fstat(file).st_mtime)):
             raise ValueError(
@@ -114,19 +116,16 @@ def acquire_lock(path: Path) -> StudyLock:
     return StudyLock(path, me)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """The lock file, with the kernel's own lock held for the few milliseconds of a look and a write."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
+def _locked(path: Path) -> AbstractContextManager[int]:
+    """Descriptor of the lock file under the kernel's lock, for the milliseconds of a look and a write.
+
+    A study directory that was deleted is not made again.
+    """
+    return file_lock(path, create=path.parent.exists())
 
 
 def _read(file: int) -> dict[str, Any]:
-    """The owner; empty when there is none, or when it died while writing its name."""
+    """The owner; empty if there is none, or if it died while it wrote its name."""
     try:
         owner = json.loads(os.pread(file, 4096, 0))
     except ValueError:
@@ -143,10 +142,10 @@ def _is_alive(owner: dict[str, Any], *, silent_seconds: float) -> bool:
 
 
 def _process_namespace() -> str:
-    """Within what process numbers are unique: the kernel since its start, and the container's own numbering.
+    """Identifies the scope in which process numbers are unique: the kernel's boot and the container.
 
-    Host names do not tell: two containers may share one, and number their processes from 1 each. Empty on a
-    system without /proc, which has no such containers.
+    A host name does not suffice, because two containers may share one and each number processes from 1. Empty
+    on a system without /proc, which has no such containers.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -156,7 +155,7 @@ def _process_namespace() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When the process started, None when there is none: a process number alone may have been given anew."""
+    """When the process started, since numbers are reused; None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
@@ -171,7 +170,7 @@ def _start_without_proc(pid: int) -> str | None:
 
 
 def _silence(path: Path, last_beat: float) -> float:
-    """Seconds since the heartbeat by the file system's clock: those of two hosts may differ."""
+    """Seconds since the heartbeat by the file system's clock, because the clocks of two hosts may differ."""
     probe = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         probe.touch()

@@ -1,4 +1,4 @@
-"""Passwords in URLs: found, refused or left out, since flags are written down and seen by others."""
+"""Finds passwords in URLs and removes them, because flags are written down and seen by others."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import re
 from urllib.parse import unquote, unquote_plus
 
 VARIABLES = {"storage": "PGPASSWORD", "tracking_uri": "MLFLOW_TRACKING_PASSWORD"}
-"""Flag and environment variable that takes its password."""
+"""Environment variable that holds the password, by field of StudyConfig."""
 
 _SECRET_NAME = re.compile(
     r"passw|passphrase|pwd|secret|token|credential|signature|^sig$|^pass$|^key$|(api|access|account)[-_]?key"
 )
-"""Names of URL parameters whose value is a secret, in lower case; `sslkey` and `passfile` name files."""
+"""Names of URL parameters with a secret, in lower case; not `sslkey` and `passfile`, which name files."""
 _HIDDEN_INSIDE = re.compile(r"(password|passwd|pwd|secret|token)\s*=\s*[^\s;&]+", re.IGNORECASE)
-"""A secret within a parameter's value (ODBC), or in a list of words."""
+"""A secret inside a parameter's value (ODBC), or in a connection string of words."""
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "r2", "oss")
-"""Protocols whose addresses have no port, so that a colon is always in front of a secret."""
+"""Protocols whose addresses have no port, so that a colon always precedes a secret."""
 _CHAIN = 2 * ":"
-"""Between the protocols of a chained address (fsspec)."""
+"""Separator of the protocols in a chained address of fsspec."""
 _URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s'\"<>]*")
 
 
 def has_password(text: str | None) -> bool:
-    """Whether the text, a flag's value, holds a URL with a password, key or token."""
+    """Whether a flag's value is a URL with a password, key or token."""
     return text is not None and without_password(text, whole=True) != text
 
 
 def without_password(text: str, *, whole: bool = False) -> str:
-    """The text with the passwords of all URLs in it left out: what may be written down or printed.
+    """The text without the passwords of the URLs in it, so that it may be written down or printed.
 
-    The database's client finds its password itself: $PGPASSWORD, ~/.pgpass.
+    A database's client finds its password itself, in $PGPASSWORD or ~/.pgpass.
 
     Args:
-        whole: the text is one URL to its end; else a URL ends at a space or quote, as in an error message.
+        whole: the whole text is one URL; otherwise a URL ends at a space or quote, as in an error message.
     """
     if not whole:
         cleaned = _URLS.sub(lambda found: _clean(found[0]), text)
@@ -55,12 +55,12 @@ def _clean(url: str) -> str:
 
 
 def _split_user(rest: str, *, is_bucket: bool) -> tuple[str, str]:
-    """("user@" or nothing, all that comes after), of what follows a URL's "://"."""
+    """Split what follows "://" into "user@", or "" without a password to remove, and the rest."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         at = authority.rindex("@")
     elif ":" in authority and "@" in rest and (is_bucket or not authority.rpartition(":")[2].isdigit()):
-        # The secret itself has a slash, as those of Amazon often do.
+        # The secret itself contains a slash, as those of Amazon often do.
         at = rest.rindex("@")
     else:
         return "", rest

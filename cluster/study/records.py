@@ -1,4 +1,4 @@
-"""The study database: Optuna's own tables and our table `epochs`, written in one transaction a report."""
+"""Records: the rows of one study in Optuna's tables and in `epochs`, written a transaction at a time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from contract.messages import EpochDecision
 logger = logging.getLogger("unfreeze")
 T = TypeVar("T")
 PATIENCE_SECONDS = 600.0
-"""So long a running study waits for its database."""
+"""How long a running study waits for its database."""
 SILENT_SECONDS = 1.0
-"""Shorter waits are nobody's business."""
+"""How long it waits before the user is told."""
 OPENING_SECONDS = 10.0
-"""At the start a wrong address is likelier than a moment's outage."""
+"""How long it waits when it opens the database, where a wrong address is likelier than an outage."""
 
 EPOCHS = sa.Table(
     "epochs",
@@ -47,7 +47,7 @@ DRIVERS = sa.Table(
     sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("token", sa.String(64), nullable=False),
 )
-"""The token of the process that may write each study."""
+"""The token of the driver that may write to a study."""
 _STUDIES, _TRIALS = (cast(sa.Table, m.__table__) for m in (models.StudyModel, models.TrialModel))
 _PARAMS, _VALUES = (cast(sa.Table, m.__table__) for m in (models.TrialParamModel, models.TrialValueModel))
 _CURVES = cast(sa.Table, models.TrialIntermediateValueModel.__table__)
@@ -57,7 +57,7 @@ _SYSTEM = cast(sa.Table, models.TrialSystemAttributeModel.__table__)
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """A row of `epochs`."""
+    """A row of `epochs`; `arrival` is unix time."""
 
     trial: int
     epoch: int
@@ -69,7 +69,7 @@ class EpochRecord:
 
 @dataclass(kw_only=True)
 class TrialRecord:
-    """A trial as the database has it."""
+    """A trial with all its rows in the database."""
 
     number: int
     state: TrialState
@@ -79,11 +79,12 @@ class TrialRecord:
     system_attrs: dict[str, Any] = field(default_factory=dict)
     values: list[float] = field(default_factory=list)
     epochs: dict[int, EpochRecord] = field(default_factory=dict)
+    """By epoch, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a trial: its Optuna state, its values (the best epoch's metrics) and its last attributes."""
+    """The end of a trial; `values` are the objectives at its best epoch, None if its outcome has no value."""
 
     trial: int
     state: TrialState
@@ -94,7 +95,7 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class NewTrial:
-    """A trial that was proposed: RUNNING, or ended at once."""
+    """A proposed trial, which runs unless it has an ending."""
 
     trial: FrozenTrial
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -102,15 +103,15 @@ class NewTrial:
 
 
 class DatabaseGone(RuntimeError):
-    """The study database did not answer for PATIENCE_SECONDS, or had no room."""
+    """The study database did not answer for PATIENCE_SECONDS."""
 
 
 class TakenOver(DatabaseGone):
-    """Another process has become the driver of this study; this one may not write to it any more."""
+    """Another process drives this study by now, so that this one may not write to it."""
 
 
 class Records:
-    """One study's rows. A database that is locked or gone for a while is waited for, and nothing is lost."""
+    """Reads and writes the rows of one study, and waits for a database that is locked or away for a while."""
 
     def __init__(self, url: str, *, study: str, directions: Sequence[str], metric: str, new: bool) -> None:
         self._metric = metric
@@ -124,7 +125,7 @@ class Records:
         self._token: str | None = None
 
     def take_over(self, token: str) -> None:
-        """Become the study's driver: from now on `record` of an earlier driver raises TakenOver."""
+        """Become the study's driver: `record` of an earlier driver raises TakenOver from now on."""
         self._patiently(lambda: self._take_over(token))
         self._token = token
 
@@ -135,10 +136,9 @@ class Records:
         attrs: Mapping[int, Mapping[str, Any]] | None = None,
         new: Iterable[NewTrial] = (),
     ) -> None:
-        """Write epochs, ends of trials, attributes by trial number, and new trials: all of it, or nothing.
+        """Write epochs, ends of trials, attributes by trial number, and new trials, in one transaction.
 
-        A row that is already there is overwritten: a replayed epoch is the same epoch. New trials get the
-        numbers that they already have.
+        An epoch that is there already is overwritten, as when it is replayed. New trials keep their numbers.
 
         Raises:
             TakenOver: another driver has taken the study over; nothing was written.
@@ -148,7 +148,7 @@ class Records:
             self._patiently(lambda: self._record(epochs, endings, attrs, new))
 
     def load(self) -> list[TrialRecord]:
-        """Every trial by number, in a handful of queries (Optuna's get_trials takes 18 s for 10,000)."""
+        """All trials by number, in a few queries: Optuna's get_trials takes 18 s for 10,000 trials."""
         return self._patiently(self._load)
 
     def close(self) -> None:
@@ -156,6 +156,11 @@ class Records:
         self._engine.dispose()
 
     def _patiently(self, work: Callable[[], T], *, opening: bool = False) -> T:
+        """Do the work; again and again while the database does not answer.
+
+        Raises:
+            DatabaseGone: it has not answered for PATIENCE_SECONDS; while opening, its own error is raised.
+        """
         began, pause = time.monotonic(), 0.05
         while True:
             try:
@@ -196,8 +201,8 @@ class Records:
     def _check_driver(self, connection: sa.Connection) -> None:
         """Raise TakenOver unless this process drives the study.
 
-        An update, although it changes nothing: it takes the database's write lock (SQLite) or the row's
-        (PostgreSQL), so that nobody can take the study over between this check and the commit.
+        An update that changes nothing takes the database's write lock (SQLite) or the row's (PostgreSQL), so
+        that no other process can take the study over between this check and the commit.
         """
         if self._token is None:
             return
@@ -207,7 +212,7 @@ class Records:
 
     def _add_trial(self, connection: sa.Connection, new: NewTrial) -> None:
         trial = new.trial
-        # A commit whose answer got lost is tried again: the row may be there.
+        # A commit whose answer was lost is tried again, so the row may be there.
         if self._find_id(connection, trial.number) is not None:
             return
         row = {"number": trial.number, "study_id": self.study_id, "state": TrialState.RUNNING}
@@ -245,7 +250,7 @@ class Records:
             key = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
             row = key | {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
             row |= {"arrival": record.arrival, "decision": record.decision.value}
-            # Delete and insert instead of an upsert: that is spelled differently in every database.
+            # Delete and insert, because an upsert is spelled differently in every database.
             connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[name] == key[name] for name in key)))
             connection.execute(sa.insert(EPOCHS).values(row))
             trial_id = self._trial_id(connection, record.trial)
@@ -298,7 +303,7 @@ class Records:
         return sorted(trials.values(), key=lambda trial: trial.number)
 
     def _load_params(self, connection: sa.Connection, trials: Mapping[int, TrialRecord]) -> None:
-        known: dict[str, BaseDistribution] = {}  # parsing the same few JSON texts 100,000 times takes 2 s
+        known: dict[str, BaseDistribution] = {}  # parsing the same few texts 100,000 times takes 2 s
         columns = ("param_name", "param_value", "distribution_json")
         for trial_id, name, value, text in self._rows(connection, _PARAMS, *columns):
             distribution = known.setdefault(
@@ -318,13 +323,14 @@ class Records:
     def _rows(self, connection: sa.Connection, table: sa.Table, *columns: str) -> Iterable[Any]:
         joined = table.join(_TRIALS, table.c.trial_id == _TRIALS.c.trial_id)
         query = sa.select(table.c.trial_id, *(table.c[name] for name in columns)).select_from(joined)
-        # By primary key: parameters come back in the order the space suggested them.
+        # In the order of the primary key, which is that of the suggestions in the space.
         return connection.execute(
             query.where(_TRIALS.c.study_id == self.study_id).order_by(*table.primary_key.columns)
         )
 
 
 def _cause(error: Exception) -> str:
+    """First line of what the database said, without passwords."""
     text = str(getattr(error, "orig", None) or error.__cause__ or error).strip()
     return without_password(text.partition("\n")[0])
 

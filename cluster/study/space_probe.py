@@ -1,4 +1,4 @@
-"""What a search space asks for, found by asking it: its distributions, and earlier trials fitted to them."""
+"""Probes of a search space: its distributions and choices, and whether earlier trials still fit them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 from cluster.study.records import TrialRecord
 
 NUM_PROBES = 40
-"""Random proposals, about 0.3 ms each, to meet the space's branches; rarer ones are met when proposed."""
+"""Number of random proposals, about 0.3 ms each: enough to meet all but rare branches of a space."""
 
 Space = Callable[[optuna.Trial], Mapping[str, Any]]
 
 
 def probe(space: Space, *, num: int = NUM_PROBES) -> list[FrozenTrial]:
-    """Random trials of the space; those at which it raises are left out."""
+    """Random trials of the space, without those for which it raises."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     for _ in range(num):
@@ -35,7 +35,7 @@ def probe(space: Space, *, num: int = NUM_PROBES) -> list[FrozenTrial]:
 
 
 def sample_configs(space: Space, *, num: int = NUM_PROBES) -> list[Mapping[str, Any]]:
-    """Random configurations of the space; proposals at which it raises are left out."""
+    """Random configurations of the space, without proposals for which it raises."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     configs = []
@@ -43,11 +43,12 @@ def sample_configs(space: Space, *, num: int = NUM_PROBES) -> list[Mapping[str, 
         try:
             configs.append(space(study.ask()))
         except Exception:
-            continue  # the search will meet it too, and record it
+            continue  # the search records the error once it proposes such a trial
     return configs
 
 
 def find_distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Distributions by parameter, as far as random proposals meet them."""
     found: dict[str, BaseDistribution] = {}
     for trial in probe(space):
         for name, distribution in trial.distributions.items():
@@ -56,16 +57,16 @@ def find_distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def find_choices(space: Space, name: str) -> list[Any]:
-    """The values between which the space chooses a parameter; none if it does not choose it from a list."""
+    """The values of a categorical parameter; empty for other parameters."""
     found = find_distributions(space).get(name)
     return list(found.choices) if isinstance(found, CategoricalDistribution) else []
 
 
 def fit_to_space(history: list[TrialRecord], space: Space) -> list[TrialRecord]:
-    """The trials with the distributions that the space has now: a study may have been widened since.
+    """The trials with the space's present distributions, because a study's space may have been widened.
 
     Raises:
-        ValueError: a trial lies outside the space, which is no wider one then.
+        ValueError: a trial lies outside the space, so that it is not wider.
     """
     if not history:
         return history
@@ -102,7 +103,7 @@ _RANGE = re.compile(r"(?P<low>\S+) … (?P<high>\S+)(?P<kind>.*)")
 
 
 def space_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What cannot be reconciled, "name (before -> now)" each, by the tables that study.json holds."""
+    """Changes other than a widening, "name (before -> now)" each, by the tables in study.json."""
     before = {row["name"]: row for row in old.get("space_table", ())}
     now = {row["name"]: row for row in new.get("space_table", ())}
     found = []
@@ -115,16 +116,11 @@ def space_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     for name in fixed_before | fixed_now:
         if fixed_before.get(name) != fixed_now.get(name) and name not in before.keys() | now.keys():
             found.append(f"{name} ({fixed_before.get(name)} -> {fixed_now.get(name)})")
-    return found + _removed(old.get("config_defaults") or {}, new.get("config_defaults") or {})
-
-
-def _removed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Hyperparameters that this version lacks: the study's trials, which name them all, could not go on."""
-    return [f"{name} ({before[name]} -> no longer a hyperparameter)" for name in before if name not in now]
+    return found
 
 
 def _is_wider(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """The same, a range around the old one, or more choices; the condition must be the same."""
+    """Whether the row is the same, its range wider or its choices more; its condition must be the same."""
     if before.get("condition", "") != now.get("condition", ""):
         return False
     if before["values"] == now["values"]:

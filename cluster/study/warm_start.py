@@ -1,7 +1,7 @@
-"""Warm start: the best configurations of earlier studies, those on similar data first, as first trials.
+"""Warm start: begins a study with the best configurations of earlier ones, those on similar data first.
 
-The guard: they are at most an eighth of the study's trials, each is measured here like any other trial, and
-the searcher draws its own proposals as if they were not there. A warm start costs its first trials at most.
+They are at most an eighth of the study's trials, are judged like any other trial, and do not change what the
+searcher draws, so that an unsuitable warm start costs no more than its own trials.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ import optuna
 
 from cluster.study.records import Records
 from cluster.study.space_probe import Space
+from contract.metrics import Direction
+from contract.study_layout import StudyPaths, is_study
 
 SHARE = 1 / 8
-"""Most of a study's trials that may come from earlier ones."""
+"""Largest share of a study's trials that may come from earlier studies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A configuration that did well before."""
+    """A configuration that did well in an earlier study."""
 
     name: str
+    """Trial and study it comes from, as tables show it."""
+
     params: Mapping[str, Any]
     merit: float
-    """Likeness of the data over the rank in its study."""
+    """Similarity of the data, divided by the trial's rank in its study."""
 
 
 def find_warm_starts(
@@ -41,12 +45,12 @@ def find_warm_starts(
     num_trials: int,
     published: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """`name` and `params` of the first trials that earlier studies give, the most promising first.
+    """`name` and `params` of the configurations to begin with, the most promising first.
 
-    What a published recipe holds already is left out.
+    Those that a published recipe already holds are left out.
 
     Raises:
-        ValueError: one of them is no study.
+        ValueError: a name in `studies` is no study.
     """
     most = max(1, int(num_trials * SHARE))
     candidates = [found for study in studies for found in _candidates(study, runs_dir, data, most)]
@@ -60,7 +64,7 @@ def find_warm_starts(
 
 
 def likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """How alike two data sets are: 1 for the same images, however split; else below 0.9, by their sizes."""
+    """Similarity of two data sets: 1 for the same images, however split; else below 0.9, by their sizes."""
     if one.get("contents") and one.get("contents") == other.get("contents"):
         return 1.0
     pairs = (
@@ -72,7 +76,7 @@ def likeness(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 
 
 def fit_params(space: Space, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What this space has of the parameters; None where it cannot hold one of them."""
+    """Those of the parameters that this space has; None if a value lies outside it."""
     trial = _Fixed(params)
     try:
         space(cast(optuna.Trial, trial))
@@ -82,7 +86,7 @@ def fit_params(space: Space, params: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 class _Fixed:
-    """A trial that answers with given values, refuses those outside, and keeps what was not asked."""
+    """A trial that suggests given values, and raises ValueError for one outside or one that was not given."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.number = 0
@@ -106,19 +110,19 @@ class _Fixed:
 
 
 def _candidates(study: str, runs_dir: Path, data: Mapping[str, Any], most: int) -> Iterable[Candidate]:
-    directory = next((d for d in (Path(study), runs_dir / study) if (d / "study.json").exists()), None)
+    directory = next((d for d in (Path(study), runs_dir / study) if is_study(d)), None)
     if directory is None:
         raise ValueError(f"--warm-start {study}: no such study in {runs_dir}, and no study directory")
-    info = json.loads((directory / "study.json").read_text(encoding="utf-8"))
-    local = directory / "study.db"
-    url = f"sqlite:///{local.absolute()}" if local.exists() else info["storage"]
+    paths = StudyPaths(directory)
+    info = json.loads(paths.facts.read_text(encoding="utf-8"))
+    url = f"sqlite:///{paths.database.absolute()}" if paths.database.exists() else info["storage"]
     records = Records(
         url, study=info["study"], directions=info["directions"], metric=info["metric"], new=False
     )
     trials = [record for record in records.load() if record.values and record.params]
     records.close()
-    sign = -1 if info["direction"] == "maximize" else 1
-    ranked = sorted(trials, key=lambda record: (sign * record.values[0], record.number))
+    sign = Direction(info["direction"]).sign
+    ranked = sorted(trials, key=lambda record: (-sign * record.values[0], record.number))
     alike = likeness(info.get("data", {}), data)
     for rank, record in enumerate(ranked[: 2 * most + 4], start=1):
         name = f"trial {record.number} of {info['study']}"

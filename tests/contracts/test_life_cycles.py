@@ -16,7 +16,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Lease, LeaseError, Report
+from contract.messages import Action, Lease, LeaseError, Outcome, Report
 
 EPOCHS = 9
 TRIALS = 12
@@ -90,7 +90,7 @@ class Life:
                 self.search.lease_ended(lease, LOST)
                 continue
             decision = self.search.receive([self.report(lease, epoch)])[0]
-            if decision.action == "continue":
+            if decision.action is Action.CONTINUE:
                 self.running.append((lease, epoch + 1))
             else:
                 self.search.lease_ended(lease)
@@ -114,7 +114,7 @@ class Life:
             metrics = {"val_accuracy": math.nan}
         if leased.trial == 4:
             metrics = {"val_loss": 1.0}
-        outcome = "complete" if epoch == EPOCHS else None
+        outcome = Outcome.COMPLETE if epoch == EPOCHS else None
         return Report(
             trial=leased.trial, attempt=leased.attempt, epoch=epoch, metrics=metrics, outcome=outcome
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cluster.schedulers import load_scheduler, names
 from cluster.search.search import DONE, Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Lease, Report
+from contract.messages import Action, Lease, Outcome, Report, State
 from contract.trial_config import config_as_dict, make_trial_config
 from search_spaces import DataFacts, SearchSpace, load_space
 from search_spaces import names as space_names
@@ -75,7 +76,7 @@ def run(search: Search, *, slots: int) -> None:
             assert search.next_lease() is DONE
             return
         now, _, lease, epoch = heapq.heappop(events)
-        if search.receive([make_report(lease, epoch)])[0].action == "continue":
+        if search.receive([make_report(lease, epoch)])[0].action is Action.CONTINUE:
             push(events, now, dice, search, lease, epoch + 1)
         else:
             search.lease_ended(lease)
@@ -97,7 +98,7 @@ def make_report(lease: Lease, epoch: int) -> Report:
         attempt=leased.attempt,
         epoch=epoch,
         metrics={"val_accuracy": value},
-        outcome="complete" if ends else None,
+        outcome=Outcome.COMPLETE if ends else None,
     )
 
 
@@ -134,7 +135,7 @@ def test_a_study_of_recipes_alone_prunes_nothing(records: Records) -> None:
 
     run(search, slots=4)
 
-    assert search.counts()["complete"] == 21
+    assert search.counts()[State.COMPLETE] == 21
 
 
 def test_nearest_neighbours_prune_nobody_by_being_ready_first(records: Records) -> None:
@@ -168,11 +169,11 @@ def test_nearest_neighbours_prune_nobody_by_being_ready_first(records: Records) 
 
     while isinstance(lease := search.next_lease(), Lease):
         epoch = 1
-        while search.receive([report(lease, epoch)])[0].action == "continue":
+        while search.receive([report(lease, epoch)])[0].action is Action.CONTINUE:
             epoch += 1
         search.lease_ended(lease)
 
-    assert search.counts()["complete"] == 8
+    assert search.counts()[State.COMPLETE] == 8
 
 
 def test_recipes_are_rivals_all_the_same(records: Records) -> None:
@@ -184,11 +185,12 @@ def test_recipes_are_rivals_all_the_same(records: Records) -> None:
         while True:
             made = make_report(lease, epoch)
             metrics = {"val_accuracy": 0.9 if is_recipe else 0.1}
-            if search.receive([Report(**{**vars(made), "metrics": metrics})])[0].action != "continue":
+            decision = search.receive([replace(made, metrics=metrics)])[0]
+            if decision.action is not Action.CONTINUE:
                 break
             epoch += 1
         search.lease_ended(lease)
 
     # Only those that have no rung, since they end with their first epoch, are left.
-    stopped = [trial for trial in search.trials.values() if trial.outcome == "pruned"]
+    stopped = [trial for trial in search.trials.values() if trial.outcome is Outcome.PRUNED]
     assert len(stopped) >= NUM_RIVALS - 3

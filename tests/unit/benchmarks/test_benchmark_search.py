@@ -28,6 +28,7 @@ from benchmarks.versus_plain.shared_search import floor_seconds, gap_seconds
 from benchmarks.versus_plain.sides import PlainRuns, SideFailed, Sides, hardware, run_process
 from benchmarks.versus_plain.special_cases import scaled_seconds
 from cluster.study.records import EpochRecord
+from contract.messages import EpochDecision
 from tests.tiny_data import write_images
 
 TRIALS = draw_trials(4, depths=(0,), policies=("light",), seed=1)
@@ -200,7 +201,9 @@ def test_every_call_that_is_measured_exists(module: str, name: str) -> None:
 def test_gaps_are_what_a_started_worker_did_not_compute() -> None:
     def row(arrival: float, seconds: float) -> EpochRecord:
         metrics = {"epoch_seconds": seconds}
-        return EpochRecord(trial=0, epoch=1, attempt=1, metrics=metrics, arrival=arrival, decision="continue")
+        return EpochRecord(
+            trial=0, epoch=1, attempt=1, metrics=metrics, arrival=arrival, decision=EpochDecision.CONTINUE
+        )
 
     # The first step of a group: two reports at once, whose seconds lie before the first arrival.
     rows = [row(100.0, 9.0), row(100.001, 9.0), row(102.0, 1.5), row(103.0, 0.7)]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import tune
 from cluster.ray_tune.run import RunEnding
 from cluster.study.records import DatabaseGone
-from contract.study_layout import RunOutcome
+from contract.study_layout import RunOutcome, StudyPaths
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
@@ -24,11 +24,12 @@ class FakeStudy:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.paths = StudyPaths(directory)
         self.ended: list[str] = []
         self.closed = False
 
-    def end(self, status: str, *, how: str) -> None:
-        self.ended.append(status)
+    def end(self, how: RunOutcome) -> None:
+        self.ended.append(how.study_status)
 
     def note_finished(self) -> None:
         self.ended.append("noted")

@@ -12,9 +12,7 @@ PACKAGES = (
     "contract",
     "analysis",
     "trainables",
-    "cluster/ray_tune",
-    "cluster/jobs",
-    "cluster/rehearsal",
+    "cluster",
     "benchmarks",
 )
 """Those that use the enumerations throughout."""

@@ -17,7 +17,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Lease, Report
+from contract.messages import Lease, Outcome, Report
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def search(tmp_path: Path) -> Search:
     )
 
 
-def run_one_trial(search: Search, progress: Progress, *, outcome: str) -> None:
+def run_one_trial(search: Search, progress: Progress, *, outcome: Outcome) -> None:
     lease = search.next_lease()
     assert isinstance(lease, Lease)
     number = lease.trials[0].trial
@@ -55,7 +55,7 @@ def run_one_trial(search: Search, progress: Progress, *, outcome: str) -> None:
             epoch=epoch,
             metrics={"val_accuracy": 0.4 * epoch},
             outcome=told,
-            traceback="Traceback\nKeyError: 1" if told == "failed" else None,
+            traceback="Traceback\nKeyError: 1" if told is Outcome.FAILED else None,
         )
         progress.reported(report, search.receive([report])[0])
     progress.lease_ended(lease, search.lease_ended(lease), None)
@@ -65,8 +65,8 @@ def test_without_a_terminal_each_ended_trial_is_one_line(search: Search) -> None
     output = io.StringIO()
 
     with Progress(search, console=Console(file=output, width=120)) as progress:
-        run_one_trial(search, progress, outcome="complete")
-        run_one_trial(search, progress, outcome="failed")
+        run_one_trial(search, progress, outcome=Outcome.COMPLETE)
+        run_one_trial(search, progress, outcome=Outcome.FAILED)
 
     assert output.getvalue().splitlines() == [
         "trial 0 complete (1/2)  val_accuracy 0.8000 after epoch 2  lite0 finetune depth 2",
@@ -96,7 +96,7 @@ def test_in_a_terminal_running_trials_stand_in_a_table_under_the_best_so_far(sea
     console = Console(file=output, width=120, force_terminal=True, color_system=None)
 
     with Progress(search, console=console) as progress:
-        run_one_trial(search, progress, outcome="complete")
+        run_one_trial(search, progress, outcome=Outcome.COMPLETE)
         lease = search.next_lease()
         assert isinstance(lease, Lease)
         progress.lease_started(lease)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from cluster.search.search import DONE, MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
-from contract.messages import Lease, LeaseError, Outcome
+from contract.messages import Lease, LeaseError, Outcome, Reason, State
 from tests.driven_search import LOST, METRIC, Study, report, run_all, take
 
 
@@ -20,8 +20,11 @@ from tests.driven_search import LOST, METRIC, Study, report, run_all, take
         ({"metrics": {METRIC: math.nan}}, "diverged"),
         ({"metrics": {METRIC: math.inf}}, "diverged"),
         ({"metrics": {"val_loss": 1.0}}, "bug"),
-        ({"metrics": {}, "outcome": "failed", "reason": "out of memory"}, "out of memory"),
-        ({"metrics": {}, "outcome": "failed", "reason": "bug", "traceback": "Traceback ..."}, "bug"),
+        ({"metrics": {}, "outcome": Outcome.FAILED, "reason": Reason.OUT_OF_MEMORY}, "out of memory"),
+        (
+            {"metrics": {}, "outcome": Outcome.FAILED, "reason": Reason.BUG, "traceback": "Traceback ..."},
+            "bug",
+        ),
     ],
 )
 def test_a_failed_trial_is_told_as_failed_with_its_reason(
@@ -39,7 +42,7 @@ def test_a_failed_trial_is_told_as_failed_with_its_reason(
     assert trial.values is None
     assert trial.user_attrs["reason"] == reason
     assert search.best() is None
-    run_all(study.search())  # the failed one stands in nobody's way, in this run or the next
+    run_all(study.search())  # the failed trial does not stop others, in this run or the next
 
 
 def test_a_trial_whose_worker_dies_is_tried_again_and_given_up_after_three_times(study: Study) -> None:
@@ -75,7 +78,7 @@ def test_an_error_that_would_come_again_is_not_tried_again(study: Study) -> None
     search.lease_ended(take(search), LeaseError(message="KeyError: 'lr'", transient=False))
 
     assert search.next_lease() is DONE
-    assert search.counts()["failed"] == 1
+    assert search.counts()[State.FAILED] == 1
 
 
 def test_five_bugs_in_a_row_stop_the_study_with_the_reason(study: Study) -> None:
@@ -83,7 +86,7 @@ def test_five_bugs_in_a_row_stop_the_study_with_the_reason(study: Study) -> None
     for _ in range(FAILURE_STREAK):
         lease = take(search)
         failed = report(
-            lease, 1, outcome=Outcome.FAILED, reason="data", traceback="boom\nOSError: no such photo"
+            lease, 1, outcome=Outcome.FAILED, reason=Reason.DATA, traceback="boom\nOSError: no such photo"
         )
         search.receive([failed])
         search.lease_ended(lease)
@@ -98,7 +101,7 @@ def test_a_success_between_ends_the_streak(study: Study) -> None:
     search = study.search()
     for number in range(FAILURE_STREAK + 1):
         lease = take(search)
-        outcome = "complete" if number == 2 else "failed"
-        search.receive([report(lease, 1, outcome=outcome, reason="bug")])
+        outcome = Outcome.COMPLETE if number == 2 else Outcome.FAILED
+        search.receive([report(lease, 1, outcome=outcome, reason=Reason.BUG)])
 
     assert search.failure is None

@@ -1,4 +1,4 @@
-"""Studies of thousands of trials: what the search keeps instead of looking for it, and what TPE is given."""
+"""Studies of thousands of trials: rankings that are kept up to date, and the trials that TPE is shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cluster.searchers.tpe import MOST_BEST, make_sampler, shorten
 
 
 def make_long_study(num: int, *, complete: float = 0.3, direction: str = "maximize") -> optuna.Study:
-    """Some complete, the rest pruned, and two that run."""
+    """A study of `num` ended trials, a share of `complete` and the rest pruned, and two that run."""
     dice = random.Random(0)
     study = optuna.create_study(direction=direction)
     distributions = {"x": optuna.distributions.FloatDistribution(0, 1)}

@@ -1,4 +1,4 @@
-"""Promotion ASHA: who waits, who is handed out again, and how a study ends."""
+"""Promotion ASHA: which trials pause, which are handed out again, and how a study ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from cluster.schedulers import load_scheduler
 from cluster.schedulers.hyperband import draw_bracket
 from cluster.search.search import DONE, Search
-from contract.messages import Lease
+from contract.messages import Action, Lease
 from tests.driven_search import EPOCHS, Study, report, take
 
 PROMOTION = load_scheduler("promotion_asha")
@@ -22,7 +22,7 @@ def search_of(study: Study, **changes: Any) -> Search:
 def pause(search: Search, value: float) -> Lease:
     lease = take(search)
     decision = search.receive([report(lease, 1, metrics={"val_accuracy": value})])[0]
-    assert decision.action == "pause"
+    assert decision.action is Action.PAUSE
     search.lease_ended(lease)
     return lease
 
@@ -49,7 +49,7 @@ def test_one_that_would_be_promoted_at_once_keeps_its_worker(study: Study) -> No
     third = take(search)
 
     best = search.receive([report(third, 1, metrics={"val_accuracy": 0.9})])[0]
-    assert best.action == "continue"
+    assert best.action is Action.CONTINUE
 
 
 def test_a_killed_driver_forgets_no_pause_and_no_promotion(study: Study) -> None:
@@ -82,7 +82,7 @@ def test_a_promoted_trial_that_lost_its_checkpoint_replays_its_rung_without_wait
 
     replayed = search.receive([report(promoted, 1, metrics={"val_accuracy": 0.5})])[0]
 
-    assert replayed.action == "continue"
+    assert replayed.action is Action.CONTINUE
 
 
 def test_reports_of_a_lease_that_ended_at_a_rung_are_ignored(study: Study) -> None:
@@ -91,7 +91,7 @@ def test_reports_of_a_lease_that_ended_at_a_rung_are_ignored(study: Study) -> No
 
     late = search.receive([report(lease, 2)])[0]
 
-    assert late.action == "ignored"
+    assert late.action is Action.IGNORED
 
 
 def test_a_study_ends_with_one_full_trial_at_least_and_the_rest_pruned(study: Study) -> None:
@@ -101,7 +101,7 @@ def test_a_study_ends_with_one_full_trial_at_least_and_the_rest_pruned(study: St
         assert isinstance(lease, Lease)
         handed_out.append(lease.trials[0].trial)
         for epoch in range(lease.trials[0].done_epochs + 1, EPOCHS + 1):
-            if search.receive([report(lease, epoch)])[0].action != "continue":
+            if search.receive([report(lease, epoch)])[0].action is not Action.CONTINUE:
                 break
         search.lease_ended(lease)
 

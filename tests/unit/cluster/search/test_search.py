@@ -1,4 +1,4 @@
-"""What a search decides without Ray: proposals, prunings, recipes, and what a killed one takes up."""
+"""Decisions of a search without Ray: proposals, pruning, recipes, and how it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
 from cluster.search.search import DONE
 from cluster.searchers import load_searcher
+from contract.messages import Action, Outcome, State
 from tests.driven_search import EPOCHS, METRIC, Study, outcomes, report, run_all, run_lease, space, take
 
 
@@ -52,7 +53,7 @@ def test_a_search_killed_anywhere_ends_like_one_that_never_was(
             run_lease(search, take(search))
         lease = take(search)
         for epoch in range(1, dice.randint(1, 3)):
-            if search.receive([report(lease, epoch)])[0].action == "stop":
+            if search.receive([report(lease, epoch)])[0].action is Action.STOP:
                 break
         search = study.search()  # kill -9: nothing is told, nothing is closed
     run_all(search)
@@ -93,7 +94,7 @@ def test_a_replayed_epoch_keeps_its_decision_although_better_trials_came_since(s
     search = study.search()
     leases = [take(search) for _ in range(6)]
     for lease in leases[:2]:
-        assert search.receive([report(lease, 1, metrics={METRIC: 0.1})])[0].action == "continue"
+        assert search.receive([report(lease, 1, metrics={METRIC: 0.1})])[0].action is Action.CONTINUE
     for lease in leases[2:]:
         search.receive([report(lease, 1, metrics={METRIC: 0.9})])
     search = study.search()
@@ -101,7 +102,7 @@ def test_a_replayed_epoch_keeps_its_decision_although_better_trials_came_since(s
 
     replayed = search.receive([report(lease, 1, metrics={METRIC: 0.1})])[0]
 
-    assert replayed.action == "continue"
+    assert replayed.action is Action.CONTINUE
 
 
 def test_several_epochs_in_one_report_are_decided_in_order(study: Study) -> None:
@@ -113,7 +114,7 @@ def test_several_epochs_in_one_report_are_decided_in_order(study: Study) -> None
     decisions = search.receive([report(lease, e, metrics={METRIC: 0.0}, outcome=None) for e in (1, 2, 3)])
 
     assert [d.action for d in decisions] == ["stop", "ignored", "ignored"]
-    assert decisions[0].outcome == "pruned"
+    assert decisions[0].outcome is Outcome.PRUNED
 
 
 def test_results_may_arrive_in_any_order(study: Study) -> None:
@@ -123,7 +124,7 @@ def test_results_may_arrive_in_any_order(study: Study) -> None:
     for epoch in range(1, EPOCHS + 1):
         for lease in reversed(leases):
             decision = search.receive([report(lease, epoch)])[0]
-            if decision.action == "stop":
+            if decision.action is Action.STOP:
                 ended.add(decision.trial)
                 search.lease_ended(lease)
 
@@ -151,7 +152,7 @@ def test_stopping_keeps_unfinished_trials_for_the_next_run(study: Study) -> None
     kept = search.receive([report(lease, 1)])[0]
     search.lease_ended(lease)
 
-    assert kept.action == "continue"
+    assert kept.action is Action.CONTINUE
     assert search.next_lease() is DONE
     assert study.optuna_trials()[0].state == TrialState.RUNNING
     assert take(study.search()).trials[0].done_epochs == 1
@@ -199,7 +200,7 @@ def test_an_infeasible_proposal_is_recorded_and_the_next_one_is_handed_out(study
     assert trial.user_attrs["outcome"] == "infeasible"
     assert "--max-params" in trial.user_attrs["reason"]
     search = study.search(space=limited)
-    assert search.counts()["infeasible"] == 2
+    assert search.counts()[State.INFEASIBLE] == 2
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
@@ -228,7 +229,7 @@ def test_minimizing_a_loss_keeps_the_lowest(study: Study) -> None:
     search = study.search(metrics=["val_loss"], directions=["minimize"], scheduler=load_scheduler("none"))
     lease = take(search)
     for epoch, loss in ((1, 2.0), (2, 0.5), (3, 0.7)):
-        outcome = "complete" if epoch == 3 else None
+        outcome = Outcome.COMPLETE if epoch == 3 else None
         search.receive([report(lease, epoch, metrics={"val_loss": loss}, outcome=outcome)])
 
     assert search.best() == (0, 0.5)

@@ -13,11 +13,12 @@ from cluster.schedulers import load_scheduler
 from cluster.search.proposals import Infeasible
 from cluster.search.search import DONE, Search
 from cluster.searchers import load_searcher
+from contract.messages import State
 from tests.driven_search import EPOCHS, Study, report, run_all, take
 
 
 def finite(trial: optuna.Trial) -> dict[str, Any]:
-    """Seven configurations, under a condition."""
+    """A space of seven configurations, some parameters of which are conditional."""
     trial.suggest_categorical("optimizer", ("sgd", "adamw"))
     if trial.params["optimizer"] == "sgd":
         trial.suggest_float("momentum", 0.5, 0.9, step=0.1)
@@ -100,8 +101,8 @@ def test_configurations_outside_the_limits_are_met_once_and_not_again(study: Stu
     search = search_of(study, space=limited)
     run_all(search)
 
-    assert search.counts()["complete"] == 2
-    assert search.counts()["infeasible"] <= 1
+    assert search.counts()[State.COMPLETE] == 2
+    assert search.counts()[State.INFEASIBLE] <= 1
     assert search.finished
 
 

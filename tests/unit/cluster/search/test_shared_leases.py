@@ -1,4 +1,4 @@
-"""Leases of several trials: who shares one, where it ends, what happens to the others when one fails."""
+"""Leases of several trials: which trials share one, where it ends, and what the failure of one means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cluster.schedulers import load_scheduler
 from cluster.search.leasing import group_size
 from cluster.search.search import DONE, Search
-from contract.messages import Decision, Lease, LeaseError, Outcome
+from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Reason, State
 from tests.driven_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16
@@ -44,7 +44,7 @@ def numbers(lease: Lease) -> list[int]:
 
 
 def step(search: Search, lease: Lease, epoch: int, *, only: int | None = None) -> list[Decision]:
-    """An epoch of every trial of the lease that has not come as far yet."""
+    """Report an epoch of every trial in the lease that has not reached it yet."""
     reports = [
         report(Lease(trials=(one,)), epoch)
         for one in lease.trials
@@ -73,7 +73,7 @@ def test_trials_of_a_group_share_a_lease_and_the_first_of_another_comes_next(stu
 
     leases = run_all(search)
 
-    assert search.counts()["complete"] == TRIALS
+    assert search.counts()[State.COMPLETE] == TRIALS
     assert sorted(number for lease in leases for number in lease) == list(range(TRIALS))
     assert max(len(lease) for lease in leases) == group_size(TRIALS, slots=1) == 4
     configs = {number: trial.config for number, trial in search.trials.items()}
@@ -116,7 +116,7 @@ def test_a_lease_ends_at_the_next_rung_and_survivors_are_handed_out_again(study:
     first = take(search)
     assert len(first.trials) > 3
     decisions = step(search, first, 1)
-    survivors = [decision.trial for decision in decisions if decision.action == "continue"]
+    survivors = [decision.trial for decision in decisions if decision.action is Action.CONTINUE]
 
     assert search.lease_ended(first) == []
     second = take(search)
@@ -139,7 +139,7 @@ def test_one_that_fails_leaves_the_lease_and_the_others_go_on(study: Study) -> N
     search = search_of(study, space=lambda trial: space(trial) | {"regime": "linear_probe"})
     lease = take(search)
     broken = Lease(trials=lease.trials[1:2])
-    failed = report(broken, 1, metrics={}, outcome=Outcome.FAILED, reason="diverged")
+    failed = report(broken, 1, metrics={}, outcome=Outcome.FAILED, reason=Reason.DIVERGED)
 
     search.receive([failed])
     run_lease(search, lease)

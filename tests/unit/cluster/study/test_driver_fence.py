@@ -1,4 +1,4 @@
-"""A driver that was silent for too long: it gives up by itself, and the database takes nothing from it."""
+"""A driver that was silent for too long gives up by itself, and the database refuses what it writes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from contract.messages import EpochDecision
 
 
 class Share:
-    """A file system that fails, or hangs, for as long as the test wants."""
+    """A stand-in for the lock file's access that fails or hangs while the test wants it to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.broken = self.hanging = False
         self.attempts = 0
         self.back = threading.Event()
-        self._opened = study_lock._opened
-        monkeypatch.setattr(study_lock, "_opened", self._open)
+        self._locked = study_lock._locked
+        monkeypatch.setattr(study_lock, "_locked", self._open)
         monkeypatch.setattr(study_lock, "HEARTBEAT_SECONDS", 0.005)
 
     @contextmanager
@@ -37,7 +37,7 @@ class Share:
             self.back.wait(10)
         if self.broken:
             raise OSError(116, "Stale file handle")
-        with self._opened(path) as file:
+        with self._locked(path) as file:
             yield file
 
     def wait_for_attempts(self, num: int) -> None:

@@ -1,4 +1,4 @@
-"""SQLite on network file systems, which the mount table of a test stands in for."""
+"""SQLite on network file systems, which tests simulate with a mount table."""
 
 from __future__ import annotations
 

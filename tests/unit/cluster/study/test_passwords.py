@@ -1,4 +1,4 @@
-"""Passwords in URLs: every form in which a database, server or bucket takes one is found and left out."""
+"""Passwords in URLs are found and removed, in every form in which a database, server or bucket takes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study database: what is written comes back, all of it or nothing, and waits are survived."""
+"""Records of a study: transactions are whole, read back equal, and wait for a database that is away."""
 
 from __future__ import annotations
 

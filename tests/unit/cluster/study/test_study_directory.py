@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster.study import lock as study_lock
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.lock import acquire_lock
+from contract.study_layout import RunOutcome
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],
@@ -34,7 +36,7 @@ def make_config(tmp_path: Path, **flags: Any) -> StudyConfig:
 def test_a_new_study_says_what_it_is(tmp_path: Path) -> None:
     study = open_study(make_config(tmp_path), facts=FACTS)
     study.begin()
-    study.end("finished", how="finished")
+    study.end(RunOutcome.FINISHED)
     study.close()
 
     info = json.loads((tmp_path / "demo-digits" / "study.json").read_text())
@@ -68,6 +70,34 @@ def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> No
     assert "data (digits, 10 images, abc -> digits, 10 images, xyz)" in str(error.value)
     assert "--study" in str(error.value)
     open_study(make_config(tmp_path), facts=FACTS).close()  # the refusal left no lock behind
+
+
+@pytest.mark.parametrize("now", [("dropout", "max_epochs"), ("dropout", "epochs", "momentum")])
+def test_a_study_of_a_version_with_other_hyperparameters_is_refused_and_the_version_is_named(
+    tmp_path: Path, now: tuple[str, ...]
+) -> None:
+    facts = FACTS | {"config_defaults": {"dropout": 0.0, "epochs": 10}}
+    open_study(make_config(tmp_path), facts=facts).close()
+    path = tmp_path / "demo-digits" / "study.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info |= {"versions": info["versions"] | {"unfreeze": "0.0.9"}, "git_revision": "0123456789abcdef"}
+    path.write_text(json.dumps(info), encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"made by unfreeze 0\.0\.9 \(git 0123456789ab\)") as error:
+        open_study(make_config(tmp_path), facts=FACTS | {"config_defaults": dict.fromkeys(now, 0)})
+
+    assert "--study NAME" in str(error.value)
+    assert "check out that revision" in str(error.value)
+    assert "\n" not in str(error.value)
+    open_study(make_config(tmp_path), facts=facts).close()  # by the same version it is continued
+
+
+def test_a_study_says_which_version_of_the_project_made_it(tmp_path: Path) -> None:
+    study = open_study(make_config(tmp_path), facts=FACTS)
+    study.close()
+
+    project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert study.info["versions"]["unfreeze"] == project["project"]["version"]
 
 
 def test_a_storage_that_holds_the_name_already_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from analysis.report.provenance import provenance_section
 from cluster.study import directory as study_directory
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
+from contract.study_layout import RunOutcome
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],
@@ -22,12 +23,12 @@ FACTS: dict[str, Any] = {
 }
 
 
-def run(tmp_path: Path, *, how: str | None = "finished", **flags: Any) -> None:
-    """One search; without `how` it is killed."""
+def run(tmp_path: Path, *, how: RunOutcome | None = RunOutcome.FINISHED, **flags: Any) -> None:
+    """Begin and end one search; without `how` it ends as if killed."""
     study = open_study(StudyConfig(space="demo", data="digits", runs_dir=tmp_path, **flags), facts=FACTS)
     study.begin()
     if how is not None:
-        study.end("finished" if how == "finished" else "stopped", how=how)
+        study.end(how)
     study.close()
 
 
@@ -62,7 +63,7 @@ def test_every_run_keeps_its_flags_versions_revision_hardware_times_and_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_directory, "_git_revision", lambda: "first")
-    run(tmp_path, trials=5, how="time budget")
+    run(tmp_path, trials=5, how=RunOutcome.TIME_BUDGET)
     run(tmp_path, trials=6, how=None)
     monkeypatch.setattr(study_directory, "_git_revision", lambda: "second")
     run(tmp_path, trials=8)
@@ -89,7 +90,7 @@ def test_a_run_that_was_killed_after_its_last_trial_leaves_a_study_that_is_put_r
 
 
 def test_the_report_shows_every_run_and_what_it_had_otherwise(tmp_path: Path) -> None:
-    run(tmp_path, trials=5, how="time budget")
+    run(tmp_path, trials=5, how=RunOutcome.TIME_BUDGET)
     run(tmp_path, trials=8)
 
     page = provenance_section(load_study(tmp_path / "demo-digits")).body

@@ -1,24 +1,21 @@
-"""Files of ended trials go at once; what the result needs stays."""
+"""Files of ended trials are removed at once, except those that the result needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from cluster.search.cleaning import FINALISTS, Cleaner
 from cluster.search.search import Search
 from contract.messages import Outcome
+from contract.study_layout import StudyPaths
 from tests.driven_search import Study, report, take
 
 FILES = ("checkpoint.pt", "checkpoint.previous.pt", "model.pt", "predictions.npz")
 
 
 def make_cleaner(tmp_path: Path, search: Search, **limits: Any) -> Cleaner:
-    def trial_directory(number: int) -> Path:
-        return tmp_path / "trials" / str(number)
-
-    return Cleaner(cast(Any, SimpleNamespace(trial_directory=trial_directory)), search, **limits)
+    return Cleaner(StudyPaths(tmp_path), search, **limits)
 
 
 def end(search: Search, tmp_path: Path, value: float, outcome: Outcome | None = Outcome.COMPLETE) -> int:
