@@ -1,6 +1,6 @@
-"""What a study leaves at its end: the exported classifier, the report, MLflow's view.
+"""Makes the results of a study: the exported classifier, the report, MLflow's view.
 
-Each is made by whichever run finds that it is missing, or was made of an earlier state of the records.
+Each is made by the first run that finds it missing, or made from an earlier state of the records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from contract.study_layout import ModelPaths, StudyPaths
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The results of one study, whose search is over for now."""
+    """Makes the results of one study, whose search is over for now."""
 
     study: Study
     search: Search
@@ -40,7 +40,7 @@ class Results:
         return self.study.paths
 
     def make(self) -> bool:
-        """Make what is lacking. Each failure is one line, and the rest is made; false if there was one."""
+        """Make the missing results. A failure is one line and does not stop the others; false after one."""
         exported = attempt("the best classifier could not be exported", self._export)
         reported = attempt("the report could not be written", self._report)
         # Whatever MLflow raises: classifier and report stand without it, and the next run writes it.
@@ -93,7 +93,7 @@ class Results:
 
 
 def attempt(failure: str, work: Callable[[], None]) -> bool:
-    """Do it; if that fails, say so in one line and go on. Whether it worked."""
+    """Run one step; print its failure in one line, and return whether it worked."""
     try:
         work()
     except Exception as error:  # a full disk, torch.export, MLflow: each raises what it likes
@@ -105,7 +105,7 @@ def attempt(failure: str, work: Callable[[], None]) -> bool:
 
 
 def is_export_of(model: ModelPaths, about: Mapping[str, Any]) -> bool:
-    """Whether the directory holds the classifier that `about` describes."""
+    """True if the directory holds the classifier that `about` describes."""
     try:
         card = json.loads(model.card.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -114,7 +114,7 @@ def is_export_of(model: ModelPaths, about: Mapping[str, Any]) -> bool:
 
 
 def why_nothing_completed(study: Study, search: Search) -> str:
-    """How the trials of a search without a result ended, with the commonest reason."""
+    """Say how the trials of a search without a result ended, with the commonest reason."""
     parts = [f"{num} {outcome}" for outcome, num in search.counts().items() if num]
     reasons = Counter(
         ": ".join(filter(None, (record.attrs["reason"], last_line(record.attrs.get("traceback")))))
@@ -126,7 +126,7 @@ def why_nothing_completed(study: Study, search: Search) -> str:
 
 
 def how_long_a_trial_takes(search: Search) -> str:
-    """Measured seconds of an epoch, and what a whole trial would take, in words."""
+    """Say how long an epoch took, and how long a whole trial would take."""
     measured = [
         (trial.seconds / trial.num_epochs, int(trial.config["max_epochs"]))
         for trial in search.trials.values()

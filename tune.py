@@ -41,7 +41,7 @@ from wiring import (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 the study ended badly, 2 the flags are wrong, 130 interrupted."""
+    """Exit codes: 0 means done, 1 that the study ended badly, 2 that the flags are wrong, 130 interrupted."""
     config = parse_flags(argv)
     try:
         check_job_folders(config)
@@ -81,7 +81,7 @@ def interrupted() -> int:
 
 
 def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
-    """Create or continue the study, search what is left of it, and make what it lacks at its end.
+    """Create or continue the study, run what is left of its search, and make its missing results.
 
     Raises:
         ValueError: the flags do not fit; nothing has run yet.
@@ -118,7 +118,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
 
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
-    """Say how the search ended, make the results that are lacking, and say where they are."""
+    """Say how the search ended, make the missing results, and say where they are."""
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how is RunOutcome.FAILED:

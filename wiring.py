@@ -1,4 +1,4 @@
-"""What both commands need: flags become a plan, a plan a study, and a study's leases run on Ray.
+"""Shared by both commands: flags become a plan, a plan a study, and a study's leases run on Ray.
 
 The only module that imports all packages.
 """
@@ -49,7 +49,7 @@ console = Console(highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
-    """Print as it is, on one line: a terminal wraps by itself."""
+    """Print a line unwrapped: a terminal wraps by itself."""
     console.print(text, soft_wrap=True)
 
 
@@ -61,7 +61,7 @@ class Plan:
     space: SearchSpace
     backbones: tuple[Backbone, ...]
     weights: tuple[WeightsSource, ...]
-    """Of each backbone. Those on the hub may not be downloaded yet."""
+    """Weights of each backbone; those on the hub may not be downloaded yet."""
 
     listing: ImageListing
     resources: Resources
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def stopping_line(self) -> str:
-        """One line that says which trials may be stopped early."""
+        """Say in one line which trials may be stopped early."""
         num_recipes = min(len(self.recipes), self.num_trials)
         if self.config.scheduler == "none":
             return "early stopping: off, every trial runs to its end"
@@ -90,16 +90,16 @@ class Plan:
 
     @cached_property
     def samples(self) -> list[Mapping[str, Any]]:
-        """Random configurations of the space."""
+        """Draw random configurations of the space."""
         return sample_configs(self.propose)
 
     @cached_property
     def expected_reuse(self) -> ExpectedReuse:
-        """What the trials will have in common."""
+        """Estimate how often the trials will read the same activations."""
         return expect_reuse(self.samples)
 
     def propose(self, trial: Any) -> dict[str, Any]:
-        """One configuration of the space, checked."""
+        """Draw one configuration of the space, and check it."""
         config = self.space.propose(trial, backbones=self.backbone_names, max_epochs=self.max_epochs)
         return asdict(make_trial_config(config))
 
@@ -154,14 +154,14 @@ def make_plan(config: StudyConfig) -> Plan:
 
 
 def find_batch_sizes(plan: Plan) -> list[int]:
-    """Every batch size that the space may propose, as far as asking it often shows them."""
+    """Collect the batch sizes that the space proposes in many random configurations."""
     sizes = {config["batch_size"] for config in plan.samples}
     sizes |= {recipe.config["batch_size"] for recipe in plan.recipes if "batch_size" in recipe.config}
     return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
 
 
 def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[WeightsSource, ...]:
-    """Each backbone's weights: for a study that exists, those that it began with."""
+    """Locate each backbone's weights; a study that exists keeps those that it began with."""
     recorded = {name: WeightsSource(**source) for name, source in recorded_weights(config.directory).items()}
     return tuple(
         locate_weights(backbone, config.weights, seed=config.seed, recorded=recorded.get(backbone.name))
@@ -170,7 +170,7 @@ def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[Wei
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Say what would run: the space as a table, the recipes, the data, the resources."""
+    """Print the plan without running it: the space as a table, the recipes, the data, the resources."""
     console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
     for recipe in plan.recipes:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
@@ -220,7 +220,7 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
 
 
 def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
-    """What study.json says beside the flags; the study is continued only with the same."""
+    """Collect the facts of study.json beside the flags; a study is continued only if they are the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
     counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
     data = {
@@ -325,7 +325,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
 
 
 def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
-    """Flags whose value is a file or folder that every node of a cluster needs."""
+    """List the flags whose value is a file or folder that every node of a cluster needs."""
     given = (("--data", config.data), ("--weights", config.weights))
     return [(flag, value) for flag, value in given if Path(value).is_absolute()]
 

@@ -1,4 +1,4 @@
-"""What happened: leaderboard, report, comparison and the MLflow view, all read from the study database."""
+"""Leaderboard, report, comparison and MLflow view: all of them read the study database."""
 
 from analysis.notebook import load_epochs, load_trials
 

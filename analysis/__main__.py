@@ -15,7 +15,7 @@ from analysis.reading import find_study, load_study
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 it could not be done, 2 the flags are wrong."""
+    """Exit codes: 0 means done, 1 that it could not be done, 2 that the flags are wrong."""
     flags = _make_parser().parse_args(argv)
     try:
         directories = [find_study(study, runs_dir=flags.runs_dir) for study in flags.studies]

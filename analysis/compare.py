@@ -1,4 +1,4 @@
-"""What changed between two studies: settings, space, versions, results, and whether one is really better."""
+"""Compares two studies: settings, space, versions and results, and a test of which one is better."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from analysis.leaderboard import load_leaderboard
 from analysis.reading import Row, StudyInfo
 
 IGNORED = ("study", "created", "storage", "tracking_uri", "status", "runs", "flags.study", "flags.runs_dir")
-"""Names in study.json that differ between any two studies."""
+"""Names in study.json that are ignored, since they differ between any two studies."""
 
 
 def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:
-    """Plain values: `changes` as {name: [first, second]}, `results` by study, `verdict` as a sentence."""
+    """Return `changes` as {name: [first, second]}, `results` by study, and `verdict`, a sentence."""
     facts = flatten(first.facts), flatten(second.facts)
     names = [name for name in dict.fromkeys((*facts[0], *facts[1])) if name not in IGNORED]
     changes = {
@@ -38,7 +38,7 @@ def compare_studies(first: StudyInfo, second: StudyInfo) -> dict[str, Any]:
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """study.json as one level, with names like data.classes and space.learning_rate; lists become text."""
+    """Flatten study.json to names like data.classes and space.learning_rate; lists become text."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         if name == "space_table":
@@ -100,7 +100,7 @@ def _test_finalists(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) 
 
 
 def print_comparison(comparison: Mapping[str, Any], *, console: Console | None = None) -> None:
-    """Print what `compare_studies` found, for people."""
+    """Print the result of `compare_studies` as tables and sentences."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     first, second = comparison["studies"]
     results = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")

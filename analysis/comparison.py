@@ -1,4 +1,4 @@
-"""Is the first really better than the second? Paired tests on the saved predictions, image by image."""
+"""Paired tests, image by image on the saved predictions, of whether one trial is better than another."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contract.messages import State
 from contract.metrics import METRICS, Direction, is_share
 
 Measure = Callable[[Array], float]
-"""A metric as a function of how often each image counts."""
+"""Maps the weight of each image, [num_images], to the metric."""
 
 NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """The first of two trials against the second, on the same validation images."""
+    """Result of comparing two trials on the same validation images."""
 
     metric: str
     difference: float
-    """Difference of the metric, positive where the first is better."""
+    """First minus second, with its sign turned for metrics that are minimised: positive favours the first."""
 
     low: float
     high: float
@@ -33,13 +33,13 @@ class PairedTest:
     only_first_right: int
     only_second_right: int
     p_value: float
-    """McNemar's exact test of the two counts above."""
+    """p-value of McNemar's exact test on the two counts above."""
 
     num_images: int
 
     @property
     def is_better(self) -> bool:
-        """Whether the first is better. For accuracy both tests must say so; else the bootstrap alone does."""
+        """True if the first is better: by both tests for accuracy, by the bootstrap for other metrics."""
         return self.low > 0 and (self.metric != "val_accuracy" or self.p_value < 0.05)
 
     @property
@@ -48,7 +48,7 @@ class PairedTest:
 
 
 def find_finalists(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
-    """The best complete one (else the best pruned one) of ranked trials, and the best other one."""
+    """Return the best complete trial (the best pruned one if none is) and the best of all others."""
     ended = [row for row in rows if State(row["state"]).has_value and row.get("best_epoch")]
     best = next((row for row in ended if row["state"] is State.COMPLETE), ended[0] if ended else None)
     return best, next((row for row in ended if row is not best), None)
@@ -57,7 +57,7 @@ def find_finalists(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
 def compare_predictions(
     first: Predictions, second: Predictions, *, metric: str, direction: Direction, seed: int = 0
 ) -> PairedTest | None:
-    """Test whether the first are better; None where they are of other images, or do not hold the metric."""
+    """Compare two trials; None if their images differ, or predictions do not determine the metric."""
     ids = np.intersect1d(first.ids, second.ids)
     if len(ids) == 0 or len(ids) < max(len(first), len(second)):
         return None
@@ -90,7 +90,7 @@ def compare_predictions(
 
 
 def describe_finalists(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str:
-    """Say whether the first of ranked trials is really the best; empty where predictions are missing."""
+    """Say whether the best trial beats its rival beyond chance; empty without their predictions."""
     best, rival = find_finalists(rows)
     if best is None or rival is None:
         return ""
@@ -109,7 +109,7 @@ def describe_finalists(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str
 
 
 def describe_test(tested: PairedTest, *, first: str, second: str) -> str:
-    """One sentence that says which is better, with the evidence."""
+    """Say in one sentence which is better, with the evidence."""
     scale, unit = (100, " points") if is_share(tested.metric) else (1, "")
     amount = f"{scale * tested.difference:+.2f}{unit}"
     interval = f"95% interval {scale * tested.low:+.2f} to {scale * tested.high:+.2f}"
@@ -127,9 +127,9 @@ def describe_test(tested: PairedTest, *, first: str, second: str) -> str:
 def confidence_interval(
     predictions: Predictions, *, metric: str, seed: int = 0
 ) -> tuple[float, float, float] | None:
-    """The metric and its 95% interval: Wilson's for shares of images, the bootstrap's for the rest.
+    """Return the metric and its 95% interval: Wilson's for shares of images, else the bootstrap's.
 
-    None where the metric cannot be taken from predictions.
+    None if predictions do not determine the metric.
     """
     measure = make_measure(predictions, metric)
     if measure is None:
@@ -143,7 +143,7 @@ def confidence_interval(
 
 
 def make_measure(predictions: Predictions, metric: str) -> Measure | None:
-    """The metric as a function of image weights; None for one that predictions do not tell."""
+    """Return the metric as a function of image weights; None if predictions do not determine it."""
     labels, log_probabilities = predictions.labels, predictions.log_probabilities
     own = log_probabilities[np.arange(len(labels)), labels]
     if metric in ("val_macro_f1", "val_balanced_accuracy"):
@@ -183,14 +183,14 @@ def _class_measure(predictions: Predictions, *, f1: bool) -> Measure:
 
 
 def resample(num_images: int, *, seed: int) -> list[Array]:
-    """How often each image is drawn in each resample of the bootstrap: arrays [num_images]."""
+    """Yield, for each bootstrap resample, the number of times that each image was drawn: [num_images]."""
     generator = np.random.default_rng(seed)
     draws = (generator.integers(0, num_images, num_images) for _ in range(NUM_RESAMPLES))
     return [np.bincount(draw, minlength=num_images).astype(float) for draw in draws]
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share: unlike p ± 2 s it stays within 0..1 and works for 0 and all."""
+    """Return Wilson's 95% interval of a share: unlike p ± 2 s it stays within 0..1, even for none and all."""
     from scipy.stats import binomtest
 
     interval = binomtest(hits, total).proportion_ci(method="wilson")
@@ -198,7 +198,7 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value of McNemar's test: do the two counts differ more than a fair coin's?"""
+    """Two-sided exact p-value of McNemar's test: a fair coin gives counts at least this unequal so often."""
     from scipy.stats import binomtest  # 0.5 s, and most commands of the analysis need none of it
 
     total = only_first + only_second
@@ -206,5 +206,5 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def format_p(value: float) -> str:
-    """A p-value as it is printed."""
+    """Format a p-value for a sentence; very small ones become a bound."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -21,19 +21,19 @@ class Curve:
 
     epochs: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    """The study's metric; NaN where an epoch has none."""
+    """The study's metric after each epoch; NaN where an epoch has none."""
 
     arrivals: list[float] = field(default_factory=list)
-    """When the epoch was recorded [unix s]."""
+    """Unix times at which the epochs were recorded."""
 
     seconds: list[float] = field(default_factory=list)
-    """How long the epoch took."""
+    """Duration of each epoch in seconds."""
 
     stopped: bool = False
     """The scheduler stopped it after its last epoch."""
 
     def value_at(self, epoch: int) -> float | None:
-        """The metric after an epoch; None where the trial has not reached it, or the value is not finite."""
+        """Return the metric after an epoch; None if the trial did not reach it or the value is not finite."""
         if epoch not in self.epochs:
             return None
         value = self.values[self.epochs.index(epoch)]
@@ -41,7 +41,7 @@ class Curve:
 
 
 def load_curves(study: StudyInfo) -> dict[int, Curve]:
-    """Curves by trial number. Two numbers are cut out of each row: parsing its JSON takes far longer."""
+    """Load curves by trial number; cutting two numbers out of each row is far faster than parsing it."""
     metric = re.compile(f'"{re.escape(study.metric)}{NUMBER}')
     duration = re.compile(f'"epoch_seconds{NUMBER}')
     query = text(
@@ -67,7 +67,7 @@ def find_rungs(curves: Mapping[int, Curve]) -> list[int]:
 
 
 def find_common_epoch(curves: Mapping[int, Curve], *, share: float = 0.5) -> int:
-    """The latest epoch that at least this share of the trials reached; 0 without trials.
+    """Return the latest epoch that at least this share of the trials reached; 0 without trials.
 
     Values at one epoch are comparable. Best values are not: good trials get more epochs, so their best values
     mix what a hyperparameter does with how long its trial ran.

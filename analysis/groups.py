@@ -1,4 +1,4 @@
-"""The best of each backbone or regime, as published comparisons show it; over seeds, mean and spread."""
+"""Groups trials by backbone, regime or another hyperparameter, averaged over the seeds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from contract.messages import State
 from contract.metrics import Detail, shown_metrics
 
 CONFIG = "config"
-"""Groups trials by all their hyperparameters together."""
+"""Value of `by` that groups trials by all their hyperparameters together."""
 
 FAMILY_FACTS = ("space", "space_table", "image_size", "max_epochs", "weights", "metric")
-"""Studies that agree in these, and in their images, are seeds of one."""
+"""Names in study.json: studies that agree in them and in their images count as seeds of one study."""
 
 
 def group_leaderboard(studies: Sequence[StudyInfo], *, by: str) -> list[Row]:
@@ -78,7 +78,7 @@ def _show(row: Row, name: str) -> str:
 
 
 def group_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns to print: a spread stands in its metric's cell, and what is the same for all is left out."""
+    """Choose the columns: a spread shares its metric's cell, and columns with one value are left out."""
     several_seeds = any(row["num_seeds"] > 1 for row in rows)
     several_studies = len({row["study"] for row in rows}) > 1
     columns = [name for name in rows[0] if not name.endswith("_sd")] if rows else []
@@ -97,7 +97,7 @@ def _family(study: StudyInfo) -> str:
 
 
 def _summarise(group: Sequence[Row], *, by: str, metric: str) -> Row:
-    """One row for ranked trials of one group, of which the first of each study is its best."""
+    """Average the best trial of each seed, which is the first of its study among the ranked ones."""
     bests: dict[str, Row] = {}
     for row in group:
         if State(row["state"]).is_ranked and row.get(metric) is not None:

@@ -1,4 +1,4 @@
-"""Which hyperparameters mattered: the share of the spread each explains, tested against chance."""
+"""Importance of hyperparameters: the share of the spread that each explains, tested against chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_TRIALS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """One hyperparameter on its own."""
+    """Importance of one hyperparameter, all others ignored."""
 
     name: str
     explained: float
@@ -30,7 +30,7 @@ class Importance:
 def measure_importance(
     configs: Sequence[Mapping[str, Any]], values: Sequence[float], names: Sequence[str], *, seed: int = 0
 ) -> list[Importance]:
-    """Strongest first. Empty below MIN_TRIALS: a handful of trials cannot tell.
+    """Rank the hyperparameters, strongest first; empty below MIN_TRIALS, which would be too few to tell.
 
     Values are replaced by their ranks, so that one diverged trial does not decide. Numbers are cut into up to
     four groups of equal size.
@@ -63,7 +63,7 @@ def measure_importance(
 
 
 def make_groups(values: Sequence[Any]) -> Array:
-    """Group numbers from 0: equal values together; more than five numbers in four groups of equal size."""
+    """Number the groups from 0: one a value, but four of equal size for more than five numbers."""
     distinct = sorted(set(values), key=lambda value: (str(type(value)), value if value is not None else 0))
     is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
     if is_number and len(distinct) > 5:

@@ -25,7 +25,7 @@ from contract.messages import State
 from contract.metrics import METRICS, Direction, Unit
 
 MOST_ROWS = 100
-"""Rows of a printed table: rich takes a minute for 10,000, and nobody reads them."""
+"""Most rows of a printed table: rich takes a minute for 10,000, and nobody reads them."""
 
 ONLY_WITH = {
     "frozen_epochs": ("regime", "two_phase"),
@@ -143,12 +143,12 @@ def _best_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """A list of objects, one a trial, with every hyperparameter and metric."""
+    """Write a JSON list of objects, one a trial, with every hyperparameter and metric."""
     return json.dumps(rows, ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The same rows as comma-separated values with a header line."""
+    """Write the rows of `as_json` as comma-separated values with a header line."""
     names = list(rows[0] if rows else TRIAL_COLUMNS)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
@@ -158,12 +158,12 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def hyperparameter_names(rows: Sequence[Row]) -> list[str]:
-    """The hyperparameters that the trials have: an older study lacks the newer ones."""
+    """Names of the hyperparameters that the trials have: an older study lacks the newer ones."""
     return [name for name in HYPERPARAMETERS if rows and name in rows[0]]
 
 
 def find_varying(rows: Sequence[Row]) -> list[str]:
-    """Hyperparameters that are not the same for all trials."""
+    """Names of the hyperparameters that differ between trials."""
     return [name for name in hyperparameter_names(rows) if any(row[name] != rows[0][name] for row in rows)]
 
 
@@ -203,14 +203,14 @@ def _has_effect(name: str, rows: Sequence[Row]) -> bool:
 
 
 def order_names(names: Sequence[str]) -> list[str]:
-    """Hyperparameters, those of FIRST first."""
+    """Sort the hyperparameters, those of FIRST first."""
     return [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
 
 
 def _fit_columns(
     rows: Sequence[Row], varying: Sequence[str], *, metric: str, width: int
 ) -> tuple[list[str], list[str]]:
-    """Names of the columns that fit, and the hyperparameters that do not."""
+    """Split the columns into those that fit the width, and the hyperparameters that do not."""
     columns = (["study"] if len({row["study"] for row in rows}) > 1 else []) + ["trial", metric]
     tail = ["epochs", "seconds", "state"]
     left = width - sum(_column_width(rows, name) for name in columns + tail)
@@ -257,7 +257,7 @@ def header(name: str) -> str:
 
 
 def format_value(name: str, value: Any) -> str:
-    """A cell of a table: metrics with four decimals, hyperparameters with three digits."""
+    """Format a cell: metrics with four decimals, hyperparameters with three digits."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -270,14 +270,14 @@ def format_value(name: str, value: Any) -> str:
 
 
 def objectives_of(study: StudyInfo) -> dict[str, Direction]:
-    """The metrics that the search was asked to improve, the one that ranks trials first."""
+    """Names of the metrics that the search was asked to improve; the first one ranks trials."""
     names = study.facts.get("metrics") or [study.metric]
     directions = study.facts.get("directions") or [study.direction]
     return {name: Direction(direction) for name, direction in zip(names, directions, strict=True)}
 
 
 def find_front(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[Row]:
-    """The Pareto front: trials that no other beats in all objectives, best in the first objective first.
+    """Return the trials that no other beats in all objectives, best in the first objective first.
 
     Values are those of each trial's best epoch by the ranking metric, as everywhere on the leaderboard.
     Trials that lack one are left out, and equal ones stand on the front together.

@@ -16,7 +16,7 @@ RUNS = Path("runs")
 
 
 def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFrame:
-    """One row a trial of one or more studies, each a directory or a name under `runs_dir`.
+    """Load one row a trial of one or more studies, each a directory or a name under `runs_dir`.
 
     `frame.attrs["columns"]` says what each column means, with its unit, or that it is a hyperparameter.
     Metrics are those of the trial's best epoch.
@@ -35,7 +35,7 @@ def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFra
 
 
 def load_epochs(study: str | Path, *, runs_dir: str | Path = RUNS) -> pd.DataFrame:
-    """One row an epoch: trial, epoch, attempt, arrival, decision, then every metric that it reported."""
+    """Load one row an epoch: trial, epoch, attempt, arrival, decision, then every metric that it reported."""
     frame = reading.load_epochs(load_study(find_study(study, runs_dir=Path(runs_dir))))
     frame.attrs["columns"] = _describe(frame, EPOCH_COLUMNS)
     return frame

@@ -17,17 +17,17 @@ from contract.study_layout import StudyPaths
 Array = NDArray[Any]
 
 HALF_OF_SMALLEST = np.float32(2**-25)
-"""Half of the smallest positive float16: what is smaller was rounded to 0."""
+"""Half of the smallest positive float16: smaller probabilities were rounded to 0."""
 
 NUM_BINS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one trial answered to images: one row an image in each array."""
+    """Predictions of one trial: one row an image in each array."""
 
     ids: Array
-    """Image numbers: the column `id` of data.csv."""
+    """Image ids, as in the column `id` of data.csv."""
 
     labels: Array
     log_probabilities: Array
@@ -54,19 +54,19 @@ class Predictions:
 
     @property
     def confusion(self) -> Array:
-        """[true class, predicted class] in images."""
+        """Number of images by [true class, predicted class]."""
         size = self.log_probabilities.shape[1]
         return count_cells(self.labels, self.predicted, size)
 
     def take(self, ids: Array) -> Predictions:
-        """The rows of these images, in the order of `ids`, all of which must be there."""
+        """Select the rows of these images, in the order of `ids`, all of which must be there."""
         order = np.argsort(self.ids)
         rows = order[np.searchsorted(self.ids, ids, sorter=order)]
         return Predictions(self.ids[rows], self.labels[rows], self.log_probabilities[rows])
 
 
 def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
-    """Predictions of a trial; None where it left none, or the file is damaged (by a kill, or half copied)."""
+    """Load a trial's predictions; None if there are none, or the file is damaged or half copied."""
     path = StudyPaths(study_dir).trial(trial).predictions
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -80,7 +80,7 @@ def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
 
 
 def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
-    """The file's log-probabilities, float32.
+    """Return the file's log-probabilities as float32.
 
     Files of older studies hold probabilities in float16, where everything below 3e-8 has become 0. It is read
     as 3e-8, so that their loss is at most 17.3 an image.
@@ -93,7 +93,7 @@ def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
 
 
 def count_cells(labels: Array, predicted: Array, size: int, weights: Array | None = None) -> Array:
-    """Confusion matrix [true class, predicted class], each image counted `weights` times."""
+    """Compute the confusion matrix [true class, predicted class], each image counted `weights` times."""
     cells = np.bincount(labels * size + predicted, weights=weights, minlength=size * size)
     counts: Array = cells.reshape(size, size)
     return counts
@@ -108,7 +108,7 @@ def class_scores(confusion: Array) -> tuple[Array, Array, Array]:
 
 
 def calibration(predictions: Predictions) -> tuple[list[dict[str, float]], float]:
-    """Ten bins of the highest probability (its mean, the accuracy, the images), and the calibration error.
+    """Return (mean confidence, accuracy, images) of ten bins of the highest probability, and the error.
 
     The error is the expected one: the mean distance of confidence and accuracy, weighted by images.
     """

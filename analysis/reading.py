@@ -1,4 +1,4 @@
-"""Studies on disk: finding one by its name, and reading study.json and the database (in plain SQL)."""
+"""Finds a study by its name, and reads its study.json and, in plain SQL, its database."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HYPERPARAMETERS = tuple(field.name for field in fields(TrialConfig))
 
 _OLD_HYPERPARAMETERS = {"epochs": "max_epochs"}
 _OLD_METRICS = {"learning_rate": "last_learning_rate"}
-"""Names in studies of version 0.1."""
+"""Names in studies of version 0.1, and what they are called now."""
 
 ROWS_AT_ONCE = 10_000
 
@@ -76,7 +76,7 @@ _OPTUNA_STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StudyInfo:
-    """What study.json says; what the analysis asks for often has a name of its own."""
+    """Facts of study.json, the most used of them as attributes."""
 
     directory: Path
     name: str
@@ -87,7 +87,7 @@ class StudyInfo:
     """The metric that ranks trials: the first, if the study has several."""
 
     direction: Direction
-    """Whether the search wanted more or less of that metric."""
+    """Direction in which the search wanted that metric to go."""
 
     status: StudyStatus
     storage_url: str
@@ -104,12 +104,12 @@ class StudyInfo:
 
     @property
     def key(self) -> str:
-        """Tells this study from an earlier one of the same name whose directory was deleted."""
+        """Identity that tells this study from a deleted one of the same name."""
         return f"{self.name}@{self.created}"
 
 
 def find_study(study: str | Path, *, runs_dir: Path = Path("runs")) -> Path:
-    """Absolute directory of a study, given as a directory or as a name under `runs_dir`.
+    """Find the absolute directory of a study, given as a directory or as a name under `runs_dir`.
 
     Raises:
         ValueError: there is none; the message holds the nearest names.
@@ -155,7 +155,7 @@ def load_study(directory: Path) -> StudyInfo:
 
 
 def make_engine(study: StudyInfo) -> Engine:
-    """Engine that only reads. A database beside study.json wins over the recorded path, as studies move.
+    """Open the database read-only. One beside study.json wins over the recorded path, as studies move.
 
     Raises:
         ValueError: there is no such file.
@@ -181,7 +181,7 @@ def make_engine(study: StudyInfo) -> Engine:
 
 @contextmanager
 def connect(study: StudyInfo) -> Iterator[tuple[Connection, int]]:
-    """Connection to the study database, and the study's id in it.
+    """Yield a connection to the study database, and the study's id in it.
 
     Raises:
         ValueError: the search has not written anything yet.
@@ -197,7 +197,7 @@ def connect(study: StudyInfo) -> Iterator[tuple[Connection, int]]:
 
 
 def load_trial_rows(study: StudyInfo) -> list[Row]:
-    """All trials in the order of their numbers."""
+    """Load all trials in the order of their numbers."""
     with _without_collection(), connect(study) as (connection, study_id):
         heads = _read_trials(connection, study_id)
         attributes = _read_attributes(connection, study_id)
@@ -210,7 +210,7 @@ def load_trial_rows(study: StudyInfo) -> list[Row]:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Python looks for no cycles: a million new rows have none, and looking takes a fifth of the time."""
+    """Pause the garbage collector: it takes a fifth of the time, and a million new rows hold no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -221,7 +221,7 @@ def _without_collection() -> Iterator[None]:
 
 
 def load_trials(study: StudyInfo) -> pd.DataFrame:
-    """One row a trial, as `load_trial_rows` has them; without trials a frame without rows."""
+    """Load one row a trial, like `load_trial_rows`; an empty frame without trials."""
     import pandas as pd
 
     rows = load_trial_rows(study)
@@ -229,7 +229,7 @@ def load_trials(study: StudyInfo) -> pd.DataFrame:
 
 
 def load_epochs(study: StudyInfo) -> pd.DataFrame:
-    """One row an epoch: EPOCH_COLUMNS, then every number that it reported."""
+    """Load one row an epoch: EPOCH_COLUMNS, then every number that it reported."""
     import pandas as pd
 
     columns = list(EPOCH_COLUMNS)
@@ -246,7 +246,7 @@ def load_epochs(study: StudyInfo) -> pd.DataFrame:
 def read_epochs_since(
     connection: Connection, study_id: int, *, arrival: float
 ) -> list[tuple[int, int, float, dict[str, float]]]:
-    """(trial, epoch, arrival [unix s], metrics) of every epoch that arrived at `arrival` or later."""
+    """Load (trial, epoch, arrival [unix s], metrics) of the epochs that arrived at `arrival` or later."""
     query = text(
         "SELECT trial, epoch, arrival, metrics FROM epochs WHERE study_id = :id AND arrival >= :arrival "
         "ORDER BY trial, epoch"
@@ -256,20 +256,20 @@ def read_epochs_since(
 
 
 def read_states(connection: Connection, study_id: int) -> dict[int, State]:
-    """State of every trial by its number. An infeasible one counts as pruned: Optuna has no word for it."""
+    """Load the state of every trial by its number. An infeasible one is pruned: Optuna has no word for it."""
     query = text("SELECT number, state FROM trials WHERE study_id = :id")
     return {row.number: _OPTUNA_STATES[row.state] for row in connection.execute(query, {"id": study_id})}
 
 
 def read_extent(connection: Connection, study_id: int) -> list[Any]:
-    """Every trial's state, the number of epochs and the newest arrival: they differ after any change."""
+    """Return the trials' states, the number of epochs and the newest arrival: any change alters them."""
     epochs = text("SELECT COUNT(*), MAX(arrival) FROM epochs WHERE study_id = :id")
     counts = list(connection.execute(epochs, {"id": study_id}).one())
     return [sorted(read_states(connection, study_id).items()), *counts]
 
 
 def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, trial: int) -> Row:
-    """One trial's row without its metrics: how it stands, and its hyperparameters."""
+    """Make a trial's row without its metrics: its state and its hyperparameters."""
     where = "t.study_id = :id AND t.number = :number"
     parameters = {"id": study_id, "number": trial}
     query = text(
@@ -285,7 +285,7 @@ def read_trial_row(connection: Connection, study_id: int, *, study: StudyInfo, t
 
 
 def read_rows(connection: Connection, query: TextClause, study_id: int) -> Iterator[Any]:
-    """Rows of a large query, fetched in blocks: one by one costs half a second for 300,000 epochs."""
+    """Fetch the rows of a large query in blocks: one by one costs half a second for 300,000 epochs."""
     for rows in connection.execute(query, {"id": study_id}).partitions(ROWS_AT_ONCE):
         yield from rows
 
@@ -312,7 +312,7 @@ def _read_attributes(connection: Connection, study_id: int) -> dict[int, dict[st
 def _read_best_epochs(
     connection: Connection, study_id: int, *, metric: str, maximize: bool
 ) -> dict[int, dict[str, Any]]:
-    """Each trial's number of epochs, newest arrival, best epoch and that one's metrics (JSON), in one pass.
+    """Return each trial's number of epochs, newest arrival, best epoch and that one's metrics as JSON.
 
     Only the ranking metric is cut out of each row: parsing all JSON of 300,000 epochs takes several times as
     long, and SQLite's own JSON functions refuse a row that holds NaN.
@@ -368,18 +368,18 @@ def _trial_row(
 
 
 def _metrics_of(stored: str) -> dict[str, float]:
-    """The metrics in a report as stored. Older ones hold the epoch, too, which has a column of its own."""
+    """Return the metrics of a stored report, without the epoch that older ones repeat among them."""
     named = ((_OLD_METRICS.get(name, name), value) for name, value in json.loads(stored).items())
     return {name: value for name, value in named if name in METRICS}
 
 
 def _finite(value: float | None) -> float | None:
-    """None for NaN and infinity, which JSON and rankings have no place for."""
+    """Replace NaN and infinity by None: JSON and rankings have no place for them."""
     return value if value is None or math.isfinite(value) else None
 
 
 def _unix_time(stored: str | datetime | None) -> float | None:
-    """Optuna stores naive UTC; SQLite hands it out as text."""
+    """Convert Optuna's naive UTC, which SQLite hands out as text."""
     if stored is None:
         return None
     moment = datetime.fromisoformat(stored) if isinstance(stored, str) else stored

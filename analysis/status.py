@@ -1,4 +1,4 @@
-"""How far a study is: trials by outcome, the best so far, what runs now."""
+"""Reports a study's progress: trials by outcome, the best so far, the running ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from contract.messages import State
 from contract.study_layout import StudyStatus
 
 SILENT_SECONDS = 600.0
-"""A study that says it runs but recorded nothing for this long was probably killed."""
+"""Seconds without a record after which a study that says it runs was probably killed."""
 
 
 def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]:
-    """How the study stands, in plain values that JSON takes."""
+    """Collect the study's progress as plain values for JSON."""
     rows = load_trial_rows(study)
     newest = _newest_arrival(study)
     ranked = rank_rows(rows, metric=study.metric, maximize=study.maximize)
@@ -51,7 +51,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
 
 
 def print_status(status: dict[str, Any], *, console: Console | None = None) -> None:
-    """Print a status for people."""
+    """Print the values of a status as lines of text."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     num_ended = sum(num for state, num in status["trials"].items() if State(state).has_ended)
     of_wanted = f" of {status['trials_wanted']}" if status["trials_wanted"] else ""

@@ -10,7 +10,7 @@ import benchmarks
 
 
 def names() -> tuple[str, ...]:
-    """Benchmarks: every file of this folder but this one. Folders hold what benchmarks share."""
+    """List the benchmarks: every file of this folder but this one. Folders hold what benchmarks share."""
     modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
     return tuple(sorted(name for name in modules if name != "__main__"))
 

@@ -46,12 +46,12 @@ from cluster.study.directory import Study, open_study
 from contract.study_layout import StudyPaths
 
 OBJECT_STORE_BYTES = 80 * 2**20
-"""Object store of each node: about the smallest that Ray takes, because nothing is put there."""
+"""Bytes of each node's object store: about the smallest that Ray takes, because nothing is put there."""
 
 
 @contextmanager
 def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> Iterator[None]:
-    """While open, this process is connected to a Ray cluster whose CPUs are only numbers."""
+    """Connect this process to a Ray cluster whose CPUs are only numbers, for as long as this lasts."""
     from ray.cluster_utils import Cluster
 
     # Set before the nodes start, because their workers inherit it: without bytecode each of 64 workers would

@@ -92,7 +92,13 @@ def _write_trial(database: sqlite3.Connection, number: int, *, epochs: int, gene
     database.executemany(
         "INSERT INTO epochs VALUES (1, ?, ?, 1, ?, ?, ?)",
         [
-            (number, epoch, _metrics(accuracy, epoch), started + 1.3 * epoch, EpochDecision.CONTINUE.value)
+            (
+                number,
+                epoch,
+                json.dumps(fake_metrics(accuracy, epoch=epoch)),
+                started + 1.3 * epoch,
+                EpochDecision.CONTINUE.value,
+            )
             for epoch, accuracy in enumerate(curve, start=1)
         ],
     )
@@ -117,7 +123,7 @@ def _draw_config(generator: random.Random, *, epochs: int) -> dict[str, Any]:
 
 
 def _draw_curve(config: dict[str, Any], generator: random.Random, *, epochs: int) -> Iterator[float]:
-    """Accuracy after each epoch: it depends on depth and backbone, the rest is noise."""
+    """Yield the accuracy after each epoch: it depends on depth and backbone, the rest is noise."""
     top = 0.6 + 0.05 * config["unfreeze_depth"] + 0.02 * BACKBONES.index(config["backbone"])
     top += generator.gauss(0, 0.03)
     return (min(0.999, top * (1 - 0.5 / epoch) + generator.gauss(0, 0.005)) for epoch in range(1, epochs + 1))
@@ -142,24 +148,23 @@ def _parameters(config: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
         yield name, distribution.to_internal_repr(config[name]), distribution_to_json(distribution)
 
 
-def _metrics(accuracy: float, epoch: int) -> str:
-    return json.dumps(
-        {
-            "train_loss": 1.1 * (1 - accuracy),
-            "train_accuracy": accuracy * 0.9,
-            "train_top3_accuracy": 0.95,
-            "val_loss": 1.3 * (1 - accuracy),
-            "val_accuracy": accuracy,
-            "val_top3_accuracy": 0.97,
-            "val_macro_f1": accuracy * 0.98,
-            "val_balanced_accuracy": accuracy * 0.99,
-            "images_per_second": 480.0,
-            "epoch_seconds": 1.25,
-            "last_learning_rate": 1e-3 / epoch,
-            "parameters": 3_400_000.0,
-            "trainable_parameters": 6_405.0,
-        }
-    )
+def fake_metrics(accuracy: float, *, epoch: int) -> dict[str, float]:
+    """Make an epoch's report around a validation accuracy; a NaN makes the losses NaN, too."""
+    return {
+        "train_loss": 1.1 * (1 - accuracy),
+        "train_accuracy": accuracy * 0.9,
+        "train_top3_accuracy": 0.95,
+        "val_loss": 1.3 * (1 - accuracy),
+        "val_accuracy": accuracy,
+        "val_top3_accuracy": 0.97,
+        "val_macro_f1": accuracy * 0.98,
+        "val_balanced_accuracy": accuracy * 0.99,
+        "images_per_second": 480.0,
+        "epoch_seconds": 1.25,
+        "last_learning_rate": 1e-3 / epoch,
+        "parameters": 3_400_000.0,
+        "trainable_parameters": 6_405.0,
+    }
 
 
 def _moment(seconds: float) -> str:
@@ -194,7 +199,7 @@ TARGETS = {"leaderboard_s": 2.0, "report_s": 30.0, "report_mb": 15.0}
 
 
 def measure(directory: Path, *, repeats: int) -> dict[str, Any]:
-    """Median seconds of each command as a user runs it."""
+    """Measure the median seconds of each command as a user runs it."""
     start = time_command("-c", "pass", repeats=repeats)
     leaderboard = time_command("-m", "analysis", "leaderboard", str(directory), repeats=repeats)
     as_json = time_command("-m", "analysis", "leaderboard", str(directory), "--json", repeats=repeats)
@@ -209,7 +214,7 @@ def measure(directory: Path, *, repeats: int) -> dict[str, Any]:
 
 
 def time_command(*arguments: str, repeats: int) -> float:
-    """Median seconds of a Python process."""
+    """Measure the median seconds of a Python process."""
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()

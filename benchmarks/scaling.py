@@ -28,7 +28,7 @@ NUMBERS = (8, 16, 32, 64, 128, 256)
 
 
 def measure(flags: argparse.Namespace, sides: Sides) -> dict[str, Any]:
-    """Figures of every number of trials; --json gets what is known after each run.
+    """Measure every number of trials; --json gets what is known after each run.
 
     Raises:
         SideFailed: one side ended badly.
@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 a side failed, 2 the flags are wrong."""
+    """Exit codes: 0 means done, 1 that a side failed, 2 that the flags are wrong."""
     flags = make_parser().parse_args(argv)
     flags.numbers = sorted(set(flags.numbers))
     try:

@@ -35,7 +35,7 @@ def space(trial: Trial) -> dict[str, Any]:
 
 
 def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: int) -> dict[str, float]:
-    """Spend `budget` epochs on `slots` workers; the regret of the best trial, and what was spent."""
+    """Spend `budget` epochs on `slots` workers; return the regret of the best trial, and the epochs spent."""
     curves = Curves(seed)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'study.db'}"
@@ -72,7 +72,7 @@ def _choose(search: Search) -> int | None:
 
 
 def run(schedulers: Sequence[str], *, seeds: int, budget: int, slots: int, searcher: str) -> dict[str, Any]:
-    """Mean regret of every scheduler over the seeds, with its standard error and quartiles."""
+    """Compute every scheduler's mean regret over the seeds, with its standard error and quartiles."""
     results: dict[str, Any] = {}
     for name in schedulers:
         seen = [
@@ -92,7 +92,7 @@ def run(schedulers: Sequence[str], *, seeds: int, budget: int, slots: int, searc
 
 
 def compare(results: Mapping[str, Any], first: str, second: str) -> dict[str, float]:
-    """How much lower the first scheduler's regret is, paired by seed, with its standard error."""
+    """Return the second scheduler's regret minus the first's, paired by seed, with its standard error."""
     pairs = zip(results[first]["regrets"], results[second]["regrets"], strict=True)
     gains = [there - here for here, there in pairs]
     return {

@@ -225,7 +225,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 a side failed, 2 the flags are wrong."""
+    """Exit codes: 0 means done, 1 that a side failed, 2 that the flags are wrong."""
     flags = make_parser().parse_args(argv)
     try:
         names, cases = choose_cases(flags)

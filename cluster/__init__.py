@@ -1,1 +1,1 @@
-"""How does Ray run the study? Flags, records, searcher, schedulers, resources, session."""
+"""Runs the study on Ray: flags, database, searchers, schedulers, resources."""

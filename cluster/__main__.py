@@ -18,7 +18,7 @@ from contract.machine import count_cpus
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-"""Where Ray's own commands put a job server."""
+"""Address at which Ray's own commands start a job server."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

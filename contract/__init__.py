@@ -1,1 +1,1 @@
-"""What all packages agree on; it imports none of them."""
+"""The names and types that all packages share; it imports none of them."""

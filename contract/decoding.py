@@ -1,4 +1,4 @@
-"""Decoding: the bytes of any image file to upright RGB, in training and in serving alike.
+"""Decodes the bytes of any image file to upright RGB, in training and in serving alike.
 
 An exported model carries a copy of this file, so it imports numpy and Pillow only.
 """
@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Fit: TypeAlias = Literal["crop", "squash"]
-"""crop keeps the largest square in the middle; squash keeps everything and changes the proportions."""
+""""crop" keeps the largest square in the middle; "squash" keeps everything and changes the proportions."""
 
 # What Pillow's decoders raise on damaged files; found by feeding them truncated and overwritten ones.
 _DAMAGED = (
@@ -55,11 +55,11 @@ class DecodedSquare:
 
     width: int
     height: int
-    """In pixels, of the whole image as it is meant to be seen (orientation applied)."""
+    """Height and width of the whole image in pixels, its orientation applied."""
 
 
 def decode_square(content: bytes | Path, *, size: int, fit: Fit) -> DecodedSquare:
-    """The square of side `size` that a network is trained on and asked about.
+    """Decode an image to the square of side `size` that a network is trained on and asked about.
 
     Raises:
         UnreadableImage: the content is no image that can be read.
@@ -73,7 +73,7 @@ def decode_square(content: bytes | Path, *, size: int, fit: Fit) -> DecodedSquar
 
 
 def decode(content: bytes | Path, *, at_least: int | None = None) -> Pixels:
-    """The whole image: uint8 [height, width, 3].
+    """Decode the whole image to uint8 [height, width, 3].
 
     Args:
         at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep so many
@@ -113,7 +113,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_deep(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits to mode L. Every value counts: the maximum tells the range of I and F."""
+    """Scale grey of more than 8 bits to mode L; in modes I and F the maximum tells the range."""
     values = np.asarray(image).astype(np.float32)
     largest = float(values.max(initial=0))
     if image.mode == "F":
@@ -142,7 +142,7 @@ def _decode_square(content: bytes, size: int, fit: Fit) -> DecodedSquare:
 
 
 def _kept_box(original: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
-    """The part of the image that the square shows: everything, or the largest square in its middle."""
+    """Return the box that the square shows: the whole image, or the largest square in its middle."""
     width, height = original
     if fit == "squash":
         return (0, 0, width, height)

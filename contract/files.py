@@ -1,4 +1,4 @@
-"""Files that others read: written aside and renamed, locked, named right, and what their errors mean."""
+"""Writes files aside and renames them, locks files, suggests names, and classifies file errors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 LEFTOVERS = ".*.part"
-"""Pattern of the temporary names: what a killed process leaves beside the file that it wrote."""
+"""Pattern of the temporary files that a killed process leaves beside the file that it wrote."""
 
 NEAREST_CUTOFF = 0.5
-"""Of difflib's ratio, 1 for equal names: below it a name is no misspelling but another one."""
+"""Least difflib ratio (1 = equal) at which a name counts as a misspelling of another."""
 
 _POLL_SECONDS = 0.05
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Somebody has to free space."""
+"""Errors that last until somebody frees space."""
 
 TRANSIENT = DISK_FULL | {
     number
@@ -42,7 +42,7 @@ TRANSIENT = DISK_FULL | {
     )
     if (number := getattr(errno, name, None)) is not None  # macOS has no EREMOTEIO
 }
-"""What may be over in a moment and says nothing about the file.
+"""Errors that may be over in a moment and say nothing about the file.
 
 Not among them, since waiting changes nothing: a file that is missing or forbidden, a read-only file system,
 and ENETUNREACH, ECONNREFUSED and the like, which come from a download without a network and not from a disk.
@@ -50,7 +50,7 @@ and ENETUNREACH, ECONNREFUSED and the like, which come from a download without a
 
 
 def find_os_error(error: BaseException | None, numbers: Collection[int] = TRANSIENT) -> OSError | None:
-    """The OSError with one of these numbers behind an error, or None.
+    """Find the OSError with one of these numbers behind an error; None without one.
 
     Libraries wrap them: torch.save turns one into a RuntimeError on its archive.
     """
@@ -62,28 +62,27 @@ def find_os_error(error: BaseException | None, numbers: Collection[int] = TRANSI
 
 
 def first_line(error: BaseException) -> str:
-    """What the error says, without the paragraphs of advice that client libraries append; its type if it
-    says nothing."""
+    """Return an error's first line; client libraries append paragraphs of advice. Its type if it is empty."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".: ") if lines else type(error).__name__
 
 
 def nearest_names(name: str, choices: Iterable[str], *, limit: int = 3) -> list[str]:
-    """The choices most like an unknown name, the nearest first, upper and lower case alike."""
+    """Return the choices most like an unknown name, the nearest first; case does not matter."""
     by_folded = {choice.casefold(): choice for choice in choices}
     near = get_close_matches(name.casefold(), by_folded, n=limit, cutoff=NEAREST_CUTOFF)
     return [by_folded[one] for one in near]
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A hint for an error about an unknown name: "did you mean lite0 or lite1?", or "" if none is near."""
+    """Make a hint for an error about a name: "did you mean lite0 or lite1?", or "" if none is near."""
     near = nearest_names(name, choices)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 @contextmanager
 def temporary_names(*paths: Path, scratch: Path | None = None) -> Iterator[tuple[Path, ...]]:
-    """A name for each path that no other process has, on whichever machine or in whichever container it runs.
+    """Yield a temporary name for each path, unique among all processes on all machines and containers.
 
     The caller writes there and renames; whatever still stands there at the end is removed.
 
@@ -101,7 +100,7 @@ def temporary_names(*paths: Path, scratch: Path | None = None) -> Iterator[tuple
 
 @contextmanager
 def write_aside(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary name to write a file to, which becomes `path` at the end, or nothing after an exception.
+    """Yield a temporary name for a file; it is renamed to `path` at the end, or removed after an exception.
 
     Readers see the old file or the new one, never half of it. The file has the permissions that the process
     gives to new files.
@@ -140,7 +139,7 @@ def save_json(path: Path, content: Any, *, durable: bool = True) -> None:
 def fill_aside(
     path: Path, *, replace: bool = False, durable: bool = False, scratch: Path | None = None
 ) -> Iterator[Path]:
-    """A new folder under a temporary name, which becomes `path` at the end, or nothing after an exception.
+    """Yield a new temporary folder; it is renamed to `path` at the end, or removed after an exception.
 
     A killed process leaves no half of a folder under its name, but maybe a temporary one (LEFTOVERS).
 
@@ -171,7 +170,7 @@ def fill_aside(
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left in a folder while they wrote `name`, or anything.
+    """Remove the temporary files that killed processes left of `name`, or of any file, in a folder.
 
     Nobody else may be writing it now: the caller holds a lock.
     """

@@ -19,21 +19,21 @@ _STYLE = Path(__file__).with_name("page.css")
 _ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-"""The browser itself refuses every request: a page shows what it holds and sends nothing."""
+"""Content security policy: the browser refuses every request, so a page sends nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One heading of a page, and an entry of its navigation."""
+    """One heading of a page with its content; the navigation has an entry for it."""
 
     id: str
     title: str
     body: str
-    """HTML."""
+    """The content as HTML."""
 
 
 def make_section(id: str, title: str, *parts: str) -> Section:
-    """A section of parts of HTML, of which empty ones are left out."""
+    """Join pieces of HTML to a section; empty ones are left out."""
     return Section(id=id, title=title, body="\n".join(part for part in parts if part))
 
 
@@ -45,7 +45,7 @@ def render_page(
     scripts: Sequence[str] = (),
     policy: str = POLICY,
 ) -> str:
-    """The whole document.
+    """Assemble the document.
 
     Args:
         style: CSS of this kind of page, after that of all pages.
@@ -71,28 +71,28 @@ def render_page(
 
 
 def escape(value: Any) -> str:
-    """A value as text that is safe between tags and in attributes."""
+    """Escape a value, so that it is safe between tags and in attributes."""
     return html.escape(str(value))
 
 
 def paragraph(text: str, *, kind: str = "") -> str:
-    """Text of ours or the user's; no markup. Kinds with a style: answer, note, warning."""
+    """Make a paragraph of plain text, which is escaped. Kinds with a style: answer, note, warning."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def bullets(items: Iterable[str]) -> str:
-    """A list of texts; nothing for none."""
+    """Make a bullet list of plain texts; "" without any."""
     lines = "".join(f"<li>{escape(item)}</li>" for item in items)
     return f"<ul>{lines}</ul>" if lines else ""
 
 
 def details(summary: str, body: str) -> str:
-    """Closed until clicked; `body` is HTML."""
+    """Make a block that is closed until clicked; `body` is HTML."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: int = 1) -> str:
-    """A plain table; columns from `numeric_from` on are numbers, set right."""
+    """Make a plain table; columns from `numeric_from` on are numbers, aligned right."""
 
     def cells(values: Sequence[Any], tag: str) -> str:
         kinds = ["" if index < numeric_from else ' class="number"' for index in range(len(values))]
@@ -106,14 +106,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: i
 
 
 def data_script(content: Any, *, kind: str) -> str:
-    """Data for a script of the page, safe inside HTML whatever it holds; NaN and infinity become null."""
+    """Embed data for a script of the page, safe inside HTML; NaN and infinity become null."""
     text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     safe = text.replace("<", "\\u003c")
     return f'<script type="application/json" class="{kind}">{safe}</script>'
 
 
 def make_thumbnail(content: bytes | Path, *, side: int = 160) -> str | None:
-    """A data URI of an image, at most `side` pixels wide and high; None where the file is gone or damaged.
+    """Make a data URI of an image, at most `side` pixels wide and high; None if it is missing or damaged.
 
     It shows what a classifier sees: upright, on white, deep greys scaled.
     """

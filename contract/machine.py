@@ -1,4 +1,4 @@
-"""What this machine has that can be used: CPU cores and GPUs, and in one line what is left unused."""
+"""Counts the CPU cores and GPUs that can be used here, and says in one line what is left unused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ASK_SECONDS = 120.0
-"""The longest that the question to torch may take; usually importing torch takes 2 to 10 seconds."""
+"""Most seconds that the question to torch may take; importing torch usually takes 2 to 10."""
 DEVICE_FILES = ("nvidia[0-9]*", "dxg", "kfd")
-"""In /dev: NVIDIA's GPUs, those of Windows' Linux, AMD's."""
+"""Device files in /dev of GPUs: NVIDIA, Windows' Linux, AMD."""
 NONE_WANTED = ("", "-1", "nodevfiles")
 """Values of CUDA_VISIBLE_DEVICES by which a user or a job scheduler says that no GPU shall be used."""
 
@@ -43,22 +43,22 @@ print(json.dumps({"usable": usable, "built": built, "reason": error or (said[0] 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpus:
-    """The GPUs that trials can use here."""
+    """The GPUs that trials can use on this machine."""
 
     usable: int
     unused: str = ""
-    """One line for the user: which GPU is there and why it is not used. Empty if there is nothing to say."""
+    """Line for the user that says which GPU is not used and why; empty if there is nothing to say."""
 
 
 def count_cpus() -> int:
-    """CPU cores that this process may use: its affinity, and the quota of its control group."""
+    """Count the CPU cores that this process may use, by its affinity and its control group's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 
 
 def count_gpus() -> int:
-    """GPUs that torch can use in this process."""
+    """Count the GPUs that torch can use in this process."""
     return find_gpus().usable
 
 
@@ -83,7 +83,7 @@ def _find_gpus(visible: str | None) -> Gpus:
 
 
 def has_gpu_device(devices: Path = Path("/dev")) -> bool:
-    """Whether a GPU seems to be there: its device file, or the driver's own command."""
+    """True if there is a GPU's device file or the driver's own command."""
     return any(any(devices.glob(name)) for name in DEVICE_FILES) or shutil.which("nvidia-smi") is not None
 
 
@@ -119,7 +119,7 @@ def _read_answer(answer: dict[str, object], visible: str | None) -> Gpus:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """CPU cores that the control groups of this process leave it, the smallest of them; None = no limit.
+    """Return the smallest CPU limit, in cores, of this process's control groups; None without a limit.
 
     In a container the own group is mounted as the root. Elsewhere (Slurm, systemd) it lies some levels down,
     and the limit of each group above it holds, too.
@@ -140,7 +140,7 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
 
 
 def _own_groups(lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """Where the process's group lies: (folder of the hierarchy below the root, path in it)."""
+    """Yield (folder of the hierarchy below the root, path in it) of the process's control groups."""
     groups = []
     for number, controllers, path in (line for line in lines if len(line) == 3):
         if number == "0" and not controllers:
@@ -151,7 +151,7 @@ def _own_groups(lines: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
 
 
 def _read_quota(group: Path) -> float | None:
-    """The limit that one control group sets, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us)."""
+    """Read a control group's limit in cores, of version 2 (cpu.max) or 1 (cpu.cfs_quota_us)."""
     try:
         if (group / "cpu.max").exists():
             limit, period = (group / "cpu.max").read_text(encoding="utf-8").split()

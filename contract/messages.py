@@ -1,4 +1,4 @@
-"""What driver and workers tell each other, and the one vocabulary for how trials and leases end.
+"""Messages between driver and workers, and the one vocabulary for the ends of trials and leases.
 
 Messages travel as plain values through Ray and JSON: `as_values` writes them, `from_values` reads them. The
 values of the enumerations stand in study databases and must not change.
@@ -16,7 +16,7 @@ from contract.study_layout import StudyPaths, TrialPaths
 
 
 class Outcome(StrEnum):
-    """How a trial ended."""
+    """Outcome of a trial that has ended."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 
 
 class State(StrEnum):
-    """How a trial stands: its outcome, or that it has none yet."""
+    """State of a trial: its outcome, or that it has none yet."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -64,7 +64,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a trial failed, or why a lease was interrupted."""
+    """Reason for which a trial failed or a lease was interrupted."""
 
     BUG = "bug"
     """An error that nothing else explains."""
@@ -73,18 +73,18 @@ class Reason(StrEnum):
     """A file could not be read or written."""
 
     DIVERGED = "diverged"
-    """A loss or metric is no number any more."""
+    """A loss or metric became NaN or infinite."""
 
     OUT_OF_MEMORY = "out of memory"
     ACCELERATOR = "accelerator"
     """A fault of the device or its driver."""
 
     DISK_FULL = "disk full"
-    """Stops the study, as every other trial would end in the same way; never the reason of a trial."""
+    """Stops the whole study, since every trial would end this way; never recorded as a trial's reason."""
 
     @property
     def is_likely_to_recur(self) -> bool:
-        """A streak of trials that failed so means that the next one fails too.
+        """True if a streak of such failures means that the next trial fails too.
 
         Diverged trials do not count: a search over learning rates must expect them.
         """
@@ -92,7 +92,7 @@ class Reason(StrEnum):
 
 
 class Action(StrEnum):
-    """What becomes of a trial after a report."""
+    """Fate of a trial after a report."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
@@ -104,7 +104,7 @@ class Action(StrEnum):
 
 
 SchedulerAction: TypeAlias = Literal[Action.CONTINUE, Action.PAUSE, Action.STOP]
-"""What a scheduler may decide."""
+"""Actions that a scheduler may decide on."""
 
 
 class EpochDecision(StrEnum):
@@ -120,7 +120,7 @@ class EpochDecision(StrEnum):
 
     @classmethod
     def of(cls, outcome: Outcome | None, *, paused: bool) -> EpochDecision:
-        """What is recorded with the epoch after which the trial ended, paused or went on."""
+        """Return the decision that is recorded with the epoch."""
         if outcome is None:
             return EpochDecision.PAUSE if paused else EpochDecision.CONTINUE
         return _DECISIONS[outcome]
@@ -140,7 +140,7 @@ _DECISIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedTrial:
-    """One study trial, handed to a worker for the `attempt`-th time."""
+    """One study trial, as it is handed to a worker for the `attempt`-th time."""
 
     trial: int
     attempt: int
@@ -148,10 +148,10 @@ class LeasedTrial:
     """Hyperparameters by name."""
 
     done_epochs: int
-    """Epochs the database already has."""
+    """Number of epochs that the database already has."""
 
     checkpoint_epochs: tuple[int, ...] = ()
-    """Where the scheduler may pause it: the worker leaves a checkpoint there."""
+    """Epochs at which the scheduler may pause the trial: the worker leaves a checkpoint there."""
 
     until_epoch: int | None = None
     """Last epoch of a trial that may share its lease, where it leaves a checkpoint unless it is over.
@@ -161,7 +161,7 @@ class LeasedTrial:
 
     @property
     def shares_lease(self) -> bool:
-        """Whether other trials may train beside it."""
+        """True if other trials may share its lease."""
         return self.until_epoch is not None
 
     def as_values(self) -> dict[str, Any]:
@@ -174,23 +174,23 @@ class LeasedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The study trials of one Ray trial."""
+    """The study trials that one Ray trial runs."""
 
     trials: tuple[LeasedTrial, ...]
 
     def as_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What the worker gets as its Tune config; `settings` are plain values, as of StudySettings."""
+        """Make the worker's Tune config; `settings` are plain values, as of StudySettings."""
         return {"trials": [trial.as_values() for trial in self.trials], "settings": dict(settings)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The lease in a Tune config."""
+        """Read the lease from a Tune config."""
         return cls(trials=tuple(LeasedTrial.from_values(values) for values in config["trials"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseError:
-    """Why a lease ended without its trials' outcome."""
+    """Reason for which a lease ended before its trials did."""
 
     message: str
     transient: bool
@@ -202,7 +202,7 @@ class LeaseError:
 
 
 def interruption_of(error: BaseException) -> Reason | None:
-    """Why an exception ends its lease and not its trial, which its attribute `interrupts_lease` says.
+    """Read why an exception ends its lease and not its trial: its attribute `interrupts_lease`.
 
     None means that the exception is the trial's own failure.
     """
@@ -217,10 +217,10 @@ class Report:
     trial: int
     attempt: int
     epoch: int
-    """Epochs the trial has, this one included."""
+    """Number of epochs that the trial has, this one included."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """By the names of METRICS; empty where the trial ended before the end of an epoch."""
+    """Values by the names of METRICS; empty if the trial ended before the end of an epoch."""
 
     outcome: Outcome | None = None
     """None while the trial goes on."""
@@ -243,7 +243,7 @@ class Report:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """A report from plain values, of which a trainable may leave out those with a default.
+        """Make a report from plain values; a trainable may leave out those with a default.
 
         Raises:
             ValueError: the outcome or the reason is unknown.
@@ -263,25 +263,25 @@ class Report:
 
 
 def make_result(reports: Iterable[Report], *, done: bool | None = None) -> dict[str, Any]:
-    """What a worker gives Ray Tune after a step; `done` says that its lease is over."""
+    """Make a worker's result of a step for Ray Tune; `done` says that its lease is over."""
     result: dict[str, Any] = {"reports": [report.as_values() for report in reports]}
     return result if done is None else result | {"done": done}
 
 
 def read_reports(result: Mapping[str, Any]) -> list[Report]:
-    """The reports in a result of Ray Tune."""
+    """Read the reports from a result of Ray Tune."""
     return [Report.from_values(values) for values in result.get("reports", ())]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What becomes of a trial after a report."""
+    """The answer of the search to a report: an action, and the outcome if it ends the trial."""
 
     trial: int
     epoch: int
     action: Action
     outcome: Outcome | None = None
-    """Set when the trial ended."""
+    """The outcome of a trial that ended; None while it goes on."""
 
     reason: Reason | None = None
     """Only of a failed trial."""
@@ -292,20 +292,20 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Where the weights of a backbone come from: plain values that study.json keeps and workers get."""
+    """Origin of a backbone's weights: plain values that study.json keeps and workers get."""
 
     kind: Literal["package", "file", "hub", "url", "random"]
     backbone: str
-    """A row of the table, or a timm name."""
+    """Name of the backbone: a row of the table, or a timm name."""
 
     location: str
-    """A package, a path, a hub repository, a URL; empty for random weights."""
+    """Package, path, hub repository or URL of the weights; empty for random weights."""
 
     revision: str = ""
-    """Hub only: the commit."""
+    """Commit of the hub repository; empty for other places."""
 
     file: str = ""
-    """Hub only: the file of the repository."""
+    """File of the hub repository; empty for other places."""
 
     digest: str = ""
     """sha256 of the file; empty for random weights, and where the file is not on this machine yet."""
@@ -314,26 +314,26 @@ class WeightsSource:
     """Random weights only."""
 
     identity: str
-    """The same exactly for the same numbers: a key of caches."""
+    """Key of caches: equal exactly if the numbers of the weights are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """What all trials of a study share."""
+    """Settings that all trials of a study share."""
 
     study_directory: str
     """Absolute path."""
 
     classes: tuple[str, ...]
     weights: str
-    """auto, random, or a file or folder."""
+    """"auto", "random", or a path of a file or folder."""
 
     image_size: int
     """Side of the square the network sees, in pixels."""
 
     seed: int
     metric: str
-    """Best epochs are chosen by it."""
+    """Metric by which the best epoch of a trial is chosen."""
 
     maximize: bool
     cache_directory: str
@@ -347,7 +347,7 @@ class StudySettings:
     """CPU threads of one trial's process."""
 
     backbone_weights: tuple[WeightsSource, ...] = ()
-    """Those of all backbones, located by the driver: workers and the export use exactly them."""
+    """Weights of all backbones, located by the driver: workers and the export use exactly these."""
 
     data_source: str = ""
     """URL of the bucket whose copies data.csv lists; each node makes its own. Empty without a bucket."""
@@ -357,25 +357,25 @@ class StudySettings:
 
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
-    """0 trains on the CPU; below 1, several trials share a GPU."""
+    """GPUs of one trial: 0 trains on the CPU; below 1, several trials share a GPU."""
 
     shared_depths: tuple[int | str, ...] = ()
-    """Unfreeze depths of the study's trials; the activations of all are computed in one pass."""
+    """Unfreeze depths of the study's trials: one pass computes the activations of all."""
 
     expected_reuse: float = 0.125
-    """Chance that two trials read the same activations."""
+    """Estimated chance that two trials of the study read the same activations."""
 
     activation_dtype: Literal["auto", "float16", "float32"] = "auto"
-    """What the frozen part's output is rounded to, cached or not; auto chooses by its size."""
+    """Number format of the frozen prefix's output, cached or not; "auto" chooses by its size."""
 
     compile: bool = False
-    """Put what trains through torch.compile."""
+    """Compile the trainable suffix with torch.compile."""
 
     max_params: int | None = None
-    """A larger classifier is infeasible."""
+    """Most parameters: a larger classifier is infeasible."""
 
     max_latency_ms: float | None = None
-    """A classifier that takes longer for an image is infeasible."""
+    """Most milliseconds for one image: a slower classifier is infeasible."""
 
     @property
     def use_gpu(self) -> bool:
@@ -393,7 +393,7 @@ class StudySettings:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from plain values, whose tuples may have become lists on the way to a worker."""
+        """Make settings from plain values, whose tuples may have become lists on the way to a worker."""
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
@@ -404,5 +404,5 @@ class StudySettings:
 
 
 def _plain(value: StrEnum | None) -> str | None:
-    """A bare string: whoever unpickles it needs no enumeration of ours."""
+    """Turn an enumeration into a bare string, which can be unpickled without this project."""
     return None if value is None else value.value

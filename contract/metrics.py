@@ -30,19 +30,19 @@ class Unit(StrEnum):
 
 
 class Direction(StrEnum):
-    """Whether a search wants more or less of a metric; the values are Optuna's and stand in study.json."""
+    """Direction in which a search improves a metric; the values are Optuna's and stand in study.json."""
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
 
     @property
     def sign(self) -> float:
-        """A value times this is a score, of which more is better."""
+        """Factor that turns a value into a score of which more is better."""
         return 1.0 if self is Direction.MAXIMIZE else -1.0
 
 
 class Detail(IntEnum):
-    """How much a table must show before it shows the metric."""
+    """Detail a table must have to show the metric."""
 
     HEADLINE = 1
     SUMMARY = 2
@@ -68,7 +68,7 @@ class Metric:
     """A search can rank trials by it, as --metric's first name; any other may be a further objective."""
 
     is_share_of_images: bool = False
-    """The share that one classifier has right of a fixed set of images: Wilson's interval holds for it."""
+    """The metric is the share of a fixed set of images that is right, so Wilson's interval holds for it."""
 
     detail: Detail = Detail.FULL
 
@@ -222,7 +222,7 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def find_metric(name: str) -> Metric:
-    """The row of a metric.
+    """Find the row of a metric.
 
     Raises:
         ValueError: there is none; the message holds the nearest names.
@@ -235,7 +235,7 @@ def find_metric(name: str) -> Metric:
 
 
 def direction_of(name: str) -> Direction:
-    """Whether a search maximizes or minimizes the metric.
+    """Return the direction in which a search improves the metric.
 
     Raises:
         ValueError: no trial reports it.
@@ -244,17 +244,17 @@ def direction_of(name: str) -> Direction:
 
 
 def is_share(name: str) -> bool:
-    """Whether values are shown in percent; False for a name that is no metric."""
+    """True if values are shown in percent; False for a name that is no metric."""
     return name in METRICS and METRICS[name].is_share
 
 
 def ranking_metrics() -> tuple[str, ...]:
-    """Names that a search can rank trials by."""
+    """List the names of metrics that can rank trials."""
     return tuple(row.name for row in METRICS.values() if row.ranks_trials)
 
 
 def shown_metrics(detail: Detail) -> tuple[str, ...]:
-    """Names that a table of this detail shows, in the order of its columns."""
+    """List the names of metrics that a table of this detail shows, in the order of its columns."""
     return tuple(row.name for row in METRICS.values() if row.detail <= detail)
 
 
@@ -278,7 +278,7 @@ def check_objectives(names: Sequence[str]) -> None:
 
 
 def is_better(value: float, than: float | None, *, maximize: bool) -> bool:
-    """Whether a value beats the best so far, `than`; NaN and infinity never do, and a tie does not."""
+    """True if a value beats the best so far, `than`; NaN, infinity and ties do not."""
     if not math.isfinite(value):
         return False
     return than is None or (value > than if maximize else value < than)

@@ -1,4 +1,4 @@
-"""SQLite files on network file systems: how one is recognised, and what its journal must be there.
+"""Recognises SQLite files on network file systems, and gives them the journal that works there.
 
 A write-ahead log needs memory that all processes share, which a network file system does not give:
 https://sqlite.org/wal.html, "WAL does not work over a network filesystem".
@@ -43,11 +43,11 @@ LOCAL_FUSE = frozenset(("fuse.fuse-overlayfs", "fuse.overlayfs", "fuse.ext2", "f
 """File systems of this machine's own disks that happen to run through FUSE; every other one may be remote."""
 
 _VERSION_BYTES = slice(18, 20)
-"""Of a database file: both bytes are 2 if it has a write-ahead log, else 1."""
+"""Position in a database file of two bytes: both are 2 if it has a write-ahead log, else 1."""
 
 
 def network_file_system(path: Path) -> str | None:
-    """The kind of network file system that `path` lies on, say nfs4; None on a disk of this machine."""
+    """Return the network file system that `path` lies on, such as nfs4; None on a disk of this machine."""
     import psutil
 
     place = path.resolve()
@@ -69,7 +69,7 @@ def has_write_ahead_log(path: Path) -> bool:
 
 
 def remove_write_ahead_log(path: Path, *, timeout_seconds: float) -> None:
-    """Bring what the log holds into the database, and give the file a rollback journal from now on.
+    """Merge the write-ahead log into the database, and use a rollback journal from now on.
 
     Raises:
         sqlite3.OperationalError: another process has the file open.

@@ -1,4 +1,4 @@
-"""Names of every file on disk (studies, trials, models, caches), and how studies and their runs can end."""
+"""Names all files on disk (studies, trials, models, caches), and the ends of studies and their runs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from enum import StrEnum
 from pathlib import Path
 
 STUDY_FILE = "study.json"
-"""What makes a directory a study."""
+"""File that makes a directory a study."""
 
 RUNNING_ONLY = ("checkpoint*", ".*", "lock", "*-wal", "*-shm", "train")
-"""Patterns of what only a running search needs of a study directory: a copy leaves it out."""
+"""Patterns of files in a study that only a running search needs: a copy leaves them out."""
 
 
 class StudyStatus(StrEnum):
-    """How a study stands, as study.json has it."""
+    """Status of a study, as study.json has it."""
 
     NEW = "new"
     RUNNING = "running"
     FINISHED = "finished"
     STOPPED = "stopped"
-    """Interrupted or out of time: the same command goes on."""
+    """The search was interrupted or ran out of time: the same command goes on."""
 
     FAILED = "failed"
 
 
 class RunOutcome(StrEnum):
-    """How one run of a study ended; unless it finished, the same command goes on with the study."""
+    """End of one run of a study; unless it finished, the same command goes on with the study."""
 
     FINISHED = "finished"
     NO_GAIN = "no gain"
@@ -41,7 +41,7 @@ class RunOutcome(StrEnum):
 
     @property
     def study_status(self) -> StudyStatus:
-        """How it leaves the study."""
+        """Return the status in which this end leaves the study."""
         if self in (RunOutcome.FINISHED, RunOutcome.NO_GAIN):
             return StudyStatus.FINISHED
         return StudyStatus.FAILED if self is RunOutcome.FAILED else StudyStatus.STOPPED
@@ -65,7 +65,7 @@ class StudyPaths:
 
     @property
     def manifest(self) -> Path:
-        """Id, path, label, split and group of every image."""
+        """Id, path, label and split of every image."""
         return self.directory / "data.csv"
 
     @property
@@ -74,7 +74,7 @@ class StudyPaths:
 
     @property
     def model(self) -> ModelPaths:
-        """The answer."""
+        """The exported classifier."""
         return ModelPaths(self.directory / "model")
 
     @property
@@ -86,12 +86,12 @@ class StudyPaths:
 
     @property
     def lock(self) -> Path:
-        """Held by the driver of the study."""
+        """Lock that the study's driver holds."""
         return self.directory / "lock"
 
     @property
     def tracking_lock(self) -> Path:
-        """Held by whoever writes the study to MLflow."""
+        """Lock of the process that writes the study to MLflow."""
         return self.directory / ".tracking.lock"
 
     @property
@@ -105,7 +105,7 @@ class StudyPaths:
         return self.directory / "train"
 
     def node_mark(self, token: str) -> Path:
-        """Written by one node and looked for by the others: do they see the same directory?"""
+        """Mark that one node writes and the others look for, to check that they share the directory."""
         return self.directory / f".seen-{token}"
 
     def write_probe(self, process: int) -> Path:
@@ -131,22 +131,22 @@ class TrialPaths:
 
     @property
     def checkpoint(self) -> Path:
-        """The newest; deleted once the trial's outcome is recorded."""
+        """The newest checkpoint; deleted once the trial's outcome is recorded."""
         return self.directory / "checkpoint.pt"
 
     @property
     def previous_checkpoint(self) -> Path:
-        """Read where the newest is torn."""
+        """The checkpoint before it, which is read if the newest is torn."""
         return self.directory / "checkpoint.previous.pt"
 
     @property
     def checkpoints(self) -> tuple[Path, Path]:
-        """Both, the newest first."""
+        """Both checkpoints, the newest first."""
         return self.checkpoint, self.previous_checkpoint
 
     @property
     def weights(self) -> Path:
-        """What trained, as the best epoch left it; kept for the finalists only."""
+        """Trained weights of the best epoch; kept for the best trials only."""
         return self.directory / "model.pt"
 
     @property
@@ -172,7 +172,7 @@ class ModelPaths:
 
     @property
     def program(self) -> Path:
-        """Images in, probabilities out: what torch.export writes."""
+        """The program that torch.export writes: images in, probabilities out."""
         return self.directory / "classifier.pt2"
 
     @property
@@ -218,10 +218,10 @@ class CachePaths:
 
 
 def is_study(directory: Path) -> bool:
-    """Whether the directory holds a study."""
+    """True if the directory holds a study."""
     return StudyPaths(directory).facts.is_file()
 
 
 def study_directories(runs_dir: Path) -> list[Path]:
-    """Directories of the studies under `runs_dir`, in alphabetical order."""
+    """List the directories of studies under `runs_dir`, in alphabetical order."""
     return sorted(facts.parent for facts in runs_dir.glob(f"*/{STUDY_FILE}"))

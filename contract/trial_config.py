@@ -18,11 +18,11 @@ _WIDTHS = re.compile(r"[1-9]\d*(-[1-9]\d*)*")
 
 @dataclass(frozen=True)
 class Check:
-    """What a hyperparameter must be; it stands in the annotation of its field."""
+    """Check of a hyperparameter; it stands in the annotation of its field."""
 
     holds: Callable[[Any], bool]
     claim: str
-    """Completes "NAME must "."""
+    """Text of the error after "NAME must "."""
 
 
 def one_of(choices: tuple[str, ...]) -> Check:
@@ -48,7 +48,7 @@ WIDTH = Check(_is_width, 'be 0, a width, or widths like "512-128"')
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """What a search space proposes and a trial runs."""
+    """One configuration: a search space proposes it, and a trial runs it."""
 
     backbone: str
     """A row of the backbone table, or any timm model name."""
@@ -231,12 +231,12 @@ ACTIVATION_FIELDS = (
 
 
 def hidden_widths(head_width: int | str) -> tuple[int, ...]:
-    """Units of each hidden layer of a head, the first one first, of a `head_width` that was checked."""
+    """Parse a checked `head_width` to the units of each hidden layer, from the features on."""
     return tuple(int(width) for width in str(head_width).split("-")) if head_width != 0 else ()
 
 
 def hyperparameters() -> tuple[str, ...]:
-    """The names of all hyperparameters: the fields of TrialConfig."""
+    """List the names of all hyperparameters: the fields of TrialConfig."""
     return tuple(field.name for field in fields(TrialConfig))
 
 
@@ -271,5 +271,5 @@ def check_validated_alike(configs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def config_as_dict(config: TrialConfig) -> dict[str, Any]:
-    """The configuration as plain values, the way it is stored in the study database."""
+    """Return the configuration as plain values, as it is stored in the study database."""
     return asdict(config)

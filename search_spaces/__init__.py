@@ -1,4 +1,4 @@
-"""Which configurations? One search space a file, found by its file name."""
+"""Search spaces, which say which configurations are tried: one a file, found by its file name."""
 
 from search_spaces._catalogue import load_space, names
 from search_spaces._contract import DataFacts, Defaults, Recipe, SearchSpace

@@ -12,7 +12,7 @@ from search_spaces._published import FAMILIES, load_family
 
 
 def names() -> tuple[str, ...]:
-    """Every search space: the files of this folder that do not start with `_`, and the rows of FAMILIES."""
+    """List all spaces: the files of this folder that do not start with `_`, and the rows of FAMILIES."""
     found = pkgutil.iter_modules([str(Path(__file__).parent)])
     return tuple(sorted({module.name for module in found if not module.name.startswith("_")} | set(FAMILIES)))
 

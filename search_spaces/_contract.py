@@ -1,4 +1,4 @@
-"""The contract of a search space: what its file holds, and what it is told about the data."""
+"""The contract of a search space: the names in its file, and the facts about the data that it gets."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What a published recipe may depend on."""
+    """Facts about the data that a published recipe may depend on."""
 
     num_train: int
-    """Training images."""
+    """Number of training images."""
 
     num_classes: int
     median_pixels: int
-    """Median height x width of the original images."""
+    """Median height x width of the original images, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What a study of this space uses where no flag says otherwise."""
+    """Settings of a study of this space, unless a flag says otherwise."""
 
     trials: int
     max_epochs: int | None = None
-    """None = the space's file has a function `max_epochs(facts)`."""
+    """Full budget of a trial; None = the space's file has a function `max_epochs(facts)`."""
 
     image_size: int | None = None
     """Side of the square the network sees, in pixels; None = the space's file has `image_size(facts)`."""
@@ -44,7 +44,7 @@ class Recipe:
 
     config: dict[str, Any]
     systems: tuple[str, ...] = ()
-    """Published systems that this is, by the ids of `search_spaces/_systems.py`."""
+    """Published systems that this recipe reproduces, by their ids in `search_spaces/_systems.py`."""
 
     epochs: int | None = None
     """Published budget, as a fact; the study's own budget holds, and phases keep their shares of it."""
@@ -52,11 +52,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """A space's file, loaded: its module-level names under one roof."""
+    """A loaded search space: the module-level names of its file."""
 
     name: str
     summary: str
-    """First line of the file."""
+    """First line of the file's docstring."""
 
     backbones: tuple[str, ...]
     defaults: Defaults
@@ -70,7 +70,7 @@ class SearchSpace:
     max_epochs_rule: Callable[[DataFacts], int] | None = None
 
     def image_size(self, facts: DataFacts) -> int:
-        """The space's own rule, or its default, but at most eight times the originals' side.
+        """Return the space's image size in pixels, at most eight times the originals' side.
 
         Enlarging small originals further costs time and adds no information.
         """
@@ -80,12 +80,12 @@ class SearchSpace:
         return max(32, min(self.defaults.image_size or 224, largest))
 
     def max_epochs(self, facts: DataFacts) -> int:
-        """Epochs of a trial that is never stopped."""
+        """Return the epochs of a trial that is never stopped."""
         if self.max_epochs_rule is not None:
             return self.max_epochs_rule(facts)
         return self.defaults.max_epochs or 10
 
     def propose(self, trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
-        """One whole configuration: the suggested values over the fixed ones."""
+        """Make a whole configuration: the suggested values over the fixed ones."""
         fixed = self.suggest(trial, backbones=backbones, max_epochs=max_epochs)
         return {**fixed, **trial.params, "max_epochs": max_epochs}

@@ -1,4 +1,4 @@
-"""Reads a search space as a table: each hyperparameter, its values, and when it is searched."""
+"""Describes a search space as a table: each hyperparameter, its values, and when it is searched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from search_spaces._contract import SearchSpace
 
 Answers = dict[str, Any]
-"""A branch of a space: what was answered to those questions that were not given their first choice."""
+"""Branch of a space: (name, answer) of the questions that did not get their first choice."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _RecordingTrial:
 def describe(
     space: SearchSpace, *, backbones: Sequence[str], max_epochs: int
 ) -> tuple[list[SpaceRow], dict[str, Any]]:
-    """The rows of a space, and what it keeps fixed in all its branches.
+    """Return the rows of a space, and the values that it keeps fixed in all its branches.
 
     Every categorical choice is followed, so hyperparameters that are searched under a condition only are
     found too.
@@ -83,7 +83,7 @@ def describe(
 
 
 def _condition(present: Sequence[Answers], absent: Sequence[Answers]) -> str:
-    """When a hyperparameter is searched, given the branches that ask for it and those that do not."""
+    """Say when a hyperparameter is searched, from the branches that ask for it and those that do not."""
     if not absent:
         return ""
     if {} in present:
@@ -92,7 +92,7 @@ def _condition(present: Sequence[Answers], absent: Sequence[Answers]) -> str:
 
 
 def _join(branches: Sequence[Answers]) -> str:
-    """Branches as one phrase; those with the fewest answers say it all."""
+    """Join branches to one phrase; those with the fewest answers imply the rest."""
     fewest = min(len(answers) for answers in branches)
     choices: dict[str, list[str]] = {}
     for *others, (name, choice) in [list(answers.items()) for answers in branches if len(answers) == fewest]:
@@ -102,7 +102,7 @@ def _join(branches: Sequence[Answers]) -> str:
 
 
 def make_table(space: SearchSpace, *, backbones: Sequence[str], max_epochs: int) -> Table:
-    """The space as a person reads it."""
+    """Print the rows and the fixed values of a space as a table."""
     rows, fixed = describe(space, backbones=backbones, max_epochs=max_epochs)
     title = Text(f"search space {space.name}: {space.summary}", style="table.title")
     table = Table(title=title, title_justify="left")

@@ -1,4 +1,4 @@
-"""The families of published systems: search spaces that differ in data only, one row of FAMILIES each."""
+"""Families of published systems: search spaces that differ in data only, one row of FAMILIES each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ budget of a study."""
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A search space as a row: what it offers to the searcher, and its published configurations."""
+    """Row of a search space: the choices that it offers to the searcher, and its published configurations."""
 
     summary: str
     backbones: tuple[str, ...]
@@ -42,7 +42,7 @@ class Family:
     """Arguments of `suggest_classifier`."""
 
     steps_per_epoch: tuple[int, ...] = ()
-    """Choices; not searched if there are none."""
+    """Choices of the hyperparameter; it is not searched without any."""
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters that all its trials share."""
@@ -51,14 +51,14 @@ class Family:
     """Tried first, in this order."""
 
     def space(self, trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
-        """Suggest what varies, and return what is fixed."""
+        """Suggest the values that vary, and return the fixed ones."""
         fixed = suggest_classifier(trial, backbones=backbones, max_epochs=max_epochs, **self.offered)
         if self.steps_per_epoch:
             trial.suggest_categorical("steps_per_epoch", self.steps_per_epoch)
         return {**fixed, **self.fixed}
 
     def recipes(self, facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
-        """The published configurations that fit the study."""
+        """Yield the published configurations that fit the study."""
         recipes = [
             Recipe(
                 name=name,
@@ -73,7 +73,7 @@ class Family:
 
 
 def load_family(name: str) -> SearchSpace:
-    """The family of this name as a search space."""
+    """Load the family of this name as a search space."""
     family = FAMILIES[name]
     return SearchSpace(
         name=name,
@@ -86,7 +86,7 @@ def load_family(name: str) -> SearchSpace:
 
 
 def in_two_phases(share: float, **changes: Any) -> Callable[[int], Config]:
-    """Two phases for a study's budget: the head trains alone for this share of the epochs."""
+    """Make two phases for a study's budget: the head trains alone for this share of the epochs."""
     return lambda max_epochs: two_phases(share=share, max_epochs=max_epochs, **changes)
 
 

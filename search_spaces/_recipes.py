@@ -1,4 +1,4 @@
-"""Published configurations as recipes: what they have in common, and which of them a study can run."""
+"""Recipes of published configurations: their common settings, and which of them a study can run."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SOFTMAX = {"head_width": 0, "dropout": 0.0}
 
 
 def probe(**changes: Any) -> dict[str, Any]:
-    """A new head on the frozen backbone: Adam, batch 32, nothing augmented."""
+    """Make a new head on the frozen backbone: Adam, batch 32, nothing augmented."""
     shared = {"regime": "linear_probe", "batch_size": 32, "policy": "none", "early_stopping_patience": 0}
     return {**ADAM, **SOFTMAX, **shared, **changes}
 
 
 def unfrozen(**changes: Any) -> dict[str, Any]:
-    """The whole pretrained network, at a rate that leaves it its knowledge."""
+    """Train the whole pretrained network, at a rate low enough to keep what it has learned."""
     return probe(**{"regime": "finetune", "unfreeze_depth": "all", "learning_rate": 1e-4, **changes})
 
 
 def from_scratch(**changes: Any) -> dict[str, Any]:
-    """The whole network from random weights."""
+    """Train the whole network from random weights."""
     return probe(**{"regime": "scratch", **changes})
 
 
 def two_phases(*, share: float, max_epochs: int, **changes: Any) -> dict[str, Any]:
-    """The head alone for this share of the epochs, then everything at a hundredth of the rate: 1e-5."""
+    """Train the head alone for this share of the epochs, then everything at a hundredth of the rate: 1e-5."""
     phases = {
         "regime": "two_phase",
         "unfreeze_depth": "all",
@@ -49,7 +49,7 @@ def two_phases(*, share: float, max_epochs: int, **changes: Any) -> dict[str, An
 
 
 def fit_study(recipes: Iterable[Recipe], *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:
-    """The recipes that a study can run.
+    """Choose the recipes that a study can run.
 
     Two phases need two epochs. A recipe on a backbone that the user has replaced moves to the user's first
     one, as long as it names no module of its own; it then is no published system any more.

@@ -1,4 +1,4 @@
-"""Questions that many search spaces ask alike: regime and depth, optimizer and schedule, head."""
+"""Suggestions that many search spaces share: regime and depth, optimizer and schedule, head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def suggest_classifier(
     poolings: Sequence[str] = ("average",),
     policies: Sequence[str] = POLICIES,
 ) -> dict[str, Any]:
-    """Everything that makes a fine-tuned classifier; returns what the regime fixes."""
+    """Suggest everything that makes a fine-tuned classifier; return the values that the regime fixes."""
     trial.suggest_categorical("backbone", backbones)
     fixed = suggest_regime(trial, regimes=regimes, depths=depths, max_epochs=max_epochs)
     if trial.params["regime"] == "knn":
@@ -47,7 +47,7 @@ def suggest_classifier(
 def suggest_regime(
     trial: Trial, *, regimes: Sequence[str], depths: Sequence[int | str], max_epochs: int
 ) -> dict[str, Any]:
-    """Which parameters train, and when. A budget of one epoch has no room for a second phase."""
+    """Suggest regime and depth. A budget of one epoch has no room for a second phase."""
     offered = [name for name in regimes if max_epochs > 1 or name not in _NEED_TWO_EPOCHS]
     regime = trial.suggest_categorical("regime", offered)
     if regime in ("linear_probe", "knn"):
@@ -64,7 +64,7 @@ def suggest_regime(
 
 
 def suggest_neighbours(trial: Trial) -> dict[str, Any]:
-    """All that nearest neighbours have to choose: they train nothing, and look at the images as they are."""
+    """Suggest the settings of nearest neighbours: they train nothing and augment nothing."""
     trial.suggest_int("num_neighbours", 1, 50, log=True)
     trial.suggest_categorical("distance", ("cosine", "euclidean"))
     return {}
@@ -78,7 +78,7 @@ def suggest_optimizer(trial: Trial, *, optimizers: Sequence[str]) -> None:
 
 
 def suggest_head(trial: Trial, *, widths: Sequence[int | str], poolings: Sequence[str]) -> None:
-    """Linear (width 0), or dense layers as wide as a text such as "512-128" says."""
+    """Suggest a head: linear (width 0), or dense layers as wide as a text such as "512-128" says."""
     if len(poolings) > 1:
         trial.suggest_categorical("head_pooling", poolings)
     if trial.suggest_categorical("head_width", widths) != 0:

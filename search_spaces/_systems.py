@@ -57,14 +57,14 @@ SYSTEMS = {
     "E6": "ResNet50, dense 100 and 50 with dropout",
     "E7": "ResNet50, augmented, dense 512 and 128 with L2",
 }
-"""What was built, by id. Tables, plots and methods over several trials have no row: they are no trials."""
+"""Published systems by id. Tables, plots and methods over several trials have no row: they are no trials."""
 
 _FACTS = DataFacts(num_train=1_020, num_classes=102, median_pixels=500 * 600)
 """The facts of the 102 flowers, for BiT's space, whose budget follows from them."""
 
 
 def list_systems(max_epochs: int | None = None) -> list[dict[str, Any]]:
-    """One entry for each (system, space, recipe), in the order of SYSTEMS.
+    """List one entry for each (system, space, recipe), in the order of SYSTEMS.
 
     Args:
         max_epochs: budget that the configurations are made for; None = each space's own.

@@ -1,4 +1,4 @@
-"""Everything at once: every published backbone and regime, heads, schedules, augmentation, imbalance."""
+"""Every published backbone and regime, with heads, schedules, augmentation and imbalance."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ DEFAULTS = Defaults(trials=16)
 
 
 def image_size(facts: DataFacts) -> int:
-    """128 pixels where the originals are smaller than 96 x 96, else 480 (big_transfer/bit_hyperrule.py)."""
+    """Return 128 for originals below 96 x 96 pixels, else 480 (big_transfer/bit_hyperrule.py)."""
     return 128 if facts.median_pixels < 96 * 96 else 480
 
 
 def max_epochs(facts: DataFacts) -> int:
-    """Epochs that hold HyperRule's updates of 512 images; trials with smaller batches end sooner.
+    """Return the epochs that hold HyperRule's updates of 512 images; trials with smaller batches end sooner.
 
     A smaller `--max-epochs` shortens the schedule in proportion: warm-up and decays keep their shares.
     """

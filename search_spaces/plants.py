@@ -30,7 +30,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
 
 
 def suggest_balance(trial: Trial) -> None:
-    """What is done for classes with few images."""
+    """Suggest a remedy for classes with few images."""
     if trial.suggest_categorical("sampler", ("shuffle", "balanced")) == "balanced":
         return
     if trial.suggest_categorical("minority_policy", ("", "medium", "strong")) == "":
@@ -38,7 +38,7 @@ def suggest_balance(trial: Trial) -> None:
 
 
 def suggest_mixing(trial: Trial) -> None:
-    """Images made of two, in a few settings: with any other, each trial would compute views of its own."""
+    """Suggest MixUp or CutMix in a few settings: with continuous ones no two trials would share views."""
     mix = trial.suggest_categorical("mix", ("none", "mixup", "cutmix"))
     if mix == "none":
         return

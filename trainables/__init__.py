@@ -1,1 +1,1 @@
-"""What one trial does: backbone, head, regime, data, augmentation, loop, caches."""
+"""One trial: backbone, head, regime, data, augmentation, training loop, caches."""

@@ -70,7 +70,7 @@ def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_trai
 
 
 def choose_validated(view_ids: NDArray[np.int64], *, limit: int, seed: int) -> NDArray[np.int64]:
-    """Positions of the validation images to look at: all, or `limit` of them, the same in every trial."""
+    """Choose positions of validation images: all, or `limit` of them, the same in every trial."""
     if not 0 < limit < len(view_ids):
         return np.arange(len(view_ids))
     draws = draw_uniform(seed, "validation", 0, view_ids, 1)[:, 0]

@@ -1,4 +1,4 @@
-"""What trials of a study share, told from their configurations without torch: a worker, or activations."""
+"""Tells from configurations, without torch, which trials can share a worker or activations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batch_group(config: Mapping[str, Any]) -> Hashable | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedReuse:
-    """How far the trials of a study read the same activations."""
+    """Expected reuse of activations between the trials of a study."""
 
     depths: tuple[int | str, ...]
     """Unfreeze depths that occur, sorted as text."""

@@ -63,7 +63,7 @@ class WorkersLost(RuntimeError):
 
 
 def worker_resources(settings: StudySettings) -> dict[str, float]:
-    """What one worker reserves: a little less CPU than it uses, which leaves room for the leading process."""
+    """Resources of one worker: a little less CPU than it uses, which leaves room for the leading process."""
     cpus = settings.cpus_per_worker * WORKER_SHARE
     return {"CPU": cpus} | ({"GPU": settings.gpus_per_worker} if settings.use_gpu else {})
 

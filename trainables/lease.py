@@ -50,7 +50,7 @@ class LeasedRun:
 
     @property
     def remaining(self) -> int:
-        """Epochs until this trial's lease ends."""
+        """Number of epochs until this trial's lease ends."""
         assert self.run is not None
         return self._last_epoch - self.run.epoch
 
@@ -283,7 +283,7 @@ def raise_interruption(error: Exception) -> None:
 
 
 def reason_of(error: BaseException) -> Reason:
-    """Why a trial failed: diverged, out of memory, data or bug."""
+    """Classify a trial's error: diverged, out of memory, data or bug."""
     if isinstance(error, Diverged):
         return Reason.DIVERGED
     if is_out_of_memory(error):

@@ -19,7 +19,7 @@ class OutsideLimits(Exception):
     def __init__(self, limit: str, excess: float) -> None:
         super().__init__(limit, excess)
         self.excess = excess
-        """How far it is beyond the limit, as a share of the limit."""
+        """Excess over the limit, as a share of the limit."""
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -163,7 +163,7 @@ class TrialRun:
         )
 
     def _make_inputs(self, split: str) -> Inputs:
-        """Where batches of "train" or "val" come from in this phase, and what of them is worth caching."""
+        """Make the source of "train" or "val" batches in this phase, with a cache where one is worth it."""
         config, settings, is_train = self.config, self.settings, split == "train"
         view = make_view(config, settings, fit=self.backbone.fit, is_train=is_train)
         mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
@@ -248,7 +248,7 @@ class TrialRun:
         return report
 
     def head_epoch(self) -> HeadEpoch:
-        """What the next epoch of a lone head needs to train in lockstep with others."""
+        """Prepare the next epoch of a lone head for training in lockstep with others."""
         assert self.updates is not None
         assert isinstance(self.classifier.head, torch.nn.Sequential)
         generator, batches = self._draw_batches(self.epoch + 1)
@@ -349,7 +349,7 @@ class TrialRun:
         return int(value[0, 0] * 2**53)
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the trial between two epochs: tensors, numbers and strings."""
+        """Return the trial's state between two epochs for a checkpoint: tensors, numbers and strings."""
         return {
             "format": CHECKPOINT_FORMAT,
             "attempt": self.attempt,
@@ -364,7 +364,7 @@ class TrialRun:
         }
 
     def continue_from(self, state: Mapping[str, Any]) -> None:
-        """Go on behind the epoch of a checkpoint, or begin anew where another version has written it."""
+        """Go on after the epoch of a checkpoint, or begin anew if another version has written it."""
         if state.get("format") != CHECKPOINT_FORMAT:
             logger.warning("trial %d begins anew: another version has written its checkpoint", self.number)
             return

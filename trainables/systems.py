@@ -36,7 +36,7 @@ _HEADINGS = ("id", "system", "space", "recipe", "network", "head", "training", "
 
 
 def load_systems() -> list[dict[str, Any]]:
-    """Every (system, space, recipe) with its whole configuration, from the search spaces.
+    """Ask the search spaces for every (system, space, recipe) with its whole configuration.
 
     Raises:
         ValueError: the spaces could not be read; what they said is in the message.
@@ -56,7 +56,7 @@ def row_name(row: Mapping[str, Any]) -> str:
 
 
 def make_page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Text of docs/systems.md.
+    """Write the text of docs/systems.md.
 
     Raises:
         ValueError: no trial would accept a configuration.

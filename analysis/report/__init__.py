@@ -31,7 +31,7 @@ def write_report(study_dir: Path, target: Path | None = None) -> Path:
 
 
 def is_current(study_dir: Path) -> bool:
-    """Whether the study has a report page, made of what its records, study.json and export are now."""
+    """True if the page exists and was made from the present records, study.json and export."""
     study = load_study(study_dir)
     try:
         page = study.paths.report.read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def is_current(study_dir: Path) -> bool:
 
 
 def _find_stamp(study: StudyInfo) -> str:
-    """A hash of all that a report page is made of."""
+    """Hash everything that the page shows: records, study.json and export."""
     with connect(study) as (connection, study_id):
         extent = read_extent(connection, study_id)
     state = (dict(study.facts), extent, study.paths.model.digest())

@@ -17,7 +17,7 @@ from contract.messages import Reason, State
 from contract.metrics import is_share
 
 CERTAIN = 0.05
-"""Below this p-value a hyperparameter is said to matter."""
+"""The report says that a hyperparameter matters if its p-value is below this."""
 
 RISING_EPOCHS = 2
 FEW_TRIALS = 30
@@ -36,7 +36,7 @@ def answer_section(findings: Findings) -> Section:
 
 
 def say_answer(findings: Findings) -> list[str]:
-    """Three sentences: what is best, whether it really is, what mattered. One where no trial has a result."""
+    """Say in three sentences what is best, how sure that is, and what mattered; in one without a result."""
     if findings.best is None:
         return [_say_nothing_found(findings)]
     return [_say_best(findings), _say_whether_really(findings), _say_what_mattered(findings)]
@@ -134,7 +134,7 @@ def _say_weakness(findings: Findings) -> str:
 
 
 def find_weakest_class(predictions: Predictions) -> tuple[int, float, int] | None:
-    """Class with the lowest recall, its recall, and its commonest wrong answer; None without mistakes."""
+    """Return the class of lowest recall, that recall, and its commonest mistake; None without mistakes."""
     confusion = predictions.confusion
     images = confusion.sum(axis=1)
     recall = np.where(images > 0, confusion.diagonal() / np.maximum(images, 1), 2.0)

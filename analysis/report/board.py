@@ -22,7 +22,7 @@ TAIL = ("epochs", "best_epoch", "seconds", "trainable_parameters", "state")
 
 
 def render_board_page(studies: Sequence[StudyInfo]) -> str:
-    """The leaderboard of one or more studies as a page of its own."""
+    """Write the leaderboard of one or more studies as a page of its own."""
     rows = load_leaderboard(studies)
     title = ", ".join(study.name for study in studies)
     conclusion = describe_finalists(rows, studies)
@@ -31,7 +31,7 @@ def render_board_page(studies: Sequence[StudyInfo]) -> str:
 
 
 def board_section(rows: Sequence[Row], *, metric: str, conclusion: str = "") -> Section:
-    """The table; hyperparameters that are the same for all trials stand once, below it."""
+    """Build the table; hyperparameters that are the same for all trials stand once, below it."""
     if not rows:
         return make_section("leaderboard", "Leaderboard", paragraph("No trial has started yet."))
     varying = order_names(find_varying(rows))

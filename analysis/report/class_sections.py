@@ -1,4 +1,4 @@
-"""Where the best trial is wrong (confusion, scores by class, calibration), and which trials failed."""
+"""Sections on the best trial's mistakes (confusion, scores by class, calibration) and on failed trials."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _matrix_height(num_classes: int) -> int:
 
 
 def _confusion_figure(names: list[str], confusion: Any) -> dict[str, Any]:
-    """Heat map: colours are shares of the true class, so that rare classes show; numbers are images."""
+    """Draw a heat map: colours are shares of the true class, so rare classes show; numbers are images."""
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     trace: dict[str, Any] = {
         "type": "heatmap",

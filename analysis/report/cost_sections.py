@@ -1,4 +1,4 @@
-"""What the search cost: the metric against time and size, and how busy the workers were."""
+"""Sections on cost: the metric against time and size, and how busy the workers were."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER = "#8a94a3"
 
 
 def cost_section(findings: Findings) -> Section:
-    """The metric against worker time and against numbers of weights, each with its Pareto front."""
+    """Plot the metric against worker time and number of weights, each with its Pareto front."""
     metric = findings.study.metric
     rows = [
         row
@@ -122,7 +122,7 @@ def workers_section(findings: Findings) -> Section:
 
 
 def _find_spans(findings: Findings) -> list[tuple[float, float, str, Row]]:
-    """(start, end, worker, row) of each trial; it ended with its newest epoch and lasted its seconds."""
+    """Return (start, end, worker, row) of each trial, which ended at its newest epoch."""
     spans = []
     for row in findings.rows:
         curve = findings.curves.get(row["trial"])
@@ -135,7 +135,7 @@ def _find_spans(findings: Findings) -> list[tuple[float, float, str, Row]]:
 
 
 def _most_at_once(spans: Sequence[tuple[float, float, str, Row]]) -> int:
-    """Most trials that ran at the same time.
+    """Return the largest number of trials that ran at the same time.
 
     An overlap below half a second does not count: records arrive a moment after the worker went on.
     """
@@ -186,7 +186,7 @@ def _bars(spans: Sequence[tuple[float, float, str, Row]], begin: float) -> dict[
 def _load_curve(
     spans: Sequence[tuple[float, float, str, Row]], begin: float, length: float
 ) -> dict[str, Any]:
-    """Number of running trials over time, where thousands of bars would show less."""
+    """Plot the number of running trials over time: thousands of bars would show less."""
     width = length / NUM_BINS
     load = [0.0] * NUM_BINS
     for start, stop, _, _ in spans:

@@ -1,4 +1,4 @@
-"""What several sections of the report need: the best trial, its rival, their predictions, what mattered."""
+"""Results that several sections share: the best trial, its rival, predictions and importances."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from analysis.reading import Row, StudyInfo
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What the sections of a report are made of."""
+    """A study and the results that several sections of its report share."""
 
     study: StudyInfo
     rows: list[Row]
-    """Ranked, best first."""
+    """Trials, best first."""
 
     curves: Mapping[int, Curve]
     best: Row | None
     rival: Row | None
     predictions: Predictions | None
-    """Answers of the best trial to the validation images."""
+    """Predictions of the best trial for the validation images."""
 
     interval: tuple[float, float, float] | None
     """The best trial's metric, taken from its predictions, and its 95% interval."""
@@ -34,21 +34,21 @@ class Findings:
     """The best trial against its rival; None without predictions of both."""
 
     common_epoch: int
-    """The budget at which trials are compared with each other: at least half of them reached it."""
+    """Epoch at which trials are compared: at least half of them reached it."""
 
     common_values: Mapping[int, float]
-    """Metric after that epoch, by trial number."""
+    """Metric after that epoch by trial number."""
 
     importance: list[Importance]
     searched: list[str]
-    """Hyperparameters that vary, the most important first."""
+    """Names of the hyperparameters that vary, the most important first."""
 
     @property
     def classes(self) -> list[str]:
         return [str(name) for name in (self.study.facts.get("data") or {}).get("classes") or []]
 
     def class_name(self, label: int) -> str:
-        """Name of a class, or its number where study.json has no name."""
+        """Return the name of a class, or its number if study.json has no name."""
         return self.classes[label] if label < len(self.classes) else f"class {label}"
 
 

@@ -1,4 +1,4 @@
-"""The images: those most confidently wrong, and the data set with its near-duplicates."""
+"""Sections on images: the most confident mistakes, and the data set with its near-duplicates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from contract.study_layout import StudyPaths
 NUM_WRONG = 12
 NUM_TWINS = 2
 MAX_OPENED = 6000
-"""Images opened for near-duplicates and sizes, at about 2 ms each."""
+"""Most images opened for near-duplicates and sizes, at about 2 ms each."""
 
 SHEET_IMAGES = 40
 SHOWN_CLASSES = 30
@@ -31,16 +31,16 @@ SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 MAX_DISTANCE = 12
-"""Bits of 128 in which near-duplicates may differ."""
+"""Largest Hamming distance between near-duplicates' hashes of 128 bits."""
 
 MIN_CORRELATION = 0.95
-"""Correlation of near-duplicates at 16 x 16 grey pixels: by a hash alone, plain skies are all the same."""
+"""Least correlation of near-duplicates at 16 x 16 grey pixels: all plain skies have the same hash."""
 
 BLOCK = 512
 
 
 def image_sections(findings: Findings) -> list[Section]:
-    """The sections on mistakes and on the data, for which images are opened once."""
+    """Build the sections on mistakes and on the data together, so that images are opened once."""
     images = load_image_table(findings.study.directory)
     looks = look_at(images, choose_images(images))
     twins = find_near_duplicates(looks)
@@ -48,7 +48,7 @@ def image_sections(findings: Findings) -> list[Section]:
 
 
 def choose_images(images: ImageTable) -> list[int]:
-    """Ids of validation and training images; never of the test split, which only the final model may see."""
+    """Choose ids of validation and training images, never of the test split, which nobody may look at yet."""
     val, train = images.of("val"), images.of("train")
     generator = np.random.default_rng(0)
     val = np.sort(generator.permutation(val)[: MAX_OPENED // 3])
@@ -189,7 +189,7 @@ def _check_files(
 
 
 def _left_out(findings: Findings, images: ImageTable) -> list[str]:
-    """What the search said about bad files; without that, files of the folder that it does not use."""
+    """Repeat the search's notes on bad files; without notes, list the folder's unused files."""
     data = findings.study.facts.get("data") or {}
     if data.get("left_out"):
         return [f"Left out: {data['left_out']}."]
@@ -253,7 +253,7 @@ def _sizes_figure(looks: Looks) -> str:
 
 
 def _sample_sheet(findings: Findings, images: ImageTable) -> str:
-    """The same number of images of each class, drawn with a fixed seed; of many classes the first ones."""
+    """Draw the same number of images of each class with a fixed seed; the first classes if there are many."""
     generator = np.random.default_rng(0)
     train = images.of("train")
     classes = np.unique(images.labels[train])[:SHEET_IMAGES]
@@ -273,7 +273,7 @@ def _sample_sheet(findings: Findings, images: ImageTable) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """data.csv: one entry an image, at the position of its id."""
+    """Columns of data.csv: each image stands at the position of its id."""
 
     paths: tuple[Path, ...]
     labels: Array
@@ -289,17 +289,17 @@ class ImageTable:
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What near-duplicates are found by: one row an image in each array."""
+    """Features for finding near-duplicates: one row an image in each array."""
 
     ids: Array
     hashes: Array
-    """[images, 2] uint64: is each of 8 x 8 pixels darker than its right, and its lower, neighbour?"""
+    """[images, 2] uint64: bits say which of 8 x 8 pixels are darker than their right and lower neighbours."""
 
     greys: Array
     """[images, 256] float32, mean 0 and length 1."""
 
     sizes: Array
-    """[images, 2] width and height in pixels."""
+    """Width and height in pixels, [images, 2]."""
 
     unreadable: tuple[int, ...]
     """Ids of images that could not be opened now."""
@@ -320,7 +320,7 @@ def load_image_table(study_dir: Path) -> ImageTable:
 
 
 def look_at(table: ImageTable, ids: Sequence[int]) -> Looks:
-    """Open each image once, which takes about 2 ms, and measure what tells copies."""
+    """Compute the features of each image, which takes about 2 ms."""
     with ThreadPoolExecutor(max_workers=min(4, count_cpus())) as pool:
         looks = list(pool.map(_look, [table.paths[number] for number in ids]))
     good = [(number, look) for number, look in zip(ids, looks, strict=True) if look is not None]
@@ -349,7 +349,7 @@ def _look(path: Path) -> tuple[Array, Array, tuple[int, int]] | None:
 
 
 def find_near_duplicates(looks: Looks) -> list[tuple[int, int]]:
-    """Pairs of image ids that look the same: the same file, another size, format or slight crop."""
+    """Find pairs of image ids that look the same: the same file, another size, format or slight crop."""
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(looks.ids), BLOCK):
         block = looks.hashes[start : start + BLOCK]

@@ -17,14 +17,14 @@ POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline' 'unsafe-eval'; font-src data:"
 )
-"""The browser itself refuses every request. Plotly compiles its WebGL shaders' code: unsafe-eval."""
+"""Content security policy: no requests; Plotly needs unsafe-eval to compile WebGL shaders."""
 
 WORDS = {"backbone": "{}", "regime": "{}", "policy": "augmentation {}", "unfreeze_depth": "unfreeze depth {}"}
-"""How a setting is written, unless it is its name followed by its value."""
+"""Wording of settings that do not read well as their name followed by their value."""
 
 
 def render_page(title: str, sections: Sequence[Section]) -> str:
-    """The whole document, with Plotly (4.8 MB) if a section has a figure."""
+    """Assemble the document, with Plotly (4.8 MB) if a section has a figure."""
     has_figures = any('class="plot"' in section.body for section in sections)
     code = (HERE / "report.js").read_text(encoding="utf-8")
     style = (HERE / "report.css").read_text(encoding="utf-8")
@@ -42,7 +42,7 @@ def _plotly_source() -> str:
 def figure(
     spec: Mapping[str, Any], conclusion: str, *, title: str, height: int = 420, wide: bool = False
 ) -> str:
-    """A plotly figure, drawn when it is scrolled into view, and below it what to conclude from it.
+    """Return a Plotly figure, drawn when it is scrolled into view, above a caption that says what it shows.
 
     Args:
         spec: plotly's data and layout, as JSON has them.
@@ -57,34 +57,34 @@ def figure(
 
 
 def show_value(metric: str, value: float) -> str:
-    """A metric's value: shares in percent, the rest with four decimals."""
+    """Format a metric's value: shares in percent, others with four decimals."""
     return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.4f}"
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration in seconds, minutes or hours, whichever is readable."""
+    """Format a duration in seconds, minutes or hours, by its size."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_setting(name: str, value: Any) -> str:
-    """A hyperparameter and its value in words."""
+    """Describe a hyperparameter and its value in words."""
     shown = f"{value:.3g}" if isinstance(value, float) else str(value)
     return WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(shown)
 
 
 def show_config(row: Mapping[str, Any], searched: Sequence[str]) -> str:
-    """A trial's backbone and regime, then up to six of the hyperparameters in `searched`."""
+    """Describe a trial by backbone, regime and up to six of the hyperparameters in `searched`."""
     names = dict.fromkeys(("backbone", "regime", *searched[:6]))
     return ", ".join(show_setting(name, row[name]) for name in names if row.get(name) is not None)
 
 
 def share(part: float, whole: float) -> str:
-    """A share in percent without decimals; a dash of an empty whole."""
+    """Format a share in percent without decimals; a dash if the whole is 0."""
     return f"{100 * part / whole:.0f}%" if whole else "–"
 
 
 def plural(count: int, word: str) -> str:
-    """A count and its noun."""
+    """Write a count with its noun in singular or plural."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

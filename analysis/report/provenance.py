@@ -1,4 +1,4 @@
-"""Where the figures come from: command, versions, seeds, weights and data hashes, hardware."""
+"""Section on provenance: command, versions, seeds, hashes of weights and data, hardware."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def provenance_section(study: StudyInfo) -> Section:
 
 
 def _describe_runs(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """One row a run, with those flags and versions in which it differs from the newest run."""
+    """List the runs, each with the flags and versions in which it differs from the newest."""
     rows: list[tuple[str, ...]] = []
     for run in facts.get("runs") or []:
         others = [
@@ -86,7 +86,7 @@ def _show(value: Any) -> str:
 
 
 def _describe_export(path: Path) -> str:
-    """The program's path, and the hash that tells whether a deployed file is this one."""
+    """Name the exported program's path, and the hash by which a deployed file can be recognised."""
     if not path.is_file():
         return str(path.parent)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How the search went and what mattered: history, importance, slices and curves, drawn by Optuna."""
+"""Sections on the search: history, importance, slices and curves, most of them drawn by Optuna."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MIN_TRIALS = 4
 NUM_BEST = 100
 
 MAX_TRIALS = 1000
-"""Trials in a figure: more make the page slow and show nothing more."""
+"""Most trials in a figure: more make the page slow and show nothing new."""
 
 MAX_FANOVA = 300
 Spec = dict[str, Any]
 
 
 def search_sections(findings: Findings) -> list[Section]:
-    """History, importance, coordinates, slices and curves; a section without figures says why."""
+    """Build history, importance, coordinates, slices and curves; a section without figures says why."""
     chosen = choose_trials(findings, findings.common_values)
     parameters = load_parameters(findings.study, chosen) if chosen else {}
     values = {trial: findings.common_values[trial] for trial in chosen}
@@ -57,7 +57,7 @@ def search_sections(findings: Findings) -> list[Section]:
 
 
 def choose_trials(findings: Findings, candidates: Iterable[int], *, most: int = MAX_TRIALS) -> set[int]:
-    """All candidates; if they are more than `most`, the best hundred and a fixed random draw of the rest."""
+    """Keep all candidates up to `most`, else the best hundred and a fixed random draw of the rest."""
     known = set(candidates)
     ranked = [row["trial"] for row in findings.rows if row["trial"] in known]
     if len(ranked) <= most:
@@ -105,7 +105,7 @@ def _history_figure(
     states: Mapping[int, State],
     line: list[tuple[int, float]],
 ) -> Spec:
-    """Optuna's history, which has complete trials only, and the pruned ones, which most trials are."""
+    """Draw Optuna's history, and add the pruned trials, which it leaves out though most trials are pruned."""
     complete = {trial: value for trial, value in values.items() if states[trial] is State.COMPLETE}
     complete |= {trial: value for trial, value in line if states[trial] is State.COMPLETE}
     data: list[dict[str, Any]] = []
@@ -266,7 +266,7 @@ def _fit_note(findings: Findings) -> str:
 
 
 def load_parameters(study: StudyInfo, trials: set[int]) -> dict[int, dict[str, tuple[Any, BaseDistribution]]]:
-    """Value and distribution as Optuna stores them, by trial number and hyperparameter."""
+    """Load value and distribution as Optuna stores them, by trial number and hyperparameter."""
     query = text(
         "SELECT t.number, p.param_name, p.param_value, p.distribution_json FROM trial_params p "
         "JOIN trials t ON t.trial_id = p.trial_id WHERE t.study_id = :id"
@@ -290,7 +290,7 @@ def make_study(
     values: Mapping[int, float],
     direction: Direction,
 ) -> optuna.Study:
-    """An Optuna study in memory whose trials, all complete, have these parameters and values."""
+    """Make an in-memory Optuna study of complete trials with these parameters and values."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction=direction.value)
     for number in sorted(values):
@@ -306,7 +306,7 @@ def make_study(
 
 
 def draw_importance(study: optuna.Study, names: list[str], *, seed: int = 0) -> tuple[Spec, str]:
-    """The figure and its method: fANOVA up to 300 trials (1 s, and it grows fast), PED-ANOVA beyond."""
+    """Return the figure and its method: fANOVA up to 300 trials (1 s, growing fast), PED-ANOVA beyond."""
     is_small = len(study.trials) <= MAX_FANOVA
     evaluator: optuna.importance.BaseImportanceEvaluator = (
         optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=seed)
@@ -325,7 +325,7 @@ def draw(name: str, study: optuna.Study, **options: Any) -> Spec:
 
 
 def to_spec(figure: Any) -> Spec:
-    """A figure without title, colours and width, which the page brings."""
+    """Remove title, colours and width, which the page sets."""
     import plotly.io
 
     figure.update_layout(title=None, template="none", width=None, height=None, margin={"t": 30, "r": 20})
@@ -337,7 +337,7 @@ def to_spec(figure: Any) -> Spec:
 def searched_names(
     parameters: Mapping[int, Mapping[str, tuple[Any, BaseDistribution]]], order: Sequence[str]
 ) -> list[str]:
-    """Hyperparameters with two values or more, which Optuna's figures need, in the given order."""
+    """Keep the hyperparameters with at least two values, which Optuna's figures need, in the given order."""
     values: dict[str, set[Any]] = {}
     for settings in parameters.values():
         for name, (value, _) in settings.items():

@@ -11,20 +11,20 @@ from contract.messages import State
 from contract.metrics import is_better
 
 OVERLAP_SECONDS = 120.0
-"""How far each look goes back before the last: a transaction may commit later than the arrival in it."""
+"""Seconds that each look overlaps the last: a transaction may commit after the arrival it records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch, as the study database has it."""
+    """One recorded epoch of a trial."""
 
     epoch: int
     arrival: float
-    """When it was recorded [unix s]."""
+    """Unix time at which the epoch was recorded."""
 
     metrics: dict[str, float]
     is_best: bool
-    """Better than all earlier epochs of its trial."""
+    """True if the epoch is better than all earlier ones of its trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class TrialChange:
     """A trial that is new, has new epochs, or has ended."""
 
     row: Row
-    """The trial's row without its metrics."""
+    """The trial's row, without its metrics."""
 
     is_ended: bool
     best: float | None
     """Best value so far of the study's metric."""
 
     epochs: list[EpochRecord]
-    """Those that are new."""
+    """Epochs that MLflow lacks."""
 
 
 class StudyFollower:
@@ -76,7 +76,7 @@ class StudyFollower:
         return changes
 
     def confirm(self) -> None:
-        """Everything read so far is written: do not read it again."""
+        """Mark everything read so far as written, so that it is not read again."""
         self._confirmed_arrival = self._read_arrival
 
     def best_value(self, trial: int) -> float | None:

@@ -1,4 +1,4 @@
-"""Logging an exported classifier as an MLflow model under its study's run, ready to be served."""
+"""Logs an exported classifier as an MLflow model under its study's run, ready to be served."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SERVING_FILE = Path(__file__).with_name("served_model.py")
-"""MLflow copies it and runs it where the model is served."""
+"""The model's code: MLflow copies this file and runs it where the model is served."""
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 
 
 def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
-    """Bring MLflow up to date, and log and register the exported classifier unless it is; its model URI.
+    """Bring MLflow up to date, log and register the export unless that was done, and return the model URI.
 
     Raises:
         ValueError: the directory holds no export.
@@ -90,7 +90,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
 
 @contextmanager
 def _copied_decoder() -> Iterator[Path]:
-    """A folder `contract` that holds the decoder and nothing else of this project, for the model to carry."""
+    """Yield a package `contract` that holds the decoder only: the model carries it as its code."""
     with TemporaryDirectory() as root:
         package = Path(root) / "contract"
         package.mkdir()
@@ -100,12 +100,12 @@ def _copied_decoder() -> Iterator[Path]:
 
 
 def registered_name(study: str) -> str:
-    """The study's name without the characters that MLflow's registry refuses."""
+    """Replace the characters of a study's name that MLflow's registry refuses."""
     return re.sub(r"""[/:.%"']""", "_", study)
 
 
 def make_input_example(image_size: int) -> pd.DataFrame:
-    """A request as the server takes it: one grey PNG as base64."""
+    """Make a request as the server takes it: one grey PNG as base64."""
     import pandas as pd
     from PIL import Image
 

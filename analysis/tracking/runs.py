@@ -1,4 +1,4 @@
-"""What a study is as MLflow runs: names, parameters, tags and metrics, in plain values and without MLflow."""
+"""Translates a study to MLflow's names, parameters, tags and metrics, as plain values and without MLflow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Point = tuple[str, float, int, int]
 STUDY_TAG = "unfreeze.study"
 TRIAL_TAG = "unfreeze.trial"
 EPOCHS_TAG = "unfreeze.epochs"
-"""The newest epoch written, on a trial's run; the number of ended trials written, on a study's."""
+"""Tag with the newest epoch written (a trial's run) or the number of ended trials (a study's run)."""
 
 MAX_TAG = 4000
-"""Characters of a tag or parameter: MLflow refuses longer ones."""
+"""Most characters of a tag or parameter: MLflow refuses longer ones."""
 
 STATUSES = {
     State.COMPLETE: "FINISHED",
@@ -29,9 +29,11 @@ STATUSES = {
     State.INFEASIBLE: "KILLED",
     State.FAILED: "FAILED",
 }
-"""MLflow's status of a trial's run. Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks
-KILLED with the same red cross as FAILED, so most of a healthy search would look broken. The filter
-`tags.state = 'complete'` finds full budgets."""
+"""MLflow's status of a trial's run.
+
+Pruned is FINISHED: the scheduler's stop is a result, and MLflow marks KILLED with FAILED's red cross,
+so most of a healthy search would look broken. The filter `tags.state = 'complete'` finds full budgets.
+"""
 
 PARENT_STATUSES = {
     StudyStatus.NEW: "RUNNING",
@@ -44,7 +46,7 @@ PARENT_STATUSES = {
 
 
 def trial_name(row: Row) -> str:
-    """Name of a trial's run, short and sortable, as in "007 lite0 finetune d2"."""
+    """Make a short, sortable name of a trial's run, such as "007 lite0 finetune d2"."""
     depth = row.get("unfreeze_depth")
     parts = [
         f"{row['trial']:03d}",
@@ -56,12 +58,12 @@ def trial_name(row: Row) -> str:
 
 
 def trial_params(row: Row) -> dict[str, str]:
-    """All hyperparameters of a trial."""
+    """Return all hyperparameters of a trial as text."""
     return {name: str(row[name]) for name in HYPERPARAMETERS if name in row}
 
 
 def trial_tags(study: StudyInfo, row: Row) -> dict[str, str]:
-    """Tags that people filter a trial's run by, and that find it again."""
+    """Make the tags by which people filter trials' runs, and by which we find them again."""
     tags = {
         STUDY_TAG: study.key,
         TRIAL_TAG: row["trial"],
@@ -76,7 +78,7 @@ def trial_tags(study: StudyInfo, row: Row) -> dict[str, str]:
 
 
 def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
-    """Metrics of the new epochs (step = epoch), and the trial's seconds once it has ended."""
+    """Make the metrics of the new epochs (step = epoch), and the trial's seconds once it has ended."""
     points: list[Point] = []
     for record in change.epochs:
         points += _epoch_points(record, metric=metric)
@@ -87,7 +89,7 @@ def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
 
 
 def study_params(study: StudyInfo) -> dict[str, str]:
-    """Parameters of the study's run: what was fixed for all trials, and the search space."""
+    """Make the study run's parameters: the settings common to all trials, and the search space."""
     facts = study.facts
     names = ("image_size", "max_epochs", "weights", "seed", "direction", "git_revision", "hardware")
     params = {"space": study.space, "metric": study.metric} | {name: facts.get(name) for name in names}
@@ -99,7 +101,7 @@ def study_params(study: StudyInfo) -> dict[str, str]:
 
 
 def study_start(study: StudyInfo) -> int | None:
-    """When the study was made [unix ms]; None where study.json has no readable date."""
+    """Return when the study was made [unix ms]; None if study.json has no readable date."""
     try:
         return to_milliseconds(datetime.fromisoformat(study.created).timestamp())
     except ValueError:
@@ -107,7 +109,7 @@ def study_start(study: StudyInfo) -> int | None:
 
 
 def study_points(study: StudyInfo, ended: Iterable[tuple[Row, float | None]]) -> list[Point]:
-    """Best value so far and number of trials by outcome, one step a trial, in the order of their ends."""
+    """Make best value so far and trials by outcome, one step for each trial in the order of their ends."""
     points: list[Point] = []
     counts: dict[str, int] = {}
     best: float | None = None
@@ -124,7 +126,7 @@ def study_points(study: StudyInfo, ended: Iterable[tuple[Row, float | None]]) ->
 
 
 def to_milliseconds(seconds: float | None) -> int:
-    """A recorded time in MLflow's unit; 0 for none, and never now: the same record must give the same row."""
+    """Convert to ms; 0 without a time and never the present, so that a rewrite gives the same rows."""
     return int((seconds or 0.0) * 1000)
 
 

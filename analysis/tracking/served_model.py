@@ -27,7 +27,7 @@ BATCH = 32
 
 
 def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: Fit) -> Pixels:
-    """Float32 [3, image_size, image_size] in 0..1: what the search evaluates, made in the same steps.
+    """Decode to float32 [3, image_size, image_size] in 0..1, in the same steps as the search's evaluation.
 
     Raises:
         ValueError: the value is no base64 text, or the bytes are no image.
@@ -58,7 +58,7 @@ def _resize(square: Pixels, size: int) -> Pixels:
 
 
 class ServedClassifier(mlflow.pyfunc.PythonModel):
-    """Answers with the program of an exported model, whose directory is the artifact `export`."""
+    """Runs the exported program, whose directory is the artifact `export`."""
 
     def load_context(self, context: Any) -> None:
         """Load the program; MLflow calls it once, in the serving process."""
@@ -71,7 +71,7 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """One row an image, in the order of the input."""
+        """Return one row an image, in the order of the input."""
         images = list(pd.DataFrame(model_input)["image"])
         chunks = [self._predict_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         probabilities = np.concatenate([np.empty((0, len(self._classes)), np.float32), *chunks])

@@ -1,4 +1,4 @@
-"""Where MLflow is: its address, whether it answers, and who may write a study's view."""
+"""Finds MLflow's address, checks that it answers, and locks a study's view for one writer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROBE_SECONDS = 2.0
 
 
 def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
-    """Address of MLflow: the given one, else the study's, else an SQLite file beside the study.
+    """Find MLflow's address: the given one, else the study's, else an SQLite file beside the study.
 
     A recorded SQLite file whose folder is gone does not count: the study was copied from elsewhere.
     """
@@ -40,13 +40,13 @@ def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
 
 
 def public_address(tracking_uri: str) -> str:
-    """An address as it may be printed: without user, password and parameters."""
+    """Strip user, password and parameters from an address before it is printed."""
     scheme, mark, rest = tracking_uri.partition("://")
     return scheme + mark + rest.split("?")[0].split("#")[0].rpartition("@")[2]
 
 
 def check_reachable(tracking_uri: str) -> None:
-    """Knock at an HTTP server, which takes milliseconds where MLflow's own retries take minutes.
+    """Connect to an HTTP server, which takes milliseconds where MLflow's own retries take minutes.
 
     Raises:
         ConnectionError: nobody answers.
@@ -62,7 +62,7 @@ def check_reachable(tracking_uri: str) -> None:
 
 
 def silence_mlflow() -> None:
-    """No telemetry, no chatter, short waits: set before MLflow is imported, unless the user has set it."""
+    """Set quiet output and short waits, before MLflow is imported; the user's own settings win."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -92,7 +92,7 @@ def choose_journal(tracking_uri: str) -> None:
 
 @contextmanager
 def only_writer(study_dir: Path) -> Iterator[None]:
-    """Be the only one to write a study's view: two at once would create every run twice.
+    """Hold the lock on a study's view: two writers at once would create every run twice.
 
     Raises:
         BlockingIOError: another process or thread writes this study's view.

@@ -25,7 +25,7 @@ MAX_PAUSE_SECONDS = 60.0
 
 
 class Tracker:
-    """A thread that writes to MLflow what a study database gets. Whatever MLflow does, the search goes on."""
+    """A thread that copies new records of a study database to MLflow. No fault of MLflow stops the search."""
 
     def __init__(
         self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 3.0

@@ -1,4 +1,4 @@
-"""One study in MLflow: its experiment, and its runs, found again by tag, created, filled and closed."""
+"""Creates, finds (by tag), fills and closes the experiment and runs of one study in MLflow."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from contract.study_layout import StudyStatus
 
 MAX_METRICS = 800
 MAX_PARAMS = 90
-"""Entries in one log_batch call: MLflow takes 1,000 in all, 100 of them parameters."""
+"""Most entries in one log_batch call: MLflow takes 1,000 in all, 100 of them parameters."""
 
 DATASET_TAG = "unfreeze.dataset"
 REPORT_TAG = "unfreeze.report"
 MODEL_TAG = "unfreeze.model"
-"""Tags with the hash of what was logged, which is then not logged again; for a model, its address follows."""
+"""Tags with the hash of a logged file, which is then not logged again; a model's address follows it."""
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment: without it the UI opens on its pages for language models."""
@@ -32,7 +32,7 @@ VIEW = "leaderboard"
 
 @dataclass
 class _Run:
-    """What MLflow has of one trial."""
+    """State of one trial's run in MLflow."""
 
     run_id: str
     epochs: int = 0
@@ -40,7 +40,7 @@ class _Run:
 
 
 class MlflowView:
-    """What MLflow has of one study, and what it lacks of it."""
+    """State of one study in MLflow; `catch_up` writes what is missing."""
 
     def __init__(self, study: StudyInfo, tracking_uri: str) -> None:
         from mlflow.tracking import MlflowClient
@@ -202,7 +202,7 @@ class MlflowView:
         self._parent_status = wanted
 
     def logged_model(self, digest: str) -> str | None:
-        """Address of the model that was logged for the export with this digest; None without one."""
+        """Find the address of the model that was logged for the export with this digest; None without one."""
         logged, _, uri = (self._logged.get(MODEL_TAG) or "").partition(" ")
         return uri if logged == digest else None
 
@@ -247,7 +247,7 @@ class MlflowView:
 
 
 def experiment_tags(study: StudyInfo) -> dict[str, str]:
-    """Tags of a new experiment: its kind, and a shared view that ranks and shows what was searched."""
+    """Make a new experiment's tags: its kind, and a shared view that ranks trials by the study's metric."""
     searched = [row["name"] for row in study.facts.get("space_table") or []]
     columns = ["attributes.`Duration`", f"metrics.`best_{study.metric}`", "metrics.`val_loss`"]
     columns += [f"params.`{name}`" for name in searched[:12]] + ["tags.`state`"]
@@ -263,7 +263,7 @@ def experiment_tags(study: StudyInfo) -> dict[str, str]:
 
 
 def log_dataset(client: Any, run_id: str, study: StudyInfo, *, logged: str | None) -> str | None:
-    """Log the study's data as the run's input unless it is; its digest, None without a fingerprint."""
+    """Log the study's data as the run's input unless that was done; return its digest, None without one."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = study.facts.get("data") or {}

@@ -23,7 +23,7 @@ class Curves:
         self.widths = dice.uniform((0.8, 0.3, 1.5), (1.6, 0.8, 4.0))
 
     def final(self, config: Mapping[str, Any]) -> float:
-        """Accuracy without noise that the configuration's curve tends to."""
+        """Return the accuracy without noise that the configuration's curve tends to."""
         return 0.98 - 0.25 * (1 - math.exp(-self._distance(config)))
 
     def accuracy(self, config: Mapping[str, Any], epoch: int) -> float:

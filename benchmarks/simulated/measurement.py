@@ -1,4 +1,4 @@
-"""What a simulated search costs: the driver's CPU and memory, MLflow's lag, and how busy the slots were."""
+"""Measures a simulated search: the driver's CPU and memory, MLflow's lag, and the use of the slots."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RunMonitor:
         self._thread.join()
 
     def summarise_calls(self) -> dict[str, dict[str, float]]:
-        """By function: number of calls, their mean and their 99th percentile in milliseconds."""
+        """Return by function the number of calls, their mean and their 99th percentile in milliseconds."""
         return {name: _summarise(seconds) for name, seconds in self.calls.items() if seconds}
 
     def as_rows(self) -> list[dict[str, float]]:
@@ -113,7 +113,7 @@ class RunMonitor:
 
 
 def find_lag(directory: Path) -> float:
-    """Age in seconds of the oldest epoch that is in the study database and not in MLflow."""
+    """Return the age in seconds of the oldest epoch that is in the study database and not in MLflow."""
     with connect(load_study(directory)) as (connection, study_id):
         query = text("SELECT trial, epoch, arrival FROM epochs WHERE study_id = :id")
         rows = connection.execute(query, {"id": study_id}).all()
@@ -123,7 +123,7 @@ def find_lag(directory: Path) -> float:
 
 
 def _read_written(path: Path) -> dict[int, int]:
-    """Epochs that MLflow has of each trial, by trial number."""
+    """Count the epochs that MLflow has of each trial, by trial number."""
     if not path.exists():
         return {}
     query = (
@@ -165,7 +165,7 @@ class Busy:
 
 @dataclass(frozen=True, kw_only=True)
 class Utilisation:
-    """How busy the slots were from the moment all of them were until the last trial was handed out."""
+    """Return the slots' busy share, from when all were busy until the last trial was handed out."""
 
     share: float
     """Busy time over slot time."""
@@ -183,7 +183,7 @@ class Utilisation:
 
 
 def find_utilisation(records: Sequence[TrialRecord], *, slots: int, began: float) -> Utilisation:
-    """How busy the slots were, from the times in each epoch's metrics; `began` is the search's Unix time."""
+    """Return the slots' busy share from the times in each epoch's metrics; `began` is a Unix time."""
     epochs = list(_epochs(records))
     first: dict[int, float] = {}
     for epoch in sorted(epochs, key=lambda epoch: epoch.began):

@@ -12,7 +12,7 @@ from contract.messages import Action, Lease, Outcome, Report
 
 
 def run_workers(search: Search, curves: Curves, *, budget: float, slots: int, seed: int) -> int:
-    """Spend at most `budget` epochs on `slots` workers, and give the number spent.
+    """Spend at most `budget` epochs on `slots` workers, and return the number spent.
 
     Workers take different times for an epoch, so results arrive out of order, but always in the same order.
     """

@@ -37,7 +37,7 @@ ROWS = (
 def compare_runs(
     case: Case, plain: Sequence[Run], ours: Sequence[Run], *, plain_from: str | None = None
 ) -> Figures:
-    """Figures of a case over its repeats, each as median, least and most.
+    """Compute a case's figures over its repeats, each as median, least and most.
 
     The plain side may have run only the first trials of the list: then its seconds are scaled to all of them,
     and accuracies are compared over the trials that both ran.
@@ -69,7 +69,7 @@ def compare_runs(
 
 
 def compare_accuracies(plain: Sequence[Run], ours: Sequence[Run]) -> Figures:
-    """Best and mean accuracy of each trial's last epoch, over the trials that both sides ran."""
+    """Return best and mean accuracy of the last epochs, over the trials that both sides ran."""
     shared = len(plain[0]["trials"])
     pairs = [
         (theirs["val_accuracy"], own["val_accuracy"])
@@ -153,7 +153,7 @@ def text_of(value: dict[str, float], digits: int) -> str:
 
 
 def footnotes(figures: Sequence[Figures]) -> list[str]:
-    """Lines below the table that say how its figures were taken."""
+    """Write the lines below the table that say how its figures were taken."""
     notes = [
         "Seconds: plain from after ray.init to the last result; ours from the start of decoding to the last "
         "result, less Ray's own start, with a cold cache. No early stopping; both sides the same trials, "
@@ -168,7 +168,7 @@ def footnotes(figures: Sequence[Figures]) -> list[str]:
 
 
 def profile_rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of where, what, seconds and CPU seconds (None = unknown); workers' add up to slots x wall time."""
+    """List (where, what, seconds, CPU seconds or None); the workers' add up to slots x wall time."""
     driver = {name: (span["seconds"], span["cpu_seconds"]) for name, span in run["driver"].items()}
     rows = [_row("driver", name, *driver.pop(name)) for name in ("decoding images", "opening the study")]
     rows.append(_row("driver", "Ray's own start (not in the clock)", run["ray_start_seconds"]))

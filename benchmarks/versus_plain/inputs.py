@@ -104,7 +104,7 @@ def _draw_trial(dice: random.Random, depth: int, policies: Sequence[str]) -> Tri
 
 
 def joint_space(depths: Sequence[int], policies: Sequence[str]) -> dict[str, Any]:
-    """Space of the free search: lists are choices, learning_rate the ends of a logarithmic range."""
+    """Make the space of the free search: lists are choices, learning_rate the ends of a logarithmic range."""
     return {
         "unfreeze_depth": list(depths),
         "learning_rate": [1e-4, 1e-2],
@@ -125,7 +125,7 @@ def published_recipes(space: dict[str, Any]) -> list[Trial]:
 
 
 def distinct_views(trials: Sequence[Trial], images: Images, *, epochs: int) -> tuple[dict[int, int], int]:
-    """Distinct images that each depth's frozen prefix must see, by depth, and distinct images in all."""
+    """Count the distinct images that each depth's frozen prefix must see, by depth, and in all."""
     num_train, num_val = len(images["train"]), len(images["val"])
     used = {(trial["unfreeze_depth"], trial["policy"]) for trial in trials}
     views = {policy: 1 if policy == "none" else epochs for _, policy in used}

@@ -32,11 +32,11 @@ class Span:
 
     calls: int = 0
     rows: int = 0
-    """What the caller counts, such as images."""
+    """Total of what the caller counts, such as images."""
 
 
 class Spans:
-    """Where a process spends its time: totals by name, each without the spans that began inside it.
+    """Total seconds of a process by name, each without the spans that began inside it.
 
     Spans of several threads may overlap, so that totals can add up to more than the time that passed.
     """
@@ -107,7 +107,7 @@ class Spans:
 
 
 def add_up(parts: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Totals summed over several processes."""
+    """Sum the totals of several processes."""
     summed: dict[str, dict[str, float]] = {}
     for name, total in ((name, total) for part in parts for name, total in part.items()):
         old = summed.setdefault(name, dict.fromkeys(total, 0.0))
@@ -128,7 +128,7 @@ CALLS = (
 """(module, name in it that is wrapped, span)."""
 
 PREFIX = "frozen prefix, "
-"""Begins the names of the spans in which a frozen prefix computes."""
+"""Prefix of the names of spans in which frozen layers compute."""
 
 SEVERAL_DEPTHS = PREFIX + "several depths at once"
 
@@ -207,7 +207,7 @@ def _wrap(module: str, name: str, wrap: Callable[[Any], Any]) -> None:
 
 
 def _find(module: str, name: str) -> tuple[Any, str]:
-    """`A.b` of a module -> (A, "b")."""
+    """Resolve `A.b` of a module to (A, "b")."""
     owner: Any = importlib.import_module(module)
     *path, attribute = name.split(".")
     for part in path:
@@ -230,7 +230,7 @@ def _leave_out(parts: tuple[str, ...]) -> None:
 
 
 def _no_cache(directory: str, gigabytes: float) -> None:
-    """Stand in for open_cache where images shall go through the whole network every time."""
+    """Replace open_cache in runs that send images through the whole network every time."""
 
 
 def _cache_stats(directory: str, gigabytes: float) -> dict[str, float]:

@@ -29,7 +29,7 @@ MODEL, WEIGHTS_PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_mo
 
 
 def make_model(num_classes: int, *, unfreeze_depth: int, dropout: float) -> Any:
-    """Pretrained lite0 with its top `unfreeze_depth` stages and a new linear head trainable."""
+    """Make pretrained lite0 with its top `unfreeze_depth` stages and a new linear head trainable."""
     import timm
     import torch
     from timm.models import group_parameters
@@ -58,7 +58,7 @@ def make_model(num_classes: int, *, unfreeze_depth: int, dropout: float) -> Any:
 
 
 def set_training(model: Any) -> None:
-    """Training mode, except for layers with frozen parameters: their batch norms must not drift."""
+    """Set training mode, except for layers with frozen parameters: their batch norms must not drift."""
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))
@@ -67,7 +67,7 @@ def set_training(model: Any) -> None:
 
 
 def make_transform(policy: str, image_size: int) -> Any:
-    """torchvision's usual transforms, one image at a time."""
+    """Make torchvision's usual transforms, which take one image at a time."""
     import torch
     from torchvision.transforms import v2
 
@@ -139,7 +139,7 @@ def train(config: dict[str, Any], images: dict[str, list[list[Any]]], image_size
 
 
 def make_free_search(space: dict[str, Any], *, epochs: int, seed: int) -> Any:
-    """OptunaSearch over the space with its default sampler."""
+    """Make an OptunaSearch over the space with its default sampler."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from ray.tune.search.optuna import OptunaSearch
 
@@ -153,7 +153,7 @@ def make_free_search(space: dict[str, Any], *, epochs: int, seed: int) -> Any:
 
 
 def make_search(trials: list[dict[str, Any]]) -> Any:
-    """OptunaSearch that proposes exactly these trials, in this order."""
+    """Make an OptunaSearch that proposes exactly these trials, in this order."""
     from optuna.distributions import BaseDistribution, CategoricalDistribution
     from ray.tune.search.optuna import OptunaSearch
 

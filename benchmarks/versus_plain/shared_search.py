@@ -79,7 +79,7 @@ class Task:
 
 
 def make_config(trial: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters of one trial of the list, completed by what the plain script fixes."""
+    """Complete a trial of the list by the hyperparameters that the plain script fixes."""
     regime = "linear_probe" if trial["unfreeze_depth"] == 0 else "finetune"
     fixed = {"backbone": "lite0", "regime": regime, "optimizer": "adamw", "schedule": "cosine"}
     return {**fixed, "weight_decay": 0.0, **trial}
@@ -132,7 +132,7 @@ def make_search(study: Study, task: Task, *, batched_heads: bool) -> Search:
 
 
 def all_configs(task: Task) -> list[dict[str, Any]]:
-    """Hyperparameters of the list's trials, or of a random sample of the space."""
+    """Return the hyperparameters of the list's trials, or of a random sample of the space."""
     space = task.space
     configs = [make_config(trial) for trial in task.trials]
     if space is not None:
@@ -231,10 +231,10 @@ class Clock:
     begin: float = field(default_factory=time.time)
     decoded: float = 0.0
     starting: float = 0.0
-    """Ray begins to start."""
+    """Moment at which Ray begins to start."""
 
     started: float = 0.0
-    """Ray has started."""
+    """Moment at which Ray has started."""
 
     ended: float = 0.0
 
@@ -246,7 +246,7 @@ class Clock:
 def summarise(
     search: Search, study: Study, clock: Clock, *, images: Images, epochs: int, until: float
 ) -> dict[str, Any]:
-    """Seconds, each trial's last accuracy as the plain script reports it, and where the time went."""
+    """Collect seconds, each trial's last accuracy as the plain script reports it, and where the time went."""
     records = study.records.load()
     rows = sorted((row for record in records for row in record.epochs.values()), key=lambda row: row.arrival)
     if not rows:

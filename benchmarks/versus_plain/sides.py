@@ -32,7 +32,7 @@ class Sides:
     """Runs either side on the same images, and prints its progress to stderr."""
 
     folder: Path
-    """Where input files and logs go."""
+    """Folder of input files and logs."""
 
     images: Images
     image_size: int

@@ -39,10 +39,10 @@ from contract.files import save_json
 from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
 
 KEEP_SECONDS = 3600
-"""How long a packed study waits to be fetched."""
+"""Seconds for which a packed study waits to be fetched."""
 
 _MARK = "unfreeze-study "
-"""Begins the line of the job's log that announces the package."""
+"""Beginning of the line in the job's log that announces the package."""
 
 _STUDIES, _TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
 
@@ -57,7 +57,7 @@ class Package:
 
 
 def fetch_study(server: JobServer, study: str, *, job: str | None, folder: Path) -> Path:
-    """Copy a study directory of the cluster into `folder`, and give the copy's path.
+    """Copy a study directory of the cluster into `folder`, and return the copy's path.
 
     The copy stands alone: its database is an SQLite file of its own, wherever the study's is.
 
@@ -155,7 +155,7 @@ def end_packing(server: JobServer, packing: str) -> None:
 
 
 def pack_study(directory: Path, file: Path) -> str:
-    """Pack a study into a file that only this user may read, and give its SHA-256.
+    """Pack a study into a file that only this user may read, and return its SHA-256.
 
     Raises:
         ValueError: there is no study.

@@ -15,13 +15,13 @@ import requests
 from cluster.study.passwords import without_password
 
 PROBE_SECONDS = 10.0
-"""Longest wait for the answer to a small question."""
+"""Longest wait, in seconds, for the answer to a small question."""
 
 SILENT_SECONDS = 60.0
 """A download that brings nothing for this long is given up."""
 
 DOWNLOAD_SECONDS = 3600
-"""Longest that Ray may take to hand out one file; its own default is half a minute."""
+"""Seconds that Ray may take to hand out one file; its own default is half a minute."""
 
 
 class JobServerError(ValueError):
@@ -54,12 +54,12 @@ class JobServer:
             )
 
     def alive_nodes(self) -> set[str]:
-        """Ids of the nodes that the cluster believes to be alive."""
+        """List the ids of the nodes that the cluster believes to be alive."""
         nodes = self._get("/api/v0/nodes")["data"]["result"]["result"]
         return {node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
     def submit(self, entrypoint: str, *, runtime_env: Mapping[str, Any], job: str | None = None) -> str:
-        """Upload the working directory unless it is there already, start a job, and give its id."""
+        """Upload the working directory unless it is there already, start a job, and return its id."""
         with self._explained():
             submitted: str = self._connect().submit_job(
                 entrypoint=entrypoint, runtime_env=dict(runtime_env), submission_id=job
@@ -67,7 +67,7 @@ class JobServer:
         return submitted
 
     def jobs(self) -> list[Any]:
-        """Ray's details of every submitted job, the latest first; `start_time` is Unix time in ms."""
+        """List Ray's details of every submitted job, the latest first; `start_time` is Unix time in ms."""
         with self._explained():
             listed = [job for job in self._connect().list_jobs() if job.submission_id]
         return sorted(listed, key=lambda job: -(job.start_time or 0))

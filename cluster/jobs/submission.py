@@ -23,7 +23,7 @@ SECRET_NAMES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "CREDENTIAL", "_KEY")
 """Parts of the names of variables that hold secrets."""
 
 STOP_SECONDS = 120
-"""Longest that a stopped job may take to finish its running epochs."""
+"""Seconds that a stopped job may take to finish its running epochs."""
 
 
 def submit_search(
@@ -54,7 +54,7 @@ def submit_search(
 
 
 def read_variables(given: Sequence[str]) -> dict[str, str]:
-    """Variables by name, from words NAME=VALUE, or NAME for the value that it has in this process.
+    """Parse variables from words NAME=VALUE, or NAME for the value that it has in this process.
 
     Raises:
         ValueError: NAME is not set here, or looks like that of a secret, or its value holds a password: Ray

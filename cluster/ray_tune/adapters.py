@@ -50,7 +50,7 @@ class Bridge:
         return {}  # Tune pickles its parts for restore, which is not used: the study database is the truth
 
     def look_around(self) -> None:
-        """At every step of Tune's loop: must the search stop, and do more or fewer trials fit by now?"""
+        """Check at every step of Tune's loop whether the search must stop, and how many trials fit."""
         self._watch()
         if self._count_slots is not None and (slots := self._count_slots()) != self.slots:
             self.progress.note(
@@ -195,7 +195,7 @@ class SearchStopper(Stopper):
 
 
 def _describe_error(trial: TuneTrial) -> LeaseError:
-    """Why a Ray trial ended: its trainable raised, or its worker was lost, which is transient."""
+    """Explain why a Ray trial ended: its trainable raised, or its worker was lost, which is transient."""
     raised: BaseException | None = None
     if trial.pickled_error_file and Path(trial.pickled_error_file).exists():
         with Path(trial.pickled_error_file).open("rb") as file:
@@ -210,7 +210,7 @@ def _describe_error(trial: TuneTrial) -> LeaseError:
 
 
 def _describe_raised(raised: RayTaskError) -> LeaseError:
-    """Why a trainable raised: its own failure, which would come again, or one that ends the lease only."""
+    """Explain why a trainable raised: a failure that would come again, or one that ends the lease only."""
     cause = raised.cause
     reason = interruption_of(cause)
     if isinstance(cause, OSError) and cause.errno in DISK_FULL:

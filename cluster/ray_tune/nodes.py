@@ -16,9 +16,9 @@ from cluster.ray_tune.resources import Resources
 from contract.study_layout import StudyPaths
 
 ANSWER_SECONDS = 120.0
-"""Longest wait for the answer of a node, whose first worker has to unpack the code."""
+"""Longest wait, in seconds, for the answer of a node, whose first worker has to unpack the code."""
 LOOK_SECONDS = 2.0
-"""How old the count of trials that fit may be."""
+"""Seconds for which the count of trials that fit stays valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def check_paths(study: StudyPaths, *, others: Iterable[tuple[str, str]]) -> None
 
 
 def _ask(nodes: Sequence[Node], wanted: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Node id -> those of the `wanted` (path, text) whose path it does not see."""
+    """Map each node id to those of the `wanted` (path, text) whose path the node does not see."""
     task = ray.remote(num_cpus=0, max_retries=0)(find_missing)
     asked = {
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(
@@ -95,7 +95,7 @@ def _ask(nodes: Sequence[Node], wanted: list[tuple[str, str]]) -> dict[str, list
 
 
 def find_missing(wanted: Iterable[tuple[str, str]]) -> list[str]:
-    """Paths of `wanted` that do not exist on this node, or do not hold the text that they should."""
+    """List the `wanted` paths that do not exist on this node, or do not hold the text that they should."""
     return [path for path, text in wanted if not _holds(Path(path), text)]
 
 

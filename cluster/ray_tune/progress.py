@@ -17,13 +17,13 @@ from cluster.search.search import Search
 from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
 
 PLAIN_SECONDS = 30.0
-"""Without a terminal: a line after an epoch at most this often."""
+"""Without a terminal: least seconds between two lines after an epoch."""
 
 QUIET_SECONDS = 120.0
-"""Without a terminal: a line at least this often, also in the middle of a long epoch."""
+"""Without a terminal: most seconds without a line, also in the middle of a long epoch."""
 
 SHOWN = 4
-"""How many running trials such a line names."""
+"""Most running trials that such a line names."""
 
 NOT_COMPLETE = (State.PRUNED, State.FAILED, State.INFEASIBLE)
 

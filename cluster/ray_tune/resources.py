@@ -1,4 +1,4 @@
-"""What a trial needs of CPUs and GPUs, and how many trials run at once; decided before Ray starts."""
+"""Decides, before Ray starts, the CPUs and GPUs of a trial and how many trials run at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ fit beside the workers on whichever nodes they start."""
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one trial needs, and how many trials run at once."""
+    """Resources of one trial, and how many trials run at once."""
 
     cpus_per_worker: float
     gpus_per_worker: float | None
@@ -28,26 +28,26 @@ class Resources:
     """Trials at once; None until the cluster has been asked."""
 
     most_slots: int | None = None
-    """What --concurrent and --trials allow, whatever the nodes have; None = no limit."""
+    """Most trials at once by --concurrent and --trials, whatever the nodes have; None = no limit."""
 
     @property
     def of_tune_trial(self) -> dict[str, float]:
-        """What Ray Tune reserves: the trial itself, or the process that leads its workers."""
+        """Reservation of Ray Tune: the trial itself, or the process that leads its workers."""
         return {"CPU": TRAIN_DRIVER_CPUS} if self.workers_per_trial > 1 else self.of_worker
 
     @property
     def of_worker(self) -> dict[str, float]:
-        """What Ray reserves for each process that trains."""
+        """Reservation of Ray for each process that trains."""
         gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
         return {"CPU": self.cpus_per_worker} | gpus
 
     @property
     def threads(self) -> int:
-        """CPU threads of a worker's arithmetic."""
+        """Number of CPU threads of a worker's arithmetic."""
         return max(1, int(self.cpus_per_worker))
 
     def count_slots(self, nodes: Sequence[tuple[float, float]]) -> int:
-        """Trials that fit at once on nodes of (CPUs, GPUs), those in use included.
+        """Count the trials that fit at once on nodes of (CPUs, GPUs), those in use included.
 
         A process has to fit on one node; the workers of a trial may be on several.
         """
@@ -58,7 +58,7 @@ class Resources:
         return fitting if self.most_slots is None else min(fitting, self.most_slots)
 
     def describe(self) -> str:
-        """What each trial takes, and how many run at once; what only the cluster knows is left open."""
+        """Say what each trial takes and how many run at once, as far as known without the cluster."""
         gpus = "1 GPU if there are any" if self.gpus_per_worker is None else f"{self.gpus_per_worker:g} GPU"
         at_once = "as many at once as the cluster takes (not asked yet)"
         if self.slots is not None:
@@ -69,7 +69,7 @@ class Resources:
 def check_resources(
     config: StudyConfig, *, nodes: Sequence[tuple[float, float]], can_grow: bool = False
 ) -> Resources:
-    """How many trials run at once on these nodes.
+    """Count the trials that run at once on these nodes.
 
     Args:
         nodes: CPUs and GPUs of this machine, or of each node of a cluster.
@@ -88,7 +88,7 @@ def check_resources(
 
 
 def unasked_resources(config: StudyConfig) -> Resources:
-    """What a trial needs on a cluster that has not been asked yet what it has."""
+    """Choose a trial's resources on a cluster whose nodes are not known yet."""
     limits = [limit for limit in (config.concurrent, config.trials) if limit is not None]
     return Resources(
         cpus_per_worker=config.cpus_per_trial,
@@ -100,7 +100,7 @@ def unasked_resources(config: StudyConfig) -> Resources:
 
 
 def describe_unused_gpus(config: StudyConfig) -> str:
-    """One line about a GPU of this machine that trials will not use; empty if there is nothing to say."""
+    """Say in one line which GPU of this machine trials will not use; empty if there is nothing to say."""
     if config.address is not None or config.gpus_per_trial == 0:
         return ""
     return find_gpus().unused
@@ -130,7 +130,7 @@ def check_workers(config: StudyConfig, *, num_val: int, batch_sizes: Sequence[in
 
 
 def _places(cpus_each: float, gpus_each: float, cpus: float, gpus: float) -> int:
-    """Processes that fit on one node."""
+    """Count the processes that fit on one node."""
     fitting = cpus / cpus_each
     if gpus_each:
         # A fraction does not cross GPUs: 0.4 fits twice on each, not 2.5 times.
@@ -140,7 +140,7 @@ def _places(cpus_each: float, gpus_each: float, cpus: float, gpus: float) -> int
 
 
 def _describe_lack(needs: Resources, nodes: Sequence[tuple[float, float]]) -> str:
-    """One line that says what is scarce, how much of it there is, and which flag to lower."""
+    """Say in one line what is scarce, how much of it there is, and which flag to lower."""
     workers = needs.workers_per_trial
     scarce = [
         ("GPUs", needs.gpus_per_worker or 0.0, [gpus for _, gpus in nodes]),

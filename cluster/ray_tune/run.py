@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnding:
-    """How one run of a study ended, and in one line why, where that is not plain from `how`."""
+    """End of one run of a study, with a reason in one line if `how` does not say it."""
 
     how: RunOutcome
     reason: str | None = None
@@ -87,7 +87,7 @@ def run_search(
 
 
 class _Watch:
-    """What ends a run from outside: the time budget, and another driver that has taken the study over."""
+    """Ends a run from outside: after its time budget, or if another driver has taken the study over."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Watch:
 
 
 class Interrupts:
-    """While open, the first Ctrl-C or SIGTERM calls `on_first`, and the second raises KeyboardInterrupt.
+    """Make the first Ctrl-C or SIGTERM call `on_first`, and the second raise KeyboardInterrupt.
 
     Outside the main thread, where signals cannot be caught, it does nothing.
     """

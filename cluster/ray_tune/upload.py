@@ -26,7 +26,7 @@ SECRETS = (
     "*password*",
 )
 LIMIT_BYTES = 50 * 2**20
-"""Ray's job server takes 100 MiB; the code is less than 2."""
+"""Most bytes of an upload: Ray's job server takes 100 MiB, and the code has less than 2."""
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def list_upload(project: Path = PROJECT) -> list[Path]:
 
 
 def list_untracked(project: Path = PROJECT) -> list[Path]:
-    """Python files of the packages that are not uploaded, because git does not track them yet."""
+    """List the packages' Python files that are not uploaded, because git does not track them yet."""
     if _tracked(project) is None:
         return []
     found = _git(project, "ls-files", "--others", "--exclude-standard", *CODE)
@@ -75,7 +75,7 @@ def is_secret(path: Path) -> bool:
 
 
 def ray_ignore_lines() -> list[str]:
-    """Lines of a .rayignore with which Ray's own upload leaves out the same secrets.
+    """Write the lines of a .rayignore with which Ray's own upload leaves out the same secrets.
 
     Its patterns are those of .gitignore, which tell capitals from small letters, and the last one that fits
     decides: code comes after the secrets and is uploaded, whatever its name.
@@ -85,7 +85,7 @@ def ray_ignore_lines() -> list[str]:
 
 
 def _tracked(project: Path) -> list[Path] | None:
-    """Files that git tracks; None without git, and where the project is an installed copy."""
+    """List the files that git tracks; None without git, and if the project is an installed copy."""
     if not (project / ".git").exists():
         return None
     names = _git(project, "ls-files", *CODE, *MODULES)

@@ -29,10 +29,10 @@ from cluster.rehearsal.record import (
 from contract.machine import count_gpus
 
 START_SECONDS = 120.0
-"""Longest wait for all nodes to join."""
+"""Longest wait, in seconds, for all nodes to join."""
 
 STOP_SECONDS = 10.0
-"""Longest wait for processes to end before they are killed."""
+"""Longest wait, in seconds, for processes to end before they are killed."""
 
 OBJECT_STORE_BYTES = 128 * 2**20
 HEAD = 0
@@ -111,7 +111,7 @@ def stop_cluster(record: ClusterRecord) -> None:
 
 
 def alive_nodes(record: ClusterRecord) -> set[str]:
-    """Ids of the nodes that the cluster believes to be alive; a killed node stays some seconds longer."""
+    """List the nodes that the cluster believes to be alive; a killed one stays some seconds longer."""
     return JobServer(record.address, token=record.token_file.read_text(encoding="utf-8")).alive_nodes()
 
 

@@ -64,7 +64,7 @@ class ClusterRecord:
 
 
 def default_state_dir() -> Path:
-    """$XDG_STATE_HOME/unfreeze, else ~/.unfreeze."""
+    """Return $XDG_STATE_HOME/unfreeze, else ~/.unfreeze."""
     home = os.environ.get("XDG_STATE_HOME")
     return Path(home) / "unfreeze" if home else Path.home() / ".unfreeze"
 
@@ -105,7 +105,7 @@ def find_process(node: NodeProcess) -> psutil.Process | None:
 
 
 def find_processes(node: NodeProcess) -> list[psutil.Process]:
-    """Every process of a node: the descendants of its first one, and what shares its session.
+    """Find every process of a node: the descendants of its first one, and what shares its session.
 
     Each node is started as a session of its own, so no process of another program is among them.
     """

@@ -56,7 +56,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def memory_fraction(share: float, *, total_bytes: int) -> float:
-    """Share of a GPU's memory that PyTorch may allocate in one of the 1/share processes that use it."""
+    """Return the share of a GPU's memory that PyTorch may allocate in one of its 1/share processes."""
     return max(share - CONTEXT_BYTES / total_bytes, 0.1 * share)
 
 
@@ -78,14 +78,14 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """GB: on a GPU the most that was allocated since `forget_peak`, on a CPU what the process holds now."""
+    """Return GB: on a GPU the peak since `forget_peak`, on a CPU what the process holds now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIGABYTE
     return process_bytes() / GIGABYTE
 
 
 def process_bytes() -> int:
-    """Resident memory without mapped files, which all processes share; without /proc, its peak so far."""
+    """Return resident memory without mapped files, which all processes share; without /proc, the peak."""
     try:
         _, resident, shared = Path("/proc/self/statm").read_text(encoding="utf-8").split()[:3]
     except OSError:

@@ -90,7 +90,7 @@ class FittingSize:
         self.size, self.is_reduced = size, True
 
     def compute(self, function: Callable[[RowsT], Tensor], rows: RowsT) -> Tensor:
-        """`function(rows)` in chunks that fit, concatenated; the function must treat every row on its own."""
+        """Apply a function that treats every row on its own to chunks that fit, and concatenate."""
         parts: list[Tensor] = []
         done = 0
         while done < len(rows):

@@ -1,1 +1,1 @@
-"""How a trial trains: regimes, loop, optimizers, schedules, metrics, checkpoints."""
+"""Training of a trial: regimes, loop, optimizers, schedules, metrics, checkpoints."""

@@ -84,7 +84,7 @@ def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint or `model.pt` holds; None where the file is absent or torn.
+    """Read a checkpoint or `model.pt`; None if the file is absent or torn.
 
     Raises:
         OSError: the storage has a transient fault; the file may be there all the same.

@@ -18,11 +18,11 @@ class Best:
     epoch: int = 0
     value: float | None = None
     depth: int | str = 0
-    """Unfreeze depth of its phase: `trained` holds only what trained then."""
+    """Unfreeze depth of its phase: `trained` holds the tensors that trained then."""
 
     trained: dict[str, Tensor] = field(default_factory=dict)
     log_probabilities: Tensor | None = None
-    """[validation images, classes]."""
+    """Log-probabilities, [validation images, classes]."""
 
     def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
         return is_better(value, self.value, maximize=maximize)

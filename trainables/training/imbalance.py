@@ -32,7 +32,7 @@ def class_weights(
 
 
 def draw_order(labels: Labels, sampler: Literal["shuffle", "balanced"], generator: torch.Generator) -> Labels:
-    """Positions of an epoch's images in random order."""
+    """Draw an epoch's positions in random order."""
     if sampler == "balanced":
         return balanced_order(labels, generator)
     order: Labels = torch.randperm(len(labels), generator=generator).numpy()
@@ -40,7 +40,7 @@ def draw_order(labels: Labels, sampler: Literal["shuffle", "balanced"], generato
 
 
 def balanced_order(labels: Labels, generator: torch.Generator) -> Labels:
-    """Positions for an epoch of as many images as there are, every class equally often, in random order.
+    """Draw an epoch's positions: as many as there are images, every class equally often, in random order.
 
     A small class repeats its images only once all were used, a large one leaves some out.
     """

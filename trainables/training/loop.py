@@ -36,7 +36,7 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train_epoch` measured."""
+    """Measurements of `train_epoch`."""
 
     sums: MetricSums
     images: int
@@ -53,7 +53,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What `evaluate` measured."""
+    """Measurements of `evaluate`."""
 
     sums: MetricSums
     images: int
@@ -119,7 +119,7 @@ class Updates:
         self._snapshot = Snapshot(self.changing, device=self.device)
         self._has_stepped = False
         self._begun: tuple[Batch, MetricSums, Tensor] | None = None
-        """Until the first step is made: the batch, the sums that count it, and their totals before."""
+        """The batch, the sums that count it and their totals before; kept until the first step is made."""
 
     def load(self, inputs: Tensor, targets: Tensor, mixer: np.random.Generator) -> Batch:
         """Move a batch to the device, and mix it: one share for the whole update, partners by permutation."""
@@ -293,7 +293,7 @@ def evaluate(
     reduce: Reduce | None = None,
     fitting: FittingSize | None = None,
 ) -> EvaluationResult:
-    """Loss, metrics and log-probabilities of every image. The caller has set the network to eval mode.
+    """Compute loss, metrics and log-probabilities. The caller has set the network to eval mode.
 
     Args:
         fitting: images of one pass; None = the batch, halved where memory runs out.

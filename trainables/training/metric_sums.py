@@ -77,7 +77,7 @@ class MetricSums:
 
 
 def class_means(confusion: Tensor) -> tuple[float, float]:
-    """Macro F1 and balanced accuracy; classes without an image are left out of both means."""
+    """Return macro F1 and balanced accuracy; classes without an image are left out of both means."""
     right = confusion.diagonal()
     images, predicted = confusion.sum(dim=1), confusion.sum(dim=0)
     present = images > 0

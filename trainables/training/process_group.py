@@ -61,16 +61,16 @@ class ProcessGroup:
                 tensor.copy_(value)
 
     def share(self, positions: Positions) -> Positions:
-        """This worker's positions: every `size`-th one."""
+        """Return this worker's positions: every `size`-th one."""
         return positions[self.rank :: self.size]
 
     def share_batches(self, batches: Iterable[Positions]) -> list[Positions]:
-        """This worker's share of every batch; shares are equally large, with images repeated where needed."""
+        """Return this worker's share of every batch; images are repeated to make shares equally large."""
         filled = [np.resize(batch, math.ceil(len(batch) / self.size) * self.size) for batch in batches]
         return [self.share(batch) for batch in filled]
 
     def gather(self, rows: Tensor, *, num_rows: int, device: torch.device) -> Tensor:
-        """All workers' rows [num_rows, columns], in the order that `share` took them from."""
+        """Gather all workers' rows [num_rows, columns], in the order that `share` took them from."""
         if self.reduce is None:
             return rows
         whole = torch.zeros(num_rows, rows.shape[1], device=device)

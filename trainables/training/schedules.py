@@ -103,7 +103,7 @@ class Schedule:
             self.epochs_without_improvement = 0
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs beside the step."""
+        """State that `load_state` needs beside the step."""
         return {
             "plateau_share": self.plateau_share,
             "lowest_loss": self.lowest_loss,

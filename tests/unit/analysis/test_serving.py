@@ -28,6 +28,30 @@ from contract.decoding import decode_square
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE, STORAGE = 16, 18
+ROOT = Path(__file__).parents[3]
+ASK_THE_MODEL = """
+import base64
+import json
+import sys
+from importlib.machinery import PathFinder
+
+root, model, request, reach = sys.argv[1:]
+PACKAGES = {"analysis", "cluster", "contract", "search_spaces", "trainables", "results", "tune", "wiring"}
+sys.path[:] = [entry for entry in sys.path if entry not in ("", root)]
+if reach == "in reach":
+    sys.path.insert(0, root)
+else:  # an editable install finds the checkout through a finder of its own
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+found = [name for name in PACKAGES if PathFinder.find_spec(name) is not None]
+
+import mlflow.pyfunc
+import pandas as pd
+
+answer = mlflow.pyfunc.load_model(model).predict(pd.DataFrame(json.loads(request)))
+files = {name: sys.modules[name].__file__ for name in sys.modules if name.partition(".")[0] in PACKAGES}
+print(json.dumps({"found": found, "label": list(answer["label"]), "files": files}))
+"""
+"""Loads a logged model with this project in or out of reach; prints its answer and its imports."""
 
 
 class BrightestChannel(torch.nn.Module):
@@ -142,6 +166,32 @@ def test_no_images_give_no_predictions(export_dir: Path) -> None:
 def test_a_directory_without_an_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"classifier\.pt2 is missing"):
         log_model(tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reach", ["in reach", "out of reach"])
+def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, export_dir: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    model_uri = log_model(make_study(tmp_path / "flowers", [FakeTrial()]), export_dir, uri)
+    request = json.dumps({"image": [base64.b64encode(encode_image("blue")).decode()]})
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    asked = subprocess.run(
+        [sys.executable, "-I", "-c", ASK_THE_MODEL, str(ROOT), model_uri, request, reach],
+        cwd=tmp_path,
+        env=environment | {"MLFLOW_TRACKING_URI": uri},
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+    )
+
+    answer = json.loads(asked.stdout.splitlines()[-1])
+    assert bool(answer["found"]) == (reach == "in reach")
+    assert answer["label"] == [CLASSES[2]]
+    assert set(answer["files"]) == {"contract", "contract.decoding"}
+    for file in answer["files"].values():
+        assert not Path(file).is_relative_to(ROOT)
+        assert Path(file).parts[-3:-1] == ("code", "contract")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ __all__ = ["BaseRegime", "Phase", "load_regime", "names"]
 
 
 def names() -> list[str]:
-    """All regimes, sorted."""
+    """List all regimes in alphabetical order."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
 
 

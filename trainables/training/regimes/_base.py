@@ -1,4 +1,4 @@
-"""What a regime decides: phases, head, and the hyperparameters that it fixes."""
+"""The interface of a regime, which decides phases, head, and the hyperparameters that it fixes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Phase:
     """Epochs in which the same parameters train, under a schedule and an optimizer of their own."""
 
     first_epoch: int
-    """Counted from 1."""
+    """First epoch of the phase, counted from 1."""
 
     num_epochs: int
     depth: int | str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Regime(BaseRegime):
-    """One epoch: `num_neighbours` and `distance` are all there is to choose."""
+    """Plans one epoch: `num_neighbours` and `distance` are the only choices."""
 
     uses_neighbours = True
     fixed: ClassVar[Mapping[str, Any]] = {
