@@ -36,8 +36,7 @@ types: install-dev
 
 # Unit and contract tests side by side, a file on one worker; the rest start Ray, which takes both cores itself.
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/contracts
-	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/contracts
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The lowest and the newest versions that pyproject.toml allows, each in an environment of its own; nothing that starts Ray.
 test-lowest test-newest: test-%: $(BIN)/uv

@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also run what takes too long for every push")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that start Ray: they mostly wait, and the short ones fill what they leave."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the unbounded versions of the tests run; a test skips, or takes a larger part, by it."""
