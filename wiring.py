@@ -32,7 +32,7 @@ from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
 from contract.machine import count_cpus, count_gpus
 from contract.messages import StudySettings, WeightsSource
-from contract.metrics import check_objectives
+from contract.metrics import Direction, check_objectives
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
@@ -340,7 +340,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         image_size=plan.image_size,
         seed=config.seed,
         metric=config.metrics[0],
-        maximize=study.info["direction"] == "maximize",
+        maximize=Direction(study.info["direction"]) is Direction.MAXIMIZE,
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
         num_trials=plan.num_trials,

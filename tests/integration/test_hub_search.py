@@ -48,14 +48,14 @@ def test_a_search_over_a_network_of_the_hub_ends_and_is_continued_without_it(tmp
     with stand_in_hub() as hub:
         first_commit = hub.commit(REPOSITORY, content_of(1))
         place = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
-        first = search(tmp_path, "--trials", "3", **place)
+        first = search(tmp_path, "--trials", "1", **place)
         recorded = json.loads((tmp_path / "runs/mine/study.json").read_text())["backbone_weights"]
         hub.commit(REPOSITORY, content_of(2))
         asked = len(hub.requests)
-        second = search(tmp_path, "--trials", "4", **place)
+        second = search(tmp_path, "--trials", "2", **place)
         asked_again = hub.requests[asked:]
-    offline = search(tmp_path, "--trials", "4", **place, HF_HUB_OFFLINE="1")
-    elsewhere = search(tmp_path, "--trials", "5", HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "empty"))
+    offline = search(tmp_path, "--trials", "2", **place, HF_HUB_OFFLINE="1")
+    elsewhere = search(tmp_path, "--trials", "3", HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "empty"))
 
     assert first.returncode == 0, first.stdout + first.stderr
     assert (recorded["bit_r50x1"]["revision"], recorded["bit_r50x1"]["kind"]) == (first_commit, "hub")

@@ -73,7 +73,7 @@ def test_ten_kills_after_the_last_trial_lose_nothing(tmp_path: Path, full: bool)
     check_results(runs_dir)
 
     dice = random.Random(12)
-    for _ in range(10 if full else 3):
+    for _ in range(10 if full else 2):
         take_results_away(runs_dir)
         with subprocess.Popen(
             words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
