@@ -34,7 +34,7 @@ lint: install-dev
 types: install-dev
 	$(BIN)/mypy
 
-# Unit and contract tests side by side, a file on one worker; the rest start Ray, which takes both cores itself.
+# Two workers, a file on one of them; those that start Ray come first (tests/conftest.py), since they mostly wait.
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -62,7 +62,8 @@ def check_results(runs_dir: Path) -> None:
     assert client.search_model_versions("name = 'mine'")
 
 
-def test_ten_kills_after_the_last_trial_lose_nothing(tmp_path: Path, full: bool) -> None:
+@pytest.mark.timeout(1200)
+def test_kills_after_the_last_trial_lose_nothing(tmp_path: Path, full: bool) -> None:
     write_images(tmp_path / "images")
     words, runs_dir = make_command(tmp_path), tmp_path / "runs"
     run(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -70,10 +71,11 @@ def search_line(folder: Path, address: str) -> list[str]:
 def wait_for_trial_on(host: str, database: Path, driver: subprocess.Popen[bytes], hosts: Hosts) -> int:
     """A trial that this host has begun and not ended."""
     for _ in patiently(driver, hosts):
-        if not database.exists():
+        try:
+            begun = {n for n, worker in attributes(database, "worker").items() if worker.startswith(host)}
+            open_trials = begun - attributes(database, "outcome").keys()
+        except sqlite3.OperationalError:  # neither the file nor its tables need be there yet
             continue
-        begun = {n for n, worker in attributes(database, "worker").items() if worker.startswith(host)}
-        open_trials = begun - attributes(database, "outcome").keys()
         if open_trials:
             return min(open_trials)
     raise AssertionError("never reached")

@@ -175,7 +175,8 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for_and_nothing_is_lost(
         target=lambda: decided.extend(d.action for d in search.receive([report(lease, 2)]))
     )
     thread.start()
-    time.sleep(2.5)
+    while thread.is_alive() and "nothing is lost" not in caplog.text:
+        time.sleep(0.05)
     waiting = thread.is_alive()
     server.start()
     thread.join(timeout=60)

@@ -306,7 +306,7 @@ def test_a_thread_waits_for_another_threads_lock(tmp_path: Path) -> None:
     with file_lock(path):
         thread.start()
         order.append("first")
-    thread.join(timeout=10)
+    thread.join(timeout=120)
 
     assert order == ["first", "second"]
 

@@ -68,7 +68,7 @@ def test_a_killed_node_loses_all_its_processes(tmp_path: Path, tree: subprocess.
 
     assert len(processes) == 2
     assert tree.wait(10) == -9
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=120)
     assert not any(process.is_running() for process in processes)
     with pytest.raises(ValueError, match="no node 0 is running; there are: none"):
         kill_node(record, 0)

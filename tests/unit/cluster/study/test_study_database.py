@@ -114,23 +114,25 @@ def test_a_database_that_cannot_be_written_for_a_while_is_waited_for(
 ) -> None:
     records.record(new=[NewTrial(trial=frozen(0), attrs={})])
     (tmp_path / "study.db").chmod(0o644)
-    broken = threading.Event()
+    broken, given_up = threading.Event(), threading.Event()
 
     def hold_the_table_away() -> None:
         with sqlite3.connect(tmp_path / "study.db", isolation_level=None) as connection:
             connection.execute("ALTER TABLE epochs RENAME TO gone")
             broken.set()
-            deadline = time.monotonic() + 30
-            while "waiting, nothing is lost" not in caplog.text and time.monotonic() < deadline:
+            while "waiting, nothing is lost" not in caplog.text and not given_up.is_set():
                 time.sleep(0.05)
             connection.execute("ALTER TABLE gone RENAME TO epochs")
 
     thread = threading.Thread(target=hold_the_table_away)
     thread.start()
     broken.wait()
-    with caplog.at_level(logging.DEBUG, logger="unfreeze"):
-        records.record([epoch(0, 1)])
-    thread.join()
+    try:
+        with caplog.at_level(logging.DEBUG, logger="unfreeze"):
+            records.record([epoch(0, 1)])
+    finally:  # the thread reads this test's log: it must not outlive it
+        given_up.set()
+        thread.join()
 
     assert 1 in records.load()[0].epochs
     assert "waiting, nothing is lost" in caplog.text
@@ -154,7 +156,7 @@ def test_a_database_that_another_process_has_locked_is_waited_for(
         with caplog.at_level(logging.DEBUG, logger="unfreeze"):
             writer = threading.Thread(target=records.record, args=([epoch(0, 1)],))
             writer.start()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 200
             while "waiting, nothing is lost" not in caplog.text and time.monotonic() < deadline:
                 time.sleep(0.05)
             still_waiting = writer.is_alive()
