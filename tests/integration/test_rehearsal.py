@@ -129,6 +129,8 @@ def test_a_search_survives_a_lost_node_uses_a_new_one_is_stopped_continued_and_c
     rehearsal: Rehearsal,
 ) -> None:
     flags = rehearsal.flags("mine", "--max-epochs", "20", "--scheduler", "none")
+    while len(rehearsal.record.nodes) < 3:  # the test of a lost head leaves two
+        rehearsal.run("add-node")
     with rehearsal.submit(*flags, "--trials", "500") as job:
         rehearsal.wait_for_work_on(rehearsal.record.nodes[2], "mine", job)
         rehearsal.run("kill-node", "2")
