@@ -22,7 +22,7 @@ from contract.files import did_you_mean
 from contract.messages import EpochDecision, Reason, State
 from contract.metrics import METRICS, Direction, is_better
 from contract.sqlite_files import has_write_ahead_log, network_file_system
-from contract.study_layout import STUDY_FILE, StudyPaths, StudyStatus
+from contract.study_layout import StudyPaths, StudyStatus, study_directories
 from contract.trial_config import TrialConfig
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def find_study(study: str | Path, *, runs_dir: Path = Path("runs")) -> Path:
 
 def list_studies(runs_dir: Path) -> list[str]:
     """Names of the studies under a directory, in alphabetical order."""
-    return sorted(path.parent.name for path in runs_dir.glob(f"*/{STUDY_FILE}"))
+    return [directory.name for directory in study_directories(runs_dir)]
 
 
 def load_study(directory: Path) -> StudyInfo:

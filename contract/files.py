@@ -74,10 +74,14 @@ def nearest_names(name: str, choices: Iterable[str], *, limit: int = 3) -> list[
     return [by_folded[one] for one in near]
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Make a hint for an error about a name: "did you mean lite0 or lite1?", or "" if none is near."""
+def did_you_mean(name: str, choices: Iterable[str], *, before: str = "") -> str:
+    """A hint for an error about an unknown name: "did you mean lite0 or lite1?", or "" if none is near.
+
+    Args:
+        before: stands in front of the hint, if there is one.
+    """
     near = nearest_names(name, choices)
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    return f"{before}did you mean {' or '.join(near)}?" if near else ""
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import IntEnum, StrEnum
+
+from contract.files import did_you_mean
 
 
 class Unit(StrEnum):
@@ -229,8 +230,7 @@ def find_metric(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    close = get_close_matches(name, METRICS, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(METRICS)}"
+    hint = did_you_mean(name, METRICS) or f"choose from {', '.join(METRICS)}"
     raise ValueError(f"no trial reports a metric {name!r}: {hint}")
 
 
@@ -267,8 +267,7 @@ def check_objectives(names: Sequence[str]) -> None:
     for name in names:
         if name not in METRICS:
             allowed = ranking_metrics() if name == names[0] else tuple(METRICS)
-            close = get_close_matches(name, allowed, n=3, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            hint = did_you_mean(name, allowed, before="; ")
             raise ValueError(f"--metric must be one of {', '.join(allowed)}, got {name!r}{hint}")
     if not METRICS[names[0]].ranks_trials:
         raise ValueError(

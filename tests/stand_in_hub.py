@@ -20,7 +20,7 @@ class StandInHub:
 
     def __init__(self) -> None:
         self.commits: dict[str, list[str]] = {}
-        """Of each repository, the newest last."""
+        """The commits of each repository, the newest last."""
 
         self.files: dict[tuple[str, str], bytes] = {}
         """By commit and name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +198,7 @@ class StudyConfig:
         if self.weights not in WEIGHTS and not _absolute(self.weights).exists():
             raise ValueError(
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
-                f"{_hint(self.weights, WEIGHTS)}"
+                f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
             )
         if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
             raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")
@@ -305,16 +304,10 @@ def absolute_sqlite(url: str) -> str:
     return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
 
 
-def _hint(name: str, choices: Iterable[str]) -> str:
-    near = did_you_mean(name, choices)
-    return f"; {near}" if near else ""
-
-
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(
-            f"--{name} must be one of {', '.join(choices)}, got {value!r}{_hint(value, choices)}"
-        )
+        hint = did_you_mean(value, choices, before="; ")
+        raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 def _flag(name: str) -> str:

@@ -35,8 +35,8 @@ def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> 
     for word in given:  # before argparse complains that --space is missing because it was misspelt
         flag = word.split("=")[0]
         if flag.startswith("--") and flag not in known:
-            hint = did_you_mean(flag, known)
-            parser.error(f"unknown argument {flag}{'; ' if hint else ''}{hint} (--help lists them all)")
+            hint = did_you_mean(flag, known, before="; ")
+            parser.error(f"unknown argument {flag}{hint} (--help lists them all)")
     values, unknown = parser.parse_known_args(given)
     if unknown:
         parser.error(f"unknown argument {unknown[0]} (--help lists them all)")

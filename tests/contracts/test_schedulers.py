@@ -13,7 +13,7 @@ from contract.messages import Action
 
 EPOCHS = 9
 RUNGS = (1, 3)
-"""Of an even schedule of nine epochs: 1/9 and 1/3."""
+"""The rungs of an even schedule of nine epochs: 1/9 and 1/3."""
 
 
 def make_curves(

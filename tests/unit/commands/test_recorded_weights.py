@@ -35,7 +35,7 @@ RESNET = WeightsSource(
 
 
 def open_and_close(folder: Path, **digests: str) -> None:
-    """Of a study whose backbones have weights of these digests."""
+    """Open and close a study whose backbones have weights of these digests."""
     weights = {
         name: asdict(RESNET) | {"backbone": name, "digest": digest} for name, digest in digests.items()
     }

@@ -27,13 +27,19 @@ def pause(search: Search, value: float) -> Lease:
     return lease
 
 
-def test_a_paused_trial_leaves_its_slot_to_others_and_comes_back_under_its_number(study: Study) -> None:
+def with_one_to_promote(study: Study) -> Search:
+    """Three trials have reached the first rung, so that the best of them, trial 0, goes on next."""
     search = search_of(study)
     for value in (0.5, 0.4):
         pause(search, value)
     third = take(search)
     search.receive([report(third, 1, metrics={"val_accuracy": 0.1})])
     search.lease_ended(third)
+    return search
+
+
+def test_a_paused_trial_leaves_its_slot_to_others_and_comes_back_under_its_number(study: Study) -> None:
+    search = with_one_to_promote(study)
 
     again = take(search).trials[0]
 
@@ -53,12 +59,7 @@ def test_one_that_would_be_promoted_at_once_keeps_its_worker(study: Study) -> No
 
 
 def test_a_killed_driver_forgets_no_pause_and_no_promotion(study: Study) -> None:
-    search = search_of(study)
-    for value in (0.5, 0.4):
-        pause(search, value)
-    third = take(search)
-    search.receive([report(third, 1, metrics={"val_accuracy": 0.1})])
-    search.lease_ended(third)
+    search = with_one_to_promote(study)
     promoted = take(search).trials[0]
 
     search = search_of(study)
@@ -72,12 +73,7 @@ def test_a_killed_driver_forgets_no_pause_and_no_promotion(study: Study) -> None
 def test_a_promoted_trial_that_lost_its_checkpoint_replays_its_rung_without_waiting_again(
     study: Study,
 ) -> None:
-    search = search_of(study)
-    for value in (0.5, 0.4):
-        pause(search, value)
-    third = take(search)
-    search.receive([report(third, 1, metrics={"val_accuracy": 0.1})])
-    search.lease_ended(third)
+    search = with_one_to_promote(study)
     promoted = take(search)
 
     replayed = search.receive([report(promoted, 1, metrics={"val_accuracy": 0.5})])[0]
