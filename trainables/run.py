@@ -81,6 +81,8 @@ class TrialRun:
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
         self.best, self.patience = Best(), Patience()
+        self.evaluation: EvaluationResult | None = None
+        """What the newest epoch's validation measured; None before the first."""
         forget_peak(self.device)
         wait_out_faults(self._build)
         self.enter_phase(self.phases[0])
@@ -231,7 +233,7 @@ class TrialRun:
             trained = self._fit_neighbours() if self.regime.uses_neighbours else self._train()
         averaged: AbstractContextManager[None] = self.average.applied() if self.average else nullcontext()
         with averaged:
-            validated = self._validate()
+            self.evaluation = validated = self._validate()
             metrics = self._metrics(trained, validated, seconds=time.perf_counter() - started)
             self._note_best(metrics, validated)
         self.schedule.observe(metrics["val_loss"])

@@ -1,0 +1,169 @@
+"""Records the table: `python -m benchmarks.quality.record FOLDER` trains every row on every photo set.
+
+Validation and test photos are handed in together as validation, without early stopping, and each photo's
+predicted class and loss are kept for every epoch; `pack` cuts the two apart afterwards. Several processes may
+work on one folder at once, and a stopped one goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, make_rows
+from benchmarks.quality.splits import SETS, read_splits
+from benchmarks.versus_plain.inputs import default_data
+from contract.files import write_aside
+from contract.messages import LeasedTrial, StudySettings
+from trainables.data.datasets import find_images
+from trainables.device.process_setup import prepare_processor
+from trainables.images.preparation import prepare_images
+from trainables.model.backbones import find_backbone
+from trainables.model.weights import fetch_weights, locate_weights
+from trainables.run import TrialRun
+
+BLOCK = 12
+"""Rows that a process takes at once."""
+REPETITIONS = 3
+SEED_STRIDE = 100_000
+"""Added to a row's number for each repetition: a trial's seed follows from its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Some rows of one set, trained with one seed."""
+
+    photos: str
+    rows: range
+    repetition: int
+
+    def file(self, folder: Path) -> Path:
+        return folder / "recorded" / f"{self.photos}-{self.rows.start:04}-{self.repetition}.npz"
+
+
+def list_work() -> Iterator[Work]:
+    """All work, in the order of the rows: whatever is recorded so far is a smaller table of all sets."""
+    for first in range(0, len(make_rows()), BLOCK):
+        rows = range(first, min(first + BLOCK, len(make_rows())))
+        for repetition in range(REPETITIONS):
+            for name in SETS:
+                yield Work(photos=name, rows=rows, repetition=repetition)
+
+
+def prepare(name: str, folder: Path) -> StudySettings:
+    """Cut and decode a set's photos; the settings are those of a study of them, on one thread."""
+    directory, cache = folder / name, folder / "cache"
+    directory.mkdir(parents=True, exist_ok=True)
+    listing_file = directory / "listing.csv"
+    root = default_data().parent / name
+    with write_aside(listing_file) as part, part.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(("path", "label", "split"))
+        for path, label, split in read_splits(name):
+            writer.writerow((root / path, label, "train" if split == "train" else "val"))
+    listing = find_images(str(listing_file), cache_dir=cache)
+    manifest, _ = prepare_images(
+        listing, fits=["crop"], image_size=IMAGE_SIZE, cache_dir=cache, budget_gb=100, seed=0, refuse_bad=True
+    )
+    manifest.write_csv(directory / "data.csv")
+    weights = (locate_weights(find_backbone(backbone), "auto", seed=0) for backbone in BACKBONES)
+    return StudySettings(
+        study_directory=str(directory),
+        classes=manifest.classes,
+        weights="auto",
+        backbone_weights=tuple(fetch_weights(source) for source in weights),
+        image_size=IMAGE_SIZE,
+        seed=0,
+        metric="val_accuracy",
+        maximize=True,
+        cache_directory=str(cache),
+        cache_gigabytes=100,
+        num_trials=len(make_rows()),
+        shared_depths=(0, 1, 2, 3, 4),
+        expected_reuse=0.2,
+        threads=1,
+    )
+
+
+def train(work: Work, settings: StudySettings) -> dict[str, np.ndarray]:
+    """Train the rows: predicted classes and losses [rows, epochs, photos], CPU seconds [rows, epochs]."""
+    rows = [make_rows()[number] for number in work.rows]
+    chosen = [row for row in rows if work.repetition == 0 or row.is_repeated]
+    predictions, losses, seconds = [], [], []
+    photos: np.ndarray = np.array([], dtype=np.int64)
+    for row in chosen:
+        leased = LeasedTrial(
+            trial=row.number + SEED_STRIDE * work.repetition, attempt=1, config=row.config, done_epochs=0
+        )
+        began = time.process_time()
+        run = TrialRun(leased, settings)
+        photos = run.splits["val"].ids[run.validated]
+        curve = []
+        while not run.finished:
+            run.run_epoch()
+            assert run.evaluation is not None
+            curve.append(run.evaluation)
+            seconds.append(time.process_time() - began)
+            began = time.process_time()
+        predictions.append([epoch.log_probabilities.argmax(dim=1).numpy().astype(np.uint8) for epoch in curve])
+        losses.append(
+            [
+                -epoch.log_probabilities.gather(1, epoch.labels[:, None])[:, 0].numpy().astype(np.float16)
+                for epoch in curve
+            ]
+        )
+    return {
+        "rows": np.array([row.number for row in chosen], dtype=np.int64),
+        "photos": photos,
+        "predictions": np.array(predictions),
+        "losses": np.array(losses),
+        "seconds": np.array(seconds).reshape(len(chosen), -1),
+    }
+
+
+def claim(path: Path) -> bool:
+    """Take a piece of work, unless another process has it or it is done; a lost process's claim is stale."""
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path.with_suffix(".claim"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.record", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--anew", action="store_true", help="forget the claims of processes that were ended")
+    flags = parser.parse_args(argv)
+    if flags.anew:
+        for stale in (flags.folder / "recorded").glob("*.claim"):
+            stale.unlink()
+    prepare_processor(1)
+    settings: dict[str, StudySettings] = {}
+    work = list(list_work())
+    for number, one in enumerate(work, start=1):
+        path = one.file(flags.folder)
+        if not claim(path):
+            continue
+        if one.photos not in settings:
+            settings[one.photos] = prepare(one.photos, flags.folder)
+        arrays = train(one, settings[one.photos])
+        with write_aside(path) as part, part.open("wb") as file:
+            np.savez(file, **arrays)
+        print(f"{number} of {len(work)}: {path.name}, {arrays['seconds'].sum():.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
