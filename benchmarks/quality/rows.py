@@ -20,8 +20,8 @@ VARIED = ("backbone", "unfreeze_depth", "batch_size", "learning_rate", "dropout"
 """What the space suggests; the rest of a row is the same in all of them."""
 
 NUM_FROZEN, NUM_DEEP = 1000, 200
-REPEATED = 10
-"""Each row whose number is a multiple of this, and each recipe, is recorded with three seeds."""
+REPEATED = {0: 10, 1: 25}
+"""Of frozen and of deeper rows one in so many, and each recipe, is recorded with three seeds."""
 
 _BACKBONE_SHARES = {0: (0.6, 0.2, 0.2), 1: (0.7, 0.18, 0.12)}
 """Of frozen and of deeper rows: a step of a larger backbone takes up to twice as long."""
@@ -48,15 +48,14 @@ class Row:
 @cache
 def make_rows() -> tuple[Row, ...]:
     """All rows: the recipes, then frozen and deeper ones so mixed that any beginning has its share of both."""
-    configs = [recipe_config(recipe.config) for recipe in recipes()]
-    num_recipes = len(configs)
-    frozen, deep = _draw(NUM_FROZEN, deep=False), _draw(NUM_DEEP, deep=True)
+    chosen = [(recipe_config(recipe.config), True) for recipe in recipes()]
+    kinds = [[(config, at % REPEATED[deep] == 0) for at, config in enumerate(_draw(deep))] for deep in (0, 1)]
     every = NUM_FROZEN // NUM_DEEP
-    for _ in range(NUM_DEEP):
-        configs += [next(deep), *(next(frozen) for _ in range(every))]
+    for at in range(NUM_DEEP):
+        chosen += [kinds[1][at], *kinds[0][at * every : (at + 1) * every]]
     return tuple(
-        Row(number=number, config=config, is_repeated=number < num_recipes or number % REPEATED == 0)
-        for number, config in enumerate(configs)
+        Row(number=number, config=config, is_repeated=is_repeated)
+        for number, (config, is_repeated) in enumerate(chosen)
     )
 
 
@@ -86,11 +85,11 @@ class _Given:
         return self._values[name]
 
 
-def _draw(num: int, *, deep: bool) -> Iterator[dict[str, Any]]:
-    dice = np.random.default_rng([2, int(deep)])
-    for _ in range(num):
+def _draw(deep: int) -> Iterator[dict[str, Any]]:
+    dice = np.random.default_rng([2, deep])
+    for _ in range(NUM_DEEP if deep else NUM_FROZEN):
         values: dict[str, Any] = {
-            "backbone": BACKBONES[dice.choice(3, p=_BACKBONE_SHARES[int(deep)])],
+            "backbone": BACKBONES[dice.choice(3, p=_BACKBONE_SHARES[deep])],
             "unfreeze_depth": 1 + int(dice.choice(4, p=_DEPTH_SHARES)) if deep else 0,
             "batch_size": int(dice.choice((16, 32, 64))),
             "learning_rate": float(f"{math.exp(dice.uniform(math.log(3e-4), math.log(1e-2))):.4g}"),
