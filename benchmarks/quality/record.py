@@ -2,7 +2,7 @@
 
 Validation and test photos are handed in together as validation, without early stopping, and each photo's
 predicted class and loss are kept for every epoch; `pack` cuts the two apart afterwards. Several processes may
-work on one folder at once, and a stopped one goes on where it was.
+work on one folder at once, a stopped one goes on where it was, and rows that are in the table are left out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import argparse
 import csv
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, make_rows
 from benchmarks.quality.splits import SETS, read_splits
+from benchmarks.quality.table import FOLDER, load_table, table_file
 from benchmarks.versus_plain.inputs import default_data
-from contract.files import write_aside
+from contract.files import save_json, write_aside
 from contract.messages import LeasedTrial, StudySettings
 from trainables.data.datasets import find_images
 from trainables.device.process_setup import prepare_processor
@@ -96,7 +99,12 @@ def prepare(name: str, folder: Path) -> StudySettings:
 def train(work: Work, settings: StudySettings) -> dict[str, np.ndarray]:
     """Train the rows: predicted classes and losses [rows, epochs, photos], CPU seconds [rows, epochs]."""
     rows = [make_rows()[number] for number in work.rows]
-    chosen = [row for row in rows if work.repetition == 0 or row.is_repeated]
+    known = recorded(work.photos)
+    chosen = [
+        row
+        for row in rows
+        if (row.number, work.repetition) not in known and (work.repetition == 0 or row.is_repeated)
+    ]
     predictions, losses, seconds = [], [], []
     photos: np.ndarray = np.array([], dtype=np.int64)
     for row in chosen:
@@ -113,7 +121,9 @@ def train(work: Work, settings: StudySettings) -> dict[str, np.ndarray]:
             curve.append(run.evaluation)
             seconds.append(time.process_time() - began)
             began = time.process_time()
-        predictions.append([epoch.log_probabilities.argmax(dim=1).numpy().astype(np.uint8) for epoch in curve])
+        predictions.append(
+            [epoch.log_probabilities.argmax(dim=1).numpy().astype(np.uint8) for epoch in curve]
+        )
         losses.append(
             [
                 -epoch.log_probabilities.gather(1, epoch.labels[:, None])[:, 0].numpy().astype(np.float16)
@@ -127,6 +137,46 @@ def train(work: Work, settings: StudySettings) -> dict[str, np.ndarray]:
         "losses": np.array(losses),
         "seconds": np.array(seconds).reshape(len(chosen), -1),
     }
+
+
+def time_passes(folder: Path) -> dict[str, list[float]]:
+    """CPU seconds of the frozen part's pass over the views of each epoch, by "set backbone policy".
+
+    The pass is what an epoch of a frozen head takes longer on an empty cache than on a filled one.
+    """
+    passes: dict[str, list[float]] = {}
+    config = make_rows()[0].config
+    for name in SETS:
+        settings = prepare(name, folder)
+        for backbone in BACKBONES:
+            for policy in ("none", "light"):
+                with tempfile.TemporaryDirectory(dir=folder) as cache:
+                    (Path(cache) / "images").symlink_to(folder / "cache" / "images")
+                    one = replace(settings, cache_directory=cache, shared_depths=())
+                    leased = LeasedTrial(
+                        trial=0,
+                        attempt=1,
+                        config={**config, "backbone": backbone, "policy": policy},
+                        done_epochs=0,
+                    )
+                    run, seconds = TrialRun(leased, one), []
+                    while not run.finished:
+                        began = time.process_time()
+                        run.run_epoch()
+                        seconds.append(time.process_time() - began)
+                head = 0.05  # what training the head takes is in the table
+                passes[f"{name} {backbone} {policy}"] = [round(max(0.0, s - head), 2) for s in seconds]
+                print(f"{name} {backbone} {policy}: {sum(seconds):.1f} s", flush=True)
+    return passes
+
+
+@cache
+def recorded(name: str) -> set[tuple[int, int]]:
+    """Rows that the table has already, each with its repetition."""
+    if not table_file(name).exists():
+        return set()
+    table = load_table(name)
+    return set(zip(table.rows.tolist(), table.repetitions.tolist(), strict=True))
 
 
 def claim(path: Path) -> bool:
@@ -145,11 +195,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.record", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--anew", action="store_true", help="forget the claims of processes that were ended")
+    parser.add_argument("--passes", action="store_true", help="only time the frozen parts' passes")
     flags = parser.parse_args(argv)
     if flags.anew:
         for stale in (flags.folder / "recorded").glob("*.claim"):
             stale.unlink()
     prepare_processor(1)
+    if flags.passes:
+        save_json(FOLDER / "passes.json", time_passes(flags.folder))
+        return 0
     settings: dict[str, StudySettings] = {}
     work = list(list_work())
     for number, one in enumerate(work, start=1):
