@@ -82,6 +82,7 @@ def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord
         metrics={name: float(value) for name, value in report.metrics.items()},
         arrival=arrival,
         decision=verdict.recorded_as,
+        predicted=report.predicted,
     )
 
 
