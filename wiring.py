@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from analysis.tracking import Tracker
@@ -250,6 +251,14 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
     }
 
 
+def find_val_labels(plan: Plan, manifest: Manifest) -> NDArray[np.int64] | None:
+    """Classes of the validation images, in their order; None if trials look at some of them only."""
+    labels = manifest.labels[manifest.indices("val")]
+    configs = [*plan.samples, *(recipe.config for recipe in plan.recipes)]
+    is_part = any(0 < config.get("validation_images", 0) < len(labels) for config in configs)
+    return None if is_part else labels
+
+
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
@@ -269,6 +278,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             max_epochs=plan.max_epochs,
             patience=plan.config.patience,
             shares_of=lambda config: planned_shares(config, class_counts),
+            val_labels=find_val_labels(plan, manifest),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
         ),

@@ -49,7 +49,7 @@ class PairedTest:
 
 def find_finalists(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
     """Return the best complete trial (the best pruned one if none is) and the best of all others."""
-    ended = [row for row in rows if State(row["state"]).has_value and row.get("best_epoch")]
+    ended = [row for row in rows if State(row["state"]).has_value and row.get("kept_at_epoch")]
     best = next((row for row in ended if row["state"] is State.COMPLETE), ended[0] if ended else None)
     return best, next((row for row in ended if row is not best), None)
 

@@ -65,7 +65,7 @@ FIRST = (
 
 
 def rank_rows(rows: Iterable[Row], *, metric: str, maximize: bool) -> list[Row]:
-    """Sort by the value at each trial's best epoch, best first; trials without one come last, by number."""
+    """Sort by the value at each trial's kept epoch, best first; trials without one come last, by number."""
     sign = -1.0 if maximize else 1.0
 
     def order(row: Row) -> tuple[bool, float, str, int]:
@@ -279,7 +279,7 @@ def objectives_of(study: StudyInfo) -> dict[str, Direction]:
 def find_front(rows: Sequence[Row], objectives: Mapping[str, Direction]) -> list[Row]:
     """Return the trials that no other beats in all objectives, best in the first objective first.
 
-    Values are those of each trial's best epoch by the ranking metric, as everywhere on the leaderboard.
+    Values are those of each trial's kept epoch, as everywhere on the leaderboard.
     Trials that lack one are left out, and equal ones stand on the front together.
     """
     signs = {name: direction.sign for name, direction in objectives.items()}

@@ -19,7 +19,7 @@ def load_trials(*studies: str | Path, runs_dir: str | Path = RUNS) -> pd.DataFra
     """Load one row a trial of one or more studies, each a directory or a name under `runs_dir`.
 
     `frame.attrs["columns"]` says what each column means, with its unit, or that it is a hyperparameter.
-    Metrics are those of the trial's best epoch.
+    Metrics are those of the trial's kept epoch.
 
     Raises:
         ValueError: there is no such study.

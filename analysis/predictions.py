@@ -1,4 +1,4 @@
-"""Saved predictions: the log-probabilities a trial's best epoch gave every validation image."""
+"""Saved predictions: the log-probabilities a trial's kept epoch gave every validation image."""
 
 from __future__ import annotations
 

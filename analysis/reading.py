@@ -20,16 +20,16 @@ from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, 
 
 from contract.files import did_you_mean
 from contract.messages import EpochDecision, Reason, State
-from contract.metrics import METRICS, Direction, is_better
+from contract.metrics import METRICS, Direction, epoch_merit
 from contract.sqlite_files import has_write_ahead_log, network_file_system
 from contract.study_layout import StudyPaths, StudyStatus, study_directories
-from contract.trial_config import TrialConfig
+from contract.trial_config import TrialConfig, kept_epoch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-"""One trial: TRIAL_COLUMNS, then its hyperparameters, then the metrics of its best epoch, all by name."""
+"""One trial: TRIAL_COLUMNS, then its hyperparameters, then the metrics of its kept epoch, all by name."""
 
 TRIAL_COLUMNS = {
     "study": "name of the study",
@@ -42,7 +42,7 @@ TRIAL_COLUMNS = {
     "attempts": "times it was started",
     "seconds": "wall time over all attempts [s]; of a running trial: from its start to its newest epoch",
     "epochs": "epochs recorded",
-    "best_epoch": "epoch with the best value of the study's metric, from 1",
+    "kept_at_epoch": "epoch whose metrics, weights and predictions are the trial's, by kept_epoch; from 1",
     "started": "unix time of its start [s]",
     "ended": "unix time of its end [s]",
 }
@@ -201,7 +201,8 @@ def load_trial_rows(study: StudyInfo) -> list[Row]:
     with _without_collection(), connect(study) as (connection, study_id):
         heads = _read_trials(connection, study_id)
         attributes = _read_attributes(connection, study_id)
-        curves = _read_best_epochs(connection, study_id, metric=study.metric, maximize=study.maximize)
+        rules = {head["trial"]: _kept_rule(attributes.get(head["trial_id"], {})) for head in heads}
+        curves = _read_kept_epochs(connection, study_id, study=study, rules=rules)
         return [
             _trial_row(study, head, attributes.get(head["trial_id"], {}), curves.get(head["trial"], {}))
             for head in heads
@@ -309,32 +310,54 @@ def _read_attributes(connection: Connection, study_id: int) -> dict[int, dict[st
     return attributes
 
 
-def _read_best_epochs(
-    connection: Connection, study_id: int, *, metric: str, maximize: bool
-) -> dict[int, dict[str, Any]]:
-    """Return each trial's number of epochs, newest arrival, best epoch and that one's metrics as JSON.
+def read_kept_rule(connection: Connection, study_id: int, *, trial: int) -> str:
+    """Return the rule by which a trial keeps one epoch."""
+    query = text(
+        "SELECT a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id "
+        "WHERE t.study_id = :id AND t.number = :number AND a.key = 'config'"
+    )
+    stored = connection.execute(query, {"id": study_id, "number": trial}).scalar()
+    return _kept_rule({} if stored is None else {"config": json.loads(stored)})
 
-    Only the ranking metric is cut out of each row: parsing all JSON of 300,000 epochs takes several times as
-    long, and SQLite's own JSON functions refuse a row that holds NaN.
+
+def _kept_rule(attributes: Mapping[str, Any]) -> str:
+    return kept_epoch(attributes.get("config") or {})
+
+
+def _read_kept_epochs(
+    connection: Connection, study_id: int, *, study: StudyInfo, rules: Mapping[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Return each trial's number of epochs, newest arrival, kept epoch and that one's metrics as JSON.
+
+    Only the numbers that decide are cut out of each row: parsing all JSON of 300,000 epochs takes several
+    times as long, and SQLite's own JSON functions refuse a row that holds NaN.
     """
-    pattern = re.compile(rf'"{re.escape(metric)}":\s*(-?[0-9][0-9.eE+-]*)')
+    number = r'":\s*(-?[0-9][0-9.eE+-]*|NaN|-?Infinity)'
+    metric, val_loss = (re.compile(f'"{re.escape(name)}{number}') for name in (study.metric, "val_loss"))
     query = text(
         "SELECT trial, epoch, arrival, metrics FROM epochs WHERE study_id = :id ORDER BY trial, epoch"
     )
     newest: dict[int, tuple[int, float]] = {}
-    best: dict[int, tuple[float, int, str]] = {}
+    kept: dict[int, tuple[float, int, str]] = {}
     for trial, epoch, arrival, metrics in read_rows(connection, query, study_id):
         newest[trial] = (epoch, arrival)
-        found = pattern.search(metrics)
+        found = metric.search(metrics)
         if found is None:
             continue
-        value = float(found[1])
-        if is_better(value, best[trial][0] if trial in best else None, maximize=maximize):
-            best[trial] = (value, epoch, metrics)
+        loss = val_loss.search(metrics) if rules[trial] == "lowest_loss" else None
+        merit = epoch_merit(
+            rules[trial],
+            epoch,
+            value=float(found[1]),
+            loss=float(loss[1]) if loss else None,
+            maximize=study.maximize,
+        )
+        if merit > (kept[trial][0] if trial in kept else -math.inf):
+            kept[trial] = (merit, epoch, metrics)
     curves: dict[int, dict[str, Any]] = {}
     for trial, (epoch, arrival) in newest.items():
-        _, best_epoch, metrics = best.get(trial, (0.0, None, "{}"))
-        curves[trial] = {"epochs": epoch, "arrival": arrival, "best_epoch": best_epoch, "metrics": metrics}
+        _, at_epoch, metrics = kept.get(trial, (0.0, None, "{}"))
+        curves[trial] = {"epochs": epoch, "arrival": arrival, "kept_at_epoch": at_epoch, "metrics": metrics}
     return curves
 
 
@@ -357,7 +380,7 @@ def _trial_row(
         "attempts": attributes.get("attempts"),
         "seconds": seconds,
         "epochs": curve.get("epochs", 0),
-        "best_epoch": curve.get("best_epoch"),
+        "kept_at_epoch": curve.get("kept_at_epoch"),
         "started": started,
         "ended": ended,
     }

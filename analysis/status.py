@@ -33,7 +33,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
         "epochs": sum(row["epochs"] for row in rows),
         "trial_seconds": sum(row["seconds"] or 0.0 for row in rows),
         "metric": study.metric,
-        "best": {"trial": best["trial"], "value": best[study.metric], "epoch": best["best_epoch"]}
+        "best": {"trial": best["trial"], "value": best[study.metric], "epoch": best["kept_at_epoch"]}
         if best
         else None,
         "running": [

@@ -6,6 +6,7 @@ values of the enumerations stand in study databases and must not change.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -28,7 +29,7 @@ class Outcome(StrEnum):
 
     @property
     def has_value(self) -> bool:
-        """Its best epoch counts in rankings and for the sampler."""
+        """Its kept epoch counts in rankings and for the sampler."""
         return self in (Outcome.COMPLETE, Outcome.PRUNED)
 
 
@@ -54,12 +55,12 @@ class State(StrEnum):
 
     @property
     def has_value(self) -> bool:
-        """It has ended, and its best epoch counts in rankings."""
+        """It has ended, and its kept epoch counts in rankings."""
         return self in (State.COMPLETE, State.PRUNED)
 
     @property
     def is_ranked(self) -> bool:
-        """Its best epoch has a place on the leaderboard, also while it runs."""
+        """Its kept epoch has a place on the leaderboard, also while it runs."""
         return self.has_value or self is State.RUNNING
 
 
@@ -228,6 +229,10 @@ class Report:
     reason: Reason | None = None
     """Only of a failed trial."""
 
+    predicted: bytes | None = None
+    """Class predicted for every validation image, in the order of the split, as by `pack_classes`; as text of
+    base64 among plain values."""
+
     traceback: str | None = None
     """Only of a failed trial."""
 
@@ -239,6 +244,8 @@ class Report:
 
     def as_values(self) -> dict[str, Any]:
         values = asdict(self) | {"metrics": dict(self.metrics)}
+        if self.predicted is not None:
+            values["predicted"] = base64.b64encode(self.predicted).decode("ascii")
         return values | {"outcome": _plain(self.outcome), "reason": _plain(self.reason)}
 
     @classmethod
@@ -249,6 +256,7 @@ class Report:
             ValueError: the outcome or the reason is unknown.
         """
         outcome, reason = values.get("outcome"), values.get("reason")
+        predicted = values.get("predicted")
         return cls(
             trial=values["trial"],
             attempt=values["attempt"],
@@ -256,6 +264,7 @@ class Report:
             metrics=values.get("metrics") or {},
             outcome=None if outcome is None else Outcome(outcome),
             reason=None if reason is None else Reason(reason),
+            predicted=None if predicted is None else base64.b64decode(predicted),
             traceback=values.get("traceback"),
             limit=values.get("limit"),
             excess=values.get("excess") or 0.0,
@@ -333,7 +342,7 @@ class StudySettings:
 
     seed: int
     metric: str
-    """Metric by which the best epoch of a trial is chosen."""
+    """Metric that ranks trials, and chooses the epoch of those that keep their best."""
 
     maximize: bool
     cache_directory: str

@@ -276,6 +276,26 @@ def check_objectives(names: Sequence[str]) -> None:
         )
 
 
+def epoch_merit(rule: str, epoch: int, *, value: float, loss: float | None, maximize: bool) -> float:
+    """Return the merit of an epoch by a rule of `kept_epoch`: a trial keeps the first epoch with the highest.
+
+    Args:
+        rule: "last", "lowest_loss" or "best".
+        value: the study's metric.
+        loss: the validation loss; None if the trial reports none, and then "lowest_loss" is "best".
+
+    Returns:
+        -inf for an epoch that is never kept: its value, or the loss that decides, is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        return -math.inf
+    if rule == "last":
+        return float(epoch)
+    if rule == "lowest_loss" and loss is not None:
+        return -loss if math.isfinite(loss) else -math.inf
+    return value if maximize else -value
+
+
 def is_better(value: float, than: float | None, *, maximize: bool) -> bool:
     """True if a value beats the best so far, `than`; NaN, infinity and ties do not."""
     if not math.isfinite(value):

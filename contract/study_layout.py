@@ -146,7 +146,7 @@ class TrialPaths:
 
     @property
     def weights(self) -> Path:
-        """Trained weights of the best epoch; kept for the best trials only."""
+        """Trained weights of the kept epoch; there for the best trials only."""
         return self.directory / "model.pt"
 
     @property

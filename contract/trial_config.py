@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+KEPT_EPOCH: Literal["last", "lowest_loss", "best"] = "best"
+"""What `kept_epoch = "auto"` stands for where a trial does not stop early."""
+
 OPTIMIZERS = ("adamw", "sgd", "rmsprop", "adam")
 SCHEDULES = ("cosine", "exponential", "plateau", "constant", "hyperrule")
 ALL = "all"
@@ -184,6 +187,12 @@ class TrialConfig:
     early_stopping_patience: Annotated[int, NOT_NEGATIVE] = 0
     """Epochs of the last phase without a lower validation loss after which the trial completes; 0 = never."""
 
+    kept_epoch: Literal["auto", "last", "lowest_loss", "best"] = "auto"
+    """Epoch whose weights, predictions and metrics are the trial's: the last, or the best by loss or metric.
+
+    "auto" is "best" for a trial that stops early, else the rule that the search was measured with.
+    """
+
     def __post_init__(self) -> None:
         for name, check in _checks().items():
             value = getattr(self, name)
@@ -238,6 +247,17 @@ def hidden_widths(head_width: int | str) -> tuple[int, ...]:
 def hyperparameters() -> tuple[str, ...]:
     """List the names of all hyperparameters: the fields of TrialConfig."""
     return tuple(field.name for field in fields(TrialConfig))
+
+
+def kept_epoch(config: Mapping[str, Any]) -> str:
+    """Return the rule that a trial's epoch is kept by: "last", "lowest_loss" or "best".
+
+    Studies older than the hyperparameter kept the best epoch.
+    """
+    rule = str(config.get("kept_epoch", "best"))
+    if rule != "auto":
+        return rule
+    return "best" if config.get("early_stopping_patience") else KEPT_EPOCH
 
 
 def make_trial_config(proposal: Mapping[str, Any]) -> TrialConfig:

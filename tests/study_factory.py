@@ -24,7 +24,7 @@ OPTUNA_STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "
 CREATE_EPOCHS = """CREATE TABLE IF NOT EXISTS epochs (
     study_id INTEGER NOT NULL, trial INTEGER NOT NULL, epoch INTEGER NOT NULL, attempt INTEGER NOT NULL,
     metrics TEXT NOT NULL, arrival DOUBLE PRECISION NOT NULL, decision TEXT NOT NULL,
-    PRIMARY KEY (study_id, trial, epoch))"""
+    predicted BYTEA, PRIMARY KEY (study_id, trial, epoch))"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def record_epochs(
     storage = optuna.storages.RDBStorage(document["storage"], skip_table_creation=True)
     study_id = storage.get_study_id_from_name(document["study"])
     insert = text(
-        "INSERT INTO epochs VALUES (:study, :trial, :epoch, 1, :metrics, :arrival, 'continue') "
+        "INSERT INTO epochs VALUES (:study, :trial, :epoch, 1, :metrics, :arrival, 'continue', NULL) "
         "ON CONFLICT (study_id, trial, epoch) DO UPDATE SET metrics = excluded.metrics"
     )
     rows = [

@@ -248,21 +248,21 @@ def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
 
 
 def save_result(run: TrialRun) -> None:
-    """Write the trained weights of the best epoch and its log-probabilities on the validation images."""
-    best = run.best
-    assert best.log_probabilities is not None
+    """Write the trained weights of the kept epoch and its log-probabilities on the validation images."""
+    kept = run.kept
+    assert kept.log_probabilities is not None
     content = {
-        "trained": best.trained,
-        "depth": best.depth,
-        "epoch": best.epoch,
-        "value": best.value,
+        "trained": kept.trained,
+        "depth": kept.depth,
+        "epoch": kept.epoch,
+        "value": kept.value,
         "num_train": len(run.splits["train"]),
     }
     split, shown = run.splits["val"], run.validated
     predictions = {
         "ids": split.ids[shown],
         "labels": split.labels.cpu().numpy()[shown],
-        "log_probabilities": best.log_probabilities.numpy(),
+        "log_probabilities": kept.log_probabilities.numpy(),
     }
     checkpoints.save_result(run.paths, model=content, predictions=predictions, attempt=run.attempt)
 

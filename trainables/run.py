@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from contract.messages import LeasedTrial, Outcome, Report, StudySettings
-from contract.trial_config import TrialConfig, make_trial_config
+from contract.metrics import epoch_merit
+from contract.predictions import pack_classes
+from contract.trial_config import TrialConfig, kept_epoch, make_trial_config
 from trainables.activations.inputs import Inputs
 from trainables.activations.shared import (
     borrow_backbone,
@@ -42,7 +44,7 @@ from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.heads import NeighbourHead
 from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
-from trainables.training.early_stopping import Best, Patience
+from trainables.training.early_stopping import Kept, Patience
 from trainables.training.head_batch import HeadEpoch
 from trainables.training.imbalance import class_weights, draw_order
 from trainables.training.loop import (
@@ -61,7 +63,7 @@ from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
 
-CHECKPOINT_FORMAT = 3
+CHECKPOINT_FORMAT = 4
 """Raised whenever the content of a checkpoint changes; a trial begins anew where it differs."""
 
 logger = logging.getLogger(__name__)
@@ -76,11 +78,12 @@ class TrialRun:
         self.number, self.attempt = leased.trial, leased.attempt
         self.settings, self.process_group = settings, process_group or ProcessGroup()
         self.config: TrialConfig = make_trial_config(leased.config)
+        self.kept_rule = kept_epoch(leased.config)
         self.paths = settings.trial_paths(self.number)
         self.device = torch.device("cuda" if settings.use_gpu else "cpu")
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
-        self.best, self.patience = Best(), Patience()
+        self.kept, self.patience = Kept(), Patience()
         self.evaluation: EvaluationResult | None = None
         """What the newest epoch's validation measured; None before the first."""
         forget_peak(self.device)
@@ -220,7 +223,7 @@ class TrialRun:
         return FittingSize(asked, may_shrink=self.process_group.size == 1)
 
     def run_epoch(self, trained: TrainResult | None = None) -> Report:
-        """Train, unless the head has trained in lockstep already, validate, and note the best epoch.
+        """Train, unless the head has trained in lockstep already, validate, and keep what the rule says.
 
         Raises:
             Diverged: the loss is no longer finite.
@@ -235,16 +238,17 @@ class TrialRun:
         with averaged:
             self.evaluation = validated = self._validate()
             metrics = self._metrics(trained, validated, seconds=time.perf_counter() - started)
-            self._note_best(metrics, validated)
-        self.schedule.observe(metrics["val_loss"])
-        self.patience.observe(metrics["val_loss"])
-        self.finished = self._is_over(schedule_ended=trained.ended)
+            self.schedule.observe(metrics["val_loss"])
+            self.patience.observe(metrics["val_loss"])
+            self.finished = self._is_over(schedule_ended=trained.ended)
+            self._keep(metrics, validated)
         report = Report(
             trial=self.number,
             attempt=self.attempt,
             epoch=self.epoch,
             metrics=metrics,
             outcome=Outcome.COMPLETE if self.finished else None,
+            predicted=self._pack_predicted(validated),
         )
         self.records.append(report)
         return report
@@ -329,15 +333,29 @@ class TrialRun:
         share = self.config.batch_size // self.process_group.size
         return self.updates.micro_batch.of(share) if self.updates else EVALUATION_BATCH
 
-    def _note_best(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
-        value = metrics[self.settings.metric]
-        if not self.best.is_beaten_by(value, maximize=self.settings.maximize):
+    def _keep(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
+        """Keep the epoch's weights and predictions, if the trial's rule puts it above those before."""
+        value, loss = metrics[self.settings.metric], metrics["val_loss"]
+        merit = epoch_merit(
+            self.kept_rule, self.epoch, value=value, loss=loss, maximize=self.settings.maximize
+        )
+        # Nobody asks for the last epoch before the trial is over: a checkpoint holds the same weights.
+        if merit <= self.kept.merit or (self.kept_rule == "last" and not self.finished):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
         log_probabilities = self.process_group.gather(
             validated.log_probabilities, num_rows=len(self.validated), device=self.device
         )
-        self.best = Best(self.epoch, value, self.phase.depth, trained, log_probabilities)
+        self.kept = Kept(self.epoch, value, merit, self.phase.depth, trained, log_probabilities)
+
+    def _pack_predicted(self, validated: EvaluationResult) -> bytes:
+        """Pack the class predicted for every validation image, whichever worker looked at it."""
+        classes = self.process_group.gather(
+            validated.log_probabilities.argmax(dim=1, keepdim=True),
+            num_rows=len(self.validated),
+            device=self.device,
+        )
+        return pack_classes(classes[:, 0].numpy())
 
     def _is_over(self, *, schedule_ended: bool) -> bool:
         if self.epoch >= self.phases[-1].last_epoch:
@@ -361,7 +379,7 @@ class TrialRun:
             **self._trained_state(),
             "images_at_once": self.updates.micro_batch.size if self.updates else None,
             "schedule": self.schedule.state(),
-            "best": asdict(self.best),
+            "kept": asdict(self.kept),
             "patience": self.patience.state(),
         }
 
@@ -378,7 +396,7 @@ class TrialRun:
         if self.updates and state["images_at_once"] != self.updates.micro_batch.size:
             self.updates.micro_batch.reduce_to(state["images_at_once"])
         self.schedule.load_state(state["schedule"])
-        self.best = Best(**state["best"])
+        self.kept = Kept(**state["kept"])
         self.patience = Patience(**state["patience"])
 
     def snapshot(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def _say_best(findings: Findings) -> str:
     early = "" if best["state"] is State.COMPLETE else f", although it was stopped early ({best['state']})"
     if findings.interval is None or findings.predictions is None:
         return (
-            f"{head}{early}: {metric} {show_value(metric, best[metric])} at epoch {best['best_epoch']}; "
+            f"{head}{early}: {metric} {show_value(metric, best[metric])} at epoch {best['kept_at_epoch']}; "
             "its predictions are missing, so there is no interval."
         )
     value, low, high = findings.interval
@@ -191,8 +191,10 @@ def _more_epochs(findings: Findings) -> list[str]:
     best = findings.best
     assert best is not None
     curve = findings.curves.get(best["trial"], Curve())
-    is_at_end = best["best_epoch"] == best["epochs"] == best.get("max_epochs")
-    if not is_at_end or len(curve.values) <= RISING_EPOCHS:
+    if best["epochs"] != best.get("max_epochs") or len(curve.values) <= RISING_EPOCHS:
+        return []
+    *before, last = (findings.study.direction.sign * value for value in curve.values)
+    if not all(last > score for score in before if not math.isnan(score)):
         return []
     gain = abs(curve.values[-1] - curve.values[-1 - RISING_EPOCHS])
     metric = findings.study.metric

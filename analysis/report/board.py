@@ -18,7 +18,7 @@ from analysis.report.page import render_page
 from contract.html import Section, data_script, escape, make_section, paragraph
 from contract.metrics import METRICS, Detail, Unit, shown_metrics
 
-TAIL = ("epochs", "best_epoch", "seconds", "trainable_parameters", "state")
+TAIL = ("epochs", "kept_at_epoch", "seconds", "trainable_parameters", "state")
 
 
 def render_board_page(studies: Sequence[StudyInfo]) -> str:
@@ -52,8 +52,8 @@ def board_section(rows: Sequence[Row], *, metric: str, conclusion: str = "") -> 
         '<div class="tools"><button class="more" hidden>more</button></div>'
         f"{data_script({'columns': columns, 'rows': cells}, kind='rows')}</div>",
         paragraph(
-            "Values are those of each trial's best epoch. A pruned trial was stopped early, so its value "
-            "is what it had reached by then. Click a heading to sort.",
+            "Values are those of the epoch that each trial keeps (hyperparameter kept_epoch). A pruned trial "
+            "was stopped early, so its value is what it had reached by then. Click a heading to sort.",
             kind="note",
         ),
         paragraph(_same_for_all(rows, varying), kind="note"),

@@ -30,7 +30,7 @@ def classes_section(findings: Findings) -> Section:
     confusion = predictions.confusion
     names = [findings.class_name(label) for label in range(len(confusion))]
     best = findings.best
-    note = f"Trial {best['trial']}, epoch {best['best_epoch']}, {len(predictions):,} validation images."
+    note = f"Trial {best['trial']}, epoch {best['kept_at_epoch']}, {len(predictions):,} validation images."
     return make_section(
         "classes",
         "Classes",

@@ -110,7 +110,7 @@ def _history_figure(
     complete |= {trial: value for trial, value in line if states[trial] is State.COMPLETE}
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {"xaxis": {"title": {"text": "trial"}}}
-    layout["yaxis"] = {"title": {"text": f"{findings.study.metric}, best epoch"}}
+    layout["yaxis"] = {"title": {"text": f"{findings.study.metric}, kept epoch"}}
     if complete:
         study = make_study({}, complete, findings.study.direction)
         spec = draw("optimization_history", study, target_name=findings.study.metric)
@@ -255,7 +255,7 @@ def _fit_note(findings: Findings) -> str:
         return ""
     train, val = best["train_accuracy"], best["val_accuracy"]
     note = (
-        f"At its best epoch ({best['best_epoch']}) the best trial has "
+        f"At the epoch it keeps ({best['kept_at_epoch']}) the best trial has "
         f"{show_value('train_accuracy', train)} on the "
         f"training images (while its weights changed, with augmentation and dropout) and "
         f"{show_value('val_accuracy', val)} on the validation images"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from analysis.reading import Row, StudyInfo, connect, read_epochs_since, read_states, read_trial_row
+from analysis.reading import (
+    Row,
+    StudyInfo,
+    connect,
+    read_epochs_since,
+    read_kept_rule,
+    read_states,
+    read_trial_row,
+)
 from contract.messages import State
-from contract.metrics import is_better
+from contract.metrics import epoch_merit
 
 OVERLAP_SECONDS = 120.0
 """Seconds that each look overlaps the last: a transaction may commit after the arrival it records."""
@@ -23,8 +30,8 @@ class EpochRecord:
     """Unix time at which the epoch was recorded."""
 
     metrics: dict[str, float]
-    is_best: bool
-    """True if the epoch is better than all earlier ones of its trial."""
+    is_kept: bool
+    """True if the trial keeps this epoch rather than any earlier one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +42,8 @@ class TrialChange:
     """The trial's row, without its metrics."""
 
     is_ended: bool
-    best: float | None
-    """Best value so far of the study's metric."""
+    value: float | None
+    """The study's metric at the kept epoch so far."""
 
     epochs: list[EpochRecord]
     """Epochs that MLflow lacks."""
@@ -47,7 +54,9 @@ class StudyFollower:
 
     def __init__(self, study: StudyInfo) -> None:
         self.study = study
-        self._values: dict[int, dict[int, float]] = {}
+        self._rules: dict[int, str] = {}
+        self._epochs: dict[int, dict[int, tuple[float, float]]] = {}
+        """Merit and value of each epoch that may be kept, by trial."""
         self._confirmed_arrival = 0.0
         self._read_arrival = 0.0
 
@@ -63,6 +72,8 @@ class StudyFollower:
             states = read_states(connection, study_id)
             since = self._confirmed_arrival - OVERLAP_SECONDS
             records = read_epochs_since(connection, study_id, arrival=since)
+            for trial in {record[0] for record in records} - self._rules.keys():
+                self._rules[trial] = read_kept_rule(connection, study_id, trial=trial)
             new = self._sort_by_trial(records, written_epochs)
             changes = []
             for trial, state in sorted(states.items()):
@@ -71,20 +82,22 @@ class StudyFollower:
                 if trial in closed or not (is_new or is_ended or trial in new):
                     continue
                 row = read_trial_row(connection, study_id, study=self.study, trial=trial)
-                best = self.best_value(trial)
-                changes.append(TrialChange(row=row, is_ended=is_ended, best=best, epochs=new.get(trial, [])))
+                value = self.kept_value(trial)
+                changes.append(
+                    TrialChange(row=row, is_ended=is_ended, value=value, epochs=new.get(trial, []))
+                )
         return changes
 
     def confirm(self) -> None:
         """Mark everything read so far as written, so that it is not read again."""
         self._confirmed_arrival = self._read_arrival
 
-    def best_value(self, trial: int) -> float | None:
-        """Best value so far of the study's metric; None before the first finite one."""
-        return self._best_of(self._values.get(trial, {}).values())
-
-    def _best_of(self, values: Iterable[float]) -> float | None:
-        return max(values, default=None) if self.study.maximize else min(values, default=None)
+    def kept_value(self, trial: int) -> float | None:
+        """The study's metric at the kept epoch so far; None before the first finite one."""
+        epochs = self._epochs.get(trial)
+        if not epochs:
+            return None
+        return epochs[max(epochs, key=lambda epoch: (epochs[epoch][0], -epoch))][1]
 
     def _sort_by_trial(
         self, records: list[tuple[int, int, float, dict[str, float]]], written_epochs: dict[int, int]
@@ -92,16 +105,24 @@ class StudyFollower:
         new: dict[int, list[EpochRecord]] = {}
         for trial, epoch, arrival, metrics in records:
             self._read_arrival = max(self._read_arrival, arrival)
-            is_best = self._is_best(trial, epoch, metrics.get(self.study.metric))
+            is_kept = self._is_kept(trial, epoch, metrics)
             if epoch > written_epochs.get(trial, 0):
-                record = EpochRecord(epoch=epoch, arrival=arrival, metrics=metrics, is_best=is_best)
+                record = EpochRecord(epoch=epoch, arrival=arrival, metrics=metrics, is_kept=is_kept)
                 new.setdefault(trial, []).append(record)
         return new
 
-    def _is_best(self, trial: int, epoch: int, value: float | None) -> bool:
-        if value is None or not math.isfinite(value):
+    def _is_kept(self, trial: int, epoch: int, metrics: dict[str, float]) -> bool:
+        """Add an epoch; True if it beats all earlier ones by the trial's rule."""
+        value = metrics.get(self.study.metric, math.nan)
+        merit = epoch_merit(
+            self._rules[trial],
+            epoch,
+            value=value,
+            loss=metrics.get("val_loss"),
+            maximize=self.study.maximize,
+        )
+        if merit == -math.inf:
             return False
-        values = self._values.setdefault(trial, {})
-        values[epoch] = value
-        earlier = self._best_of(other for number, other in values.items() if number < epoch)
-        return is_better(value, earlier, maximize=self.study.maximize)
+        epochs = self._epochs.setdefault(trial, {})
+        epochs[epoch] = (merit, value)
+        return merit > max((epochs[one][0] for one in epochs if one < epoch), default=-math.inf)

@@ -138,6 +138,6 @@ def _epoch_points(record: EpochRecord, *, metric: str) -> list[Point]:
             continue
         # MLflow stores infinity as 1.8e308, which ruins every chart's scale.
         points.append((name, value if math.isfinite(value) else math.nan, moment, record.epoch))
-    if record.is_best:
+    if record.is_kept:
         points.append((f"best_{metric}", record.metrics[metric], moment, record.epoch))
     return points

@@ -82,7 +82,7 @@ class MlflowView:
         """Remember an ended trial for the summary; true if MLflow has all of it already."""
         trial = change.row["trial"]
         if change.is_ended:
-            self._ended[trial] = (change.row, change.best)
+            self._ended[trial] = (change.row, change.value)
         return trial in closed and not change.epochs
 
     def _open_experiment(self, tracking_uri: str) -> str:

@@ -31,7 +31,7 @@ from optuna.storages._rdb import models
 from cluster.jobs.server import JobServer
 from cluster.jobs.submission import ENDED
 from cluster.ray_tune.upload import staged_project
-from cluster.study.database import open_storage
+from cluster.study.database import open_storage, present_columns
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.study.records import EPOCHS
@@ -228,7 +228,8 @@ def _copy_table(reading: sa.Connection, writing: sa.Connection, table: sa.Table,
         wanted = table.c.trial_id.in_(trials)
     else:
         return  # tables of the database itself, such as its schema's version
-    rows = [dict(row) for row in reading.execute(sa.select(table).where(wanted)).mappings()]
+    query = sa.select(*present_columns(reading, table)).where(wanted)
+    rows = [dict(row) for row in reading.execute(query).mappings()]
     if rows:
         writing.execute(sa.insert(table), rows)
 

@@ -126,7 +126,7 @@ class Progress:
     def _ended_line(self, decision: Decision, row: _Row | None) -> str:
         counts = self._search.counts()
         done = sum(counts.values()) - counts[State.RUNNING]
-        value = self._search.scores.best_value(decision.trial)
+        value = self._search.scores.kept_value(decision.trial)
         why = "".join(f": {text}" for text in (decision.reason, decision.detail) if text)
         parts = [f"trial {decision.trial} {decision.outcome}{why} ({done}/{self._search.num_trials})"]
         if value is not None and decision.outcome != Outcome.FAILED:

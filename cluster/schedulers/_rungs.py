@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.predictions import MOST_PREDICTED, unpack_classes
+
 REDUCTION = 3
 """Li et al. 2020 (arXiv 1810.05934) and Ray both keep a third (their default is 4 and 4; 3 wastes less)."""
 RUNG_SHARES = (REDUCTION**-2, REDUCTION**-1)
@@ -73,8 +78,17 @@ class Curves(Mapping[int, Mapping[int, float]]):
         curves: Mapping[int, Mapping[int, float]] | None = None,
         *,
         shares_of: Callable[[int], Shares],
+        val_labels: NDArray[np.int64] | None = None,
     ) -> None:
-        """`shares_of` takes a trial's number."""
+        """Begin with given scores.
+
+        Args:
+            shares_of: takes a trial's number.
+            val_labels: classes of the validation images, [images]; None where they are not known.
+        """
+        self._labels = None if val_labels is None else val_labels[:MOST_PREDICTED]
+        self._hits: dict[int, dict[int, NDArray[np.uint8]]] = {}
+        """Whether each image was classified right, eight a byte: 10,000 images and epochs are 12 MB."""
         self._by_trial: dict[int, dict[int, float]] = {}
         self._by_rung: tuple[dict[int, float], ...] = tuple({} for _ in RUNG_SHARES)
         self._shares_of = shares_of
@@ -84,12 +98,15 @@ class Curves(Mapping[int, Mapping[int, float]]):
             for epoch, score in curve.items():
                 self.note(trial, epoch, score)
 
-    def note(self, trial: int, epoch: int, score: float, *, is_end: bool = False) -> None:
-        """Add the score of an epoch; a replayed epoch replaces its first score.
+    def note(
+        self, trial: int, epoch: int, score: float, *, is_end: bool = False, predicted: bytes | None = None
+    ) -> None:
+        """Add the score of an epoch, and its packed predictions; a replayed epoch replaces what it was.
 
         A trial that ended with this epoch does not count at its rung: its score is final, and those of the
         others are intermediate.
         """
+        self._note_hits(trial, epoch, predicted)
         self._by_trial.setdefault(trial, {})[epoch] = score
         rung = self.rung_at(trial, epoch)
         if rung is None:
@@ -98,6 +115,25 @@ class Curves(Mapping[int, Mapping[int, float]]):
             self._by_rung[rung].pop(trial, None)
         else:
             self._by_rung[rung][trial] = score
+
+    def hits(self, trial: int, epoch: int) -> NDArray[np.bool_] | None:
+        """Whether the trial classified each validation image right, [images], for paired comparisons.
+
+        All trials have the same images in the same order, the first MOST_PREDICTED of the split. None if the
+        classes or the predictions of these images are not known.
+        """
+        packed = self._hits.get(trial, {}).get(epoch)
+        if packed is None or self._labels is None:
+            return None
+        return np.unpackbits(packed, count=len(self._labels)).astype(np.bool_)
+
+    def _note_hits(self, trial: int, epoch: int, predicted: bytes | None) -> None:
+        self._hits.get(trial, {}).pop(epoch, None)
+        if predicted is None or self._labels is None:
+            return
+        classes = unpack_classes(predicted)
+        if len(classes) == len(self._labels):
+            self._hits.setdefault(trial, {})[epoch] = np.packbits(classes == self._labels)
 
     def shares(self, trial: int) -> Shares:
         """Share of the trial's planned updates done after each of its epochs."""

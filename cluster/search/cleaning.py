@@ -78,7 +78,7 @@ class Cleaner:
     def _find_finalists(self) -> set[int]:
         """The best complete trials within the disk budget; of equals the earlier comes first."""
         complete = (n for n, trial in self._search.trials.items() if trial.outcome is Outcome.COMPLETE)
-        score = self._search.scores.best_score
+        score = self._search.scores.kept_score
         ranked = heapq.nsmallest(FINALISTS, complete, key=lambda number: (-score(number), number))
         kept: set[int] = set()
         left = self._weights_limit
@@ -104,7 +104,7 @@ class Cleaner:
     def _keep_budget(self) -> None:
         if sum(self._sizes.values()) <= self._limit:
             return
-        order = sorted(self._sizes, key=self._search.scores.best_score)
+        order = sorted(self._sizes, key=self._search.scores.kept_score)
         while sum(self._sizes.values()) > self._limit and len(order) > 1:
             worst = order.pop(0)
             self._remove(self._paths.trial(worst).predictions)

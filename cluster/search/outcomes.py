@@ -28,7 +28,7 @@ class Verdict:
     """It waits at its rung until the scheduler promotes it."""
 
     gained: bool = False
-    """The report holds the best value of the whole study so far, better than all before it."""
+    """With the report the best kept value of the whole study is better than it ever was."""
 
     reason: Reason | None = None
     """Only of a failed trial."""
@@ -60,7 +60,9 @@ def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Sche
             text = f"{name} is {report.metrics[name]}"
             return Verdict(outcome=Outcome.FAILED, reason=Reason.DIVERGED, traceback=text)
     is_complete = report.outcome is Outcome.COMPLETE
-    gained = scores.note(trial.number, report.epoch, report.metrics, is_end=is_complete)
+    gained = scores.note(
+        trial.number, report.epoch, report.metrics, is_end=is_complete, predicted=report.predicted
+    )
     if is_complete:
         return Verdict(outcome=Outcome.COMPLETE, gained=gained)
     if trial.is_recipe:
@@ -82,6 +84,7 @@ def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord
         metrics={name: float(value) for name, value in report.metrics.items()},
         arrival=arrival,
         decision=verdict.recorded_as,
+        predicted=report.predicted,
     )
 
 
@@ -113,7 +116,7 @@ _STATES = {
 def make_ending(
     trial: TrialStatus, verdict: Verdict, *, values: tuple[float, ...] | None, now: float
 ) -> Ending:
-    """End the trial, and make its record; `values` are the objectives at its best epoch."""
+    """End the trial, and make its record; `values` are the objectives at its kept epoch."""
     assert verdict.outcome is not None, "a trial that goes on has no ending"
     trial.outcome, trial.paused = verdict.outcome, False
     attrs: dict[str, Any] = {

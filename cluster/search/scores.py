@@ -1,70 +1,121 @@
-"""Scores: the learning curve of every trial so far, the best epoch of each, and their ranking."""
+"""Scores: the learning curve of every trial so far, the epoch that each keeps, and their ranking."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cluster.schedulers import Curves, Shares
-from contract.metrics import Direction
+from contract.metrics import Direction, epoch_merit
+
+
+class _Epoch(NamedTuple):
+    """An epoch as its trial's rule and the ranking see it."""
+
+    merit: float
+    number: int
+    score: float
+    values: tuple[float, ...]
+    """All objectives."""
 
 
 class Scores:
     """A score is the first metric, negated if it is minimized, so that higher is better; it is finite."""
 
     def __init__(
-        self, metrics: Sequence[str], *, directions: Sequence[str], shares_of: Callable[[int], Shares]
+        self,
+        metrics: Sequence[str],
+        *,
+        directions: Sequence[str],
+        shares_of: Callable[[int], Shares],
+        rule_of: Callable[[int], str] = lambda _: "best",
+        val_labels: NDArray[np.int64] | None = None,
     ) -> None:
-        """`shares_of` takes a trial's number."""
+        """`shares_of` and `rule_of` (which epoch it keeps) take a trial's number."""
         self.metrics = tuple(metrics)
         self.metric = self.metrics[0]
-        self.curves = Curves(shares_of=shares_of)
+        self.curves = Curves(shares_of=shares_of, val_labels=val_labels)
         self._sign = Direction(directions[0]).sign
-        self._best: dict[int, tuple[float, tuple[float, ...]]] = {}
-        """Score and all objectives at each trial's best epoch."""
+        self._rule_of = rule_of
+        self._epochs: dict[int, dict[int, _Epoch]] = {}
+        self._kept: dict[int, _Epoch] = {}
         self._ranking: list[tuple[float, int]] = []
-        """(-score, number) of every trial with a score, the best first."""
+        """(-score, number) of every trial with a kept epoch, the best first."""
+        self._highest = -math.inf
+        """The highest score that the best trial has had: it may fall again."""
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The first metric, NaN where it is missing."""
         return float(metrics.get(self.metric, math.nan))
 
-    def note(self, trial: int, epoch: int, metrics: Mapping[str, float], *, is_end: bool = False) -> bool:
-        """Add an epoch; True if it is the best of the study so far, and better than all before it.
+    def note(
+        self,
+        trial: int,
+        epoch: int,
+        metrics: Mapping[str, float],
+        *,
+        is_end: bool = False,
+        predicted: bytes | None = None,
+    ) -> bool:
+        """Add an epoch; True if the best kept score of the study is higher than it ever was.
 
-        `is_end` says that the trial completed with this epoch.
+        Args:
+            is_end: the trial completed with this epoch.
+            predicted: classes of the validation images, as in the report.
         """
         value = self.value(metrics)
         if not math.isfinite(value):
             return False
-        score = value * self._sign
-        before = -self._ranking[0][0] if self._ranking else -math.inf
-        self.curves.note(trial, epoch, score, is_end=is_end)
-        if score > self.best_score(trial):
-            values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
-            before_it = self._best.get(trial)
-            self._best[trial] = (score, values)
-            self._rank(trial, score, instead_of=None if before_it is None else before_it[0])
-        return score > before
+        self.curves.note(trial, epoch, value * self._sign, is_end=is_end, predicted=predicted)
+        self._keep(trial, epoch, metrics)
+        before = self._highest
+        if self._ranking:
+            self._highest = max(before, -self._ranking[0][0])
+        return self._highest > before
 
-    def best_value(self, trial: int) -> float | None:
-        """The first metric of the trial's best epoch."""
-        return self._best[trial][1][0] if trial in self._best else None
+    def kept_value(self, trial: int) -> float | None:
+        """The first metric of the trial's kept epoch."""
+        return self._kept[trial].values[0] if trial in self._kept else None
 
-    def best_score(self, trial: int) -> float:
-        """Score of the trial's best epoch; -inf where it has none."""
-        return self._best[trial][0] if trial in self._best else -math.inf
+    def kept_score(self, trial: int) -> float:
+        """Score of the trial's kept epoch; -inf where it has none."""
+        return self._kept[trial].score if trial in self._kept else -math.inf
 
-    def best_values(self, trial: int) -> tuple[float, ...] | None:
-        """All objectives at the trial's best epoch, which is the best by the first of them."""
-        return self._best[trial][1] if trial in self._best else None
+    def kept_values(self, trial: int) -> tuple[float, ...] | None:
+        """All objectives at the trial's kept epoch."""
+        return self._kept[trial].values if trial in self._kept else None
 
     def best(self, *, counts: Callable[[int], bool] = lambda _: True) -> tuple[int, float] | None:
         """Number and first metric of the best trial for which `counts` holds; of equals the earliest."""
         # A copy: the progress display asks from its own thread.
         trial = next((n for _, n in self._ranking.copy() if counts(n)), None)
-        return None if trial is None else (trial, self._best[trial][1][0])
+        return None if trial is None else (trial, self._kept[trial].values[0])
+
+    def _keep(self, trial: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Let the trial's rule choose anew; an epoch that was replayed replaces what it was before."""
+        value = self.value(metrics)
+        merit = epoch_merit(
+            self._rule_of(trial),
+            epoch,
+            value=value,
+            loss=metrics.get("val_loss"),
+            maximize=self._sign > 0,
+        )
+        values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
+        new, before = _Epoch(merit, epoch, value * self._sign, values), self._kept.get(trial)
+        epochs = self._epochs.setdefault(trial, {})
+        was_kept = before is not None and before.number == epoch
+        epochs[epoch] = new
+        if was_kept:  # it may have become worse than another
+            new = max(epochs.values(), key=lambda one: (one.merit, -one.number))
+        if new.merit > -math.inf and (before is None or was_kept or new.merit > before.merit):
+            self._kept[trial] = new
+            self._rank(trial, new.score, instead_of=None if before is None else before.score)
 
     def _rank(self, trial: int, score: float, *, instead_of: float | None) -> None:
         if instead_of is not None:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.schedulers import Scheduler, Shares, even_shares
 from cluster.search.leasing import GroupOf, LeaseChoice
 from cluster.search.outcomes import (
@@ -29,6 +32,7 @@ from cluster.searchers import MakeSampler
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records, TrialRecord
 from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
 from contract.metrics import Direction
+from contract.trial_config import kept_epoch
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, unless it completed an epoch in between."""
@@ -78,6 +82,10 @@ class SearchSetup:
     shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"])
     """Share of a configuration's planned updates done after each of its epochs."""
 
+    val_labels: NDArray[np.int64] | None = None
+    """Classes of the validation images, [images], in the order of the reports' predictions; None where trials
+    look at others."""
+
 
 class Search:
     """One run of a study. Whatever it answers is in the database before."""
@@ -92,6 +100,8 @@ class Search:
             setup.metrics,
             directions=setup.directions,
             shares_of=lambda number: setup.shares_of(self.trials[number].config),
+            rule_of=lambda number: kept_epoch(self.trials[number].config),
+            val_labels=setup.val_labels,
         )
         self._records, self._scheduler, self._seed, self._now = records, setup.scheduler, setup.seed, now
         self._open: dict[int, Lease] = {}
@@ -224,7 +234,7 @@ class Search:
         return counts
 
     def best(self) -> tuple[int, float] | None:
-        """Number and first metric of the best trial by its best epoch, without failed and infeasible ones."""
+        """Number and first metric of the best trial by its kept epoch, without failed and infeasible ones."""
         return self.scores.best(counts=lambda n: State.of(self.trials[n].outcome).is_ranked)
 
     def best_complete(self) -> tuple[int, float] | None:
@@ -309,7 +319,7 @@ class Search:
         failure = self._streak.note(verdict.outcome, verdict.reason, last_line(verdict.traceback))
         if failure is not None:
             self.stop(failure)
-        return make_ending(trial, verdict, values=self.scores.best_values(trial.number), now=self._now())
+        return make_ending(trial, verdict, values=self.scores.kept_values(trial.number), now=self._now())
 
     def _is_retried(self, trial: TrialStatus, error: LeaseError | None) -> bool:
         """Whether a trial without an outcome is tried again, in this run or the next; counts the crash."""

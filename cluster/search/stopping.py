@@ -34,8 +34,8 @@ class FailureStreak:
 class GainWatch:
     """Counts the trials that have ended since the study's last gain, for --patience.
 
-    A gain is a value better than all before it; a tie is none. The count is rebuilt from the records, so that
-    a killed and continued run stops where it would have.
+    A gain makes the best kept value of the study better than it ever was; a tie is none. The count is rebuilt
+    from the records, so that a killed and continued run stops where it would have.
     """
 
     def __init__(self, patience: int | None, history: Iterable[tuple[bool, bool]] = ()) -> None:
@@ -65,7 +65,7 @@ def replay(history: Iterable[TrialRecord], scores: Scores) -> list[tuple[bool, b
     for row in rows:
         is_complete = row.decision is EpochDecision.COMPLETE
         gained = row.decision is not EpochDecision.FAILED and scores.note(
-            row.trial, row.epoch, row.metrics, is_end=is_complete
+            row.trial, row.epoch, row.metrics, is_end=is_complete, predicted=row.predicted
         )
         seen.append((gained, row.decision.ends_trial))
     return seen

@@ -57,6 +57,25 @@ def open_storage(url: str) -> RDBStorage:
     return storage
 
 
+def present_columns(database: sa.Engine | sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+    """List the columns that a database has of the table: one of an older version lacks the newer ones."""
+    names = {column["name"] for column in sa.inspect(database).get_columns(table.name)}
+    return [column for column in table.columns if column.name in names]
+
+
+def add_missing_columns(engine: sa.Engine, table: sa.Table) -> None:
+    """Add the columns that the table lacks because an older version made it; they must be nullable."""
+    present = {column.name for column in present_columns(engine, table)}
+    # SQLite has no such words: of two processes at once, one fails there, tries again and finds the column.
+    unless_there = "IF NOT EXISTS " if engine.dialect.name == "postgresql" else ""
+    with engine.begin() as connection:
+        for column in table.columns:
+            if column.name not in present:
+                kind = column.type.compile(dialect=engine.dialect)
+                statement = f"ALTER TABLE {table.name} ADD COLUMN {unless_there}{column.name} {kind}"
+                connection.execute(sa.text(statement))
+
+
 def _sqlite_path(url: str) -> Path | None:
     """The file of an SQLite database; None for other databases, one in memory, and a malformed URL."""
     try:

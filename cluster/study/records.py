@@ -17,7 +17,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.study.database import open_storage, param_row, utc_now, write_attrs
+from cluster.study.database import add_missing_columns, open_storage, param_row, utc_now, write_attrs
 from cluster.study.passwords import without_password
 from contract.messages import EpochDecision
 
@@ -40,6 +40,7 @@ EPOCHS = sa.Table(
     sa.Column("metrics", sa.Text, nullable=False),
     sa.Column("arrival", sa.Float(53), nullable=False),
     sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("predicted", sa.LargeBinary, nullable=True),
 )
 DRIVERS = sa.Table(
     "drivers",
@@ -57,7 +58,7 @@ _SYSTEM = cast(sa.Table, models.TrialSystemAttributeModel.__table__)
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """A row of `epochs`; `arrival` is unix time."""
+    """A row of `epochs`; `arrival` is unix time, `predicted` is that of the report."""
 
     trial: int
     epoch: int
@@ -65,6 +66,7 @@ class EpochRecord:
     metrics: Mapping[str, float]
     arrival: float
     decision: EpochDecision
+    predicted: bytes | None = None
 
 
 @dataclass(kw_only=True)
@@ -84,7 +86,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a trial; `values` are the objectives at its best epoch, None if its outcome has no value."""
+    """The end of a trial; `values` are the objectives at its kept epoch, None if its outcome has no value."""
 
     trial: int
     state: TrialState
@@ -181,6 +183,7 @@ class Records:
 
     def _find_or_create(self, study: str, directions: Sequence[str], *, new: bool) -> int:
         EPOCHS.metadata.create_all(self._engine)
+        add_missing_columns(self._engine, EPOCHS)
         try:
             return self._storage.create_new_study([StudyDirection[d.upper()] for d in directions], study)
         except DuplicatedStudyError:
@@ -250,6 +253,7 @@ class Records:
             key = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
             row = key | {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
             row |= {"arrival": record.arrival, "decision": record.decision.value}
+            row |= {"predicted": record.predicted}
             # Delete and insert, because an upsert is spelled differently in every database.
             connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[name] == key[name] for name in key)))
             connection.execute(sa.insert(EPOCHS).values(row))
@@ -315,7 +319,7 @@ class Records:
     def _load_epochs(self, connection: sa.Connection, trials: Mapping[int, TrialRecord]) -> None:
         query = sa.select(EPOCHS).where(EPOCHS.c.study_id == self.study_id)
         for row in connection.execute(query.order_by(EPOCHS.c.trial, EPOCHS.c.epoch)).mappings():
-            values = {name: row[name] for name in ("trial", "epoch", "attempt", "arrival")}
+            values = {name: row[name] for name in ("trial", "epoch", "attempt", "arrival", "predicted")}
             decision = EpochDecision(row["decision"])
             record = EpochRecord(**values, decision=decision, metrics=json.loads(row["metrics"]))
             trials[record.trial].epochs[record.epoch] = record

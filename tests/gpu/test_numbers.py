@@ -171,7 +171,7 @@ def test_out_of_memory_makes_smaller_parts_of_the_same_update(
     assert refused[:2] == [16, 8]
     assert short.updates is not None
     assert short.updates.micro_batch.size == 4
-    assert asked.best.trained and short.best.trained
+    assert asked.kept.trained and short.kept.trained
     found = difference(
         {name: value.cpu() for name, value in asked.classifier.trained_state().items()},
         {name: value.cpu() for name, value in short.classifier.trained_state().items()},

@@ -103,4 +103,6 @@ def _run(scenario: Scenario, rank: int) -> dict[str, Any]:
             reports += run.advance()
     except Exception as raised:  # it is what the test looks at
         error = f"{type(raised).__name__}: {raised}"
-    return {"reports": [report.as_values() for report in reports], "error": error}
+    kept = None if run.run is None else run.run.kept.log_probabilities
+    predicted = None if kept is None else kept.argmax(dim=1).tolist()
+    return {"reports": [report.as_values() for report in reports], "error": error, "predicted": predicted}

@@ -12,9 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from cluster.jobs.fetch import copy_database
 from cluster.search.search import DONE
@@ -95,6 +97,19 @@ def records(server: Server) -> Iterator[Records]:
     opened = open_records(server, f"study-{time.monotonic_ns()}", new=True)
     yield opened
     opened.close()
+
+
+def test_a_table_of_an_earlier_version_gets_the_newest_column(server: Server, records: Records) -> None:
+    search = make_search(records)
+    search.receive([report(take(search), 1)])
+    with records._engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE epochs DROP COLUMN predicted"))
+
+    open_records(server, "another", new=True).close()
+    search = make_search(records)
+    search.receive([replace(report(take(search), 2), predicted=b"\x01\x00\xff")])
+
+    assert [row.predicted for row in records.load()[0].epochs.values()] == [None, b"\x01\x00\xff"]
 
 
 def test_a_search_in_postgresql_equals_one_in_sqlite(records: Records, tmp_path: Path) -> None:

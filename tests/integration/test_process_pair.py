@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from contract.messages import StudySettings
+from contract.messages import Report, StudySettings
+from contract.predictions import unpack_classes
 from tests.integration.process_pair import (
     NUM_WORKERS,
     Results,
@@ -115,6 +116,18 @@ def test_all_go_on_from_the_checkpoint_that_only_the_first_worker_sees(results: 
     assert errors(continued) == [None] * NUM_WORKERS
     assert [[report["epoch"] for report in result["reports"]] for result in continued] == [[2]] * NUM_WORKERS
     assert len({result["reports"][0]["metrics"]["val_loss"] for result in continued}) == 1
+
+
+def test_every_report_holds_the_classes_that_all_workers_predicted(results: dict[str, Results]) -> None:
+    whole = results["fast enough on the first"]
+    reports = [Report.from_values(result["reports"][-1]) for result in whole]
+
+    packed = {report.predicted for report in reports}
+
+    assert len(packed) == 1
+    assert [unpack_classes(report.predicted or b"").tolist() for report in reports] == [
+        result["predicted"] for result in whole
+    ]
 
 
 def test_where_the_first_worker_was_replaced_all_end(results: dict[str, Results]) -> None:

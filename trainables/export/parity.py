@@ -97,7 +97,7 @@ def compare(
 
 
 def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Load image ids [N] and probabilities [N, classes] of the best epoch on the validation images.
+    """Load image ids [N] and probabilities [N, classes] of the kept epoch on the validation images.
 
     Raises:
         ValueError: the file is missing or damaged.

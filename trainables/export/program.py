@@ -39,7 +39,7 @@ class _Probabilities(nn.Module):
 
 
 def load_classifier(paths: TrialPaths, config: Mapping[str, Any], settings: StudySettings) -> Classifier:
-    """The classifier of a finished trial, as its best epoch left it, in eval mode on the CPU.
+    """The classifier of a finished trial, as its kept epoch left it, in eval mode on the CPU.
 
     Raises:
         ValueError: the trial's weights are gone or do not fit.

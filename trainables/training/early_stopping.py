@@ -1,4 +1,4 @@
-"""Keeps a trial's best epoch, and tells when no better one is to be expected."""
+"""Holds what a trial keeps of one epoch, and tells when no better one is to be expected."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 from torch import Tensor
 
-from contract.metrics import is_better
-
 
 @dataclass
-class Best:
-    """The best epoch so far: the value that ranks the trial, and what it leaves behind."""
+class Kept:
+    """The kept epoch so far: the value that ranks the trial, and what it leaves behind.
+
+    Of a trial that keeps its last epoch, it is empty until that one has ended.
+    """
 
     epoch: int = 0
     value: float | None = None
+    merit: float = -math.inf
+    """Its merit by the trial's rule: an epoch with a higher one replaces it."""
+
     depth: int | str = 0
     """Unfreeze depth of its phase: `trained` holds the tensors that trained then."""
 
     trained: dict[str, Tensor] = field(default_factory=dict)
     log_probabilities: Tensor | None = None
     """Log-probabilities, [validation images, classes]."""
-
-    def is_beaten_by(self, value: float, *, maximize: bool) -> bool:
-        return is_better(value, self.value, maximize=maximize)
 
 
 @dataclass

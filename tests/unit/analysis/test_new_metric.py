@@ -50,7 +50,10 @@ def study(tmp_path: Path) -> StudyInfo:
 def test_the_lowest_value_is_ranked_first_at_its_own_epoch(study: StudyInfo) -> None:
     rows = load_leaderboard([study])
 
-    assert [(row["trial"], row["best_epoch"], row["val_ece"]) for row in rows] == [(1, 2, 0.04), (0, 1, 0.08)]
+    assert [(row["trial"], row["kept_at_epoch"], row["val_ece"]) for row in rows] == [
+        (1, 2, 0.04),
+        (0, 1, 0.08),
+    ]
 
 
 def test_it_is_no_hyperparameter(study: StudyInfo) -> None:
@@ -107,11 +110,33 @@ def test_a_front_with_it_keeps_the_trial_that_has_less(tmp_path: Path) -> None:
     assert "Pareto front (val_accuracy, val_ece): 0 (0.9000, 0.0800); 2 (0.4000, 0.0200)" in printed
 
 
+@pytest.mark.parametrize(
+    ("rule", "kept"), [("last", [0.5, 0.8, 0.7]), ("lowest_loss", [0.5, 0.7]), ("best", [0.5, 0.8])]
+)
+def test_mlflow_gets_the_value_of_the_epoch_that_is_kept_so_far(
+    tmp_path: Path, rule: str, kept: list[float]
+) -> None:
+    trial = FakeTrial(
+        curve=[0.5, 0.8, 0.7], metrics={"val_loss": [0.6, 0.7, 0.4]}, config={"kept_epoch": rule}
+    )
+    follower = StudyFollower(load_study(make_study(tmp_path / "kept", [trial])))
+
+    first = follower.read_changes(written_epochs={}, closed=set())
+    again = follower.read_changes(written_epochs={0: 2}, closed=set())
+
+    assert first[0].value == again[0].value == kept[-1]
+    best = [
+        point for point in trial_points(first[0], metric="val_accuracy") if point[0] == "best_val_accuracy"
+    ]
+    assert [point[1] for point in best] == kept
+    assert [record.is_kept for record in again[0].epochs] == [rule != "best"]
+
+
 def test_mlflow_gets_its_curve_and_the_lowest_value_as_the_best(study: StudyInfo) -> None:
     changes = StudyFollower(study).read_changes(written_epochs={}, closed=set())
 
     points = {change.row["trial"]: trial_points(change, metric="val_ece") for change in changes}
-    summary = study_points(study, [(change.row, change.best) for change in changes])
+    summary = study_points(study, [(change.row, change.value) for change in changes])
     assert [point[1] for point in points[0] if point[0] == "val_ece"] == [0.08, 0.2]
     assert [point[1] for point in points[0] if point[0] == "best_val_ece"] == [0.08]
     assert [point[1] for point in points[1] if point[0] == "best_val_ece"] == [0.1, 0.04]

@@ -70,7 +70,7 @@ def test_its_runs_in_mlflow_have_the_best_value_of_each_trial(study_dir: Path) -
 
     changes = StudyFollower(study).read_changes(written_epochs={}, closed=set())
 
-    best = {change.row["trial"]: change.best for change in changes}
+    best = {change.row["trial"]: change.value for change in changes}
     assert best[1] == pytest.approx(0.9721, abs=1e-4)
     points = trial_points(changes[1], metric=study.metric)
     assert {"val_accuracy", "last_learning_rate", "best_val_accuracy", "seconds"} <= {

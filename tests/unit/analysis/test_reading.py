@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.leaderboard import load_leaderboard
 from analysis.reading import TRIAL_COLUMNS, find_study, load_epochs, load_study, load_trial_rows, load_trials
 from analysis.status import load_status, print_status
 from tests.study_factory import STARTED, FakeTrial, make_study, record_epochs
@@ -21,8 +22,44 @@ def test_a_row_holds_the_metrics_of_the_best_epoch(tmp_path: Path) -> None:
 
     (row,) = load_trial_rows(study)
 
-    assert (row["best_epoch"], row["epochs"], row["val_accuracy"]) == (2, 3, 0.8)
+    assert (row["kept_at_epoch"], row["epochs"], row["val_accuracy"]) == (2, 3, 0.8)
     assert row["val_loss"] == pytest.approx(1.3 * 0.2)
+
+
+@pytest.mark.parametrize(("rule", "epoch"), [("last", 4), ("lowest_loss", 3), ("best", 2), (None, 2)])
+def test_a_row_holds_the_metrics_of_the_epoch_that_its_rule_keeps(
+    tmp_path: Path, rule: str | None, epoch: int
+) -> None:
+    curve, losses = [0.5, 0.8, 0.7, 0.6], [0.9, 0.6, 0.4, 0.7]
+    config = {} if rule is None else {"kept_epoch": rule}
+    trial = FakeTrial(curve=curve, metrics={"val_loss": losses}, config=config)
+    study = load_study(make_study(tmp_path / "s", [trial]))
+
+    (row,) = load_trial_rows(study)
+
+    assert (row["kept_at_epoch"], row["epochs"]) == (epoch, 4)
+    assert (row["val_accuracy"], row["val_loss"]) == (curve[epoch - 1], losses[epoch - 1])
+
+
+def test_an_epoch_whose_loss_is_no_number_does_not_have_the_lowest(tmp_path: Path) -> None:
+    trial = FakeTrial(
+        curve=[0.5, 0.9, 0.8], metrics={"val_loss": [0.6, NAN, 0.7]}, config={"kept_epoch": "lowest_loss"}
+    )
+    study = load_study(make_study(tmp_path / "s", [trial]))
+
+    assert load_trial_rows(study)[0]["kept_at_epoch"] == 1
+
+
+def test_trials_are_ranked_by_the_epochs_that_they_keep(tmp_path: Path) -> None:
+    peak = FakeTrial(curve=[0.5, 0.9, 0.6], config={"kept_epoch": "last"})
+    steady = FakeTrial(curve=[0.5, 0.6, 0.7], config={"kept_epoch": "last"})
+    study = load_study(make_study(tmp_path / "s", [peak, steady]))
+
+    rows = load_leaderboard([study])
+    status = load_status(study)
+
+    assert [(row["trial"], row["val_accuracy"]) for row in rows] == [(1, 0.7), (0, 0.6)]
+    assert status["best"] == {"trial": 1, "value": 0.7, "epoch": 3}
 
 
 def test_the_budget_and_the_learning_rate_of_a_row_are_hyperparameters(tmp_path: Path) -> None:
@@ -42,7 +79,7 @@ def test_a_metric_that_falls_is_best_where_it_is_lowest(tmp_path: Path) -> None:
 
     (row,) = load_trial_rows(load_study(directory))
 
-    assert row["best_epoch"] == 2
+    assert row["kept_at_epoch"] == 2
 
 
 @pytest.mark.parametrize("broken", [NAN, INF, -INF])
@@ -51,7 +88,7 @@ def test_epochs_without_a_finite_value_are_never_the_best(tmp_path: Path, broken
 
     (row,) = load_trial_rows(study)
 
-    assert (row["best_epoch"], row["val_accuracy"], row["epochs"]) == (2, 0.4, 3)
+    assert (row["kept_at_epoch"], row["val_accuracy"], row["epochs"]) == (2, 0.4, 3)
 
 
 def test_values_in_scientific_notation_are_read_whole(tmp_path: Path) -> None:
@@ -59,7 +96,7 @@ def test_values_in_scientific_notation_are_read_whole(tmp_path: Path) -> None:
 
     (row,) = load_trial_rows(study)
 
-    assert (row["best_epoch"], row["val_accuracy"]) == (1, 9e-05)
+    assert (row["kept_at_epoch"], row["val_accuracy"]) == (1, 9e-05)
 
 
 def test_every_end_of_a_trial_has_its_own_state(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_lease_survives_json() -> None:
 
 def test_reports_survive_json() -> None:
     reports = [
-        Report(trial=3, attempt=2, epoch=2, metrics={"val_accuracy": 0.5}),
+        Report(trial=3, attempt=2, epoch=2, metrics={"val_accuracy": 0.5}, predicted=b"\x01\xff"),
         Report(trial=3, attempt=2, epoch=3, metrics={"val_accuracy": 0.6}, outcome=Outcome.COMPLETE),
         Report(trial=4, attempt=1, epoch=0, outcome=Outcome.FAILED, reason=Reason.DATA, traceback="lost"),
         Report(trial=5, attempt=1, epoch=0, outcome=Outcome.INFEASIBLE, limit="too large", excess=0.5),

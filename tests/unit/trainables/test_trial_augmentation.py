@@ -133,8 +133,8 @@ def test_a_trial_is_ranked_by_the_metric_of_the_search(settings: StudySettings, 
     run, reports = train(replace(settings, metric=metric), max_epochs=3, learning_rate=1e-2)
 
     values = [report.metrics[metric] for report in reports]
-    assert run.best.value == max(values)
-    assert run.best.epoch == values.index(max(values)) + 1
+    assert run.kept.value == max(values)
+    assert run.kept.epoch == values.index(max(values)) + 1
 
 
 def test_the_cache_keeps_mixed_and_plain_views_apart(

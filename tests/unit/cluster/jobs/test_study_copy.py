@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import tarfile
 from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,6 +107,18 @@ def test_a_study_whose_sqlite_file_lies_elsewhere_is_copied_whole(tmp_path: Path
     copy = fetch(study, tmp_path)
 
     assert (copy / "study.db").is_file()
+    assert load_leaderboard([load_study(copy)]) == expected
+
+
+def test_a_study_of_an_earlier_version_is_copied_without_the_newest_column(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "there", TRIALS)
+    expected = load_leaderboard([load_study(study)])
+    move_database(study, tmp_path / "elsewhere.db")
+    with closing(sqlite3.connect(tmp_path / "elsewhere.db")) as connection:
+        connection.execute("ALTER TABLE epochs DROP COLUMN predicted")
+
+    copy = fetch(study, tmp_path)
+
     assert load_leaderboard([load_study(copy)]) == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
         [epoch(0, 1), epoch(0, 2, metrics={"val_accuracy": float("nan")})], attrs={0: {"worker": "w"}}
     )
     ending = Ending(trial=0, state=TrialState.COMPLETE, values=(0.5,), attrs={"outcome": "complete"})
-    records.record([epoch(0, 3, decision=EpochDecision.COMPLETE)], [ending])
+    records.record([epoch(0, 3, decision=EpochDecision.COMPLETE, predicted=b"\x01\x00\xff")], [ending])
 
     trial = open_records(tmp_path).load()[0]
 
@@ -68,6 +69,36 @@ def test_what_is_written_comes_back(records: Records, tmp_path: Path) -> None:
     assert trial.system_attrs == {"tpe:relative_params:0": "{}"}
     assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.5])
     assert [trial.epochs[n].decision for n in (1, 2, 3)] == ["continue", "continue", "complete"]
+    assert [trial.epochs[n].predicted for n in (1, 2, 3)] == [None, None, b"\x01\x00\xff"]
+
+
+def test_a_database_without_the_newest_column_gets_it_and_keeps_its_rows(tmp_path: Path) -> None:
+    earlier = open_records(tmp_path)
+    earlier.record(new=[NewTrial(trial=frozen(0), attrs={})])
+    earlier.record([epoch(0, 1)])
+    earlier.close()
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("ALTER TABLE epochs DROP COLUMN predicted")
+
+    opened = open_records(tmp_path)
+    opened.record([epoch(0, 2, predicted=b"classes")])
+
+    assert [row.predicted for row in opened.load()[0].epochs.values()] == [None, b"classes"]
+    opened.close()
+    open_records(tmp_path).close()
+
+
+def test_a_study_of_an_earlier_version_is_opened_for_writing(tmp_path: Path) -> None:
+    made_then = Path(__file__).parents[3] / "data" / "study_086efa2"
+    shutil.copy(made_then / "study.db", tmp_path)
+    url = f"sqlite:///{tmp_path}/study.db"
+
+    opened = Records(url, study="old086", directions=["maximize"], metric="val_accuracy", new=False)
+    trials = opened.load()
+    opened.close()
+
+    assert len(trials) == 4
+    assert {row.predicted for trial in trials for row in trial.epochs.values()} == {None}
 
 
 def test_optuna_reads_the_study_as_its_own(records: Records, tmp_path: Path) -> None:

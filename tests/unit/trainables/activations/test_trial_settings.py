@@ -100,7 +100,7 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(settings: Stud
     run, _ = train(settings, 6, **PROBE, ema_decay=0.5, max_epochs=1)
     assert run.average is not None
 
-    kept, live = run.best.trained["head.output.weight"], run.classifier.head.get_submodule("output").weight
+    kept, live = run.kept.trained["head.output.weight"], run.classifier.head.get_submodule("output").weight
 
     torch.testing.assert_close(kept, run.average.average["head.output.weight"])
     assert not torch.equal(kept, live)
@@ -124,7 +124,7 @@ def test_a_trial_with_an_average_goes_on_from_its_state_as_if_never_stopped(sett
     while not resumed.run.finished:
         resumed.run.run_epoch()
 
-    assert resumed.run.best.epoch == whole.best.epoch
+    assert resumed.run.kept.epoch == whole.kept.epoch
     for name, tensor in whole.classifier.trained_state().items():
         assert torch.equal(tensor, resumed.run.classifier.trained_state()[name]), name
         assert torch.equal(whole.average.average[name], resumed.run.average.average[name]), name
