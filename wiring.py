@@ -24,6 +24,7 @@ from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
+from cluster.search.probes import DEFAULT_PROBES
 from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
@@ -237,6 +238,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
+        "num_probes": DEFAULT_PROBES if plan.config.probes is None else plan.config.probes,
         "data": data,
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
@@ -254,6 +256,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
     assert plan.config.scheduler is not None
+    pretrained = {source.backbone for source in plan.weights if source.kind != "random"}
     return Search(
         study.records,
         SearchSetup(
@@ -271,8 +274,20 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             shares_of=lambda config: planned_shares(config, class_counts),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
+            num_probes=study.info["num_probes"],
+            can_probe=lambda config: find_backbone(config["backbone"]).name in pretrained,
         ),
     )
+
+
+def describe_probing(study: Study, search: Search) -> str:
+    """Say in one line how many frozen heads the search judges first; empty if none was asked for."""
+    if not study.info["num_probes"]:
+        return ""
+    if not search.probes.total:
+        return "probes: none, since no head of the space trains on pretrained features of a lone worker"
+    number, done = search.probes.total, search.probes.num_done
+    return f"probes: up to {number} frozen heads are judged before anything is proposed ({done} done)"
 
 
 def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:
