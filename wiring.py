@@ -77,6 +77,11 @@ class Plan:
         return tuple(backbone.name for backbone in self.backbones)
 
     @property
+    def num_probes(self) -> int:
+        """Number of frozen heads that are judged first; a study that exists keeps its own."""
+        return DEFAULT_PROBES if self.config.probes is None else self.config.probes
+
+    @property
     def stopping_line(self) -> str:
         """Say in one line which trials may be stopped early."""
         num_recipes = min(len(self.recipes), self.num_trials)
@@ -184,6 +189,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
+        f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
         f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
@@ -238,7 +244,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
-        "num_probes": DEFAULT_PROBES if plan.config.probes is None else plan.config.probes,
+        "num_probes": plan.num_probes,
         "data": data,
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
