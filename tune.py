@@ -28,6 +28,7 @@ from trainables.data.manifest import Manifest
 from wiring import (
     Plan,
     console,
+    describe_probing,
     fetch_all_weights,
     make_plan,
     make_search,
@@ -99,6 +100,8 @@ def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
         else:
             tracker = Tracker(study.directory)
             say(plan.stopping_line)
+            if probing := describe_probing(study, search):
+                say(probing)
             ending = run_leases(plan, study, search, tracker)
             if (
                 ending.how is RunOutcome.LOST

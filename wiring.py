@@ -25,6 +25,7 @@ from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
+from cluster.search.probes import DEFAULT_PROBES
 from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
@@ -75,6 +76,11 @@ class Plan:
     @property
     def backbone_names(self) -> tuple[str, ...]:
         return tuple(backbone.name for backbone in self.backbones)
+
+    @property
+    def num_probes(self) -> int:
+        """Number of frozen heads that are judged first; a study that exists keeps its own."""
+        return DEFAULT_PROBES if self.config.probes is None else self.config.probes
 
     @property
     def stopping_line(self) -> str:
@@ -184,6 +190,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
+        f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
         f"{plan.stopping_line}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
@@ -238,6 +245,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
         "max_epochs": plan.max_epochs,
+        "num_probes": plan.num_probes,
         "data": data,
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
@@ -263,6 +271,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
     assert plan.config.scheduler is not None
+    pretrained = {source.backbone for source in plan.weights if source.kind != "random"}
     return Search(
         study.records,
         SearchSetup(
@@ -281,8 +290,20 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             val_labels=find_val_labels(plan, manifest),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
+            num_probes=study.info["num_probes"],
+            can_probe=lambda config: find_backbone(config["backbone"]).name in pretrained,
         ),
     )
+
+
+def describe_probing(study: Study, search: Search) -> str:
+    """Say in one line how many frozen heads the search judges first; empty if none was asked for."""
+    if not study.info["num_probes"]:
+        return ""
+    if not search.probes.total:
+        return "probes: none, since no head of the space trains on pretrained features of a lone worker"
+    number, done = search.probes.total, search.probes.num_done
+    return f"probes: up to {number} frozen heads are judged before anything is proposed ({done} done)"
 
 
 def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.probes import describe_probes
 from analysis.reading import (
     HYPERPARAMETERS,
     TRIAL_COLUMNS,
@@ -194,6 +195,9 @@ def _header_lines(studies: Sequence[StudyInfo], rows: Sequence[Row], varying: Se
     ]
     if fixed:
         lines.append(Text(f"same for all: {', '.join(fixed)}; the rest is at its default", style="dim"))
+    for study in studies:
+        if probes := describe_probes(study):
+            lines.append(Text(probes if len(studies) == 1 else f"{study.name}: {probes}"))
     return lines
 
 

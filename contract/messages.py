@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+from contract.probes import LeasedProbe
 from contract.study_layout import StudyPaths, TrialPaths
 
 
@@ -175,18 +176,24 @@ class LeasedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The study trials that one Ray trial runs."""
+    """The study trials, or the probes, that one Ray trial runs."""
 
     trials: tuple[LeasedTrial, ...]
+    probes: tuple[LeasedProbe, ...] = ()
 
     def as_config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Make the worker's Tune config; `settings` are plain values, as of StudySettings."""
-        return {"trials": [trial.as_values() for trial in self.trials], "settings": dict(settings)}
+        trials = [trial.as_values() for trial in self.trials]
+        probes = [probe.as_values() for probe in self.probes]
+        return {"trials": trials, "probes": probes, "settings": dict(settings)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Read the lease from a Tune config."""
-        return cls(trials=tuple(LeasedTrial.from_values(values) for values in config["trials"]))
+        return cls(
+            trials=tuple(LeasedTrial.from_values(values) for values in config["trials"]),
+            probes=tuple(LeasedProbe.from_values(values) for values in config.get("probes", ())),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

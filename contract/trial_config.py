@@ -132,6 +132,13 @@ class TrialConfig:
     zero_init_head: bool = False
     """Start the last linear layer at zero, as BiT does."""
 
+    initial_head: Literal["new", "probe"] = "new"
+    """The head that a trial begins with: drawn at random, or trained on the frozen backbone like a probe.
+
+    It then trains for `max_epochs` epochs on features of plain images before the trial's first epoch. Without
+    effect at depth 0, where nothing is unfrozen.
+    """
+
     policy: str = "none"
     """Named augmentation policy: a row of trainables/data/policies.py."""
 
@@ -206,6 +213,11 @@ class TrialConfig:
             )
         if self.mix != "none" and self.mixup_alpha > 0:
             raise ValueError(f"mix={self.mix!r} and mixup_alpha={self.mixup_alpha} mix twice: choose one")
+        if self.initial_head == "probe" and (self.regime in NOTHING_FROZEN or self.head_pooling != "average"):
+            raise ValueError(
+                "initial_head='probe' needs a head on pooled features of a pretrained backbone, got "
+                f"regime {self.regime} with head_pooling={self.head_pooling!r}: use initial_head='new'"
+            )
         answers = (self.class_weights != "none", self.sampler == "balanced", bool(self.minority_policy))
         if sum(answers) > 1:
             raise ValueError("class_weights, sampler and minority_policy each make classes equal: choose one")
@@ -222,6 +234,9 @@ def _checks() -> dict[str, Check]:
             checks[name] = hint.__metadata__[0]
     return checks
 
+
+NOTHING_FROZEN = ("knn", "scratch")
+"""Regimes without a head that trains on the features of a pretrained backbone."""
 
 ACTIVATION_FIELDS = (
     "backbone",

@@ -48,7 +48,7 @@ class Study:
     """One study on disk, which a search can leave and another take up."""
 
     def __init__(self, path: Path) -> None:
-        self.url = f"sqlite:///{path}/study.db"
+        self.path, self.url = path, f"sqlite:///{path}/study.db"
         self.records: Records | None = None
 
     def search(self, **changes: Any) -> Search:

@@ -20,6 +20,7 @@ from trainables.data.storage_faults import StorageFault, as_storage_fault, wait_
 from trainables.device.accelerator import DeviceFault, find_device_fault, limit_memory
 from trainables.device.memory import is_out_of_memory, release_memory
 from trainables.device.process_setup import prepare_processor
+from trainables.initial_head import start_from_probe
 from trainables.limits import OutsideLimits, check_limits
 from trainables.run import TrialRun
 from trainables.training import checkpoints
@@ -141,13 +142,18 @@ class LeasedRun:
             max_latency_ms=self.settings.max_latency_ms,
             process_group=self.process_group,
         )
-        paths, attempt = self.run.paths, self.run.attempt
-        # Only the first worker's node may see the newest checkpoint: what it read is what all go on from.
-        state = self.process_group.decide(lambda: wait_out_faults(lambda: take_over(paths, attempt)))
-        if state is not None:
-            self.run.continue_from(state)
+        self._take_over(self.run)
         lacking = [record for record in self.run.records if record.epoch > self.leased.done_epochs]
-        return [replace(record, attempt=attempt) for record in lacking]
+        return [replace(record, attempt=self.run.attempt) for record in lacking]
+
+    def _take_over(self, run: TrialRun) -> None:
+        """Go on from the newest checkpoint; without one begin, with a trained head if it shall have one."""
+        # Only the first worker's node may see the newest checkpoint: what it read is what all go on from.
+        state = self.process_group.decide(lambda: wait_out_faults(lambda: take_over(run.paths, run.attempt)))
+        if state is not None:
+            run.continue_from(state)
+        if run.epoch == 0:
+            wait_out_faults(lambda: start_from_probe(run))
 
     def _save(self, run: TrialRun) -> None:
         """Write a checkpoint where one is due, and the result at the end."""

@@ -1,23 +1,26 @@
-"""The Tune trainable of a lease: one step runs one epoch of a lone trial, or a second of several."""
+"""The Tune trainable of a lease: a step is one epoch of a lone trial, or a second of several or of probes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray import tune
 
 from contract.messages import make_result
+from contract.probes import make_probe_result
 from trainables.device.process_setup import paused_collector
 
 if TYPE_CHECKING:
     from contract.messages import Report
+    from contract.probes import ProbeReport
     from trainables.lease import LeasedRun
+    from trainables.probes import ProbeRun
 
 
 class Trial(tune.Trainable):
-    """Trains the study trials of one lease on a warm worker.
+    """Trains the study trials, or the probes, of one lease on a warm worker.
 
     `setup` only stores the lease and the first `step` imports torch: while an actor is still importing, Tune
     would hand its trial to another one and start both again.
@@ -26,6 +29,7 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self.lease_config = config
         self.runs: list[LeasedRun] | None = None
+        self.probes: list[ProbeRun] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next lease; imports, weights and maps stay."""
@@ -33,14 +37,19 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next epochs of the lease's trials, as the reports that the search records."""
-        start_lease, take_turns = import_engine()
+        """The next epochs of the lease's trials, or its next probes, as the search records them."""
+        engine = import_engine()
+        if self.lease_config.get("probes"):
+            if self.probes is None:
+                self.probes = engine.start_probes(self.lease_config)
+            ended = engine.take_probe_turns(self.probes)
+            return make_probe_result(ended, done=all(probe.finished for probe in self.probes))
         if self.runs is None:
-            self.runs = start_lease(self.lease_config)
-        return make_result(take_turns(self.runs), done=all(run.finished for run in self.runs))
+            self.runs = engine.start_lease(self.lease_config)
+        return make_result(engine.take_turns(self.runs), done=all(run.finished for run in self.runs))
 
     def cleanup(self) -> None:
-        self.runs = None
+        self.runs = self.probes = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune keeps no checkpoints: ours carry the attempt and outlive the lease."""
@@ -49,9 +58,19 @@ class Trial(tune.Trainable):
         """Unused, as `save_checkpoint` writes none."""
 
 
+class Engine(NamedTuple):
+    """What runs a lease, in a process that has imported torch."""
+
+    start_lease: Callable[..., list[LeasedRun]]
+    take_turns: Callable[..., list[Report]]
+    start_probes: Callable[..., list[ProbeRun]]
+    take_probe_turns: Callable[..., list[ProbeReport]]
+
+
 @cache
-def import_engine() -> tuple[Callable[..., list[LeasedRun]], Callable[..., list[Report]]]:
-    """Import torch, timm and all of ours that needs them; returns `start_lease` and `take_turns`."""
+def import_engine() -> Engine:
+    """Import torch, timm and all of ours that needs them."""
     with paused_collector():
         from trainables.lease import start_lease, take_turns
-    return start_lease, take_turns
+        from trainables.probes import start_probes, take_probe_turns
+    return Engine(start_lease, take_turns, start_probes, take_probe_turns)

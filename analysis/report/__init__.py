@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from analysis.probes import read_probes
 from analysis.reading import StudyInfo, connect, load_study, read_extent
 from analysis.report.page import render_page
 from contract.files import save_text
@@ -44,7 +45,7 @@ def is_current(study_dir: Path) -> bool:
 def _find_stamp(study: StudyInfo) -> str:
     """Hash everything that the page shows: records, study.json and export."""
     with connect(study) as (connection, study_id):
-        extent = read_extent(connection, study_id)
+        extent = [*read_extent(connection, study_id), len(read_probes(connection, study_id))]
     state = (dict(study.facts), extent, study.paths.model.digest())
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 

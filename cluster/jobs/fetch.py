@@ -34,6 +34,7 @@ from cluster.ray_tune.upload import staged_project
 from cluster.study.database import open_storage, present_columns
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
+from cluster.study.probe_records import PROBES
 from cluster.study.records import EPOCHS
 from contract.files import save_json
 from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
@@ -189,7 +190,7 @@ def copy_database(source: StudyPaths, target: StudyPaths) -> None:
 
 
 def copy_study_rows(source: str, target: str, *, study: str) -> None:
-    """Copy Optuna's rows and our epochs of one study, as of one moment, into the new database `target`.
+    """Copy Optuna's rows and ours of one study, as of one moment, into the new database `target`.
 
     Raises:
         ValueError: a database cannot be opened, or `source` has no such study.
@@ -198,7 +199,9 @@ def copy_study_rows(source: str, target: str, *, study: str) -> None:
     if source.startswith("sqlite") and not Path(path or "").is_file():  # opening would create an empty one
         raise ValueError(f"the study database {path} is not there")
     there, here = open_storage(source), open_storage(target)
-    EPOCHS.create(here.engine, checkfirst=True)
+    ours = [table for table in (EPOCHS, PROBES) if sa.inspect(there.engine).has_table(table.name)]
+    for table in ours:
+        table.create(here.engine, checkfirst=True)
     try:
         # One snapshot: a running search writes meanwhile. SQLite has no such level, but a transaction that
         # only reads sees the file as it was at its first question; Python's driver must be told to begin.
@@ -212,7 +215,7 @@ def copy_study_rows(source: str, target: str, *, study: str) -> None:
             study_id = reading.execute(sa.select(_STUDIES.c.study_id).where(name)).scalar()
             if study_id is None:
                 raise ValueError(f"the study database holds no study named {study}")
-            for table in (*models.BaseModel.metadata.sorted_tables, EPOCHS):
+            for table in (*models.BaseModel.metadata.sorted_tables, *ours):
                 _copy_table(reading, writing, table, study_id=study_id)
     finally:
         for storage in (there, here):

@@ -17,6 +17,7 @@ from cluster.ray_tune.progress import Progress
 from cluster.search.search import DONE, Search
 from contract.files import DISK_FULL
 from contract.messages import Decision, Lease, LeaseError, Reason, interruption_of, read_reports
+from contract.probes import read_probe_reports
 
 
 class Bridge:
@@ -86,6 +87,9 @@ class Bridge:
             return
         self._last_iteration[tune_id] = iteration
         worker = f"{result.get('hostname')}:{result.get('pid')}"
+        if probes := read_probe_reports(result):
+            self.search.receive_probes(probes, worker=worker)
+            self.progress.probes_reported()
         reports = read_reports(result)
         decisions = self.search.receive(reports, worker=worker)
         for report, decision in zip(reports, decisions, strict=True):
@@ -93,9 +97,8 @@ class Bridge:
         self._say_ended(decisions)
 
     def has_ended(self, tune_id: str) -> bool:
-        """True once no trial of the lease goes on, or the search stops."""
-        trials = (self.search.trials[leased.trial] for leased in self.leases[tune_id].trials)
-        return self.search.stopping or not any(trial.is_active for trial in trials)
+        """True once no trial and no probe of the lease goes on, or the search stops."""
+        return self.search.stopping or not self.search.goes_on(self.leases[tune_id])
 
     def ended(self, tune_id: str, error: LeaseError | None = None) -> None:
         self.running.discard(tune_id)

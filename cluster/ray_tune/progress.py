@@ -55,6 +55,7 @@ class Progress:
         self._began = self._spoke = clock()
         self._ended = 0
         self._epochs = 0
+        self._has_told_probes = False
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
@@ -103,13 +104,29 @@ class Progress:
             row.value = report.metrics.get(self._search.scores.metric, row.value)
         if decision.outcome is not None:
             self._say_ended(decision)
-        elif self._live is None and self._clock() - self._spoke > PLAIN_SECONDS:
+        else:
+            self._say_how_far()
+
+    def probes_reported(self) -> None:
+        if self._live is not None or self._search.probes.is_open:
+            self._say_how_far()
+        elif not self._has_told_probes:
+            self._has_told_probes = True
+            self.note(f"{self._probes_line()} judged on frozen features")
+
+    def _say_how_far(self) -> None:
+        if self._live is None and self._clock() - self._spoke > PLAIN_SECONDS:
             self._spoke = self._clock()
             self.note(self._headline())
 
     def lease_ended(self, lease: Lease, decisions: Sequence[Decision], error: LeaseError | None) -> None:
         for decision in decisions:
             self._say_ended(decision)
+        if lease.probes:
+            self.probes_reported()
+        if error is not None and lease.probes:
+            numbers = ", ".join(str(leased.probe) for leased in lease.probes)
+            self.note(f"a worker died at one of the probes {numbers}; those without a result are tried again")
         for leased in lease.trials:
             gone = self._rows.pop(leased.trial, None)
             trial = self._search.trials[leased.trial]
@@ -148,11 +165,16 @@ class Progress:
             table.add_row(str(number), epoch, value, Text(_describe(row.config)), spent)
         return Group(Text(self._headline(), style="bold"), table)
 
+    def _probes_line(self) -> str:
+        return f"probes {self._search.probes.num_done} of {self._search.probes.total}"
+
     def _headline(self) -> str:
         counts = self._search.counts()
         done = sum(counts.values()) - counts[State.RUNNING]
         parts = [f"{done}/{self._search.num_trials} trials"]
         parts += [f"{counts[state]} {state}" for state in NOT_COMPLETE if counts[state]]
+        if self._search.probes.is_open:
+            parts.append(self._probes_line())
         best = self._search.best()
         if best is not None:
             parts.append(f"best {best[1]:.4f} (trial {best[0]})")

@@ -16,7 +16,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from cluster.searchers import Draw, MakeSampler
+from cluster.searchers import Draw, MakeSampler, Probe
 from cluster.study.records import Ending, TrialRecord
 from cluster.study.space_probe import fit_to_space
 
@@ -167,13 +167,15 @@ class Proposals:
         history: Iterable[TrialRecord],
         metric: str,
         defaults: Mapping[str, Any],
+        probes: Callable[[], Sequence[Probe]] = lambda: (),
     ) -> None:
-        """`defaults` are the values of hyperparameters that the space leaves out."""
+        """`defaults` are hyperparameters that the space leaves out; `probes` returns those with a result."""
         self._space = space
         self._make_sampler = make_sampler
         self._seed = seed
         self._num_startup = num_startup
         self._defaults = dict(defaults)
+        self._probes = probes
         self.num_trials = 0
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
@@ -237,6 +239,7 @@ class Proposals:
             study_seed=self._seed,
             index=index + attempt * ATTEMPT_STRIDE,
             num_startup=self._num_startup,
+            probes=self._probes(),
         )
 
     def _propose(self, sampler: BaseSampler, given: Mapping[str, Any] | None = None) -> Proposal:

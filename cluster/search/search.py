@@ -24,14 +24,16 @@ from cluster.search.outcomes import (
     make_row,
     verdict_of_error,
 )
+from cluster.search.probes import CanProbe, Probes, start_probes
 from cluster.search.proposals import Proposals, Space
 from cluster.search.scores import Scores
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
-from cluster.searchers import MakeSampler
+from cluster.searchers import MakeSampler, Probe
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records, TrialRecord
 from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
 from contract.metrics import Direction
+from contract.probes import ProbeReport
 from contract.trial_config import kept_epoch
 
 MAX_CRASHES = 3
@@ -86,6 +88,12 @@ class SearchSetup:
     """Classes of the validation images, [images], in the order of the reports' predictions; None where trials
     look at others."""
 
+    num_probes: int = 0
+    """Frozen heads that are judged before the first proposal; fewer where the space has fewer."""
+
+    can_probe: CanProbe = lambda _: True
+    """Whether the frozen backbone of a head's configuration has features worth a probe."""
+
 
 class Search:
     """One run of a study. Whatever it answers is in the database before."""
@@ -124,17 +132,20 @@ class Search:
         """Proposed, but not yet in the database: a run after a kill proposes them again."""
 
         self._given = _not_yet_tried(setup, history)
-        self._proposals = _make_proposals(setup, history)
+        self.probes = _start_probes(setup, records, self.scores)
+        self._proposals = _make_proposals(setup, history, self.probes.taught)
         self.stopping = self.out_of_gain
         """No lease is handed out any more; the next run goes on with unfinished trials."""
 
     def next_lease(self) -> Lease | Done | None:
         """The next lease; None while it depends on trials that still run, DONE after the last."""
+        if self._is_probing and not self.stopping and (probes := self.probes.lease()):
+            return Lease(trials=(), probes=probes)
         members = self._choose_members()
         lease = self._hand_out(members) if members or self._new else None
         if lease is not None and lease.trials:
             return lease
-        if self._open and not self.stopping:
+        if (self._open or self.probes.is_running) and not self.stopping:
             return None
         if not self.stopping:
             self._prune_paused()
@@ -177,8 +188,20 @@ class Search:
         self._tell(endings)
         return decisions
 
+    def receive_probes(self, reports: Sequence[ProbeReport], *, worker: str | None = None) -> None:
+        """Record the probes that ended, before anything is proposed from what they taught."""
+        self._records.record_probes(self.probes.note(reports, worker=worker, arrival=self._now()))
+
+    def goes_on(self, lease: Lease) -> bool:
+        """True while a trial of the lease has not ended or paused, or a probe has no result."""
+        active = any(self.trials[leased.trial].is_active for leased in lease.trials)
+        return active or self.probes.has_any(lease.probes)
+
     def lease_ended(self, lease: Lease, error: LeaseError | None = None) -> list[Decision]:
-        """The worker has ended: retry, queue or give up the trials of its lease that have no outcome."""
+        """The worker has ended: retry, queue or give up what has no outcome, trials as well as probes."""
+        if lease.probes and not self.stopping:
+            self.receive_probes(self.probes.lost(lease.probes, error))
+        self.probes.put_back(lease.probes)
         self._charge(lease)
         decisions: list[Decision] = []
         retried = []
@@ -241,12 +264,18 @@ class Search:
         """Number and first metric of the best complete trial; only complete trials leave weights."""
         return self.scores.best(counts=lambda n: self.trials[n].outcome is Outcome.COMPLETE)
 
+    @property
+    def _is_probing(self) -> bool:
+        """Some probe has no result yet, and a proposal will follow that can learn from it."""
+        num_known = self._proposals.num_trials + len(self._given)
+        return self.probes.is_open and num_known < self.num_trials
+
     def _choose_members(self) -> list[TrialStatus]:
         if self.stopping:
             return []
         running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
         members = self._choice.choose(running)
-        if not members and not self.stopping:
+        if not members and not self.stopping and not self._is_probing:
             members = self._choice.choose_last(running)
         return [] if self.stopping else members  # a new proposal may have failed once too often
 
@@ -263,6 +292,8 @@ class Search:
     def _ask(self) -> TrialStatus | None:
         """The next proposal that can run; None after the last."""
         while self._proposals.num_trials < self.num_trials and not self.stopping:
+            if self._is_probing and not self._given:
+                return None  # what the probes teach is not known yet
             trial = self._propose()
             if trial is None or trial.outcome is None:
                 return trial
@@ -348,7 +379,23 @@ class Search:
             self._proposals.tell(ending)
 
 
-def _make_proposals(setup: SearchSetup, history: Iterable[TrialRecord]) -> Proposals:
+def _start_probes(setup: SearchSetup, records: Records, scores: Scores) -> Probes:
+    sign = Direction(setup.directions[0]).sign
+    return start_probes(
+        records.load_probes() if setup.num_probes else (),
+        space=setup.space,
+        seed=setup.seed,
+        number=setup.num_probes,
+        max_epochs=setup.max_epochs,
+        group_of=setup.group_of,
+        can_probe=setup.can_probe,
+        measure=lambda metrics: sign * scores.value(metrics),
+    )
+
+
+def _make_proposals(
+    setup: SearchSetup, history: Iterable[TrialRecord], probes: Callable[[], Sequence[Probe]]
+) -> Proposals:
     return Proposals(
         setup.space,
         make_sampler=setup.make_sampler,
@@ -358,6 +405,7 @@ def _make_proposals(setup: SearchSetup, history: Iterable[TrialRecord]) -> Propo
         history=history,
         metric=setup.metrics[0],
         defaults={"max_epochs": setup.max_epochs},
+        probes=probes,
     )
 
 

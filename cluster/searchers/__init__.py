@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a frozen head measured on cached features before anything was unfrozen."""
+
+    config: Mapping[str, Any]
+    """Hyperparameters of the head by name; those that a frozen head has no use for are left out."""
+
+    score: float
+    """The study's first metric after the last epoch, negated if it is minimized: higher is better."""
+
+    loss: float
+    """Validation loss after the last epoch; NaN where it was not reported."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +41,9 @@ class Draw:
 
     num_startup: int
     """Number of trials that a model needs before it is used."""
+
+    probes: Sequence[Probe] = ()
+    """The study's probes that have a result, by number; all of them are over before the first proposal."""
 
 
 class MakeSampler(Protocol):

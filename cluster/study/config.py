@@ -71,6 +71,9 @@ class StudyConfig:
     scheduler: str | None = None
     """Who stops bad trials early: a file of cluster/schedulers [asha; with several metrics none]."""
 
+    probes: int | None = None
+    """Frozen heads that are judged on cached features before anything is proposed [as many as help]."""
+
     patience: int | None = None
     """Stop when so many trials in a row have ended without a new best value [never]."""
 
@@ -266,7 +269,7 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{_flag(name)} must be positive, got {value}")
-        for name in ("gpus_per_trial", "cache_gb", "seed"):
+        for name in ("gpus_per_trial", "cache_gb", "seed", "probes"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ValueError(f"{_flag(name)} must not be negative, got {value}")

@@ -175,6 +175,7 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             "Set them back to continue it, or start another one with --study NAME"
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
+    kept["num_probes"] = old.get("num_probes", 0)
     # Weights that only a wider search needed stay on record.
     weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
     return old | new | kept | {"backbone_weights": weights}
@@ -215,6 +216,9 @@ def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changes = [
         f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
     ]
+    asked, before = new["flags"]["probes"], old.get("num_probes", 0)
+    if asked not in (None, before):
+        changes.append(f"probes ({before} -> {asked})")
     if old.get("space") == new.get("space"):  # the table of another space differs anyway
         changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})

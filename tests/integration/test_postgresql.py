@@ -22,6 +22,7 @@ from cluster.jobs.fetch import copy_database
 from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
+from cluster.study.probe_records import ProbeRecord
 from cluster.study.records import Records, TakenOver
 from contract.study_layout import StudyPaths
 from tests.driven_search import (
@@ -135,6 +136,24 @@ def test_a_search_in_postgresql_equals_one_in_sqlite(records: Records, tmp_path:
             e: row.metrics for e, row in near.epochs.items()
         }
     local.close()
+
+
+def test_probes_in_postgresql_are_read_back_as_they_were_written(records: Records) -> None:
+    measured = ProbeRecord(
+        probe=1,
+        config={"backbone": "lite0", "head_width": "512-128"},
+        metrics={"val_accuracy": 0.875},
+        seconds=0.2,
+        error=None,
+        worker="localhost:7",
+        arrival=1_760_000_000.25,
+    )
+    failed = replace(measured, probe=0, metrics=None, error="Diverged: the loss is nan", worker=None)
+
+    records.record_probes([measured, failed])
+    records.record_probes([measured])
+
+    assert records.load_probes() == [failed, measured]
 
 
 def test_a_driver_that_was_taken_over_writes_nothing_more(server: Server) -> None:

@@ -81,6 +81,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
                 settings=both(settings),
                 circumstances=second_runs_out_of_memory,
             ),
+            Scenario(
+                name="a trained head",
+                leased=make_lease(7, **TRIAL, initial_head="probe"),
+                settings=both(settings),
+            ),
         ],
         folder,
     )
@@ -152,3 +157,11 @@ def test_a_worker_without_memory_for_a_whole_batch_takes_parts_and_all_go_on(
     results: dict[str, Results],
 ) -> None:
     assert errors(results["no memory on the second"]) == [None] * NUM_WORKERS
+
+
+def test_all_begin_with_the_same_trained_head(results: dict[str, Results]) -> None:
+    trained = results["a trained head"]
+
+    assert errors(trained) == [None] * NUM_WORKERS
+    assert outcomes(trained) == ["complete"] * NUM_WORKERS
+    assert len({result["reports"][0]["metrics"]["val_loss"] for result in trained}) == 1

@@ -112,6 +112,26 @@ def test_trials_that_share_leases_end_as_any_others_and_a_killed_worker_costs_no
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_probes_run_before_the_first_trial_and_one_that_kills_its_worker_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(tmp_path, trials=3, probes=6)
+
+    ending, search = run_toy_study(config, settings={"probe_dies": 2}, group_of=lambda _: "heads")
+
+    first_epoch = query(tmp_path, "SELECT MIN(arrival) FROM epochs")[0][0]
+    probes = query(tmp_path, "SELECT probe, error, worker, arrival FROM probes ORDER BY probe")
+    assert ending.how is RunOutcome.FINISHED
+    assert [probe for probe, *_ in probes] == list(range(6))
+    assert [probe for probe, error, *_ in probes if error] == [2]
+    assert all(arrival < first_epoch for *_, arrival in probes)
+    assert all(worker for _, error, worker, _ in probes if not error)
+    assert attributes(tmp_path, "attempts") == {0: 1, 1: 1, 2: 1}
+    assert len(search.probes.taught()) == 5
+    assert "probes 6 of 6 judged on frozen features" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_an_exception_in_the_trainable_fails_its_trial_only(tmp_path: Path) -> None:
     ending, _ = run_toy_study(make_config(tmp_path, trials=3), settings={"raises": 1})
 

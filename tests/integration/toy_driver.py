@@ -79,6 +79,7 @@ def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf, space: 
             max_epochs=config.max_epochs or 9,
             num_startup=4,
             group_of=group_of,
+            num_probes=config.probes or 0,
         ),
     )
 

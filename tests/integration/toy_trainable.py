@@ -13,16 +13,18 @@ from typing import Any
 from ray import tune
 
 from contract.messages import Lease, LeasedTrial, Outcome, Report, make_result
+from contract.probes import ProbeReport, make_probe_result
 
 
 class ToyTrial(tune.Trainable):
     """Its settings are all optional: `seconds` of an epoch; `log`, a file of the epochs that ran; `started`,
     a folder with a file for each process that has begun an epoch; and the trials that shall fail, by number:
-    `dies`, `raises`, `fills_disk`.
+    `dies`, `raises`, `fills_disk`; and `probe_dies`, the probe that ends its process at every try.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.trials = Lease.from_config(config).trials
+        lease = Lease.from_config(config)
+        self.trials, self.probes = lease.trials, list(lease.probes)
         self.settings = config["settings"]
         self.epochs = {leased.trial: leased.done_epochs for leased in self.trials}
 
@@ -31,6 +33,8 @@ class ToyTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self.probes:
+            return self.run_probe()
         if "started" in self.settings:
             (Path(self.settings["started"]) / str(os.getpid())).touch()
         time.sleep(self.settings.get("seconds", 0.0))
@@ -38,6 +42,15 @@ class ToyTrial(tune.Trainable):
         reports = [self.run_epoch(leased) for leased in going]
         done = all(self.epochs[leased.trial] >= last_epoch(leased) for leased in self.trials)
         return make_result(reports, done=done)
+
+    def run_probe(self) -> dict[str, Any]:
+        leased = self.probes.pop(0)
+        if leased.probe == self.settings.get("probe_dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        accuracy = toy_accuracy(leased.config["learning_rate"], 2)
+        metrics = {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
+        report = ProbeReport(probe=leased.probe, metrics=metrics, seconds=0.1)
+        return make_probe_result([report], done=not self.probes)
 
     def run_epoch(self, leased: LeasedTrial) -> Report:
         config, number = leased.config, leased.trial

@@ -65,6 +65,7 @@ class Command:
             "study_facts": lambda *_: {},
             "open_study": lambda *_, **__: self.study,
             "make_search": lambda *_: search,
+            "describe_probing": lambda *_: "",
             "Tracker": lambda _: SimpleNamespace(finish=lambda timeout: None),
             "Cleaner": lambda *_: SimpleNamespace(clean_all=self._clean),
             "print_leaderboard": lambda _: None,

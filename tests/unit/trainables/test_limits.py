@@ -14,6 +14,7 @@ from torch import nn
 
 from contract.messages import LeasedTrial, StudySettings
 from contract.study_layout import TrialPaths
+from contract.trial_config import TrialConfig
 from trainables import lease as lease_module
 from trainables.lease import LeasedRun
 from trainables.limits import OutsideLimits, check_limits, measure_latency_ms
@@ -44,6 +45,7 @@ class FakeRun:
 
     def __init__(self, leased: LeasedTrial, settings: StudySettings, **_: Any) -> None:
         self.classifier, self.attempt, self.epoch = Tiny(), leased.attempt, 0
+        self.config = TrialConfig(backbone="tiny", **leased.config)
         self.paths = settings.trial_paths(leased.trial)
         self.records: list[Any] = []
         self.finished = False

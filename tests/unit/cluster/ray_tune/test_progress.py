@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,10 +20,10 @@ from cluster.search.search import Search, SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Lease, Outcome, Report
+from contract.probes import ProbeReport
 
 
-@pytest.fixture
-def search(tmp_path: Path) -> Search:
+def make_search(tmp_path: Path, **changes: Any) -> Search:
     def space(trial: optuna.Trial) -> dict[str, object]:
         trial.suggest_float("learning_rate", 0.1, 1)
         return {"backbone": "lite0", "regime": "finetune", "unfreeze_depth": 2}
@@ -29,18 +31,21 @@ def search(tmp_path: Path) -> Search:
     records = Records(
         f"sqlite:///{tmp_path}/study.db", study="s", directions=["maximize"], metric="val_accuracy", new=True
     )
-    return Search(
-        records,
-        SearchSetup(
-            space=space,
-            make_sampler=load_searcher("random"),
-            scheduler=load_scheduler("none"),
-            num_trials=2,
-            seed=0,
-            metrics=["val_accuracy"],
-            max_epochs=2,
-        ),
+    setup = SearchSetup(
+        space=space,
+        make_sampler=load_searcher("random"),
+        scheduler=load_scheduler("none"),
+        num_trials=2,
+        seed=0,
+        metrics=["val_accuracy"],
+        max_epochs=2,
     )
+    return Search(records, replace(setup, **changes))
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return make_search(tmp_path)
 
 
 def run_one_trial(search: Search, progress: Progress, *, outcome: Outcome) -> None:
@@ -89,6 +94,28 @@ def test_without_a_terminal_a_line_is_said_regularly_in_the_middle_of_a_long_epo
     assert len(lines) == 10
     assert lines[0] == "0/2 trials  0 epochs  2:00  trial 0: epoch 1 of 2, running for 2:00"
     assert lines[-1].endswith("running for 20:00")
+
+
+def test_probes_are_counted_in_the_headline_and_said_once_when_they_are_over(tmp_path: Path) -> None:
+    output, seconds = io.StringIO(), [0.0]
+    search = make_search(tmp_path, num_probes=4, group_of=lambda _: "heads")
+    lease = search.next_lease()
+    assert isinstance(lease, Lease)
+    reports = [ProbeReport(probe=one.probe, metrics={"val_accuracy": 0.5}) for one in lease.probes]
+
+    with Progress(search, console=Console(file=output, width=120), clock=lambda: seconds[0]) as progress:
+        progress.lease_started(lease)
+        search.receive_probes(reports[:1])
+        seconds[0] = 31.0
+        progress.probes_reported()
+        search.receive_probes(reports[1:])
+        progress.probes_reported()
+        progress.lease_ended(lease, search.lease_ended(lease), None)
+
+    assert output.getvalue().splitlines() == [
+        "0/2 trials  probes 1 of 4  0 epochs  0:31",
+        "probes 4 of 4 judged on frozen features",
+    ]
 
 
 def test_in_a_terminal_running_trials_stand_in_a_table_under_the_best_so_far(search: Search) -> None:

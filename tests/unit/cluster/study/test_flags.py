@@ -37,6 +37,7 @@ def test_flags_become_typed_values_and_absolute_paths(
     [
         ("--space demo --trails 3", "did you mean --trials"),
         ("--space demo --trials many", "invalid int value: 'many'"),
+        ("--space demo --probes -1", "--probes must not be negative, got -1"),
         ("--space demo --trials 0", "--trials must be positive, got 0"),
         ("--space demo --searcher tpee", "got 'tpee'; did you mean tpe?"),
         ("--space demo --time-budget soon", "a duration like 2h, 90m or 45s, got 'soon'"),

@@ -72,6 +72,27 @@ def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> No
     open_study(make_config(tmp_path), facts=FACTS).close()  # the refusal left no lock behind
 
 
+def test_a_continued_study_keeps_its_number_of_probes_unless_another_is_asked_for(tmp_path: Path) -> None:
+    open_study(make_config(tmp_path), facts=FACTS | {"num_probes": 24}).close()
+
+    study = open_study(make_config(tmp_path), facts=FACTS | {"num_probes": 0})
+    study.close()
+    open_study(make_config(tmp_path, probes=24), facts=FACTS).close()
+
+    assert study.info["num_probes"] == 24
+    with pytest.raises(ValueError, match=r"probes \(24 -> 48\)"):
+        open_study(make_config(tmp_path, probes=48), facts=FACTS)
+
+
+def test_a_study_from_before_there_were_probes_has_none(tmp_path: Path) -> None:
+    open_study(make_config(tmp_path), facts=FACTS).close()
+
+    study = open_study(make_config(tmp_path), facts=FACTS | {"num_probes": 24})
+    study.close()
+
+    assert study.info["num_probes"] == 0
+
+
 @pytest.mark.parametrize("now", [("dropout", "max_epochs"), ("dropout", "epochs", "momentum")])
 def test_a_study_of_a_version_with_other_hyperparameters_is_refused_and_the_version_is_named(
     tmp_path: Path, now: tuple[str, ...]
