@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-KEPT_EPOCH: Literal["last", "lowest_loss", "best"] = "best"
+KEPT_EPOCH: Literal["last", "lowest_loss", "best"] = "last"
 """What `kept_epoch = "auto"` stands for where a trial does not stop early."""
 
 OPTIMIZERS = ("adamw", "sgd", "rmsprop", "adam")

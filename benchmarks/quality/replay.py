@@ -20,6 +20,7 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import Search, SearchSetup
 from cluster.searchers import Draw, MakeSampler, load_searcher
 from cluster.study.records import Records
+from contract.predictions import pack_classes
 from contract.messages import Action, Lease, Outcome, Report
 from search_spaces import load_space
 from trainables.batch_groups import batch_group
@@ -140,7 +141,7 @@ def replay(
         return Snapped(make(draw), world)
 
     setup = SearchSetup(
-        space=world.space,
+        space=lambda trial: {**world.space(trial), "kept_epoch": method.rule},
         recipes=world.recipes(),
         make_sampler=make_sampler,
         scheduler=load_scheduler(method.scheduler),
@@ -148,6 +149,7 @@ def replay(
         seed=seed,
         metrics=["val_accuracy"],
         max_epochs=MAX_EPOCHS,
+        val_labels=world.table.val_labels.astype(np.int64),
         group_of=batch_group,
         **method.options,
     )
@@ -242,6 +244,7 @@ class _Run:
             attempt=attempt,
             epoch=epoch,
             metrics=metrics,
+            predicted=pack_classes(table.predicted[:, training, epoch - 1]),
             outcome=Outcome.COMPLETE if epoch == MAX_EPOCHS else None,
         )
         return self.search.receive([report])[0].action
