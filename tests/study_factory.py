@@ -165,7 +165,9 @@ def _study_facts(directory: Path, *, status: str, seed: int) -> dict[str, Any]:
 
 def _frozen_trial(trial: FakeTrial, number: int) -> optuna.trial.FrozenTrial:
     rate = 1e-4 * (number + 1)
-    config = make_trial_config({"backbone": "lite0", "learning_rate": rate} | dict(trial.config))
+    # The predictions of a made-up trial are those of its best epoch.
+    defaults = {"backbone": "lite0", "learning_rate": rate, "kept_epoch": "best"}
+    config = make_trial_config(defaults | dict(trial.config))
     attributes: dict[str, Any] = {"config": config_as_dict(config)}
     if trial.outcome is not None:
         attributes |= {
