@@ -33,10 +33,11 @@ from cluster.study.directory import Study, recorded_weights
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
 from contract.machine import count_cpus, count_gpus
-from contract.messages import StudySettings, WeightsSource
+from contract.messages import StudySettings
 from contract.metrics import Direction, check_objectives
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, check_validated_alike, config_as_dict, make_trial_config
+from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.datasets import ImageListing, find_images, is_url

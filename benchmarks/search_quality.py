@@ -1,6 +1,6 @@
 """How good is the model that a search hands over? Replays searches on a recorded table of real trials.
 
-The table holds what every configuration of `--space demo` did on five photo sets, epoch by epoch. Regret is how
+The table holds what configurations of `--space demo` did on five photo sets, epoch by epoch. Regret is how
 many points of test accuracy the handed-over model lacks against running every row and choosing by validation;
 it may be negative, since choosing among many rows by few photos is no oracle. `python -m benchmarks
 search_quality` prints the tables that stand in RESULTS.md.
@@ -25,9 +25,9 @@ from benchmarks.quality.replay import Replayed, World, replay
 from benchmarks.quality.rival import replay_rival
 from benchmarks.quality.rows import BACKBONES
 from benchmarks.quality.splits import SETS
-from benchmarks.quality.table import load_table, recorded_rows
+from benchmarks.quality.table import KeptEpoch, load_table, recorded_rows
 
-RULE = "last"
+RULE: KeptEpoch = "last"
 """Epoch that is kept where rows are compared with one another."""
 MANY_TRIALS = 10_000
 """More than the table allows: only the time ends such a study."""
@@ -35,7 +35,7 @@ MANY_TRIALS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Studies of one size: so many trials, or as long as today's default takes for so many."""
+    """Studies of one size: so many trials, or as long as the search before took for so many."""
 
     trials: int
     slots: int
@@ -71,7 +71,7 @@ def reference(name: str, backbones: tuple[str, ...], seed: int) -> float:
 def best_recipe(name: str, backbones: tuple[str, ...], seed: int) -> Replayed:
     """The recipe that validation chooses, run alone."""
     world = make_world(name, backbones)
-    return replay(world, METHODS["today"], num_trials=len(world.recipes()), slots=1, seed=seed)
+    return replay(world, METHODS["before"], num_trials=len(world.recipes()), slots=1, seed=seed)
 
 
 def run_one(
@@ -81,7 +81,7 @@ def run_one(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     world, limit = make_world(name, backbones), np.inf
     if case.equal_seconds:
-        limit = seconds_of_today(name, seed % 10, case=case, backbones=backbones)
+        limit = seconds_before(name, seed % 10, case=case, backbones=backbones)
     size = {"num_trials": MANY_TRIALS if case.equal_seconds else case.trials, "slots": case.slots}
     if method == RIVAL:
         found = replay_rival(world, seed=seed, seconds=limit, **size)
@@ -91,9 +91,9 @@ def run_one(
 
 
 @cache
-def seconds_of_today(name: str, seed: int, *, case: Case, backbones: tuple[str, ...]) -> float:
+def seconds_before(name: str, seed: int, *, case: Case, backbones: tuple[str, ...]) -> float:
     world = make_world(name, backbones)
-    return replay(world, METHODS["today"], num_trials=case.trials, slots=case.slots, seed=seed).seconds
+    return replay(world, METHODS["before"], num_trials=case.trials, slots=case.slots, seed=seed).seconds
 
 
 def run_case(
@@ -118,7 +118,7 @@ def summarize(
     *,
     backbones: tuple[str, ...],
 ) -> dict[str, object]:
-    """Mean regret in points with its standard error over seeds, the share above the best recipe, and the cost."""
+    """Mean regret in points with its standard error over seeds, share above the best recipe, and cost."""
     regrets: dict[str, list[float]] = {name: [] for name in SETS}
     gains = []
     for (_, name, seed), (one, regret) in zip(jobs, found, strict=True):
@@ -141,7 +141,9 @@ def summarize(
 
 def print_case(case: Case, rows: Sequence[Mapping[str, object]]) -> None:
     print(f"\n{case.name}\n")
-    print("| method | regret | ± | " + " | ".join(SETS) + " | above best recipe | seconds | trials | complete |")
+    print(
+        "| method | regret | ± | " + " | ".join(SETS) + " | above best recipe | seconds | trials | complete |"
+    )
     print("|---" * (len(SETS) + 7) + "|")
     for row in rows:
         by_set = row["by_set"]

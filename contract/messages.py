@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from contract.probes import LeasedProbe
 from contract.study_layout import StudyPaths, TrialPaths
+from contract.weights_source import WeightsSource
 
 
 class Outcome(StrEnum):
@@ -304,33 +305,6 @@ class Decision:
 
     detail: str | None = None
     """Last line of a failed trial's traceback, or the limit that an infeasible one exceeds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsSource:
-    """Origin of a backbone's weights: plain values that study.json keeps and workers get."""
-
-    kind: Literal["package", "file", "hub", "url", "random"]
-    backbone: str
-    """Name of the backbone: a row of the table, or a timm name."""
-
-    location: str
-    """Package, path, hub repository or URL of the weights; empty for random weights."""
-
-    revision: str = ""
-    """Commit of the hub repository; empty for other places."""
-
-    file: str = ""
-    """File of the hub repository; empty for other places."""
-
-    digest: str = ""
-    """sha256 of the file; empty for random weights, and where the file is not on this machine yet."""
-
-    seed: int = 0
-    """Random weights only."""
-
-    identity: str
-    """Key of caches: equal exactly if the numbers of the weights are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Packs what was recorded into the table: `python -m benchmarks.quality.pack FOLDER`, one file a photo set.
 
-A table that is there already is added to. Of validation photos every predicted class is kept; of test photos only the share that is right, so that
-nothing in a replay can look at them.
+A table that is there already is added to. Of validation photos every predicted class is kept; of test photos
+only the share that is right, so that nothing in a replay can look at them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def pack(folder: Path, name: str) -> dict[str, np.ndarray]:
     right = predicted == labels
     return {
         "rows": np.concatenate([arrays["rows"] for _, arrays in parts]).astype(np.int16),
-        "repetitions": np.concatenate([np.full(len(arrays["rows"]), n) for n, arrays in parts]).astype(np.int8),
+        "repetitions": np.concatenate([np.full(len(arrays["rows"]), n) for n, arrays in parts]).astype(
+            np.int8
+        ),
         "val_labels": labels[~tested].astype(np.uint8),
         # A photo's predictions lie side by side: mostly the same class, they shrink to a tenth.
         "predicted": np.ascontiguousarray(predicted[:, :, ~tested].transpose(2, 0, 1)),
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if table_file(name).exists():
             with np.load(table_file(name)) as old:
                 arrays = merge(old, arrays)
-        np.savez_compressed(table_file(name), **arrays)
+        np.savez_compressed(table_file(name), **arrays)  # type: ignore[arg-type]
         size = table_file(name).stat().st_size
         print(f"{name}: {len(arrays['rows'])} trainings, {size / 1e3:.0f} kB")
     return 0

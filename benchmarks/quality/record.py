@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings[one.photos] = prepare(one.photos, flags.folder)
         arrays = train(one, settings[one.photos])
         with write_aside(path) as part, part.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         print(f"{number} of {len(work)}: {path.name}, {arrays['seconds'].sum():.0f} s", flush=True)
     return 0
 

@@ -20,8 +20,8 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import Search, SearchSetup
 from cluster.searchers import Draw, MakeSampler, load_searcher
 from cluster.study.records import Records
-from contract.predictions import pack_classes
 from contract.messages import Action, Lease, Outcome, Report
+from contract.predictions import pack_classes
 from search_spaces import load_space
 from trainables.batch_groups import batch_group
 
@@ -260,4 +260,3 @@ def _distributions(backbones: tuple[str, ...]) -> dict[str, BaseDistribution]:
     load_space(SPACE).propose(trial, backbones=backbones, max_epochs=MAX_EPOCHS)
     assert all(isinstance(one, BaseDistribution) for one in trial.distributions.values())
     return dict(trial.distributions)
-

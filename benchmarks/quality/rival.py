@@ -95,4 +95,3 @@ def _report(trial: _Trial, search: Any, scheduler: Any, table: Any) -> bool:
     scheduler.on_trial_complete(None, trial, result)
     search.on_trial_complete(trial.trial_id, result)
     return False
-

@@ -1,4 +1,4 @@
-"""The configurations of the table: those of `--space demo` on three backbones, the same for every photo set."""
+"""The configurations of the table: those of `--space demo` on three backbones, the same for every set."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Row:
 
 @cache
 def make_rows() -> tuple[Row, ...]:
-    """All rows: the recipes, then frozen and deeper ones so mixed that any beginning has its share of both."""
+    """All rows: the recipes, then frozen and deeper ones, so mixed that any beginning has both."""
     chosen = [(recipe_config(recipe.config), True) for recipe in recipes()]
     kinds = [[(config, at % REPEATED[deep] == 0) for at, config in enumerate(_draw(deep))] for deep in (0, 1)]
     every = NUM_FROZEN // NUM_DEEP

@@ -1,16 +1,15 @@
 """Cuts the photo sets of the table once: `python -m benchmarks.quality.splits` writes one CSV a set.
 
 Splits that a set comes with are kept. All others are cut 50 : 20 : 30 by class, and what belongs together
-stays together: equal files, and the exposures of one tile. Of flowers5, more than twice as large as the others,
-every second group is left out. The CSVs are part of the repository, so that the table does not move when the
-project's own cutting changes.
+stays together: equal files, and the exposures of one tile. Of flowers5, more than twice as large as the
+others, every second group is left out. The CSVs are part of the repository, so that the table does not move
+when the project's own cutting changes.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import random
 import re
 import sys
 from collections import Counter, defaultdict

@@ -1,35 +1,48 @@
 """Evidence: a trial ends only if it is worse than what it has to beat beyond the noise of the validation set.
 
-After each epoch the trial's chance to end above the best complete trial is estimated: from its own smoothed
-score, the gain that complete trials made from the same share of their schedules on, and the noise of the
-difference, which is paired image by image where the predicted classes are known. A trial with next to no chance
-ends; one that is unlikely to win pauses, and goes on from its checkpoint once nothing is left to propose.
+At 1/6, 1/3 and 2/3 of its own schedule a trial's chance to end above the best complete trial is estimated:
+from its own smoothed score, from what complete trials gained between this share of their schedules and their
+end, and from the noise of the difference, which is paired image by image where the predicted classes are
+known. A trial with next to no chance ends. One that is unlikely to win pauses, and goes on from its
+checkpoint once nothing is left to propose and its chance, against the best trial by then, is worth it.
+
+The constants below come from replays of recorded trials (`python -m benchmarks search_quality`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.schedulers import Curves
 from contract.messages import Action, SchedulerAction
 
-STOP_BELOW = 0.02
-PAUSE_BELOW = 0.3
-RESUME_ABOVE = 0.15
+SHARES = (1 / 6, 1 / 3, 2 / 3)
+"""Shares of its planned updates at which a trial is judged."""
+STOP_BELOW, PAUSE_BELOW, RESUME_ABOVE = 0.02, 0.3, 0.2
 """Chances to end above the best complete trial."""
-FIRST_SHARE = 0.3
-GAIN_DEVIATION = 0.03
-"""Standard deviation of the gain from a trial's beginning to its end before any trial has shown it."""
+GAIN_DEVIATION = 0.05
+"""Assumed standard deviation of a trial's gain from its beginning to its end, as two trials would show it."""
+UNPAIRED_DEVIATION = 0.015
+"""Assumed standard error of a difference where predicted classes are not known."""
+_ROUNDING = 1e-9
+"""Tolerance for shares that were computed in another order of operations."""
 
 
-def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:
-    if curves.shares(trial)[epoch - 1] < FIRST_SHARE:
-        chance = chance_to_win(trial, epoch, curves)
-        return Action.CONTINUE if chance is None or chance >= STOP_BELOW else Action.STOP
+def rungs(shares: Sequence[float]) -> tuple[int, ...]:
+    """The first epoch at each share; a trial's last epoch is none of them."""
+    before_the_end = shares[:-1]
+    reached = (_first_epoch(before_the_end, share) for share in SHARES)
+    return tuple(sorted({epoch for epoch in reached if epoch is not None}))
+
+
+def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
+    if epoch not in rungs(curves.shares(trial)):
+        return Action.CONTINUE
+    if math.isnan(curves[trial][epoch]):
+        return Action.STOP
     chance = chance_to_win(trial, epoch, curves)
     if chance is None or chance >= PAUSE_BELOW:
         return Action.CONTINUE
@@ -37,57 +50,75 @@ def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAct
 
 
 def promote(
-    *, paused: Mapping[int, int], running: Mapping[int, int], curves: Curves, is_last: bool
+    *,
+    paused: Mapping[int, int],
+    running: Mapping[int, int],  # noqa: ARG001
+    curves: Curves,
+    is_last: bool,
 ) -> int | None:
-    if not is_last:
+    """Once nothing is left to propose, choose the paused trial with the best chance, if that is worth it."""
+    if not is_last or not paused:
         return None
     chances = {trial: chance_to_win(trial, epoch, curves) for trial, epoch in paused.items()}
-    likely = [(chance or 0.0, -trial) for trial, chance in chances.items()]
-    best, number = max(likely)
-    return -number if best >= RESUME_ABOVE else None
-
-
-def rungs(shares: Sequence[float]) -> tuple[int, ...] | None:
-    return tuple(range(1, len(shares)))
+    # Without a complete trial there is nothing to lose against.
+    ranked = sorted((-1.0 if chance is None else -chance, trial) for trial, chance in chances.items())
+    negative, trial = ranked[0]
+    return trial if -negative >= RESUME_ABOVE else None
 
 
 def chance_to_win(trial: int, epoch: int, curves: Curves) -> float | None:
-    """Chance that the trial ends above the best complete one; None while none is complete."""
-    complete = [n for n in curves if n != trial and len(curves.shares(n)) in curves[n]]
-    if not complete:
+    """Chance that a trial ends above the best complete one, given its epochs; None while that says nothing.
+
+    At least one trial must be complete whose schedule is longer than an epoch: one that was ready at once
+    shows nothing of what is still gained by those that learn.
+    """
+    complete = [number for number in curves if number != trial and _last_epoch(number, curves) is not None]
+    learners = [number for number in complete if len(curves.shares(number)) > 1]
+    if not learners:
         return None
-    rival = max(complete, key=lambda n: (_smoothed(curves[n], len(curves.shares(n))), -n))
-    last = len(curves.shares(rival))
+    rival = max(complete, key=lambda number: (_final(number, curves), -number))
     share = curves.shares(trial)[epoch - 1]
-    own, theirs = _smoothed(curves[trial], epoch), _smoothed(curves[rival], last)
-    gains = [_gain(n, share, curves) for n in complete]
-    gain = float(np.mean(gains))
-    # Two observations of the value that is assumed without any.
-    deviation = GAIN_DEVIATION * math.sqrt(1 - share)
-    scatter = sum((one - gain) ** 2 for one in gains)
-    gain_variance = (scatter + 2 * deviation**2) / (len(gains) + 2)
-    noise = _paired_variance(trial, epoch, rival, last, curves)
-    z = (own + gain - theirs) / math.sqrt(gain_variance + noise)
-    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+    gains = np.array([_gain(number, share, curves) for number in learners])
+    assumed = GAIN_DEVIATION**2 * (1 - share)
+    gain_variance = (float(((gains - gains.mean()) ** 2).sum()) + 2 * assumed) / (len(gains) + 2)
+    lead = _smoothed(curves[trial], epoch) + float(gains.mean()) - _final(rival, curves)
+    noise = _difference_variance(trial, epoch, rival, curves)
+    return 0.5 * (1 + math.erf(lead / math.sqrt(2 * (gain_variance + noise))))
+
+
+def _last_epoch(trial: int, curves: Curves) -> int | None:
+    """The last epoch of a trial that has run its whole schedule."""
+    last = len(curves.shares(trial))
+    return last if last in curves[trial] else None
+
+
+def _final(trial: int, curves: Curves) -> float:
+    return _smoothed(curves[trial], len(curves.shares(trial)))
 
 
 def _smoothed(curve: Mapping[int, float], epoch: int) -> float:
-    """Mean of the newest two epochs, the newest counting twice."""
-    before = curve.get(epoch - 1)
-    return curve[epoch] if before is None or before > curve[epoch] * 1.0 + 1 else (2 * curve[epoch] + before) / 3
+    """Mean of an epoch's score and the one before it, the newer counting twice."""
+    before = curve.get(epoch - 1, math.nan)
+    return curve[epoch] if math.isnan(before) else (2 * curve[epoch] + before) / 3
 
 
 def _gain(trial: int, share: float, curves: Curves) -> float:
-    shares = curves.shares(trial)
-    epoch = next(e for e, own in enumerate(shares, start=1) if own >= share - 1e-9)
-    while epoch not in curves[trial]:
+    """What a complete trial gained from this share of its schedule to its end."""
+    epoch = _first_epoch(curves.shares(trial), share) or len(curves.shares(trial))
+    while epoch not in curves[trial]:  # an epoch whose score was not finite is missing
         epoch += 1
-    return _smoothed(curves[trial], len(shares)) - _smoothed(curves[trial], epoch)
+    return _final(trial, curves) - _smoothed(curves[trial], epoch)
 
 
-def _paired_variance(trial: int, epoch: int, rival: int, last: int, curves: Curves) -> float:
-    own, theirs = curves.hits(trial, epoch), curves.hits(rival, last)
+def _difference_variance(trial: int, epoch: int, rival: int, curves: Curves) -> float:
+    """Variance of the difference of two accuracies on the same images."""
+    own, theirs = curves.hits(trial, epoch), curves.hits(rival, len(curves.shares(rival)))
     if own is None or theirs is None:
-        return 0.015**2
-    differences = own.astype(float) - theirs
-    return float(differences.var() / len(differences)) + 1e-6
+        return UNPAIRED_DEVIATION**2
+    differences = own.astype(np.int8) - theirs.astype(np.int8)
+    return float(differences.var()) / len(differences) + 1e-6
+
+
+def _first_epoch(shares: Sequence[float], wanted: float) -> int | None:
+    reached = (epoch for epoch, share in enumerate(shares, start=1) if share >= wanted - _ROUNDING)
+    return next(reached, None)

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from contract.decoding import Fit
-from contract.messages import StudySettings, WeightsSource
+from contract.messages import StudySettings
 from contract.study_layout import CachePaths, StudyPaths
+from contract.weights_source import WeightsSource
 from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from contract.messages import WeightsSource
+from contract.weights_source import WeightsSource
 from trainables.model.backbones import BACKBONES, Backbone, find_backbone
 from trainables.model.downloads import (
     NotOffered,

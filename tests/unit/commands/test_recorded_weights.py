@@ -11,7 +11,8 @@ import pytest
 
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study, recorded_weights
-from contract.messages import StudySettings, WeightsSource
+from contract.messages import StudySettings
+from contract.weights_source import WeightsSource
 from tests.tiny_data import write_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import choose_weights, fetch_weights, locate_weights

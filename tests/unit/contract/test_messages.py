@@ -18,11 +18,11 @@ from contract.messages import (
     Report,
     State,
     StudySettings,
-    WeightsSource,
     interruption_of,
     make_result,
     read_reports,
 )
+from contract.weights_source import WeightsSource
 
 TRIAL = LeasedTrial(
     trial=3,

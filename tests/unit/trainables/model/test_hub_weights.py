@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from contract.messages import WeightsSource
+from contract.weights_source import WeightsSource
 from tests.stand_in_hub import StandInHub, point_at, stand_in_hub
 from trainables.model import downloads
 from trainables.model.backbones import find_backbone

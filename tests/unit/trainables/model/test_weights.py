@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contract.messages import WeightsSource
+from contract.weights_source import WeightsSource
 from tests.stand_in_hub import point_at
 from trainables.model import weights
 from trainables.model.backbones import BACKBONES, find_backbone
