@@ -90,7 +90,9 @@ class GuidedSampler(BaseSampler):
             return Plan({}, rng, changed=1.0)
         anchors = _anchors(seen)
         space = {name: one for each in seen for name, one in each.trial.distributions.items()}
-        candidates = [_draw_plan(anchors, rng).fill(space) for _ in range(CANDIDATES)]
+        tried = {_key(one.trial.params) for one in seen}
+        drawn = [_reached(_draw_plan(anchors, rng).fill(space), seen) for _ in range(CANDIDATES)]
+        candidates = [values for values in drawn if _key(values) not in tried] or drawn
         chosen = int(np.argmax(_improvement(seen, candidates, space)))
         return Plan(candidates[chosen], rng, changed=0.0)
 
@@ -110,7 +112,7 @@ class Plan:
     def value(self, name: str, distribution: BaseDistribution) -> Any:
         """Draw the value of a hyperparameter; a value of the anchor that the space lacks counts as none."""
         known = self.anchor.get(name)
-        if known is None or not distribution._contains(distribution.to_internal_repr(known)):
+        if not _holds(distribution, known):
             return spread(distribution, self.rng.random())
         if self.rng.random() >= self.changed:
             return known
@@ -137,6 +139,14 @@ def _draw_plan(anchors: Sequence[tuple[float, Mapping[str, Any]]], rng: np.rando
     return Plan(params, rng, changed=CHANGED)
 
 
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the space still has this value of an earlier trial, or of a recipe."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return value is not None and distribution.low <= value <= distribution.high
+
+
 def is_ordered(choices: Sequence[Any]) -> bool:
     """Whether choices are numbers in ascending order, of which neighbours are alike; "all" is the deepest."""
     numbers = [math.inf if choice == "all" else choice for choice in choices]
@@ -154,6 +164,26 @@ def to_unit(value: Any, distribution: BaseDistribution) -> float:
     if distribution.log:
         return float(math.log(value / low) / math.log(high / low))
     return float((value - low) / (high - low))
+
+
+def _reached(values: Mapping[str, Any], seen: Sequence[Seen]) -> dict[str, Any]:
+    """Leave out the hyperparameters of branches that the space would not enter with these values.
+
+    Which those are is read off the trial that shares most values, first of all of those hyperparameters that
+    every trial has: the space itself is code that cannot be asked before a trial begins.
+    """
+    everywhere = set.intersection(*(set(one.trial.params) for one in seen))
+
+    def shared(one: Seen) -> tuple[int, int]:
+        same = [name for name, value in one.trial.params.items() if values.get(name) == value]
+        return sum(name in everywhere for name in same), len(same)
+
+    alike = max(seen, key=shared).trial.params
+    return {name: value for name, value in values.items() if name in alike}
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return str(sorted(values.items()))
 
 
 def _seen(study: Study, trial: FrozenTrial) -> list[Seen]:
