@@ -5,8 +5,8 @@ values of a recipe or of one of the best trials, and recipes lose their share to
 (after PriorBand, Mallik et al. 2023, arXiv 2306.12370). Of the candidates the one is proposed that a Gaussian
 process expects to improve most on the best trial. The first proposals are uniform, as in TPE.
 
-It is not the default: on recorded trials it is better than TPE with 25 trials and the scheduler `evidence`, but
-neither with 12 nor with `asha` (`python -m benchmarks search_quality`).
+It is not the default: on recorded trials it is better than TPE with 25 trials and the scheduler `evidence`,
+but neither with 12 nor with `asha` (`python -m benchmarks search_quality`).
 """
 
 from __future__ import annotations
