@@ -1,4 +1,4 @@
-"""The ways to search that are compared: recipes alone, random, today's default, each new part alone, all."""
+"""The ways to search that are compared: random, what the project did before, and its new parts."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from benchmarks.quality.rows import MAX_EPOCHS, SPACE, VARIED, Row, recipes
 from benchmarks.quality.table import KeptEpoch, Table, prefix_key, values
 from cluster.schedulers import load_scheduler
 from cluster.search.search import Search, SearchSetup
-from cluster.searchers import Draw, MakeSampler, load_searcher
+from cluster.searchers import Draw, load_searcher
 from cluster.study.records import Records
 from contract.messages import Action, Lease, Outcome, Report
 from contract.predictions import pack_classes
@@ -33,11 +33,9 @@ LEASE_SECONDS = 0.1
 class Method:
     """A way to search."""
 
-    searcher: str | MakeSampler
+    searcher: str
     scheduler: str
-    rule: KeptEpoch = "best"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings of the search."""
+    rule: KeptEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,6 @@ class Replayed:
     seconds: float
     """Until the last slot was idle."""
 
-    busy_seconds: float
     trials: int
     complete: int
 
@@ -135,7 +132,7 @@ def replay(
 ) -> Replayed:
     """Run one study on the table, for a number of trials or at most `seconds`, and choose by validation."""
     clock = Clock(world.table)
-    make = load_searcher(method.searcher) if isinstance(method.searcher, str) else method.searcher
+    make = load_searcher(method.searcher)
 
     def make_sampler(draw: Draw) -> BaseSampler:
         return Snapped(make(draw), world)
@@ -151,7 +148,6 @@ def replay(
         max_epochs=MAX_EPOCHS,
         val_labels=world.table.val_labels.astype(np.int64),
         group_of=batch_group,
-        **method.options,
     )
     search = Search(cast(Records, _NoRecords()), setup, now=lambda: clock.now)
     search.set_slots(slots)
@@ -163,7 +159,6 @@ def replay(
         row=row,
         test_accuracy=world.table.test_of(row, method.rule),
         seconds=clock.now,
-        busy_seconds=clock.busy,
         trials=len(search.trials),
         complete=len(complete),
     )
@@ -173,7 +168,7 @@ class Clock:
     """Simulated time, and what an epoch takes in it."""
 
     def __init__(self, table: Table) -> None:
-        self.now, self.busy = 0.0, 0.0
+        self.now = 0.0
         self._table = table
         self._passed: set[tuple[str, str, int]] = set()
         """Frozen parts whose activations are cached, by backbone, policy and epoch."""
@@ -185,7 +180,6 @@ class Clock:
         if (*key, epoch) not in self._passed:
             self._passed.add((*key, epoch))
             seconds += float(self._table.prefix_seconds[key][epoch - 1])
-        self.busy += seconds
         return seconds
 
 
@@ -198,13 +192,11 @@ class _Run:
 
     def until(self, seconds: float, *, slots: int) -> None:
         """Keep all slots busy until the search is over, or the time is."""
-        queue: list[tuple[float, int, Callable[[], float | None] | None]] = [
-            (0.0, n, None) for n in range(slots)
-        ]
+        queue = [(0.0, slot) for slot in range(slots)]
         steps: dict[int, Any] = {}
         idle: list[int] = []
         while queue:
-            now, slot, _ = heapq.heappop(queue)
+            now, slot = heapq.heappop(queue)
             if now > seconds:
                 break
             self.clock.now = now
@@ -217,9 +209,9 @@ class _Run:
                     continue
                 steps[slot] = self._work(lease)
                 took = LEASE_SECONDS
-            heapq.heappush(queue, (now + took, slot, None))
+            heapq.heappush(queue, (now + took, slot))
             for other in idle:  # something has changed: a slot that waited may have work
-                heapq.heappush(queue, (now + 1e-6, other, None))
+                heapq.heappush(queue, (now + 1e-6, other))
             idle.clear()
 
     def _work(self, lease: Lease) -> Any:

@@ -77,7 +77,6 @@ def replay_rival(
         row=best.row,
         test_accuracy=float(np.mean(tests)),
         seconds=clock.now,
-        busy_seconds=clock.busy,
         trials=len(trials),
         complete=sum(trial.epochs == MAX_EPOCHS for trial in trials),
     )

@@ -21,12 +21,12 @@ VARIED = ("backbone", "unfreeze_depth", "batch_size", "learning_rate", "dropout"
 
 NUM_FROZEN, NUM_DEEP = 1000, 200
 REPEATED = {0: 10, 1: 25}
-"""Of frozen and of deeper rows one in so many, and each recipe, is recorded with three seeds."""
+"""One frozen row (key 0) or deeper row (key 1) in so many has three seeds, as each recipe has."""
 
 _BACKBONE_SHARES = {0: (0.6, 0.2, 0.2), 1: (0.7, 0.18, 0.12)}
-"""Of frozen and of deeper rows: a step of a larger backbone takes up to twice as long."""
+"""Shares of BACKBONES among frozen (key 0) and deeper rows: a larger one takes up to twice as long."""
 _DEPTH_SHARES = (0.45, 0.25, 0.15, 0.15)
-"""Of the depths 1 to 4: a trial of the deepest takes six times as long as one of depth 1."""
+"""Shares of the depths 1 to 4: a trial of the deepest takes six times as long as one of depth 1."""
 _NEAR_RECIPE = 1 / 3
 """Share of the deeper rows that lie around the space's recipe, where searchers look closely."""
 

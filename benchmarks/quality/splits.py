@@ -22,7 +22,7 @@ SETS = ("beans", "flowers5", "grocery_fruit", "magnetic_tile", "rsscn7_aerial")
 FOLDER = Path(__file__).parent / "splits"
 SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}
 MOST_PHOTOS = 2000
-"""Of a larger set half is used: recording the table takes hours."""
+"""A larger set is halved: recording the table takes hours."""
 _TILE = re.compile(r"tile\d+")
 
 

@@ -25,19 +25,19 @@ Shares = tuple[float, ...]
 """Share of a trial's planned updates done after each of its epochs: 0 during warm-up, 1 after the last."""
 
 
-def find_rungs(shares: Sequence[float]) -> tuple[int, ...]:
+def find_rungs(shares: Sequence[float], at: Sequence[float] = RUNG_SHARES) -> tuple[int, ...]:
     """Epoch at which a trial reaches each rung, in the order of the rungs; 0 for a rung that it skips.
 
     A trial reaches a rung at its first epoch with the rung's share; its last epoch is never a rung. Where
     several rungs fall on one epoch, only the last of them counts.
     """
-    epochs = [_first_epoch(shares[:-1], rung) for rung in RUNG_SHARES]
+    epochs = [first_epoch(shares[:-1], rung) for rung in at]
     return tuple(0 if epoch in epochs[rung + 1 :] else epoch for rung, epoch in enumerate(epochs))
 
 
-def rung_epochs(shares: Sequence[float]) -> tuple[int, ...]:
+def rung_epochs(shares: Sequence[float], at: Sequence[float] = RUNG_SHARES) -> tuple[int, ...]:
     """The epochs at which a trial may be stopped or paused, in ascending order."""
-    return tuple(sorted(epoch for epoch in find_rungs(shares) if epoch))
+    return tuple(sorted(epoch for epoch in find_rungs(shares, at) if epoch))
 
 
 def even_shares(num_epochs: int) -> tuple[float, ...]:
@@ -62,7 +62,8 @@ def find_rank(trial: int, scores: Mapping[int, float]) -> int:
     return sum(other > score or (other == score and n < trial) for n, other in scores.items())
 
 
-def _first_epoch(shares: Sequence[float], wanted: float) -> int:
+def first_epoch(shares: Sequence[float], wanted: float) -> int:
+    """The first epoch with at least this share of the planned updates done; 0 if there is none."""
     reached = (epoch for epoch, share in enumerate(shares, start=1) if share >= wanted - _ROUNDING)
     return next(reached, 0)
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cluster.schedulers import Curves
+from cluster.schedulers._rungs import first_epoch, rung_epochs
 from contract.messages import Action, SchedulerAction
 
 SHARES = (1 / 6, 1 / 3, 2 / 3)
@@ -27,15 +28,10 @@ GAIN_DEVIATION = 0.05
 """Assumed standard deviation of a trial's gain from its beginning to its end, as two trials would show it."""
 UNPAIRED_DEVIATION = 0.015
 """Assumed standard error of a difference where predicted classes are not known."""
-_ROUNDING = 1e-9
-"""Tolerance for shares that were computed in another order of operations."""
 
 
 def rungs(shares: Sequence[float]) -> tuple[int, ...]:
-    """The first epoch at each share; a trial's last epoch is none of them."""
-    before_the_end = shares[:-1]
-    reached = (_first_epoch(before_the_end, share) for share in SHARES)
-    return tuple(sorted({epoch for epoch in reached if epoch is not None}))
+    return rung_epochs(shares, SHARES)
 
 
 def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAction:  # noqa: ARG001
@@ -104,7 +100,7 @@ def _smoothed(curve: Mapping[int, float], epoch: int) -> float:
 
 def _gain(trial: int, share: float, curves: Curves) -> float:
     """What a complete trial gained from this share of its schedule to its end."""
-    epoch = _first_epoch(curves.shares(trial), share) or len(curves.shares(trial))
+    epoch = first_epoch(curves.shares(trial), share) or len(curves.shares(trial))
     while epoch not in curves[trial]:  # an epoch whose score was not finite is missing
         epoch += 1
     return _final(trial, curves) - _smoothed(curves[trial], epoch)
@@ -117,8 +113,3 @@ def _difference_variance(trial: int, epoch: int, rival: int, curves: Curves) -> 
         return UNPAIRED_DEVIATION**2
     differences = own.astype(np.int8) - theirs.astype(np.int8)
     return float(differences.var()) / len(differences) + 1e-6
-
-
-def _first_epoch(shares: Sequence[float], wanted: float) -> int | None:
-    reached = (epoch for epoch, share in enumerate(shares, start=1) if share >= wanted - _ROUNDING)
-    return next(reached, None)
