@@ -25,11 +25,12 @@ from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
-from cluster.search.probes import DEFAULT_PROBES
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
-from cluster.study.directory import Study, recorded_weights
+from cluster.study.directory import Study, recorded_flags, recorded_weights
+from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
 from contract.machine import count_cpus, count_gpus
@@ -81,7 +82,7 @@ class Plan:
     @property
     def num_probes(self) -> int:
         """Number of frozen heads that are judged first; a study that exists keeps its own."""
-        return DEFAULT_PROBES if self.config.probes is None else self.config.probes
+        return choose_probes(self.config, num_trials=self.num_trials, num_backbones=len(self.backbones))
 
     @property
     def stopping_line(self) -> str:
@@ -136,6 +137,8 @@ def make_plan(config: StudyConfig) -> Plan:
         median_pixels=median_pixels(listing.paths),
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
+    num_trials = config.trials or space.defaults.trials
+    config = choose_search(config, num_trials=num_trials, before=recorded_flags(config.directory))
     plan = Plan(
         config=config,
         space=space,
@@ -146,7 +149,7 @@ def make_plan(config: StudyConfig) -> Plan:
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
         max_epochs=max_epochs,
-        num_trials=config.trials or space.defaults.trials,
+        num_trials=num_trials,
         recipes=space.recipes(
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
@@ -271,7 +274,7 @@ def find_val_labels(plan: Plan, manifest: Manifest) -> NDArray[np.int64] | None:
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
-    assert plan.config.scheduler is not None
+    assert plan.config.searcher is not None and plan.config.scheduler is not None
     pretrained = {source.backbone for source in plan.weights if source.kind != "random"}
     return Search(
         study.records,
@@ -280,6 +283,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             recipes=[(recipe.name, recipe.config) for recipe in plan.recipes],
             warm_starts=[(start["name"], start["params"]) for start in study.info["warm_start"]],
             make_sampler=load_searcher(plan.config.searcher),
+            widths=plan.space.widths,
             scheduler=load_scheduler(plan.config.scheduler),
             num_trials=plan.num_trials,
             seed=plan.config.seed,

@@ -248,7 +248,7 @@ def _make_table(rows: Sequence[Row], columns: Sequence[str]) -> Table:
 def _cell(row: Mapping[str, Any], name: str) -> str:
     if name == "epochs" and row.get("max_epochs"):
         return f"{row['epochs']}/{row['max_epochs']}"
-    if name == "state" and row.get("reason"):
+    if name == "state" and row.get("reason") and row["state"] is not State.PRUNED:
         return f"{row['state']}: {row['reason']}"
     if name == "state" and row.get("recipe"):
         return f"{row['state']} (recipe)"

@@ -41,10 +41,15 @@ def read_probes(connection: Connection, study_id: int) -> list[Probe]:
     ]
 
 
+def load_probes(study: StudyInfo) -> list[Probe]:
+    """Load all probes of a study that ended."""
+    with connect(study) as (connection, study_id):
+        return read_probes(connection, study_id)
+
+
 def describe_probes(study: StudyInfo) -> str:
     """Say in one line how many heads were judged, in what time, and which was best; empty without any."""
-    with connect(study) as (connection, study_id):
-        probes = read_probes(connection, study_id)
+    probes = load_probes(study)
     if not probes:
         return ""
     number, seconds = len(probes), sum(probe.seconds for probe in probes)
@@ -55,17 +60,17 @@ def describe_probes(study: StudyInfo) -> str:
 
 
 def _describe_best(probes: Sequence[Probe], *, metric: str, maximize: bool) -> str:
-    best = _find_best(probes, metric, maximize=maximize)
+    best = find_best(probes, metric, maximize=maximize)
     if best is None:
         return ""
     line = f"; best {_describe_head(best.config)}: {best.metrics[metric]:.4f}"
-    surest = _find_best(probes, LOSS, maximize=False)
+    surest = find_best(probes, LOSS, maximize=False)
     if surest is None or surest is best:
         return line
     return f"{line}; lowest {LOSS} {_describe_head(surest.config)}: {surest.metrics[LOSS]:.4f}"
 
 
-def _find_best(probes: Sequence[Probe], metric: str, *, maximize: bool) -> Probe | None:
+def find_best(probes: Sequence[Probe], metric: str, *, maximize: bool) -> Probe | None:
     """The first of the best by a metric; None where none has a finite value."""
     known = [probe for probe in probes if math.isfinite(probe.metrics.get(metric, math.nan))]
     choose: Callable[..., Probe] = max if maximize else min

@@ -35,7 +35,8 @@ TRIAL_COLUMNS = {
     "study": "name of the study",
     "trial": "number of the trial in its study, from 0",
     "state": " | ".join(State),
-    "reason": f"why it failed: {' | '.join(reason for reason in Reason if reason is not Reason.DISK_FULL)}",
+    "reason": f"why it failed ({' | '.join(one for one in Reason if one is not Reason.DISK_FULL)}) or was "
+    "stopped early",
     "traceback": "Python's traceback of a failure",
     "recipe": "name of the published recipe it runs",
     "worker": "where it ran",

@@ -39,7 +39,8 @@ from cluster.ray_tune.session import open_session
 from cluster.ray_tune.upload import PROJECT
 from cluster.schedulers import load_scheduler
 from cluster.search.cleaning import Cleaner
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study

@@ -21,7 +21,8 @@ from optuna.trial import Trial
 from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
 from benchmarks.simulated.workers import run_workers
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import State

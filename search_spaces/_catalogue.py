@@ -36,6 +36,7 @@ def load_space(name: str) -> SearchSpace:
         defaults=module.DEFAULTS,
         suggest=module.space,
         recipes=module.recipes,
+        widths=getattr(module, "WIDTHS", {}),
         image_size_rule=getattr(module, "image_size", None),
         max_epochs_rule=getattr(module, "max_epochs", None),
     )

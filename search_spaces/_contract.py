@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class SearchSpace:
     recipes: Callable[..., list[Recipe]]
     """`recipes(facts, backbones=…, max_epochs=…)`."""
 
+    widths: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of a step away from a known configuration, as a share of a hyperparameter's range on
+    its own scale; where there is none, the searcher's own holds."""
+
     image_size_rule: Callable[[DataFacts], int] | None = None
     max_epochs_rule: Callable[[DataFacts], int] | None = None
 
@@ -89,3 +94,8 @@ class SearchSpace:
         """Make a whole configuration: the suggested values over the fixed ones."""
         fixed = self.suggest(trial, backbones=backbones, max_epochs=max_epochs)
         return {**fixed, **trial.params, "max_epochs": max_epochs}
+
+
+def width_of_factor(factor: float, *, low: float, high: float) -> float:
+    """Width of steps that multiply or divide a logarithmic hyperparameter by about this factor."""
+    return math.log(factor) / math.log(high / low)

@@ -20,7 +20,7 @@ from search_spaces._recipes import (
     two_phases,
     unfrozen,
 )
-from search_spaces._suggestions import suggest_classifier
+from search_spaces._suggestions import CLASSIFIER_WIDTHS, suggest_classifier
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -82,6 +82,7 @@ def load_family(name: str) -> SearchSpace:
         defaults=family.defaults,
         suggest=family.space,
         recipes=family.recipes,
+        widths=CLASSIFIER_WIDTHS,
     )
 
 

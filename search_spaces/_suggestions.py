@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from search_spaces._contract import width_of_factor
+
 if TYPE_CHECKING:
     from optuna import Trial
 
 REGIMES = ("finetune", "linear_probe", "two_phase", "gradual", "knn", "scratch")
 POLICIES = ("none", "flip", "light", "medium", "strong")
 DEPTHS: tuple[int | str, ...] = (1, 2, 3, "all")
+
+RATES = (1e-5, 1e-1)
+CLASSIFIER_WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
+"""Widths of the steps in spaces that suggest a whole classifier."""
 
 _NEED_TWO_EPOCHS = ("two_phase", "gradual")
 _HYPERRULE = {"optimizer": "sgd", "momentum": 0.9, "schedule": "hyperrule", "zero_init_head": True}
@@ -35,7 +41,7 @@ def suggest_classifier(
     if trial.params["regime"] == "knn":
         return fixed | suggest_neighbours(trial)
     trial.suggest_categorical("batch_size", batch_sizes)
-    trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
+    trial.suggest_float("learning_rate", *RATES, log=True)
     if trial.params["regime"] != "bit":
         suggest_optimizer(trial, optimizers=optimizers)
     suggest_head(trial, widths=widths, poolings=poolings)

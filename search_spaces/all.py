@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._recipes import FLOWERS5, PLANTS, fit_study, probe, two_phases, unfrozen
-from search_spaces._suggestions import REGIMES, suggest_classifier
+from search_spaces._suggestions import CLASSIFIER_WIDTHS, REGIMES, suggest_classifier
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -18,6 +18,7 @@ INCEPTION = ("inception_v3", "inception_resnet_v2", "googlenet", "alexnet")
 MODERN = ("convnext_tiny", "efficientnet_v2_s", "mobilenet_v3", "mobilenet_v4", "vit_small", "swin_tiny")
 BACKBONES = (*PACKAGED, *PUBLISHED, *INCEPTION, *MODERN)
 DEFAULTS = Defaults(trials=96, max_epochs=20, image_size=224)
+WIDTHS = CLASSIFIER_WIDTHS
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:

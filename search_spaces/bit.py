@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe
+from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("bit_r50x1", "bit_r101x1", "bit_r50x3")
 DEFAULTS = Defaults(trials=16)
+RATES = (1e-4, 3e-2)
+WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
 
 
 def image_size(facts: DataFacts) -> int:
@@ -33,7 +35,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     trial.suggest_categorical("backbone", backbones)
     trial.suggest_categorical("unfreeze_depth", (0, 1, 2, "all"))
     trial.suggest_categorical("batch_size", (32, 64, 128, 512))
-    trial.suggest_float("learning_rate", 1e-4, 3e-2, log=True)
+    trial.suggest_float("learning_rate", *RATES, log=True)
     trial.suggest_float("dropout", 0.0, 0.5)
     trial.suggest_categorical("head_width", (0, 256))
     trial.suggest_categorical("policy", ("none", "bit", "medium"))

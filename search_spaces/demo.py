@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe
+from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("lite0",)
 DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128)
+RATES = (3e-4, 1e-2)
+WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
     trial.suggest_categorical("backbone", backbones)
     trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3, 4))
     trial.suggest_categorical("batch_size", (16, 32, 64))
-    trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True)
+    trial.suggest_float("learning_rate", *RATES, log=True)
     trial.suggest_float("dropout", 0.0, 0.5)
     trial.suggest_categorical("head_width", (0, 128, 512))
     trial.suggest_categorical("policy", ("none", "light"))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe
+from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("lite0", "lite1", "lite2")
 DEFAULTS = Defaults(trials=40, max_epochs=20, image_size=224)
+RATES = (1e-5, 1e-2)
+WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
     trial.suggest_categorical("batch_size", (16, 32, 64, 128))
     if trial.suggest_categorical("optimizer", ("adamw", "sgd")) == "sgd":
         trial.suggest_float("momentum", 0.8, 0.99)
-    trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
+    trial.suggest_float("learning_rate", *RATES, log=True)
     trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True)
     trial.suggest_categorical("schedule", ("cosine", "exponential", "plateau"))
     trial.suggest_float("dropout", 0.0, 0.6)

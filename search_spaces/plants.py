@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._recipes import PLANTS, fit_study, two_phases
-from search_spaces._suggestions import suggest_classifier
+from search_spaces._suggestions import CLASSIFIER_WIDTHS, suggest_classifier
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("resnet50", "vgg16", "mobilenet_v2")
 DEFAULTS = Defaults(trials=48, max_epochs=30, image_size=96)
+WIDTHS = CLASSIFIER_WIDTHS
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._recipes import fit_study
-from search_spaces._suggestions import REGIMES, suggest_classifier
+from search_spaces._suggestions import CLASSIFIER_WIDTHS, REGIMES, suggest_classifier
 
 if TYPE_CHECKING:
     from optuna import Trial
 
 BACKBONES = ("lite0", "lite1", "lite2")
 DEFAULTS = Defaults(trials=21, max_epochs=4, image_size=128)
+WIDTHS = CLASSIFIER_WIDTHS
 
 RAZAVIAN = "Razavian et al. 2014, arXiv:1403.6382"
 KORNBLITH = "Kornblith et al. 2019, arXiv:1805.08974"

@@ -11,7 +11,8 @@ from typing import Any
 import optuna
 
 from cluster.schedulers import load_scheduler
-from cluster.search.search import DONE, Search, SearchSetup
+from cluster.search.search import DONE, Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Action, Lease, LeaseError, Outcome, Report

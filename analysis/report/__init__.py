@@ -52,6 +52,7 @@ def _find_stamp(study: StudyInfo) -> str:
 
 def _make_sections(study_dir: Path) -> list[Section]:
     # Here, because plotly, Optuna and Pillow take a second to import, and the leaderboard needs none of them.
+    from analysis.report.account import account_section
     from analysis.report.answer import answer_section
     from analysis.report.board import board_section
     from analysis.report.class_sections import calibration_section, classes_section, failures_section
@@ -66,6 +67,7 @@ def _make_sections(study_dir: Path) -> list[Section]:
     mistakes, data = image_sections(findings)
     return [
         answer_section(findings),
+        account_section(findings),
         board_section(findings.rows, metric=study.metric),
         *search_sections(findings),
         cost_section(findings),

@@ -14,7 +14,6 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from sqlalchemy import text
 
 from analysis.curves import find_rungs
-from analysis.probes import describe_probes
 from analysis.reading import StudyInfo, connect
 from analysis.report.findings import Findings
 from analysis.report.page import figure, plural, show_value
@@ -79,10 +78,8 @@ def _scope(findings: Findings, num_shown: int) -> str:
 def history_section(findings: Findings) -> Section:
     metric = findings.study.metric
     ended = [row for row in findings.rows if State(row["state"]).has_value and row.get(metric) is not None]
-    probes = describe_probes(findings.study)
-    before = [paragraph(f"Before the first proposal: {probes}.")] if probes else []
     if not ended:
-        return make_section("history", "History", *before, paragraph("No trial has ended with a result."))
+        return make_section("history", "History", paragraph("No trial has ended with a result."))
     by_number = sorted(ended, key=lambda row: row["trial"])
     line: list[tuple[int, float]] = []
     for row in by_number:
@@ -100,7 +97,7 @@ def history_section(findings: Findings) -> Section:
     if after and after >= len(ended) / 2:
         conclusion += " The search has levelled off: more of the same will bring little."
     drawn = figure(spec, conclusion, title="Value of every trial in order")
-    return make_section("history", "History", *before, drawn)
+    return make_section("history", "History", drawn)
 
 
 def _history_figure(

@@ -61,8 +61,12 @@ def list_work() -> Iterator[Work]:
                 yield Work(photos=name, rows=rows, repetition=repetition)
 
 
-def prepare(name: str, folder: Path) -> StudySettings:
-    """Cut and decode a set's photos; the settings are those of a study of them, on one thread."""
+def prepare(name: str, folder: Path, *, judged: Sequence[str] = ("val", "test")) -> StudySettings:
+    """Cut and decode a set's photos; the settings are those of a study of them, on one thread.
+
+    Args:
+        judged: splits whose photos are handed in as validation.
+    """
     directory, cache = folder / name, folder / "cache"
     directory.mkdir(parents=True, exist_ok=True)
     listing_file = directory / "listing.csv"
@@ -71,7 +75,8 @@ def prepare(name: str, folder: Path) -> StudySettings:
         writer = csv.writer(lines)
         writer.writerow(("path", "label", "split"))
         for path, label, split in read_splits(name):
-            writer.writerow((root / path, label, "train" if split == "train" else "val"))
+            if split == "train" or split in judged:
+                writer.writerow((root / path, label, "train" if split == "train" else "val"))
     listing = find_images(str(listing_file), cache_dir=cache)
     manifest, _ = prepare_images(
         listing, fits=["crop"], image_size=IMAGE_SIZE, cache_dir=cache, budget_gb=100, seed=0, refuse_bad=True

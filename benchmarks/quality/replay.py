@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ from optuna.trial import FrozenTrial
 from benchmarks.quality.rows import MAX_EPOCHS, SPACE, VARIED, Row, recipes
 from benchmarks.quality.table import KeptEpoch, Table, prefix_key, values
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import Draw, load_searcher
 from cluster.study.records import Records
 from contract.messages import Action, Lease, Outcome, Report
 from contract.predictions import pack_classes
+from contract.probes import LeasedProbe, ProbeReport
 from search_spaces import load_space
 from trainables.batch_groups import batch_group
 
@@ -36,6 +38,8 @@ class Method:
     searcher: str
     scheduler: str
     rule: KeptEpoch
+    probes: int = 0
+    """Frozen heads that are judged first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Replayed:
 
     trials: int
     complete: int
+    probes: int = 0
 
 
 class World:
@@ -68,7 +73,7 @@ class World:
     def recipes(self) -> list[tuple[str, dict[str, Any]]]:
         return [(recipe.name, recipe.config) for recipe in recipes()]
 
-    def nearest(self, wanted: Mapping[str, Any], taken: Iterable[int]) -> Row:
+    def nearest(self, wanted: Mapping[str, Any], taken: Iterable[int] = ()) -> Row:
         """The nearest row that is not taken."""
         distances = (np.abs(self._points - self._place(wanted)) ** 2).sum(axis=1)
         used = set(taken)
@@ -123,7 +128,13 @@ class _NoRecords:
     def load(self) -> list[Any]:
         return []
 
+    def load_probes(self) -> list[Any]:
+        return []
+
     def record(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def record_probes(self, *_: Any) -> None:
         pass
 
 
@@ -141,6 +152,7 @@ def replay(
         space=lambda trial: {**world.space(trial), "kept_epoch": method.rule},
         recipes=world.recipes(),
         make_sampler=make_sampler,
+        widths=load_space(SPACE).widths,
         scheduler=load_scheduler(method.scheduler),
         num_trials=min(num_trials, len(world.rows) // 4),
         seed=seed,
@@ -148,6 +160,7 @@ def replay(
         max_epochs=MAX_EPOCHS,
         val_labels=world.table.val_labels.astype(np.int64),
         group_of=batch_group,
+        num_probes=method.probes,
     )
     search = Search(cast(Records, _NoRecords()), setup, now=lambda: clock.now)
     search.set_slots(slots)
@@ -161,6 +174,7 @@ def replay(
         seconds=clock.now,
         trials=len(search.trials),
         complete=len(complete),
+        probes=search.probes.num_done,
     )
 
 
@@ -216,6 +230,8 @@ class _Run:
 
     def _work(self, lease: Lease) -> Any:
         """Yield the seconds of each epoch, and report it once they have passed."""
+        for probe in lease.probes:
+            yield from self._probe(probe)
         self.search.lease_started(lease)
         for leased in lease.trials:
             training = self.world.table.training(self.row(leased.config), self.seed)
@@ -225,17 +241,31 @@ class _Run:
                     break
         self.search.lease_ended(lease)
 
-    def _report(self, trial: int, attempt: int, training: int, epoch: int) -> Action:
+    def _probe(self, probe: LeasedProbe) -> Iterator[float]:
+        """Yield the seconds of each epoch of a frozen head, and report its last."""
+        training = self.world.table.training(self.world.nearest(probe.config).number, self.seed)
+        seconds = 0.0
+        for epoch in range(1, MAX_EPOCHS + 1):
+            took = self.clock.epoch_seconds(training, probe.config, epoch)
+            seconds += took
+            yield took
+        metrics = self._metrics(training, MAX_EPOCHS)
+        self.search.receive_probes([ProbeReport(probe=probe.probe, metrics=metrics, seconds=seconds)])
+
+    def _metrics(self, training: int, epoch: int) -> dict[str, float]:
         table = self.world.table
-        metrics = {
+        return {
             "val_accuracy": float(table.val_accuracy[training, epoch - 1]),
             "val_loss": float(table.val_loss[training, epoch - 1]),
         }
+
+    def _report(self, trial: int, attempt: int, training: int, epoch: int) -> Action:
+        table = self.world.table
         report = Report(
             trial=trial,
             attempt=attempt,
             epoch=epoch,
-            metrics=metrics,
+            metrics=self._metrics(training, epoch),
             predicted=pack_classes(table.predicted[:, training, epoch - 1]),
             outcome=Outcome.COMPLETE if epoch == MAX_EPOCHS else None,
         )

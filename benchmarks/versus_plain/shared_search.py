@@ -40,7 +40,8 @@ from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import RunEnding, run_search
 from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from cluster.ray_tune.progress import Progress
 from cluster.search.search import DONE, Search
 from contract.files import DISK_FULL
-from contract.messages import Decision, Lease, LeaseError, Reason, interruption_of, read_reports
+from contract.messages import Action, Decision, Lease, LeaseError, Reason, interruption_of, read_reports
 from contract.probes import read_probe_reports
 
 
@@ -41,7 +41,7 @@ class Bridge:
         self.search, self.settings, self.slots, self.progress = search, settings, slots, progress
         self._watch, self._count_slots = watch, count_slots
         self._on_ended = on_ended
-        """Called with the number of each trial that has its outcome, once that is recorded."""
+        """Called with the number of each trial that ended or paused, once that is recorded."""
         self.leases: dict[str, Lease] = {}
         self.running: set[str] = set()
         """Ids of the Ray trials whose worker is up."""
@@ -113,7 +113,7 @@ class Bridge:
 
     def _say_ended(self, decisions: Sequence[Decision]) -> None:
         for decision in decisions:
-            if decision.outcome is not None:
+            if decision.outcome is not None or decision.action is Action.PAUSE:
                 self._on_ended(decision.trial)
 
 

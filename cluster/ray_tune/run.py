@@ -57,11 +57,13 @@ def run_search(
         settings: plain values that every worker gets as they are.
         storage_dir: Tune's own files lie there until the run ends.
         why_lost: says why this driver no longer holds the study, once it does not.
-        on_ended: called with the number of each trial that has its outcome.
+        on_ended: called with the number of each trial that ended or paused.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
     """
     watch = _Watch(search, progress, time_budget_seconds, why_lost)
+    if time_budget_seconds is not None:
+        search.ends_at = time.time() + time_budget_seconds
     bridge = Bridge(
         search,
         settings=settings,

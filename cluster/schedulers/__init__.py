@@ -46,12 +46,19 @@ class Rungs(Protocol):
     def __call__(self, shares: Sequence[float]) -> tuple[int, ...] | None: ...
 
 
+class Explain(Protocol):
+    """Says in a few words why a trial was stopped after an epoch, or why it was not promoted from it."""
+
+    def __call__(self, *, trial: int, epoch: int, curves: Curves) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """A scheduler's file, loaded: `decide` is required, `promote` and `rungs` have defaults."""
+    """A scheduler's file, loaded: `decide` is required, the others have defaults."""
 
     name: str
     decide: Decide
+    explain: Explain
     promote: Promote
     rungs: Rungs
 
@@ -67,8 +74,13 @@ def names() -> tuple[str, ...]:
 
 def load_scheduler(name: str) -> Scheduler:
     module = importlib.import_module(f"{__name__}.{name}")
-    promote, rungs = getattr(module, "promote", _promote_none), getattr(module, "rungs", _any_epoch)
-    return Scheduler(name=name, decide=module.decide, promote=promote, rungs=rungs)
+    return Scheduler(
+        name=name,
+        decide=module.decide,
+        explain=getattr(module, "explain", _name_epoch),
+        promote=getattr(module, "promote", _promote_none),
+        rungs=getattr(module, "rungs", _any_epoch),
+    )
 
 
 def _promote_none(
@@ -83,3 +95,7 @@ def _promote_none(
 
 def _any_epoch(shares: Sequence[float]) -> tuple[int, ...] | None:  # noqa: ARG001
     return None
+
+
+def _name_epoch(*, trial: int, epoch: int, curves: Curves) -> str:  # noqa: ARG001
+    return f"stopped after epoch {epoch}"

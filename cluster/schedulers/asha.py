@@ -22,3 +22,7 @@ def decide(*, trial: int, epoch: int, curves: Curves, seed: int) -> SchedulerAct
     if math.isnan(score):
         return Action.STOP
     return Action.CONTINUE if stays(score, curves.at_rung(rung).values()) else Action.STOP
+
+
+def explain(*, trial: int, epoch: int, curves: Curves) -> str:  # noqa: ARG001
+    return f"not among the best third after epoch {epoch}"

@@ -62,17 +62,25 @@ def promote(
     return trial if -negative >= RESUME_ABOVE else None
 
 
+def explain(*, trial: int, epoch: int, curves: Curves) -> str:
+    chance = chance_to_win(trial, epoch, curves)
+    if chance is None:
+        return f"no finite score after epoch {epoch}"
+    share = "under 1%" if chance < 0.01 else f"{chance:.0%}"
+    return f"{share} chance after epoch {epoch} to end above trial {_find_rival(trial, curves)}"
+
+
 def chance_to_win(trial: int, epoch: int, curves: Curves) -> float | None:
     """Chance that a trial ends above the best complete one, given its epochs; None while that says nothing.
 
     At least one trial must be complete whose schedule is longer than an epoch: one that was ready at once
     shows nothing of what is still gained by those that learn.
     """
-    complete = [number for number in curves if number != trial and _last_epoch(number, curves) is not None]
+    complete = _complete(trial, curves)
     learners = [number for number in complete if len(curves.shares(number)) > 1]
     if not learners:
         return None
-    rival = max(complete, key=lambda number: (_final(number, curves), -number))
+    rival = _find_rival(trial, curves)
     share = curves.shares(trial)[epoch - 1]
     gains = np.array([_gain(number, share, curves) for number in learners])
     assumed = GAIN_DEVIATION**2 * (1 - share)
@@ -80,6 +88,16 @@ def chance_to_win(trial: int, epoch: int, curves: Curves) -> float | None:
     lead = _smoothed(curves[trial], epoch) + float(gains.mean()) - _final(rival, curves)
     noise = _difference_variance(trial, epoch, rival, curves)
     return 0.5 * (1 + math.erf(lead / math.sqrt(2 * (gain_variance + noise))))
+
+
+def _complete(trial: int, curves: Curves) -> list[int]:
+    """The other trials that have run to their end."""
+    return [number for number in curves if number != trial and _last_epoch(number, curves) is not None]
+
+
+def _find_rival(trial: int, curves: Curves) -> int:
+    """The best of the other complete trials; of equals the earliest."""
+    return max(_complete(trial, curves), key=lambda number: (_final(number, curves), -number))
 
 
 def _last_epoch(trial: int, curves: Curves) -> int | None:

@@ -43,3 +43,7 @@ def _until(curves: Curves, trial: int, share: float) -> list[float]:
     shares = curves.shares(trial)
     here = ((epoch, score) for epoch, score in curves[trial].items() if epoch < len(shares))
     return [score for epoch, score in here if 0 < shares[epoch - 1] <= share and not math.isnan(score)]
+
+
+def explain(*, trial: int, epoch: int, curves: Curves) -> str:  # noqa: ARG001
+    return f"below the median of the others after epoch {epoch}"

@@ -70,3 +70,7 @@ def _find_best(waiting: list[int], scores: Mapping[int, float], *, among: int) -
         return None
     trial = min(ranked)[1]
     return trial if find_rank(trial, scores) < among else None
+
+
+def explain(*, trial: int, epoch: int, curves: Curves) -> str:  # noqa: ARG001
+    return f"not among the best third of those that came to epoch {epoch}"

@@ -126,9 +126,9 @@ class LeaseChoice:
         group = self.group(first[0]) if first else None
         return first if group is None else self._fill(first, group, running)
 
-    def choose_last(self, running: Mapping[int, int]) -> list[TrialStatus]:
+    def choose_last(self, running: Mapping[int, int], *, fits: Fits = lambda _: True) -> list[TrialStatus]:
         """A paused trial to promote once no further trial will be proposed; empty if there is none."""
-        return self._promote(running, is_last=True)
+        return self._promote(running, fits=fits, is_last=True)
 
     def lease(self, members: Sequence[TrialStatus], *, now: float) -> Lease:
         """Begin the members' next attempts."""

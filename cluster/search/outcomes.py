@@ -37,6 +37,9 @@ class Verdict:
     limit: str | None = None
     """The limit that an infeasible trial exceeds, in words."""
 
+    why: str | None = None
+    """Why the scheduler ended a pruned trial, in words."""
+
     excess: float = 0.0
     """How far beyond the limit an infeasible trial is, as a share of it."""
 
@@ -71,8 +74,10 @@ def judge(report: Report, trial: TrialStatus, *, scores: Scores, scheduler: Sche
     if earlier is not None and not earlier.ends_trial:
         return Verdict(gained=gained)  # a replayed epoch: later results must not change the decision
     action = scheduler.decide(trial=trial.number, epoch=report.epoch, curves=scores.curves, seed=seed)
-    outcome = Outcome.PRUNED if action is Action.STOP else None
-    return Verdict(outcome=outcome, paused=action is Action.PAUSE, gained=gained)
+    if action is Action.STOP:
+        why = scheduler.explain(trial=trial.number, epoch=report.epoch, curves=scores.curves)
+        return Verdict(outcome=Outcome.PRUNED, why=why, gained=gained)
+    return Verdict(paused=action is Action.PAUSE, gained=gained)
 
 
 def make_row(report: Report, verdict: Verdict, *, arrival: float) -> EpochRecord:
@@ -121,7 +126,7 @@ def make_ending(
     trial.outcome, trial.paused = verdict.outcome, False
     attrs: dict[str, Any] = {
         "outcome": verdict.outcome,
-        "reason": verdict.reason or verdict.limit,
+        "reason": verdict.reason or verdict.limit or verdict.why,
         "traceback": verdict.traceback,
         "worker": trial.worker,
         "attempts": trial.attempt,

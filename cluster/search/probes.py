@@ -21,8 +21,6 @@ from cluster.study.probe_records import ProbeRecord
 from contract.messages import LeaseError
 from contract.probes import LeasedProbe, ProbeReport, frozen_head, has_frozen_head
 
-DEFAULT_PROBES = 0
-"""Probes of a study unless --probes says otherwise."""
 DRAWS_A_PROBE = 8
 """Random configurations drawn for each probe, about 0.3 ms each: every backbone has to get its share."""
 SHARE_AGAIN = 4

@@ -167,15 +167,19 @@ class Proposals:
         history: Iterable[TrialRecord],
         metric: str,
         defaults: Mapping[str, Any],
+        widths: Mapping[str, float] | None = None,
         probes: Callable[[], Sequence[Probe]] = lambda: (),
     ) -> None:
-        """`defaults` are hyperparameters that the space leaves out; `probes` returns those with a result."""
+        """`defaults` are hyperparameters that the space leaves out; `probes` returns those with a result.
+
+        `widths` are the space's, as in Draw.
+        """
         self._space = space
         self._make_sampler = make_sampler
         self._seed = seed
         self._num_startup = num_startup
         self._defaults = dict(defaults)
-        self._probes = probes
+        self._widths, self._probes = dict(widths or {}), probes
         self.num_trials = 0
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(
@@ -239,6 +243,7 @@ class Proposals:
             study_seed=self._seed,
             index=index + attempt * ATTEMPT_STRIDE,
             num_startup=self._num_startup,
+            widths=self._widths,
             probes=self._probes(),
         )
 

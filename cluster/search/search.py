@@ -5,16 +5,11 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cluster.schedulers import Scheduler, Shares, even_shares
-from cluster.search.leasing import GroupOf, LeaseChoice
+from cluster.search.leasing import LeaseChoice
 from cluster.search.outcomes import (
     Verdict,
     judge,
@@ -24,20 +19,21 @@ from cluster.search.outcomes import (
     make_row,
     verdict_of_error,
 )
-from cluster.search.probes import CanProbe, Probes, start_probes
-from cluster.search.proposals import Proposals, Space
 from cluster.search.scores import Scores
+from cluster.search.setup import SearchSetup, make_probes, make_proposals, not_yet_tried
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
-from cluster.searchers import MakeSampler, Probe
-from cluster.study.records import Ending, EpochRecord, NewTrial, Records, TrialRecord
+from cluster.study.records import Ending, EpochRecord, NewTrial, Records
 from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
-from contract.metrics import Direction
 from contract.probes import ProbeReport
 from contract.trial_config import kept_epoch
 
 MAX_CRASHES = 3
 """How often a trial is tried again after its worker died, unless it completed an epoch in between."""
+
+
+SPARE_TIME = 1.5
+"""The paused trials go on once less time is left than the longest of them needs, times this."""
 
 
 class Done(enum.Enum):
@@ -49,58 +45,14 @@ class Done(enum.Enum):
 DONE = Done.DONE
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSetup:
-    """Everything that a search needs beside the records from which it goes on."""
-
-    space: Space
-    """`space(trial)` suggests what varies and returns the rest, or the whole configuration; it may raise
-    Infeasible."""
-
-    recipes: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    """Name and configuration of published recipes: tried first, and never stopped or paused early."""
-
-    warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    """Name and configuration from earlier studies: tried next, and judged like any other trial."""
-
-    make_sampler: MakeSampler
-    scheduler: Scheduler
-    num_trials: int
-    seed: int
-    metrics: Sequence[str]
-    """Objectives; schedulers and the ranking go by the first."""
-
-    directions: Sequence[str] = (Direction.MAXIMIZE,)
-    max_epochs: int
-    num_startup: int = 10
-    """Trials that a model-based searcher needs before it uses its model."""
-
-    patience: int | None = None
-    """The study stops after so many ended trials without a gain; None means never."""
-
-    group_of: GroupOf = lambda _: None
-    """Trials with the same key may share a lease, up to the next rung; None means that a trial runs alone."""
-
-    shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"])
-    """Share of a configuration's planned updates done after each of its epochs."""
-
-    val_labels: NDArray[np.int64] | None = None
-    """Classes of the validation images, [images], in the order of the reports' predictions; None where trials
-    look at others."""
-
-    num_probes: int = 0
-    """Frozen heads that are judged before the first proposal; fewer where the space has fewer."""
-
-    can_probe: CanProbe = lambda _: True
-    """Whether the frozen backbone of a head's configuration has features worth a probe."""
-
-
 class Search:
     """One run of a study. Whatever it answers is in the database before."""
 
     def __init__(self, records: Records, setup: SearchSetup, *, now: Callable[[], float] = time.time) -> None:
         """Go on where the records end; `now` gives unix time."""
         self.num_trials, self.max_epochs = setup.num_trials, setup.max_epochs
+        self.ends_at = math.inf
+        """Unix time at which the time budget ends."""
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
 
@@ -131,9 +83,9 @@ class Search:
         self._new: list[NewTrial] = []
         """Proposed, but not yet in the database: a run after a kill proposes them again."""
 
-        self._given = _not_yet_tried(setup, history)
-        self.probes = _start_probes(setup, records, self.scores)
-        self._proposals = _make_proposals(setup, history, self.probes.taught)
+        self._given = not_yet_tried(setup, history)
+        self.probes = make_probes(setup, records, self.scores)
+        self._proposals = make_proposals(setup, history, self.probes.taught)
         self.stopping = self.out_of_gain
         """No lease is handed out any more; the next run goes on with unfinished trials."""
 
@@ -147,8 +99,8 @@ class Search:
             return lease
         if (self._open or self.probes.is_running) and not self.stopping:
             return None
-        if not self.stopping:
-            self._prune_paused()
+        if not self.stopping:  # no trial will reach the rungs of the paused ones any more
+            self.prune_paused(self.paused)
         return DONE
 
     def lease_started(self, lease: Lease) -> None:
@@ -223,6 +175,23 @@ class Search:
         self._choice.waiting.retry(retried)
         return decisions
 
+    @property
+    def paused(self) -> list[int]:
+        """Numbers of the trials that wait at a rung."""
+        return sorted(self._choice.paused)
+
+    def prune_paused(self, numbers: Sequence[int], *, why: str | None = None) -> None:
+        """End paused trials as pruned; without `why` the scheduler says why they were not promoted."""
+        endings = []
+        for number in numbers:
+            self._choice.paused.discard(number)
+            trial, curves = self.trials[number], self.scores.curves
+            told = self._scheduler.explain(trial=number, epoch=trial.num_epochs, curves=curves)
+            verdict = Verdict(outcome=Outcome.PRUNED, why=why or f"paused: {told}")
+            endings.append(self._end(trial, verdict))
+        self._records.record(endings=endings)
+        self._tell(endings)
+
     def stop(self, failure: str | None = None) -> None:
         """Hand out nothing more; running trials may finish their epoch, and the next run continues them."""
         self.stopping = True
@@ -274,10 +243,18 @@ class Search:
         if self.stopping:
             return []
         running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
-        members = self._choice.choose(running)
+        members = self._choose_in_time(running) or self._choice.choose(running)
         if not members and not self.stopping and not self._is_probing:
             members = self._choice.choose_last(running)
         return [] if self.stopping else members  # a new proposal may have failed once too often
+
+    def _choose_in_time(self, running: Mapping[int, int]) -> list[TrialStatus]:
+        """Once the time budget just holds the rest of every paused trial, the next that is worth it."""
+        left = self.ends_at - self._now()
+        needed = [self.trials[number].seconds_to_end for number in self._choice.paused]
+        if not needed or left > SPARE_TIME * max(needed):
+            return []
+        return self._choice.choose_last(running, fits=lambda trial: trial.seconds_to_end <= left)
 
     def _hand_out(self, members: Sequence[TrialStatus]) -> Lease:
         """Write the next attempts of all members, and all new proposals, in one transaction."""
@@ -316,14 +293,6 @@ class Search:
         if ending is not None:
             self._tell([ending])
         return trial
-
-    def _prune_paused(self) -> None:
-        """End the paused trials as pruned: no trial will reach their rungs any more."""
-        pruned = Verdict(outcome=Outcome.PRUNED)
-        endings = [self._end(self.trials[n], pruned) for n in sorted(self._choice.paused)]
-        self._choice.paused.clear()
-        self._records.record(endings=endings)
-        self._tell(endings)
 
     def _judge(self, report: Report, trial: TrialStatus) -> Verdict:
         verdict = judge(report, trial, scores=self.scores, scheduler=self._scheduler, seed=self._seed)
@@ -377,42 +346,3 @@ class Search:
     def _tell(self, endings: Iterable[Ending]) -> None:
         for ending in endings:
             self._proposals.tell(ending)
-
-
-def _start_probes(setup: SearchSetup, records: Records, scores: Scores) -> Probes:
-    sign = Direction(setup.directions[0]).sign
-    return start_probes(
-        records.load_probes() if setup.num_probes else (),
-        space=setup.space,
-        seed=setup.seed,
-        number=setup.num_probes,
-        max_epochs=setup.max_epochs,
-        group_of=setup.group_of,
-        can_probe=setup.can_probe,
-        measure=lambda metrics: sign * scores.value(metrics),
-    )
-
-
-def _make_proposals(
-    setup: SearchSetup, history: Iterable[TrialRecord], probes: Callable[[], Sequence[Probe]]
-) -> Proposals:
-    return Proposals(
-        setup.space,
-        make_sampler=setup.make_sampler,
-        seed=setup.seed,
-        directions=setup.directions,
-        num_startup=setup.num_startup,
-        history=history,
-        metric=setup.metrics[0],
-        defaults={"max_epochs": setup.max_epochs},
-        probes=probes,
-    )
-
-
-def _not_yet_tried(
-    setup: SearchSetup, history: Iterable[TrialRecord]
-) -> deque[tuple[str, Mapping[str, Any], bool]]:
-    """(name, configuration, is it a recipe) of recipes and warm starts that the study lacks, in order."""
-    tried = {record.attrs.get("recipe") for record in history}
-    given = [(*one, True) for one in setup.recipes] + [(*one, False) for one in setup.warm_starts]
-    return deque(one for one in given if one[0] not in tried)

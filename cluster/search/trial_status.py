@@ -85,6 +85,12 @@ class TrialStatus:
         """It has come as far as its shared lease goes."""
         return self.until_epoch is not None and self.num_epochs >= self.until_epoch
 
+    @property
+    def seconds_to_end(self) -> float:
+        """Worker time that its remaining epochs take, if they take what those before took; 0 before any."""
+        left = int(self.config["max_epochs"]) - self.num_epochs
+        return self.seconds / self.num_epochs * left if self.num_epochs else 0.0
+
     def charge(self, *, now: float, sharers: int = 1) -> None:
         """Add the time since the last charge, divided by the number of trials that shared the worker."""
         self.seconds += max(0.0, now - self.charged) / sharers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class Draw:
 
     num_startup: int
     """Number of trials that a model needs before it is used."""
+
+    widths: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of a step away from a known configuration, as a share of a hyperparameter's range;
+    those that the space does not state are left to the searcher."""
 
     probes: Sequence[Probe] = ()
     """The study's probes that have a result, by number; all of them are over before the first proposal."""

@@ -12,8 +12,8 @@ but neither with 12 nor with `asha` (`python -m benchmarks search_quality`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.searchers import Draw
+from cluster.searchers import Draw, Probe
 from cluster.searchers.qmc import spread
 
 WIDTH = 0.2
-"""Standard deviation of a step away from a known configuration, as a share of a hyperparameter's range."""
+"""Standard deviation of a step away from a known configuration, as a share of a hyperparameter's range, where
+the space states none."""
 CHANGED = 0.5
 """Probability that a hyperparameter of a known configuration is changed (PriorBand's value)."""
 UNIFORM = 0.5
@@ -48,24 +49,30 @@ NOISE = 0.15
 LENGTH = 0.5
 """Length scale of the model, as a share of a hyperparameter's range."""
 
+Anchor = tuple[float, Mapping[str, Any]]
+"""Weight and parameters of a configuration that candidates lie around."""
+
 _HAS_VALUE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A trial with its score, of which more is better; NaN while it has reported none."""
+    """A trial or a probe with its score, of which more is better; NaN while it has reported none."""
 
-    trial: FrozenTrial
+    params: Mapping[str, Any]
     score: float
-    is_given: bool
+    is_given: bool = False
     """It runs a recipe or a warm start, not a proposal."""
+
+    is_probe: bool = False
 
 
 class GuidedSampler(BaseSampler):
     """Proposes one configuration; all randomness follows from the draw, all else from the study."""
 
     def __init__(self, draw: Draw) -> None:
-        self._seed, self._is_uniform = draw.seed, draw.index < NUM_UNIFORM
+        self._seed, self._is_uniform, self._probes = draw.seed, draw.index < NUM_UNIFORM, draw.probes
+        self._widths = draw.widths
         self._planned: dict[int, Plan] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -85,17 +92,24 @@ class GuidedSampler(BaseSampler):
 
     def _plan(self, study: Study, trial: FrozenTrial) -> Plan:
         rng = np.random.default_rng(self._seed)
-        seen = _seen(study, trial)
-        known = [one for one in seen if not math.isnan(one.score)]
-        if self._is_uniform or not known:
-            return Plan({}, rng, changed=1.0)
-        anchors = _anchors(seen)
-        space = {name: one for each in seen for name, one in each.trial.distributions.items()}
-        tried = {_key(one.trial.params) for one in seen}
-        drawn = [_reached(_draw_plan(anchors, rng).fill(space), seen) for _ in range(CANDIDATES)]
+        trials, space = _seen(study, trial)
+        known = [one for one in trials if not math.isnan(one.score)]
+        if not known or (self._is_uniform and not self._probes):
+            return Plan({}, rng, changed=1.0, widths=self._widths)
+        anchors = _anchors(trials)
+        tried = {_key(one.params) for one in trials}
+        drawn = [_reached(self._draw_plan(anchors, rng).fill(space), trials) for _ in range(CANDIDATES)]
         candidates = [values for values in drawn if _key(values) not in tried] or drawn
+        seen = [*trials, *_probed(self._probes, space)]
         chosen = int(np.argmax(_improvement(seen, candidates, space)))
-        return Plan(candidates[chosen], rng, changed=0.0)
+        return Plan(candidates[chosen], rng, changed=0.0, widths=self._widths)
+
+    def _draw_plan(self, anchors: Sequence[Anchor], rng: np.random.Generator) -> Plan:
+        if self._is_uniform or rng.random() < UNIFORM:
+            return Plan({}, rng, changed=1.0, widths=self._widths)
+        weights = np.array([weight for weight, _ in anchors])
+        _, params = anchors[rng.choice(len(anchors), p=weights / weights.sum())]
+        return Plan(params, rng, changed=CHANGED, widths=self._widths)
 
 
 @dataclass
@@ -106,6 +120,8 @@ class Plan:
     rng: np.random.Generator
     changed: float
     """Probability that a value of the anchor is changed."""
+
+    widths: Mapping[str, float] = field(default_factory=dict)
 
     def fill(self, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         return {name: self.value(name, distribution) for name, distribution in space.items()}
@@ -119,7 +135,7 @@ class Plan:
             return known
         if isinstance(distribution, CategoricalDistribution):
             return self._step(known, distribution)
-        place = to_unit(known, distribution) + WIDTH * self.rng.standard_normal()
+        place = to_unit(known, distribution) + self.widths.get(name, WIDTH) * self.rng.standard_normal()
         # Reflected at the ends, so that they are not proposed more often than others.
         place = abs(place) % 2
         return spread(distribution, min(2 - place if place > 1 else place, 1.0))
@@ -130,14 +146,6 @@ class Plan:
             at = choices.index(known) + int(self.rng.choice((-1, 1)))
             return choices[at] if 0 <= at < len(choices) else known
         return choices[self.rng.integers(len(choices))]
-
-
-def _draw_plan(anchors: Sequence[tuple[float, Mapping[str, Any]]], rng: np.random.Generator) -> Plan:
-    if rng.random() < UNIFORM:
-        return Plan({}, rng, changed=1.0)
-    weights = np.array([weight for weight, _ in anchors])
-    _, params = anchors[rng.choice(len(anchors), p=weights / weights.sum())]
-    return Plan(params, rng, changed=CHANGED)
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
@@ -173,13 +181,13 @@ def _reached(values: Mapping[str, Any], seen: Sequence[Seen]) -> dict[str, Any]:
     Which those are is read off the trial that shares most values, first of all of those hyperparameters that
     every trial has: the space itself is code that cannot be asked before a trial begins.
     """
-    everywhere = set.intersection(*(set(one.trial.params) for one in seen))
+    everywhere = set.intersection(*(set(one.params) for one in seen))
 
     def shared(one: Seen) -> tuple[int, int]:
-        same = [name for name, value in one.trial.params.items() if values.get(name) == value]
+        same = [name for name, value in one.params.items() if values.get(name) == value]
         return sum(name in everywhere for name in same), len(same)
 
-    alike = max(seen, key=shared).trial.params
+    alike = max(seen, key=shared).params
     return {name: value for name, value in values.items() if name in alike}
 
 
@@ -187,9 +195,11 @@ def _key(values: Mapping[str, Any]) -> str:
     return str(sorted(values.items()))
 
 
-def _seen(study: Study, trial: FrozenTrial) -> list[Seen]:
+def _seen(study: Study, trial: FrozenTrial) -> tuple[list[Seen], dict[str, BaseDistribution]]:
+    """The other trials, and the distributions of their hyperparameters."""
     sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
-    found = []
+    found: list[Seen] = []
+    space: dict[str, BaseDistribution] = {}
     for other in study._get_trials(deepcopy=False, states=_HAS_VALUE, use_cache=False):
         if other.number == trial.number:
             continue
@@ -199,22 +209,31 @@ def _seen(study: Study, trial: FrozenTrial) -> list[Seen]:
             score = sign * other.intermediate_values[max(other.intermediate_values)]
         else:
             score = math.nan
-        found.append(Seen(other, score, "fixed_params" in other.system_attrs))
-    return found
+        found.append(Seen(other.params, score, is_given="fixed_params" in other.system_attrs))
+        space |= other.distributions
+    return found, space
 
 
-def _anchors(seen: Sequence[Seen]) -> list[tuple[float, Mapping[str, Any]]]:
-    """(weight, parameters) of the configurations that candidates lie around: the best trials, and recipes.
+def _probed(probes: Iterable[Probe], space: Mapping[str, BaseDistribution]) -> list[Seen]:
+    """What the probes measured, as trials of the space that unfreeze nothing."""
+    return [
+        Seen({name: probe.config[name] for name in space if name in probe.config}, probe.score, is_probe=True)
+        for probe in probes
+    ]
+
+
+def _anchors(seen: Sequence[Seen]) -> list[Anchor]:
+    """The best trials, and recipes.
 
     A recipe that is not among the best weighs less with every proposal that has been made.
     """
     known = (one for one in seen if not math.isnan(one.score))
     best = sorted(known, key=lambda one: -one.score)[:BEST]
     scale = 2 * max(1e-3, float(np.std([one.score for one in best])))
-    weighted = [(math.exp((one.score - best[0].score) / scale), one.trial.params) for one in best]
+    weighted = [(math.exp((one.score - best[0].score) / scale), one.params) for one in best]
     proposed = sum(not one.is_given for one in seen)
     others = [one for one in seen if one.is_given and all(one is not other for other in best)]
-    return weighted + [(1 / (1 + proposed), one.trial.params) for one in others]
+    return weighted + [(1 / (1 + proposed), one.params) for one in others]
 
 
 def _improvement(
@@ -228,15 +247,15 @@ def _improvement(
     clipped = np.maximum(scores, low - 1.5 * max(scores.max() - low, 1e-3))
     mean, scale = clipped.mean(), max(float(clipped.std()), 1e-3)
     targets = (clipped - mean) / scale
-    points = np.array([_encode(one.trial.params, space) for one in known])
+    points = np.array([_encode(one.params, space) for one in known])
     running = [one for one in seen if math.isnan(one.score)]
     wanted = np.array([_encode(values, space) for values in candidates])
     if running:  # believed to reach what the model expects of them, so that proposals in parallel differ
-        pending = np.array([_encode(one.trial.params, space) for one in running])
+        pending = np.array([_encode(one.params, space) for one in running])
         expected, _ = _posterior(points, targets, pending)
         points, targets = np.concatenate([points, pending]), np.concatenate([targets, expected])
     expected, deviation = _posterior(points, targets, wanted)
-    best = float(targets.max())
+    best = float(targets[: len(known)][[not one.is_probe for one in known]].max())
     z = (expected - best) / deviation
     density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
     below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))

@@ -65,14 +65,15 @@ class StudyConfig:
     metric: str = "val_accuracy"
     """What the search optimizes; several, comma-separated, give the best trade-offs between them."""
 
-    searcher: str = "tpe"
-    """Who proposes configurations: a file of cluster/searchers."""
+    searcher: str | None = None
+    """Who proposes configurations: a file of cluster/searchers [guided with evidence, else tpe]."""
 
     scheduler: str | None = None
-    """Who stops bad trials early: a file of cluster/schedulers [asha; with several metrics none]."""
+    """Who stops bad trials early: a file of cluster/schedulers [evidence up to 64 trials, else asha; with
+    several metrics none]."""
 
     probes: int | None = None
-    """Frozen heads that are judged on cached features before anything is proposed [as many as help]."""
+    """Frozen heads judged on cached features before all else [8 for each of several backbones]."""
 
     patience: int | None = None
     """Stop when so many trials in a row have ended without a new best value [never]."""
@@ -192,7 +193,7 @@ class StudyConfig:
         """
         self._check_numbers()
         self._check_passwords()
-        _check_choice("searcher", self.searcher, searchers.names())
+        _check_choice("searcher", self.searcher or "tpe", searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
@@ -219,7 +220,6 @@ class StudyConfig:
             "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),
-            "scheduler": self.scheduler or ("asha" if len(self.metrics) == 1 else "none"),
             "storage": self.storage and absolute_sqlite(self.storage),
             "tracking_uri": f"sqlite:///{mlflow}" if self.tracking_uri is None else self.tracking_uri,
             # A job searches on its own cluster.

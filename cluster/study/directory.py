@@ -131,6 +131,12 @@ def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
     return recorded
 
 
+def recorded_flags(directory: Path) -> dict[str, Any]:
+    """Flags with which the study last ran; empty before its first run."""
+    paths = StudyPaths(directory)
+    return dict(_read(paths).get("flags", {})) if paths.facts.exists() else {}
+
+
 def _read(paths: StudyPaths) -> dict[str, Any]:
     info: dict[str, Any] = json.loads(paths.facts.read_text(encoding="utf-8"))
     return info

@@ -134,3 +134,10 @@ def test_hyperrule_has_500_updates_on_a_small_data_set() -> None:
     assert space.max_epochs(FACTS) == 100
     assert space.image_size(FACTS) == 480
     assert space.image_size(DataFacts(num_train=10, num_classes=2, median_pixels=64)) == 128
+
+
+def test_widths_are_shares_of_the_range_of_what_is_searched(space: SearchSpace) -> None:
+    rows, _ = describe(space, backbones=space.backbones, max_epochs=3)
+
+    assert space.widths.keys() <= {row.name for row in rows}
+    assert all(0 < width <= 0.5 for width in space.widths.values())

@@ -17,7 +17,8 @@ from cluster.ray_tune.session import open_session
 from cluster.schedulers import load_scheduler
 from cluster.search.leasing import GroupOf
 from cluster.search.proposals import Space
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study

@@ -87,9 +87,9 @@ def test_the_report_has_the_line_and_is_made_again_after_a_probe(tmp_path: Path)
     is_stale = not is_current(directory)
     page = write_report(directory).read_text(encoding="utf-8")
 
-    assert "probes: 1 head on frozen features in 0.2 s; best lite0" in before
+    assert "it judged 1 head on frozen features in 0.2 s; best lite0" in before
     assert is_stale
-    assert "probes: 2 heads on frozen features" in page
+    assert "it judged 2 heads on frozen features" in page
 
 
 def test_a_study_without_probes_says_nothing(tmp_path: Path) -> None:

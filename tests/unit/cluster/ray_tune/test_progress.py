@@ -16,7 +16,8 @@ from rich.console import Console
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.run import Interrupts
 from cluster.schedulers import load_scheduler
-from cluster.search.search import Search, SearchSetup
+from cluster.search.search import Search
+from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import Lease, Outcome, Report
