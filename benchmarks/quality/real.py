@@ -1,9 +1,9 @@
 """Real studies on the photo sets, and how good their models are on test photos no study has seen.
 
-`python -m benchmarks.quality.real FOLDER` runs tune.py for every method, set and seed, one after the other; a
-stopped run goes on where it was. It prints the test accuracy of each model handed over, the seconds from the
-first trial's start to the last one's end, and what a paired bootstrap over sets and seeds says of the
-differences.
+`python -m benchmarks.quality.real FOLDER --before CHECKOUT` runs tune.py of both checkouts for every set and
+seed, one after the other; a stopped run goes on where it was. It prints the test accuracy of each model
+handed over, the seconds from the first trial's start to the last one's end, and what a paired bootstrap over
+sets and seeds says of the differences.
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.quality.record import prepare
-from benchmarks.quality.rows import IMAGE_SIZE, MAX_EPOCHS, SPACE
+from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, MAX_EPOCHS, SPACE
 from benchmarks.quality.splits import SETS, read_splits
 from benchmarks.versus_plain.inputs import default_data
-from cluster.study.records import Records
+from cluster.study.records import Records, TrialRecord
 from contract.files import save_json, write_aside
 from contract.messages import StudySettings
 from contract.study_layout import StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
+from trainables.export.program import load_classifier
 from trainables.model.backbones import find_backbone
 
-METHODS: Mapping[str, tuple[str, ...]] = {
-    "recipes": (),
-    "before": ("--searcher", "tpe", "--scheduler", "asha", "--probes", "0"),
-    "now": ("--searcher", "guided", "--scheduler", "evidence"),
-}
-"""Flags of each method. Recipes alone are a study of two trials: the first two of the others."""
-RECIPES = 2
+METHODS = ("before", "now")
+"""Today's default in another checkout, and in this one."""
+NUM_RECIPES = 2
+"""The first trials of every study."""
 DRAWS = 10_000
 """Draws of the bootstrap."""
 BATCH = 32
@@ -62,6 +61,9 @@ class Result:
     trial: int
     """The trial handed over."""
 
+    recipe_accuracy: float | None
+    """Test accuracy of the recipe that validation prefers; None if its weights are gone."""
+
     seconds: float
     """From the first trial's start to the last one's end."""
 
@@ -70,10 +72,17 @@ class Result:
 
 
 def run_study(
-    folder: Path, *, photos: str, seed: int, method: str, trials: int, checkout: Path = Path()
+    folder: Path,
+    *,
+    photos: str,
+    seed: int,
+    method: str,
+    trials: int,
+    backbones: Sequence[str],
+    checkout: Path,
 ) -> Result:
     """Run one study, unless its result is there, and look at its model; `checkout` holds tune.py."""
-    name = f"{photos}-{seed}-{method}-{trials}"
+    name = f"{photos}-{seed}-{method}-{trials}-{len(backbones)}"
     result_file = folder / "results" / f"{name}.json"
     if result_file.exists():
         return Result(**json.loads(result_file.read_text(encoding="utf-8")))
@@ -81,7 +90,7 @@ def run_study(
     cache = folder / "cache"  # each study fills its own
     command += ["--study", name, "--runs-dir", str(folder / "runs"), "--cache-dir", str(cache)]
     command += ["--image-size", str(IMAGE_SIZE), "--max-epochs", str(MAX_EPOCHS), "--seed", str(seed)]
-    command += ["--trials", str(RECIPES if method == "recipes" else trials), *METHODS[method]]
+    command += ["--trials", str(trials), "--backbones", *backbones]
     began = time.perf_counter()
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, cwd=checkout)
@@ -97,15 +106,19 @@ def run_study(
     begins = [row.arrival - row.metrics["epoch_seconds"] for row in epochs]
     begins += [probe.arrival - probe.seconds for probe in probes]
     ends = [one.attrs["ended"] for one in history]
-    config = history[card["trial"]].attrs["config"]
+    recipes = [one for one in history[:NUM_RECIPES] if one.values]
+    recipe = max(recipes, key=lambda one: one.values or [])
+    settings = replace(test_settings(folder, photos), seed=seed)
+    of_recipe = trained(paths, recipe, settings)
     result = Result(
         photos=photos,
         seed=seed,
         method=method,
         trials=trials,
-        test_accuracy=test_accuracy(folder, photos, paths, config),
+        test_accuracy=test_accuracy(settings, history[card["trial"]], exported(paths)),
         val_accuracy=card["metrics"]["val_accuracy"],
         trial=card["trial"],
+        recipe_accuracy=None if of_recipe is None else test_accuracy(settings, recipe, of_recipe),
         seconds=round(max(ends) - min(begins), 1),
         wall_seconds=round(wall, 1),
     )
@@ -133,42 +146,78 @@ def test_settings(folder: Path, photos: str) -> StudySettings:
     return prepare(photos, folder / "test photos", judged=["test"])
 
 
-def test_accuracy(folder: Path, photos: str, paths: StudyPaths, config: Mapping[str, object]) -> float:
-    """Share of the set's test photos that a study's exported program classifies right."""
-    settings, trial = test_settings(folder, photos), make_trial_config(config)
-    fit = find_backbone(trial.backbone).fit
+Predict = Callable[[Tensor], Tensor]
+"""Images [N, 3, S, S] in [0, 1] -> scores [N, classes]."""
+
+
+def exported(paths: StudyPaths) -> Predict:
+    """The program that the study hands over."""
+    program: Predict = torch.export.load(paths.model.program).module()
+    return program
+
+
+def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> Predict | None:
+    """A trial's own classifier; None if its weights are gone."""
+    if not paths.trial(trial.number).weights.exists():
+        return None
+    classifier = load_classifier(paths.trial(trial.number), trial.attrs["config"], settings)
+
+    def predict(images: Tensor) -> Tensor:
+        logits: Tensor = classifier.head(classifier.backbone(classifier.normalise(images)))
+        return logits
+
+    return predict
+
+
+def test_accuracy(settings: StudySettings, trial: TrialRecord, predict: Predict) -> float:
+    """Share of the test photos that are taken for what they are; `settings` are those of test_settings."""
+    config = make_trial_config(trial.attrs["config"])
+    fit = find_backbone(config.backbone).fit
     split = load_splits(settings, fit, torch.device("cpu"))["val"]
-    view = make_view(trial, settings, fit=fit, is_train=False)
-    program = torch.export.load(paths.model.program).module()
+    view = make_view(config, settings, fit=fit, is_train=False)
     right = 0
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             positions = np.arange(start, min(start + BATCH, len(split)))
             images = view.images(split, positions, epoch=0, device=torch.device("cpu"))
-            right += int((program(images).argmax(dim=1) == split.labels[positions]).sum())
+            right += int((predict(images).argmax(dim=1) == split.labels[positions]).sum())
     return right / len(split)
 
 
-def compare(results: Sequence[Result], method: str, against: str) -> None:
-    """Print the gain of a method over another, paired by set and seed, with a bootstrap over both."""
+def compare(results: Sequence[Result]) -> None:
+    """Print gains over the best recipe and over the method before, paired by set and seed."""
     found = {(one.photos, one.seed, one.method): one for one in results}
-    pairs = [key for key in found if key[2] == method and (*key[:2], against) in found]
-    if not pairs:
+    for method in METHODS:
+        own = [one for one in results if one.method == method and one.recipe_accuracy is not None]
+        gains = [(one.photos, one.test_accuracy - (one.recipe_accuracy or 0.0)) for one in own]
+        describe(f"{method} - best recipe", gains)
+    pairs = [
+        (one, found[one.photos, one.seed, "before"])
+        for one in results
+        if one.method == "now" and (one.photos, one.seed, "before") in found
+    ]
+    describe("now - before", [(new.photos, new.test_accuracy - old.test_accuracy) for new, old in pairs])
+    ratios = [new.seconds / old.seconds for new, old in pairs]
+    if ratios:
+        in_all = sum(new.seconds for new, _ in pairs) / sum(old.seconds for _, old in pairs)
+        print(
+            f"seconds: {in_all:.2f} times in all; ratios {min(ratios):.2f} to {max(ratios):.2f}, median "
+            f"{np.median(ratios):.2f}"
+        )
+
+
+def describe(what: str, gains: Sequence[tuple[str, float]]) -> None:
+    """Print the mean of gains by set, in points, with its bootstrap interval."""
+    by_set: dict[str, list[float]] = {}
+    for photos, gain in gains:
+        by_set.setdefault(photos, []).append(100 * gain)
+    if not by_set:
         return
-    gains: dict[str, list[float]] = {}
-    ratios = []
-    for photos, seed, _ in pairs:
-        new, old = found[photos, seed, method], found[photos, seed, against]
-        gains.setdefault(photos, []).append(100 * (new.test_accuracy - old.test_accuracy))
-        ratios.append(new.seconds / old.seconds)
-    by_set = [np.array(values) for values in gains.values()]
-    mean = float(np.mean([values.mean() for values in by_set]))
-    low, high = np.quantile(bootstrap(by_set), (0.025, 0.975))
-    sets = ", ".join(f"{name} {np.mean(values):+.2f}" for name, values in gains.items())
-    print(
-        f"{method} - {against}: {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), {len(pairs)} "
-        f"pairs; {sets}; seconds x {np.exp(np.mean(np.log(ratios))):.2f} (median {np.median(ratios):.2f})"
-    )
+    groups = [np.array(values) for values in by_set.values()]
+    low, high = np.quantile(bootstrap(groups), (0.025, 0.975))
+    sets = ", ".join(f"{name} {np.mean(values):+.2f}" for name, values in by_set.items())
+    mean = float(np.mean([values.mean() for values in groups]))
+    print(f"{what}: {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), {len(gains)} pairs; {sets}")
 
 
 def bootstrap(by_set: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -180,37 +229,40 @@ def bootstrap(by_set: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     )
 
 
+def describe_result(one: Result) -> str:
+    recipe = "gone" if one.recipe_accuracy is None else f"{one.recipe_accuracy:.4f}"
+    return (
+        f"{one.photos}, seed {one.seed}, {one.method}: trial {one.trial}, validation {one.val_accuracy:.4f}, "
+        f"test {one.test_accuracy:.4f} (recipe {recipe}), {one.seconds:.0f} s of {one.wall_seconds:.0f} s"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.real", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--before", type=Path, default=Path(), help="checkout that runs the method 'before'")
+    parser.add_argument("--backbones", nargs="+", default=BACKBONES[:1], choices=BACKBONES)
+    parser.add_argument("--before", type=Path, required=True, help="checkout of the version before")
     flags = parser.parse_args(argv)
     flags.folder.mkdir(parents=True, exist_ok=True)
     results = []
     for seed in flags.seeds:
         for photos in flags.sets:
-            for method in flags.methods:
+            for method in METHODS[:: 1 if (seed + SETS.index(photos)) % 2 else -1]:
                 one = run_study(
                     flags.folder.absolute(),
                     photos=photos,
                     seed=seed,
                     method=method,
                     trials=flags.trials,
+                    backbones=flags.backbones,
                     checkout=flags.before if method == "before" else Path(),
                 )
                 results.append(one)
-                print(
-                    f"{photos}, seed {seed}, {method}: trial {one.trial}, validation {one.val_accuracy:.4f}, "
-                    f"test {one.test_accuracy:.4f}, {one.seconds:.0f} s ({one.wall_seconds:.0f} s in all)",
-                    flush=True,
-                )
-    compare(results, "now", "recipes")
-    compare(results, "before", "recipes")
-    compare(results, "now", "before")
+                print(describe_result(one), flush=True)
+    compare(results)
     return 0
 
 

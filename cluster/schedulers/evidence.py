@@ -22,7 +22,7 @@ from contract.messages import Action, SchedulerAction
 
 SHARES = (1 / 6, 1 / 3, 2 / 3)
 """Shares of its planned updates at which a trial is judged."""
-STOP_BELOW, PAUSE_BELOW, RESUME_ABOVE = 0.02, 0.3, 0.2
+STOP_BELOW, PAUSE_BELOW, RESUME_ABOVE = 0.02, 0.3, 0.25
 """Chances to end above the best complete trial."""
 GAIN_DEVIATION = 0.05
 """Assumed standard deviation of a trial's gain from its beginning to its end, as two trials would show it."""
