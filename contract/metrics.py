@@ -7,9 +7,10 @@ the tracker read the rest from its row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from contract.files import did_you_mean
 
@@ -274,6 +275,11 @@ def check_objectives(names: Sequence[str]) -> None:
             f"--metric must begin with one of {', '.join(ranking_metrics())}, which trials can be ranked by, "
             f"got {names[0]!r}"
         )
+
+
+def tie_cost(metrics: Mapping[str, Any]) -> float:
+    """Number of trained parameters: of trials with equal values the one that trains fewer comes first."""
+    return float(metrics.get("trainable_parameters") or 0.0)
 
 
 def epoch_merit(rule: str, epoch: int, *, value: float, loss: float | None, maximize: bool) -> float:

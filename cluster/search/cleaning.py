@@ -103,10 +103,9 @@ class Cleaner:
         self._with_weights = finalists
 
     def _find_finalists(self) -> set[int]:
-        """The best complete trials within the disk budget; of equals the earlier comes first."""
+        """The best complete trials within the disk budget, in the order of the search's ranking."""
         complete = (n for n, trial in self._search.trials.items() if trial.outcome is Outcome.COMPLETE)
-        score = self._search.scores.kept_score
-        ranked = heapq.nsmallest(FINALISTS, complete, key=lambda number: (-score(number), number))
+        ranked = heapq.nsmallest(FINALISTS, complete, key=self._search.scores.rank)
         kept: set[int] = set()
         left = self._weights_limit
         for number in ranked:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.schedulers import Curves, Shares
-from contract.metrics import Direction, epoch_merit
+from contract.metrics import Direction, epoch_merit, tie_cost
 
 
 class _Epoch(NamedTuple):
@@ -20,6 +20,9 @@ class _Epoch(NamedTuple):
     merit: float
     number: int
     score: float
+    cost: float
+    """Trained parameters, by which equal scores are ordered."""
+
     values: tuple[float, ...]
     """All objectives."""
 
@@ -44,8 +47,8 @@ class Scores:
         self._rule_of = rule_of
         self._epochs: dict[int, dict[int, _Epoch]] = {}
         self._kept: dict[int, _Epoch] = {}
-        self._ranking: list[tuple[float, int]] = []
-        """(-score, number) of every trial with a kept epoch, the best first."""
+        self._ranking: list[tuple[float, float, int]] = []
+        """(-score, cost, number) of every trial with a kept epoch, the best first."""
         self._highest = -math.inf
         """The highest score that the best trial has had: it may fall again."""
 
@@ -86,14 +89,22 @@ class Scores:
         """Score of the trial's kept epoch; -inf where it has none."""
         return self._kept[trial].score if trial in self._kept else -math.inf
 
+    def rank(self, trial: int) -> tuple[float, float, int]:
+        """Sorts trials as `best` does, those without a kept epoch last."""
+        kept = self._kept.get(trial)
+        return (math.inf, 0.0, trial) if kept is None else (-kept.score, kept.cost, trial)
+
     def kept_values(self, trial: int) -> tuple[float, ...] | None:
         """All objectives at the trial's kept epoch."""
         return self._kept[trial].values if trial in self._kept else None
 
     def best(self, *, counts: Callable[[int], bool] = lambda _: True) -> tuple[int, float] | None:
-        """Number and first metric of the best trial for which `counts` holds; of equals the earliest."""
+        """Number and first metric of the best trial for which `counts` holds.
+
+        Of equals it is the one that trains the fewest parameters, of those the earliest.
+        """
         # A copy: the progress display asks from its own thread.
-        trial = next((n for _, n in self._ranking.copy() if counts(n)), None)
+        trial = next((n for *_, n in self._ranking.copy() if counts(n)), None)
         return None if trial is None else (trial, self._kept[trial].values[0])
 
     def _keep(self, trial: int, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -107,17 +118,15 @@ class Scores:
             maximize=self._sign > 0,
         )
         values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
-        new, before = _Epoch(merit, epoch, value * self._sign, values), self._kept.get(trial)
+        new = _Epoch(merit, epoch, value * self._sign, tie_cost(metrics), values)
+        before = self._kept.get(trial)
         epochs = self._epochs.setdefault(trial, {})
         was_kept = before is not None and before.number == epoch
         epochs[epoch] = new
         if was_kept:  # it may have become worse than another
             new = max(epochs.values(), key=lambda one: (one.merit, -one.number))
         if new.merit > -math.inf and (before is None or was_kept or new.merit > before.merit):
+            if before is not None:
+                del self._ranking[bisect_left(self._ranking, self.rank(trial))]
             self._kept[trial] = new
-            self._rank(trial, new.score, instead_of=None if before is None else before.score)
-
-    def _rank(self, trial: int, score: float, *, instead_of: float | None) -> None:
-        if instead_of is not None:
-            del self._ranking[bisect_left(self._ranking, (-instead_of, trial))]
-        insort(self._ranking, (-score, trial))
+            insort(self._ranking, self.rank(trial))

@@ -199,3 +199,13 @@ def test_hits_are_those_of_the_first_images_where_there_are_many() -> None:
 
     hits = curves.hits(0, 1)
     assert hits is not None and len(hits) == MOST_PREDICTED and hits.all()
+
+
+def test_of_equal_trials_the_one_that_trains_fewer_parameters_is_best() -> None:
+    scores = make_scores("last")
+    for trial, parameters in enumerate((4000, 100, 100, 50)):
+        value = 0.8 if trial == 3 else 0.9
+        scores.note(trial, 1, {"val_accuracy": value, "val_loss": 1.0, "trainable_parameters": parameters})
+
+    assert scores.best() == (1, 0.9)
+    assert sorted(range(4), key=scores.rank) == [1, 2, 0, 3]
