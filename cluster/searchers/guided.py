@@ -3,10 +3,11 @@
 Half of the candidates are uniform draws, so that a bad recipe costs only time; the others change some
 values of a recipe or of one of the best trials, and recipes lose their share to those as trials come in
 (after PriorBand, Mallik et al. 2023, arXiv 2306.12370). Of the candidates the one is proposed that a Gaussian
-process expects to improve most on the best trial. The first proposals are uniform, as in TPE.
+process, told of all trials and probes, expects to improve most on the best trial. Of the first proposals all
+candidates are uniform; without probes they are uniform draws, as in TPE.
 
-It is not the default: on recorded trials it is better than TPE with 25 trials and the scheduler `evidence`,
-but neither with 12 nor with `asha` (`python -m benchmarks search_quality`).
+The constants below come from replays of recorded trials (`python -m benchmarks search_quality`), which also
+show that with `asha` TPE is the better searcher.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CHANGED = 0.5
 UNIFORM = 0.5
 """Share of uniform candidates."""
 NUM_UNIFORM = 6
-"""Number of first proposals that are uniform."""
+"""Number of first proposals whose candidates are all uniform."""
 BEST = 3
 """Number of best trials that proposals lie around."""
 CANDIDATES = 64

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from cluster.searchers import Draw, load_searcher
+from cluster.searchers import Draw, Probe, load_searcher
 from cluster.searchers.guided import NUM_UNIFORM, Plan, is_ordered, to_unit
 
 BEST = {"learning_rate": 1e-3, "regime": "finetune", "unfreeze_depth": 3}
@@ -101,3 +101,49 @@ def test_a_study_without_any_value_is_searched_uniformly() -> None:
     study = optuna.create_study(direction="maximize")
 
     assert all(propose(study, 50 + number) for number in range(3))
+
+
+def with_probes(best: str, num: int = 12) -> list[str]:
+    """Backbones that are proposed, one after the other, when the probes' heads on `best` did best."""
+    probes = [
+        Probe(
+            config={"backbone": name, "unfreeze_depth": 0, "learning_rate": rate},
+            score=0.8 if name == best else 0.6,
+            loss=1.0,
+            seconds=0.1,
+        )
+        for name in ("a", "b", "c")
+        for rate in (1e-4, 1e-3, 1e-2)
+    ]
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"backbone": "a", "unfreeze_depth": 0, "learning_rate": 1e-3})
+    proposed = []
+    for index in range(num + 1):
+        draw = Draw(seed=index, study_seed=0, index=max(0, index - 1), num_startup=10, probes=probes)
+        study.sampler = load_searcher("guided")(draw)
+        trial = study.ask()
+        name = trial.suggest_categorical("backbone", ("a", "b", "c"))
+        depth = trial.suggest_categorical("unfreeze_depth", (0, 1, 2, 3))
+        trial.suggest_float("learning_rate", 1e-5, 1e-1, log=True)
+        study.tell(index, (0.8 if name == best else 0.6) + 0.02 * depth)
+        proposed.append(name)
+    return proposed[1:]
+
+
+@pytest.mark.parametrize("best", ["a", "b", "c"])
+def test_most_proposals_take_the_backbone_that_the_probes_favour(best: str) -> None:
+    proposed = with_probes(best)
+
+    assert proposed[0] == best
+    assert proposed.count(best) >= 2 * len(proposed) / 3  # uniform draws: a third
+
+
+def test_steps_have_the_width_that_the_space_states() -> None:
+    def spread_of(**widths: float) -> float:
+        rng = np.random.default_rng(0)
+        plan = Plan({"learning_rate": 1e-3}, rng, changed=1.0, widths=widths)
+        places = [to_unit(plan.value("learning_rate", RATES), RATES) for _ in range(400)]
+        return float(np.std(places))
+
+    assert spread_of(learning_rate=0.05) == pytest.approx(0.05, rel=0.15)
+    assert spread_of() > 0.15
