@@ -23,7 +23,7 @@ from analysis.reading import (
     load_trial_rows,
 )
 from contract.messages import State
-from contract.metrics import METRICS, Direction, Unit, tie_cost
+from contract.metrics import METRICS, Direction, Unit, tie_break
 
 MOST_ROWS = 100
 """Most rows of a printed table: rich takes a minute for 10,000, and nobody reads them."""
@@ -68,14 +68,14 @@ FIRST = (
 def rank_rows(rows: Iterable[Row], *, metric: str, maximize: bool) -> list[Row]:
     """Sort by the value at each trial's kept epoch, best first; trials without one come last, by number.
 
-    Of equals the one that trains the fewest parameters comes first, as in the search.
+    Of equals the one with the lowest validation loss comes first, then the cheapest, as in the search.
     """
     sign = -1.0 if maximize else 1.0
 
-    def order(row: Row) -> tuple[bool, float, float, str, int]:
+    def order(row: Row) -> tuple[bool, float, tuple[float, float], str, int]:
         value = row.get(metric) if State(row["state"]).is_ranked else None
-        cost = 0.0 if value is None else tie_cost(row)
-        return value is None, sign * (value or 0.0), cost, row["study"], row["trial"]
+        tie = (0.0, 0.0) if value is None else tie_break(row)
+        return value is None, sign * (value or 0.0), tie, row["study"], row["trial"]
 
     return sorted(rows, key=order)
 

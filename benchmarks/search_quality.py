@@ -14,7 +14,7 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -68,10 +68,11 @@ def reference(name: str, backbones: tuple[str, ...], seed: int) -> float:
 
 
 @cache
-def best_recipe(name: str, backbones: tuple[str, ...], seed: int) -> Replayed:
-    """The recipe that validation chooses, run alone."""
+def best_recipe(name: str, backbones: tuple[str, ...], seed: int, rule: KeptEpoch) -> Replayed:
+    """The recipe that validation chooses, run alone, as a method that keeps this epoch would run it."""
     world = make_world(name, backbones)
-    return replay(world, METHODS["before"], num_trials=len(world.recipes()), slots=1, seed=seed)
+    alone = replace(METHODS["before"], rule=rule)
+    return replay(world, alone, num_trials=len(world.recipes()), slots=1, seed=seed)
 
 
 def run_one(
@@ -121,9 +122,11 @@ def summarize(
     """Mean regret in points with its standard error over seeds, share above the best recipe, and cost."""
     regrets: dict[str, list[float]] = {name: [] for name in SETS}
     gains = []
+    rule = METHODS[method].rule if method in METHODS else "best"
     for (_, name, seed), (one, regret) in zip(jobs, found, strict=True):
         regrets[name].append(100 * regret)
-        gains.append(100 * (one.test_accuracy - best_recipe(name, backbones, seed).test_accuracy))
+        recipe = best_recipe(name, backbones, seed, rule)
+        gains.append(100 * (one.test_accuracy - recipe.test_accuracy))
     by_seed = np.array(list(regrets.values())).mean(axis=0)
     error = float(by_seed.std(ddof=1) / len(by_seed) ** 0.5) if len(by_seed) > 1 else 0.0
     return {

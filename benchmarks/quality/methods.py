@@ -8,12 +8,14 @@ RIVAL = "OptunaSearch + ASHAScheduler"
 """Ray's own classes with their defaults: benchmarks/quality/rival.py."""
 
 METHODS = {
-    "before": Method(searcher="tpe", scheduler="asha", rule="best"),
+    "recipes alone": Method(searcher="random", scheduler="none", rule="last", only_recipes=True),
     "random": Method(searcher="random", scheduler="none", rule="best"),
+    "before": Method(searcher="tpe", scheduler="asha", rule="best"),
     "last epoch alone": Method(searcher="tpe", scheduler="asha", rule="last"),
     "guided alone": Method(searcher="guided", scheduler="asha", rule="best"),
     "evidence alone": Method(searcher="tpe", scheduler="evidence", rule="best"),
     "last epoch, evidence": Method(searcher="tpe", scheduler="evidence", rule="last"),
-    "last epoch, evidence, guided": Method(searcher="guided", scheduler="evidence", rule="last"),
+    "without probes": Method(searcher="guided", scheduler="evidence", rule="last"),
+    "now": Method(searcher="guided", scheduler="evidence", rule="last", probes=True),
 }
-"""Before: what the project did without the other three."""
+"""Before: what the project did without its new parts; now: with all, as tune.py does up to 64 trials."""

@@ -20,7 +20,9 @@ from cluster.schedulers import load_scheduler
 from cluster.search.search import Search
 from cluster.search.setup import SearchSetup
 from cluster.searchers import Draw, load_searcher
+from cluster.study.config import StudyConfig
 from cluster.study.records import Records
+from cluster.study.search_choice import choose_probes
 from contract.messages import Action, Lease, Outcome, Report
 from contract.predictions import pack_classes
 from contract.probes import LeasedProbe, ProbeReport
@@ -38,8 +40,10 @@ class Method:
     searcher: str
     scheduler: str
     rule: KeptEpoch
-    probes: int = 0
-    """Frozen heads that are judged first."""
+    probes: bool = False
+    """Probe several backbones first, as the project does by default."""
+
+    only_recipes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,19 +152,22 @@ def replay(
     def make_sampler(draw: Draw) -> BaseSampler:
         return Snapped(make(draw), world)
 
+    num_trials = len(world.recipes()) if method.only_recipes else min(num_trials, len(world.rows) // 4)
+    config = StudyConfig(space=SPACE, searcher=method.searcher)
+    num_probes = choose_probes(config, num_trials=num_trials, num_backbones=len(world.backbones))
     setup = SearchSetup(
         space=lambda trial: {**world.space(trial), "kept_epoch": method.rule},
         recipes=world.recipes(),
         make_sampler=make_sampler,
         widths=load_space(SPACE).widths,
         scheduler=load_scheduler(method.scheduler),
-        num_trials=min(num_trials, len(world.rows) // 4),
+        num_trials=num_trials,
         seed=seed,
         metrics=["val_accuracy"],
         max_epochs=MAX_EPOCHS,
         val_labels=world.table.val_labels.astype(np.int64),
         group_of=batch_group,
-        num_probes=method.probes,
+        num_probes=num_probes if method.probes else 0,
     )
     search = Search(cast(Records, _NoRecords()), setup, now=lambda: clock.now)
     search.set_slots(slots)

@@ -90,11 +90,13 @@ class Table:
         return float(np.mean([self.test_accuracy[at, self.kept(at, rule)] for at in found]))
 
     def choose(self, rows: NDArray[np.int64] | list[int], rule: KeptEpoch, *, seed: int) -> int:
-        """The row that validation chooses; of equals the cheaper one."""
+        """The row that validation chooses; of equals the one with the lower loss, then the cheaper."""
 
-        def key(row: int) -> tuple[float, float]:
+        def key(row: int) -> tuple[float, float, float]:
             at = self.training(row, seed)
-            return (-float(self.val_accuracy[at, self.kept(at, rule)]), float(self.steady_seconds[at]))
+            epoch = self.kept(at, rule)
+            accuracy, loss = float(self.val_accuracy[at, epoch]), float(self.val_loss[at, epoch])
+            return -accuracy, loss, float(self.steady_seconds[at])
 
         return min(rows, key=key)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.schedulers import Curves, Shares
-from contract.metrics import Direction, epoch_merit, tie_cost
+from contract.metrics import Direction, epoch_merit, tie_break
 
 
 class _Epoch(NamedTuple):
@@ -20,11 +20,15 @@ class _Epoch(NamedTuple):
     merit: float
     number: int
     score: float
-    cost: float
-    """Trained parameters, by which equal scores are ordered."""
+    tie: tuple[float, float]
+    """Order of equal scores."""
 
     values: tuple[float, ...]
     """All objectives."""
+
+
+Rank = tuple[float, tuple[float, float], int]
+"""(-score, order of equal scores, number) of a trial: the least is the best."""
 
 
 class Scores:
@@ -47,8 +51,8 @@ class Scores:
         self._rule_of = rule_of
         self._epochs: dict[int, dict[int, _Epoch]] = {}
         self._kept: dict[int, _Epoch] = {}
-        self._ranking: list[tuple[float, float, int]] = []
-        """(-score, cost, number) of every trial with a kept epoch, the best first."""
+        self._ranking: list[Rank] = []
+        """Ranks of every trial with a kept epoch, the best first."""
         self._highest = -math.inf
         """The highest score that the best trial has had: it may fall again."""
 
@@ -89,10 +93,10 @@ class Scores:
         """Score of the trial's kept epoch; -inf where it has none."""
         return self._kept[trial].score if trial in self._kept else -math.inf
 
-    def rank(self, trial: int) -> tuple[float, float, int]:
+    def rank(self, trial: int) -> Rank:
         """Sorts trials as `best` does, those without a kept epoch last."""
         kept = self._kept.get(trial)
-        return (math.inf, 0.0, trial) if kept is None else (-kept.score, kept.cost, trial)
+        return (math.inf, (0.0, 0.0), trial) if kept is None else (-kept.score, kept.tie, trial)
 
     def kept_values(self, trial: int) -> tuple[float, ...] | None:
         """All objectives at the trial's kept epoch."""
@@ -101,7 +105,7 @@ class Scores:
     def best(self, *, counts: Callable[[int], bool] = lambda _: True) -> tuple[int, float] | None:
         """Number and first metric of the best trial for which `counts` holds.
 
-        Of equals it is the one that trains the fewest parameters, of those the earliest.
+        Of equals it is the one with the lowest validation loss, then the cheapest, then the earliest.
         """
         # A copy: the progress display asks from its own thread.
         trial = next((n for *_, n in self._ranking.copy() if counts(n)), None)
@@ -118,7 +122,7 @@ class Scores:
             maximize=self._sign > 0,
         )
         values = tuple(float(metrics.get(name, math.nan)) for name in self.metrics)
-        new = _Epoch(merit, epoch, value * self._sign, tie_cost(metrics), values)
+        new = _Epoch(merit, epoch, value * self._sign, tie_break(metrics), values)
         before = self._kept.get(trial)
         epochs = self._epochs.setdefault(trial, {})
         was_kept = before is not None and before.number == epoch

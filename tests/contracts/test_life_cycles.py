@@ -23,6 +23,7 @@ EPOCHS = 9
 TRIALS = 12
 LOST = LeaseError(message="the node died", transient=True)
 PAIRS = [(name, "random") for name in schedulers.names()] + [("asha", name) for name in searchers.names()]
+PAIRS.append(("evidence", "guided"))
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_the_real_command_killed_anywhere_ends_with_the_very_same_trials(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("scheduler", ["asha", "promotion_asha"])
+@pytest.mark.parametrize("scheduler", ["asha", "promotion_asha", "evidence"])
 def test_four_at_once_killed_anywhere_lose_and_double_nothing(
     tmp_path: Path, opened: list[Chaos], scheduler: str, full: bool
 ) -> None:

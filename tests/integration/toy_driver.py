@@ -71,7 +71,7 @@ def make_search(study: Study, config: StudyConfig, *, group_of: GroupOf, space: 
         study.records,
         SearchSetup(
             space=space,
-            make_sampler=load_searcher(config.searcher),
+            make_sampler=load_searcher(config.searcher or "tpe"),
             scheduler=load_scheduler(config.scheduler or "asha"),
             num_trials=config.trials or 8,
             seed=config.seed,

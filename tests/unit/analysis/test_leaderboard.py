@@ -195,10 +195,13 @@ def test_the_leaderboard_loads_no_heavy_library() -> None:
     assert printed.strip() == "[]"
 
 
-def test_of_equal_trials_the_one_that_trains_fewer_parameters_comes_first(tmp_path: Path) -> None:
-    equal = [FakeTrial(curve=[0.9], metrics={"trainable_parameters": [number]}) for number in (5e6, 7e3, 6e4)]
+def test_of_equal_trials_the_one_with_the_lowest_loss_comes_first_then_the_cheapest(tmp_path: Path) -> None:
+    equal = [
+        FakeTrial(curve=[0.9], metrics={"val_loss": [loss], "trainable_parameters": [number]})
+        for loss, number in ((0.5, 5e6), (0.5, 7e3), (0.4, 6e4))
+    ]
     directory = make_study(tmp_path / "s", equal)
 
     rows = load_leaderboard([load_study(directory)])
 
-    assert [row["trial"] for row in rows] == [1, 2, 0]
+    assert [row["trial"] for row in rows] == [2, 1, 0]

@@ -87,9 +87,12 @@ def test_the_ranking_is_that_of_sorting_the_kept_epochs_whatever_is_replayed(
         for number, one in curves.items():
             merits = {"last": max(one), "lowest_loss": min(one, key=lambda n: (one[n][1], n))}
             merits["best"] = max(one, key=lambda n: (sign * one[n][0], -n))
-            kept[number] = one[merits[rule]][0]
-        assert {number: scores.kept_value(number) for number in curves} == kept
-        assert scores.best() == min(kept.items(), key=lambda item: (-sign * item[1], item[0]))
+            kept[number] = one[merits[rule]]
+        assert {number: scores.kept_value(number) for number in curves} == {
+            n: v for n, (v, _) in kept.items()
+        }
+        best = min(kept, key=lambda n: (-sign * kept[n][0], kept[n][1], n))
+        assert scores.best() == (best, kept[best][0])
 
 
 def test_a_gain_is_a_kept_value_higher_than_the_study_ever_had() -> None:
@@ -201,11 +204,12 @@ def test_hits_are_those_of_the_first_images_where_there_are_many() -> None:
     assert hits is not None and len(hits) == MOST_PREDICTED and hits.all()
 
 
-def test_of_equal_trials_the_one_that_trains_fewer_parameters_is_best() -> None:
+def test_of_equal_trials_the_one_with_the_lowest_loss_is_best_then_the_cheapest() -> None:
     scores = make_scores("last")
-    for trial, parameters in enumerate((4000, 100, 100, 50)):
-        value = 0.8 if trial == 3 else 0.9
-        scores.note(trial, 1, {"val_accuracy": value, "val_loss": 1.0, "trainable_parameters": parameters})
+    rows = ((0.9, 0.5, 4000), (0.9, 0.5, 100), (0.9, 0.5, 100), (0.9, 0.4, 9000), (0.8, 0.1, 50))
+    for trial, (value, loss, parameters) in enumerate(rows):
+        metrics = {"val_accuracy": value, "val_loss": loss, "trainable_parameters": parameters}
+        scores.note(trial, 1, metrics)
 
-    assert scores.best() == (1, 0.9)
-    assert sorted(range(4), key=scores.rank) == [1, 2, 0, 3]
+    assert scores.best() == (3, 0.9)
+    assert sorted(range(5), key=scores.rank) == [3, 1, 2, 0, 4]
