@@ -12,10 +12,11 @@ METHODS = {
     "random": Method(searcher="random", scheduler="none", rule="best"),
     "before": Method(searcher="tpe", scheduler="asha", rule="best"),
     "last epoch alone": Method(searcher="tpe", scheduler="asha", rule="last"),
+    "last epoch, ties by loss": Method(searcher="tpe", scheduler="asha", rule="last", ties="loss"),
     "guided alone": Method(searcher="guided", scheduler="asha", rule="best"),
     "evidence alone": Method(searcher="tpe", scheduler="evidence", rule="best"),
-    "last epoch, evidence": Method(searcher="tpe", scheduler="evidence", rule="last"),
-    "without probes": Method(searcher="guided", scheduler="evidence", rule="last"),
-    "now": Method(searcher="guided", scheduler="evidence", rule="last", probes=True),
+    "all but guided": Method(searcher="tpe", scheduler="evidence", rule="last", ties="loss"),
+    "all but probes": Method(searcher="guided", scheduler="evidence", rule="last", ties="loss"),
+    "now": Method(searcher="guided", scheduler="evidence", rule="last", ties="loss", probes=True),
 }
 """Before: what the project did without its new parts; now: with all, as tune.py does up to 64 trials."""

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from benchmarks.quality.rows import MAX_EPOCHS, SPACE, VARIED, Row, recipes
-from benchmarks.quality.table import KeptEpoch, Table, prefix_key, values
+from benchmarks.quality.table import KeptEpoch, Table, Ties, prefix_key, values
 from cluster.schedulers import load_scheduler
 from cluster.search.search import Search
 from cluster.search.setup import SearchSetup
@@ -40,6 +40,7 @@ class Method:
     searcher: str
     scheduler: str
     rule: KeptEpoch
+    ties: Ties = "cost"
     probes: bool = False
     """Probe several backbones first, as the project does by default."""
 
@@ -174,7 +175,9 @@ def replay(
     run = _Run(world, search, clock, seed=seed)
     run.until(seconds, slots=slots)
     complete = [trial for trial in search.trials.values() if trial.outcome is Outcome.COMPLETE]
-    row = world.table.choose([run.row(trial.config) for trial in complete], method.rule, seed=seed)
+    row = world.table.choose(
+        [run.row(trial.config) for trial in complete], method.rule, seed=seed, ties=method.ties
+    )
     return Replayed(
         row=row,
         test_accuracy=world.table.test_of(row, method.rule),

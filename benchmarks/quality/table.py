@@ -17,6 +17,8 @@ from benchmarks.quality.rows import MAX_EPOCHS, VARIED, Row, make_rows
 FOLDER = Path(__file__).parent / "table"
 KeptEpoch = Literal["last", "lowest_loss", "best"]
 """Rule by which one epoch of a trial gives its weights and its value."""
+Ties = Literal["loss", "cost"]
+"""Which of equally accurate rows is chosen: the one with the lower validation loss, or the cheaper."""
 
 
 def table_file(name: str) -> Path:
@@ -89,14 +91,16 @@ class Table:
         found = self.trainings[row]
         return float(np.mean([self.test_accuracy[at, self.kept(at, rule)] for at in found]))
 
-    def choose(self, rows: NDArray[np.int64] | list[int], rule: KeptEpoch, *, seed: int) -> int:
-        """The row that validation chooses; of equals the one with the lower loss, then the cheaper."""
+    def choose(
+        self, rows: NDArray[np.int64] | list[int], rule: KeptEpoch, *, seed: int, ties: Ties = "cost"
+    ) -> int:
+        """The row that validation chooses."""
 
-        def key(row: int) -> tuple[float, float, float]:
+        def key(row: int) -> tuple[float, float]:
             at = self.training(row, seed)
             epoch = self.kept(at, rule)
-            accuracy, loss = float(self.val_accuracy[at, epoch]), float(self.val_loss[at, epoch])
-            return -accuracy, loss, float(self.steady_seconds[at])
+            tie = self.val_loss[at, epoch] if ties == "loss" else self.steady_seconds[at]
+            return -float(self.val_accuracy[at, epoch]), float(tie)
 
         return min(rows, key=key)
 
