@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.search.search import Search
@@ -89,11 +90,17 @@ class Cleaner:
         while order and sum(sizes.values()) > self._checkpoint_limit:
             ended.append(order.pop(0))
             del sizes[ended[-1]]
-        self._search.prune_paused(ended, why="paused: no room on disk for its checkpoint")
+        if ended:
+            self._search.prune_paused(ended, why="paused: no room on disk for its checkpoint")
         return ended
 
     def _checkpoint_size(self, number: int) -> int:
-        return sum(path.stat().st_size for path in self._paths.trial(number).checkpoints if path.exists())
+        """Bytes of a trial's checkpoints; those that cannot be looked at now count nothing."""
+        size = 0
+        for path in self._paths.trial(number).checkpoints:
+            with suppress(OSError):
+                size += path.stat().st_size
+        return size
 
     def _keep_finalists(self, ended: Iterable[int]) -> None:
         """Remove the weights of trials that have just ended and of former finalists."""
