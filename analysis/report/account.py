@@ -69,12 +69,10 @@ def _tell_depths(findings: Findings) -> str:
     if not depths:
         return ""
     counts = Counter(depths)
-    shown = ", ".join(
-        f"{_name_depth(depth)} in {counts[depth]}" for depth in sorted(counts, key=_order_depth)
-    )
+    shown = ", ".join(f"{_name_depth(depth)} ({counts[depth]})" for depth in sorted(counts, key=_order_depth))
     best = findings.best
-    chosen = f"; the best trial trains {_name_depth(str(best['unfreeze_depth']))}" if best else ""
-    return f"What was trained: {shown}{chosen}."
+    chosen = f"; the best one trains {_name_depth(str(best['unfreeze_depth']))}" if best else ""
+    return f"What the trials trained: {shown}{chosen}."
 
 
 def _name_depth(depth: str) -> str:

@@ -39,8 +39,8 @@ def test_it_tells_what_was_trained_and_why_trials_ended(directory: Path) -> None
     depths, endings = tell_search(find_out(load_study(directory)))
 
     assert depths == (
-        "What was trained: the head alone in 1, the top stage in 3, the top 4 stages in 1, the whole network "
-        "in 1; the best trial trains the top stage."
+        "What the trials trained: the head alone (1), the top stage (3), the top 4 stages (1), the whole "
+        "network (1); the best one trains the top stage."
     )
     assert endings == (
         "3 of 6 trials ran to their end (2 recipes among them); 1 stopped early (such as trial 3: under 1% "
