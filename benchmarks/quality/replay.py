@@ -172,6 +172,7 @@ def replay(
     )
     search = Search(cast(Records, _NoRecords()), setup, now=lambda: clock.now)
     search.set_slots(slots)
+    search.ends_at = seconds
     run = _Run(world, search, clock, seed=seed)
     run.until(seconds, slots=slots)
     complete = [trial for trial in search.trials.values() if trial.outcome is Outcome.COMPLETE]
