@@ -9,7 +9,7 @@ import pytest
 
 from cluster.schedulers import load_scheduler, names
 from cluster.search.cleaning import Cleaner
-from cluster.search.search import Search
+from cluster.search.search import SPARE_TIME, Search
 from contract.messages import Action, LeasedTrial, Outcome
 from contract.study_layout import StudyPaths
 from tests.driven_search import EPOCHS, Study, report, take
@@ -74,7 +74,7 @@ def test_a_paused_trial_goes_on_once_the_time_left_just_holds_the_rest_of_it(
 
 
 def test_with_time_left_a_new_trial_comes_first(search: Search, clock: Clock) -> None:
-    search.ends_at = clock.now + 2 * search.trials[1].seconds_to_end
+    search.ends_at = clock.now + (SPARE_TIME + 1) * search.trials[1].seconds_to_end
 
     assert take(search).trials[0].trial == 2
 
