@@ -32,6 +32,7 @@ from benchmarks.versus_plain.inputs import default_data
 from cluster.study.records import Records, TrialRecord
 from contract.files import save_json, write_aside
 from contract.messages import StudySettings
+from contract.metrics import tie_break
 from contract.study_layout import StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.activations.shared import load_splits
@@ -107,7 +108,7 @@ def run_study(
     begins += [probe.arrival - probe.seconds for probe in probes]
     ends = [one.attrs["ended"] for one in history]
     recipes = [one for one in history[:NUM_RECIPES] if one.values]
-    recipe = max(recipes, key=lambda one: one.values or [])
+    recipe = min(recipes, key=rank)
     settings = replace(test_settings(folder, photos), seed=seed)
     of_recipe = trained(paths, recipe, settings)
     result = Result(
@@ -125,6 +126,12 @@ def run_study(
     result_file.parent.mkdir(exist_ok=True)
     save_json(result_file, asdict(result))
     return result
+
+
+def rank(trial: TrialRecord) -> tuple[float, tuple[float, float], int]:
+    """Order of complete trials, the best first: by value, then by the last epoch's loss, as the search has it."""
+    assert trial.values is not None
+    return -trial.values[0], tie_break(trial.epochs[max(trial.epochs)].metrics), trial.number
 
 
 def write_listing(folder: Path, photos: str) -> Path:
