@@ -129,7 +129,7 @@ def run_study(
 
 
 def rank(trial: TrialRecord) -> tuple[float, tuple[float, float], int]:
-    """Order of complete trials, the best first: by value, then by the last epoch's loss, as the search has it."""
+    """Order of complete trials, the best first: by value, then by the loss, as the search has it."""
     assert trial.values is not None
     return -trial.values[0], tie_break(trial.epochs[max(trial.epochs)].metrics), trial.number
 
