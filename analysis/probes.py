@@ -50,10 +50,13 @@ def load_probes(study: StudyInfo) -> list[Probe]:
 def describe_probes(study: StudyInfo) -> str:
     """Say in one line how many heads were judged, in what time, and which was best; empty without any."""
     probes = load_probes(study)
-    if not probes:
-        return ""
+    return f"probes: {tell_probes(study, probes)}" if probes else ""
+
+
+def tell_probes(study: StudyInfo, probes: Sequence[Probe]) -> str:
+    """Tell of a study's probes, of which there are some, how many they are, what they took, and the best."""
     number, seconds = len(probes), sum(probe.seconds for probe in probes)
-    line = f"probes: {number} head{'' if number == 1 else 's'} on frozen features in {seconds:.1f} s"
+    line = f"{number} head{'' if number == 1 else 's'} on frozen features in {seconds:.1f} s"
     num_failed = sum(not probe.metrics for probe in probes)
     failed = f", {num_failed} of them failed" if num_failed else ""
     return f"{line}{failed}{_describe_best(probes, metric=study.metric, maximize=study.maximize)}"

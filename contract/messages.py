@@ -94,6 +94,10 @@ class Reason(StrEnum):
         return self not in (Reason.DIVERGED, Reason.DISK_FULL)
 
 
+PAUSED = "paused: "
+"""Begins the reason of a trial that was paused and never went on."""
+
+
 class Action(StrEnum):
     """Fate of a trial after a report."""
 

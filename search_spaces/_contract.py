@@ -96,6 +96,6 @@ class SearchSpace:
         return {**fixed, **trial.params, "max_epochs": max_epochs}
 
 
-def width_of_factor(factor: float, *, low: float, high: float) -> float:
-    """Width of steps that multiply or divide a logarithmic hyperparameter by about this factor."""
-    return math.log(factor) / math.log(high / low)
+def widths_of_rates(low: float, high: float) -> dict[str, float]:
+    """Widths of a space with these learning rates: a step doubles or halves the rate, whatever the range."""
+    return {"learning_rate": math.log(2) / math.log(high / low)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import width_of_factor
+from search_spaces._contract import widths_of_rates
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -15,7 +15,7 @@ POLICIES = ("none", "flip", "light", "medium", "strong")
 DEPTHS: tuple[int | str, ...] = (1, 2, 3, "all")
 
 RATES = (1e-5, 1e-1)
-CLASSIFIER_WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
+CLASSIFIER_WIDTHS = widths_of_rates(*RATES)
 """Widths of the steps in spaces that suggest a whole classifier."""
 
 _NEED_TWO_EPOCHS = ("two_phase", "gradual")

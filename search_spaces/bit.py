@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
+from search_spaces._contract import DataFacts, Defaults, Recipe, widths_of_rates
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BACKBONES = ("bit_r50x1", "bit_r101x1", "bit_r50x3")
 DEFAULTS = Defaults(trials=16)
 RATES = (1e-4, 3e-2)
-WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
+WIDTHS = widths_of_rates(*RATES)
 
 
 def image_size(facts: DataFacts) -> int:

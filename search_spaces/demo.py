@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
+from search_spaces._contract import DataFacts, Defaults, Recipe, widths_of_rates
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BACKBONES = ("lite0",)
 DEFAULTS = Defaults(trials=8, max_epochs=4, image_size=128)
 RATES = (3e-4, 1e-2)
-WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
+WIDTHS = widths_of_rates(*RATES)
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._contract import DataFacts, Defaults, Recipe, width_of_factor
+from search_spaces._contract import DataFacts, Defaults, Recipe, widths_of_rates
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BACKBONES = ("lite0", "lite1", "lite2")
 DEFAULTS = Defaults(trials=40, max_epochs=20, image_size=224)
 RATES = (1e-5, 1e-2)
-WIDTHS = {"learning_rate": width_of_factor(2, low=RATES[0], high=RATES[1])}
+WIDTHS = widths_of_rates(*RATES)
 
 
 def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[str, Any]:

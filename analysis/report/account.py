@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.probes import Probe, describe_probes, find_best, load_probes
+from analysis.probes import Probe, find_best, load_probes, tell_probes
 from analysis.reading import Row
 from analysis.report.findings import Findings
 from analysis.report.page import plural, show_value
 from contract.html import Section, bullets, make_section, paragraph
-from contract.messages import State
-
-PAUSED = "paused: "
-"""Begins the reason of a trial that was paused and never went on."""
+from contract.messages import PAUSED, State
 
 
 def account_section(findings: Findings) -> Section:
@@ -34,8 +31,7 @@ def tell_search(findings: Findings) -> list[str]:
 def _tell_probes(findings: Findings, probes: Sequence[Probe]) -> str:
     if not probes:
         return ""
-    line = describe_probes(findings.study).removeprefix("probes: ")
-    return f"Before anything was unfrozen, it judged {line}."
+    return f"Before anything was unfrozen, it judged {tell_probes(findings.study, probes)}."
 
 
 def _tell_lessons(findings: Findings, probes: Sequence[Probe]) -> str:
@@ -95,7 +91,7 @@ def _tell_endings(rows: Sequence[Row]) -> str:
     pruned = sorted((row for row in rows if row["state"] is State.PRUNED), key=lambda row: row["trial"])
     paused = [row for row in pruned if (row["reason"] or "").startswith(PAUSED)]
     stopped = [row for row in pruned if row not in paused]
-    others = Counter(row["state"] for row in rows) - Counter({State.COMPLETE: len(complete)})
+    others = Counter(row["state"] for row in rows if row["state"] not in (State.COMPLETE, State.PRUNED))
     recipes = sum(bool(row["recipe"]) for row in complete)
     parts = [f"{len(complete)} of {plural(len(rows), 'trial')} ran to their end"]
     parts[0] += f" ({plural(recipes, 'recipe')} among them)" if recipes else ""
@@ -103,7 +99,7 @@ def _tell_endings(rows: Sequence[Row]) -> str:
         parts.append(f"{len(stopped)} stopped early{_give_example(stopped)}")
     if paused:
         parts.append(f"{len(paused)} paused and not worth going on with{_give_example(paused)}")
-    parts += [f"{number} {state}" for state, number in others.items() if state is not State.PRUNED]
+    parts += [f"{number} {state}" for state, number in others.items()]
     return f"{'; '.join(parts)}."
 
 

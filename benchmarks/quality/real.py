@@ -9,7 +9,6 @@ sets and seeds says of the differences.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import subprocess
@@ -25,19 +24,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.quality.record import prepare
+from benchmarks.quality.record import prepare, write_listing
 from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, MAX_EPOCHS, SPACE
-from benchmarks.quality.splits import SETS, read_splits
-from benchmarks.versus_plain.inputs import default_data
+from benchmarks.quality.splits import SETS
 from cluster.study.records import Records, TrialRecord
-from contract.files import save_json, write_aside
+from contract.files import save_json
 from contract.messages import StudySettings
 from contract.metrics import tie_break
 from contract.study_layout import StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
-from trainables.export.program import load_classifier
+from trainables.export.parity import predict
+from trainables.export.program import Probabilities, load_classifier
 from trainables.model.backbones import find_backbone
 
 METHODS = ("before", "now")
@@ -46,7 +45,6 @@ NUM_RECIPES = 2
 """The first trials of every study."""
 DRAWS = 10_000
 """Draws of the bootstrap."""
-BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class Result:
     """From the first trial's start to the last one's end."""
 
     wall_seconds: float
-    """Of the whole command, with the start of Ray, report and export."""
+    """The whole command took them, with the start of Ray, report and export."""
 
 
 def run_study(
@@ -87,7 +85,9 @@ def run_study(
     result_file = folder / "results" / f"{name}.json"
     if result_file.exists():
         return Result(**json.loads(result_file.read_text(encoding="utf-8")))
-    command = [sys.executable, "tune.py", "--space", SPACE, "--data", str(write_listing(folder, photos))]
+    listing = folder / f"{photos}.csv"
+    write_listing(listing, photos, judged=["val"])  # test photos are no part of a study
+    command = [sys.executable, "tune.py", "--space", SPACE, "--data", str(listing)]
     cache = folder / "cache"  # each study fills its own
     command += ["--study", name, "--runs-dir", str(folder / "runs"), "--cache-dir", str(cache)]
     command += ["--image-size", str(IMAGE_SIZE), "--max-epochs", str(MAX_EPOCHS), "--seed", str(seed)]
@@ -134,61 +134,38 @@ def rank(trial: TrialRecord) -> tuple[float, tuple[float, float], int]:
     return -trial.values[0], tie_break(trial.epochs[max(trial.epochs)].metrics), trial.number
 
 
-def write_listing(folder: Path, photos: str) -> Path:
-    """List training and validation photos of a set; test photos are no part of a study."""
-    path = folder / f"{photos}.csv"
-    root = default_data().parent / photos
-    with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(("path", "label", "split"))
-        for one, label, split in read_splits(photos):
-            if split != "test":
-                writer.writerow((root / one, label, split))
-    return path
-
-
 @cache
 def test_settings(folder: Path, photos: str) -> StudySettings:
     """Settings in which a set's test photos are the validation split."""
     return prepare(photos, folder / "test photos", judged=["test"])
 
 
-Predict = Callable[[Tensor], Tensor]
-"""Images [N, 3, S, S] in [0, 1] -> scores [N, classes]."""
+Program = Callable[[Tensor], Tensor]
+"""Images [N, 3, S, S] in [0, 1] -> probabilities [N, classes]."""
 
 
-def exported(paths: StudyPaths) -> Predict:
+def exported(paths: StudyPaths) -> Program:
     """The program that the study hands over."""
-    program: Predict = torch.export.load(paths.model.program).module()
+    program: Program = torch.export.load(paths.model.program).module()
     return program
 
 
-def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> Predict | None:
+def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> Program | None:
     """A trial's own classifier; None if its weights are gone."""
     if not paths.trial(trial.number).weights.exists():
         return None
     classifier = load_classifier(paths.trial(trial.number), trial.attrs["config"], settings)
-
-    def predict(images: Tensor) -> Tensor:
-        logits: Tensor = classifier.head(classifier.backbone(classifier.normalise(images)))
-        return logits
-
-    return predict
+    return Probabilities(classifier).eval()
 
 
-def test_accuracy(settings: StudySettings, trial: TrialRecord, predict: Predict) -> float:
+def test_accuracy(settings: StudySettings, trial: TrialRecord, program: Program) -> float:
     """Share of the test photos that are taken for what they are; `settings` are those of test_settings."""
     config = make_trial_config(trial.attrs["config"])
     fit = find_backbone(config.backbone).fit
     split = load_splits(settings, fit, torch.device("cpu"))["val"]
     view = make_view(config, settings, fit=fit, is_train=False)
-    right = 0
-    with torch.inference_mode():
-        for start in range(0, len(split), BATCH):
-            positions = np.arange(start, min(start + BATCH, len(split)))
-            images = view.images(split, positions, epoch=0, device=torch.device("cpu"))
-            right += int((predict(images).argmax(dim=1) == split.labels[positions]).sum())
-    return right / len(split)
+    predicted = predict(program, view, split, np.arange(len(split))).argmax(axis=1)
+    return float((predicted == split.labels.numpy()).mean())
 
 
 def compare(results: Sequence[Result]) -> None:

@@ -61,6 +61,17 @@ def list_work() -> Iterator[Work]:
                 yield Work(photos=name, rows=rows, repetition=repetition)
 
 
+def write_listing(path: Path, name: str, *, judged: Sequence[str]) -> None:
+    """List a set's training photos, and those of some other splits as validation."""
+    root = default_data().parent / name
+    with write_aside(path) as part, part.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(("path", "label", "split"))
+        for photo, label, split in read_splits(name):
+            if split == "train" or split in judged:
+                writer.writerow((root / photo, label, "train" if split == "train" else "val"))
+
+
 def prepare(name: str, folder: Path, *, judged: Sequence[str] = ("val", "test")) -> StudySettings:
     """Cut and decode a set's photos; the settings are those of a study of them, on one thread.
 
@@ -70,13 +81,7 @@ def prepare(name: str, folder: Path, *, judged: Sequence[str] = ("val", "test"))
     directory, cache = folder / name, folder / "cache"
     directory.mkdir(parents=True, exist_ok=True)
     listing_file = directory / "listing.csv"
-    root = default_data().parent / name
-    with write_aside(listing_file) as part, part.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(("path", "label", "split"))
-        for path, label, split in read_splits(name):
-            if split == "train" or split in judged:
-                writer.writerow((root / path, label, "train" if split == "train" else "val"))
+    write_listing(listing_file, name, judged=judged)
     listing = find_images(str(listing_file), cache_dir=cache)
     manifest, _ = prepare_images(
         listing, fits=["crop"], image_size=IMAGE_SIZE, cache_dir=cache, budget_gb=100, seed=0, refuse_bad=True

@@ -91,7 +91,7 @@ class Cleaner:
             ended.append(order.pop(0))
             del sizes[ended[-1]]
         if ended:
-            self._search.prune_paused(ended, why="paused: no room on disk for its checkpoint")
+            self._search.prune_paused(ended, why="no room on disk for its checkpoint")
         return ended
 
     def _checkpoint_size(self, number: int) -> int:

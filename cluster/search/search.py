@@ -24,7 +24,7 @@ from cluster.search.setup import SearchSetup, make_probes, make_proposals, not_y
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
-from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
+from contract.messages import PAUSED, Action, Decision, Lease, LeaseError, Outcome, Report, State
 from contract.probes import ProbeReport
 from contract.trial_config import kept_epoch
 
@@ -187,8 +187,8 @@ class Search:
         for number in numbers:
             self._choice.paused.discard(number)
             trial, curves = self.trials[number], self.scores.curves
-            told = self._scheduler.explain(trial=number, epoch=trial.num_epochs, curves=curves)
-            verdict = Verdict(outcome=Outcome.PRUNED, why=why or f"paused: {told}")
+            told = why or self._scheduler.explain(trial=number, epoch=trial.num_epochs, curves=curves)
+            verdict = Verdict(outcome=Outcome.PRUNED, why=PAUSED + told)
             endings.append(self._end(trial, verdict))
         self._records.record(endings=endings)
         self._tell(endings)

@@ -124,17 +124,17 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
 
 def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
     """Sources of the study's weights by backbone, as values of WeightsSource; empty before its first run."""
-    paths = StudyPaths(directory)
-    recorded: dict[str, dict[str, Any]] = {}
-    if paths.facts.exists():
-        recorded = _read(paths).get("backbone_weights", {})
-    return recorded
+    return dict(_read_if_any(directory).get("backbone_weights", {}))
 
 
 def recorded_flags(directory: Path) -> dict[str, Any]:
     """Flags with which the study last ran; empty before its first run."""
+    return dict(_read_if_any(directory).get("flags", {}))
+
+
+def _read_if_any(directory: Path) -> dict[str, Any]:
     paths = StudyPaths(directory)
-    return dict(_read(paths).get("flags", {})) if paths.facts.exists() else {}
+    return _read(paths) if paths.facts.exists() else {}
 
 
 def _read(paths: StudyPaths) -> dict[str, Any]:

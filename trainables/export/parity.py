@@ -16,6 +16,7 @@ from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
+from trainables.images.split_view import SplitView, ViewSettings
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed, or all where there are fewer."""
@@ -60,14 +61,22 @@ def check_predictions(
         raise ValueError(f"{paths.predictions}: the predictions are of other images than the study's")
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
     positions = np.array([position[int(number)] for number in ids[rows]])
+    found = predict(program, view, split, positions)
+    tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
+    compare(found, stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)
+
+
+def predict(
+    program: Callable[[Tensor], Tensor], view: ViewSettings, split: SplitView, positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Predict the images at some positions of a split, seen as in validation: probabilities [N, classes]."""
     chunks = []
     with torch.inference_mode():
         for start in range(0, len(positions), BATCH):
             chosen = positions[start : start + BATCH]
             images = view.images(split, chosen, epoch=0, device=torch.device("cpu"))
             chunks.append(program(images).float().numpy())
-    tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
-    compare(np.concatenate(chunks), stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)
+    return np.concatenate(chunks)
 
 
 def compare(

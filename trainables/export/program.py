@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 """Largest difference of a probability between the exported program and the classifier it came from."""
 
 
-class _Probabilities(nn.Module):
+class Probabilities(nn.Module):
     """The whole classifier as one module: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes]."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -89,7 +89,7 @@ def export_classifier(
             or the trial.
     """
     classifier = load_classifier(paths, config, settings)
-    module = _Probabilities(classifier).eval()
+    module = Probabilities(classifier).eval()
     size = settings.image_size
     example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
