@@ -1,10 +1,11 @@
-"""Computes what a frozen backbone says of every image: the features by which labels and outliers are judged."""
+"""Computes a frozen backbone's features of every image, by which labels and outliers are judged."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def compute_features(
         features: NDArray[np.float32] = network.prefix_features(view).float().cpu().numpy()
         return features
 
-    read = compute_rows
+    read: Callable[[NDArray[np.int64]], NDArray[Any]] = compute_rows
     if cache is not None and digests:
         key = ActivationKey(
             data=hashlib.sha256("\n".join(digests).encode()).hexdigest()[:32],
