@@ -198,8 +198,7 @@ def _image_scores(predictions: Predictions, metric: str) -> Array:
     own = log_probabilities[np.arange(len(labels)), labels]
     if metric == "val_top3_accuracy":
         return _chance_among_top(log_probabilities, own, places=3)
-    scores = -own.astype(float)
-    return scores
+    return -own.astype(float)
 
 
 def _chance_among_top(log_probabilities: Array, own: Array, *, places: int) -> Array:
@@ -281,7 +280,9 @@ def wilson_of_groups(scores: Array, groups: Array) -> tuple[float, float]:
         effective = num_images / max(variance / independent, 1.0)
         effective *= (z / float(t.ppf(0.975, num_groups - 1))) ** 2
     middle = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
-    reach = z * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
+    reach = (
+        z * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
+    )
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
@@ -296,9 +297,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def mcnemar_of_groups(differences: Array, groups: Array) -> float:
     """Two-sided exact p-value of McNemar's test where images come in groups.
 
-    Under the null hypothesis either trial could have been the first, in each group as a whole. So the sum over
-    a group of +1 (only the first is right) and -1 (only the second), Obuchowski's statistic (1998, Stat. Med.
-    17:1495), has either sign with equal chance, and all signs together give the distribution of the total:
+    Under the null hypothesis either trial could have been the first, in each group as a whole. So the sum
+    over a group of +1 (only the first is right) and -1 (only the second), of which Obuchowski 1998,
+    Stat. Med. 17:1495, makes a statistic, has either sign with equal chance. All signs give the total's
+    exact distribution:
     Winkler et al. 2015, NeuroImage 123:253, on flipping signs of whole blocks. Groups of one image give
     McNemar's own test. Of more than MOST_FLIPPED groups that differ the total is taken as normal.
 

@@ -54,7 +54,9 @@ def load_image_table(study_dir: Path) -> ImageTable:
     Older studies have no column `group`: each of their images is its own group.
     """
     try:
-        with StudyPaths(study_dir).manifest.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with StudyPaths(study_dir).manifest.open(
+            newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             rows = sorted(csv.DictReader(file), key=lambda row: int(row["id"]))
     except OSError:
         rows = []
@@ -71,7 +73,9 @@ def load_image_table(study_dir: Path) -> ImageTable:
 def load_groups(study_dir: Path) -> Array | None:
     """Read the group of each image alone, at the position of its id; None where each image is its own."""
     try:
-        with StudyPaths(study_dir).manifest.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with StudyPaths(study_dir).manifest.open(
+            newline="", encoding="utf-8", errors="surrogateescape"
+        ) as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if "group" not in header:

@@ -101,6 +101,16 @@ def load_predictions(study_dir: Path, trial: int, *, groups: Array | None = None
     return Predictions(ids, labels, log_probabilities, groups[ids] if groups is not None and known else None)
 
 
+def load_labels(study_dir: Path, trial: int) -> Array | None:
+    """Load the labels alone of the images that a trial was validated on; None if there are none."""
+    try:
+        with np.load(StudyPaths(study_dir).trial(trial).predictions, allow_pickle=False) as file:
+            labels: Array = file["labels"].astype(np.int64)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return labels
+
+
 def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
     """Return the file's log-probabilities as float32.
 

@@ -111,6 +111,9 @@ class StudyConfig:
     bad_images: str = "skip"
     """What to do with images that cannot be read: skip or refuse."""
 
+    no_images: bool = False
+    """Show no photo in the report and in MLflow; the study keeps to it from then on."""
+
     cache_dir: Path | None = None
     """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
 

@@ -156,6 +156,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
+        "no_images": config.no_images,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": StudyStatus.NEW,
@@ -182,6 +183,8 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     kept["num_probes"] = old.get("num_probes", 0)
+    # Photos that were to stay private do not appear because a later line forgot the flag.
+    kept["no_images"] = bool(old.get("no_images") or new.get("no_images"))
     # Weights that only a wider search needed stay on record.
     weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
     return old | new | kept | {"backbone_weights": weights}

@@ -81,6 +81,6 @@ class MetricSums:
 
 
 def class_means(by_class: Tensor) -> tuple[float, float]:
-    """Return macro F1 and balanced accuracy of sums [3, classes]; classes without an image are left out of both."""
+    """Return macro F1 and balanced accuracy of sums [3, classes], over the classes that have an image."""
     right, images, predicted = by_class[:, by_class[1] > 0]
     return float((2 * right / (images + predicted)).mean()), float((right / images).mean())
