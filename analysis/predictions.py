@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.predictions import unpack_log_probabilities
 from contract.study_layout import StudyPaths
 
 Array = NDArray[Any]
@@ -117,9 +118,8 @@ def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
     Files of older studies hold probabilities in float16, where everything below 3e-8 has become 0. It is read
     as 3e-8, so that their loss is at most 17.3 an image.
     """
-    if "log_probabilities" in file:
-        stored: Array = file["log_probabilities"].astype(np.float32)
-        return stored
+    if "probabilities" not in file:
+        return unpack_log_probabilities(file)
     rounded: Array = file["probabilities"].astype(np.float32)
     return np.log(np.maximum(rounded, HALF_OF_SMALLEST))
 

@@ -37,9 +37,9 @@ def tell_groups(findings: Findings) -> str:
     if not images.is_grouped:
         return (
             f"No grouping was in force: each of the {len(images):,} images counts as its own group. If "
-            "several of them show one object, patient or place, say so (--group-by, or a column group in the "
-            "table): a model that recognises the object and not its class scores near 1 on images of objects that it "
-            "was trained on, and may be near chance on others."
+            "several of them show one object, patient or place, say so (--group-by, or a column group in "
+            "the table): a model that recognises the object and not its class scores near 1 on images of "
+            "objects that it was trained on, and may be near chance on others."
         )
     sizes = np.unique(images.groups, return_counts=True)[1]
     val = len(np.unique(images.groups[images.of("val")]))
