@@ -213,7 +213,7 @@ def _check_files(
     if looks.unreadable:
         first = images.paths[looks.unreadable[0]]
         lines.append(f"{plural(len(looks.unreadable), 'image')} cannot be opened now, the first: {first}.")
-    lines += _left_out(findings, images)
+    lines += [*findings.notes, *_left_out(findings, images)]
     pairs = np.array(twins, dtype=np.int64).reshape(-1, 2)
     if len(looks.ids):
         lines += _describe_twins(findings, images, pairs, opened)
@@ -225,6 +225,8 @@ def _left_out(findings: Findings, images: ImageTable) -> list[str]:
     data = findings.study.facts.get("data") or {}
     if findings.left_out:
         return [f"Left out: {findings.left_out}."]
+    if findings.notes:
+        return []
     source = Path(str(data.get("source", "")))
     if not source.is_dir():
         return []

@@ -114,7 +114,17 @@ def test_labels_that_are_a_property_of_the_group_are_explained(tmp_path: Path) -
     assert "All images of a group have the same label" in text
     assert "nothing was learned that holds for new groups" in text
     assert "units of every interval and test" in text and "more groups help" in text
+    assert "what the table's column group puts together" in text
     assert "All images of a group have the same label" in tell_groups(good)
+
+
+def test_notes_of_the_listing_are_in_the_section_on_data(tmp_path: Path) -> None:
+    note = {"kind": "column", "text": "columns not used: price", "count": 1}
+    data = {"classes": ["a", "b", "c"], "source": "/x", "notes": [note]}
+
+    found = findings_of(study_with(tmp_path, data=data))
+
+    assert "Column: columns not used: price." in image_sections(found)[1].body
 
 
 @pytest.mark.parametrize(
