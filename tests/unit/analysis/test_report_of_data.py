@@ -91,6 +91,16 @@ def test_where_all_validation_images_leak_nothing_is_known(tmp_path: Path) -> No
     assert "nothing is known about new images" in tell_leaks(found)[0]
 
 
+def test_names_that_are_not_utf_8_are_shown_with_question_marks(tmp_path: Path) -> None:
+    directory = study_with(tmp_path, right=[False] * 30)
+    table = (directory / "data.csv").read_bytes().replace(b"/photos/9.jpg", b"/photos/caf\xe9.jpg")
+    (directory / "data.csv").write_bytes(table)
+
+    page = write_report(directory).read_text(encoding="utf-8")
+
+    assert "caf\ufffd.jpg" in page
+
+
 def test_without_groups_the_report_says_what_a_group_would_be(tmp_path: Path) -> None:
     found = findings_of(study_with(tmp_path, right=[True] * 30))
 
