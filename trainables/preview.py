@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from contract.decoding import Fit
 from contract.trial_config import TrialConfig
 from trainables.data.augmentation import to_bytes
 from trainables.data.datasets import ImageListing, find_images
@@ -54,7 +56,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=_positive, default=6, metavar="N", help="rows (default: 6)")
     parser.add_argument("--epochs", type=_positive, default=6, metavar="N", help="views (default: 6)")
     parser.add_argument("--image-size", type=_positive, default=128, metavar="PX", help="(default: 128)")
-    parser.add_argument("--fit", choices=("crop", "squash"), default="crop", help="(default: crop)")
+    parser.add_argument("--fit", choices=get_args(Fit), default="crop", help="(default: crop)")
     parser.add_argument("--mix", choices=("none", "mixup", "cutmix"), default="none")
     parser.add_argument("--mix-alpha", type=float, default=1.0, metavar="X", help="(default: 1)")
     parser.add_argument("--mix-share", type=float, default=1.0, metavar="X", help="(default: 1)")
