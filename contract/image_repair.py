@@ -93,6 +93,9 @@ def _bare_png(content: bytes, *, keep_orientation: bool) -> bytes:
         may_turn = name == b"eXIf" or (name in _PNG_TEXT and chunk[8:].startswith(_PNG_TURNED))
         if name == b"IEND":
             break
+        if len(chunk) < 12 + length:  # what follows the cut must not be taken for data
+            data = chunk[8 : 8 + length]
+            chunk = struct.pack(">I4s", len(data), name) + data + struct.pack(">I", zlib.crc32(name + data))
         if (name in _PNG_PICTURE and not may_turn) or (may_turn and keep_orientation):
             kept.append(chunk)
         at += 12 + length
