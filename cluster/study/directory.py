@@ -93,7 +93,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
 
     Args:
         facts: what study.json says beside the flags: space_table, space_fixed, config_defaults, data with its
-            fingerprint, image_size, max_epochs and more.
+            fingerprint, data_change (how the images differ from data.csv), image_size, max_epochs and more.
 
     Raises:
         ValueError: the study exists with other settings or hyperparameters, runs elsewhere, or its directory
@@ -106,6 +106,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         wanted = _describe(config, facts)
         resumed = paths.facts.exists()
         info = _continue(_read(paths), wanted) if resumed else wanted
+        info.pop("data_change", None)
         if not resumed:
             save_json(paths.facts, info)
         records = Records(
@@ -132,6 +133,11 @@ def recorded_flags(directory: Path) -> dict[str, Any]:
     return dict(_read_if_any(directory).get("flags", {}))
 
 
+def recorded_classes(directory: Path) -> tuple[str, ...]:
+    """Class names of the study; empty before its first run."""
+    return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
+
+
 def _read_if_any(directory: Path) -> dict[str, Any]:
     paths = StudyPaths(directory)
     return _read(paths) if paths.facts.exists() else {}
@@ -156,6 +162,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
+        "no_images": config.no_images,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": StudyStatus.NEW,
@@ -182,6 +189,8 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     kept["num_probes"] = old.get("num_probes", 0)
+    # Photos that were to stay private do not appear because a later line forgot the flag.
+    kept["no_images"] = bool(old.get("no_images") or new.get("no_images"))
     # Weights that only a wider search needed stay on record.
     weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
     return old | new | kept | {"backbone_weights": weights}
@@ -232,7 +241,9 @@ def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
-        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
+        what = new.get("data_change")
+        difference = f": {what}" if what else ""
+        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)}{difference})")
     weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
     return changes + [
         f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"

@@ -7,19 +7,31 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.decoding import FULL_RANGE, LARGE_PIXELS, DeepRange, Fit, Remark
-from trainables.data.datasets import ImageListing, copy_missing, is_url
-from trainables.data.manifest import Manifest, make_manifest
+from contract.files import printable
+from trainables.data.datasets import ImageListing, Note, copy_missing, is_url, leave_out, list_names
+from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
 from trainables.images.store import ImageStore, open_or_build
 from trainables.images.survey import find_deep_range, measure_deep_range
+
+
+class Recorded(NamedTuple):
+    """What a study that exists says of its images."""
+
+    manifest: Path
+    """Its data.csv."""
+
+    classes: tuple[str, ...]
+
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
@@ -51,8 +63,8 @@ class Preparation:
     """A line about the images that cannot be read; empty if all can."""
 
     share_left_out: float = 0.0
-    remarks: tuple[str, ...] = ()
-    """Lines about what is odd among the images that are used."""
+    notes: tuple[Note, ...] = ()
+    """What is odd among the images that are used."""
 
     deep_range: tuple[float, ...] = ()
     """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
@@ -77,6 +89,8 @@ def prepare_images(
     budget_gb: float,
     seed: int,
     refuse_bad: bool,
+    min_images: int | None = None,
+    study: Recorded | None = None,
     console: Console | None = None,
 ) -> tuple[Manifest, Preparation]:
     """Decode and split the images of a study.
@@ -84,6 +98,8 @@ def prepare_images(
     Args:
         fits: how the backbones want images made square; a store is built for each way.
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
+        min_images: leave out classes with fewer readable images; None refuses what cannot be validated.
+        study: what the study that is continued says of its images, whose split is kept.
         console: shows the progress of copying and decoding.
 
     Raises:
@@ -125,17 +141,34 @@ def prepare_images(
     line = describe_unreadable(listing.paths, facts)
     if line and refuse_bad:
         raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
+    manifest = _make_manifest(listing, stores[0], seed=seed, min_images=min_images, study=study)
     return manifest, Preparation(
         left_out=line,
         share_left_out=1 - float(np.mean(stores[0].readable)),
-        remarks=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
         deep_range=astuple(deep) if deep else (),
     )
 
 
 def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
     return [path for path, fact in zip(paths, facts, strict=True) if Remark.DEEP in fact.remarks]
+
+
+def _make_manifest(
+    listing: ImageListing, store: ImageStore, *, seed: int, min_images: int | None, study: Recorded | None
+) -> Manifest:
+    """Leave out the unreadable images, and the classes that have become too small, and split the rest."""
+    lost = sorted(set(listing.labels.tolist()) - set(listing.labels[store.readable].tolist()))
+    if lost and min_images is None:
+        raise ValueError(
+            f"{listing.source}: no readable image of"
+            f" {list_names([listing.classes[label] for label in lost])}; repair them, remove the class,"
+            " or pass --min-images 1 to leave it out"
+        )
+    kept, keep = leave_out(listing, min_images, readable=store.readable)
+    digests = [store.digests[number] for number in np.flatnonzero(keep)]
+    recorded = read_recorded_splits(study.manifest, digests, study.classes) if study else None
+    return make_manifest(kept, digests, seed=seed, may_lack_val=min_images is not None, recorded=recorded)
 
 
 @contextmanager
@@ -151,7 +184,9 @@ def _show_progress(
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
     """Say how many images cannot be read, which, and why; empty if all can."""
-    bad = [f"{path} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok]
+    bad = [
+        f"{printable(path)} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok
+    ]
     if not bad:
         return ""
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
@@ -160,16 +195,18 @@ def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> st
 
 def describe_odd(
     paths: Sequence[Path], facts: Sequence[ImageFact], *, deep: DeepRange = FULL_RANGE
-) -> list[str]:
-    """Say, in a line for each kind with its count and first file, what is odd among the readable images."""
-    lines = [
-        _count_odd(paths, [remark in fact.remarks for fact in facts], text) for remark, text in _ODD.items()
+) -> list[Note]:
+    """Note, for each kind with its count and first file, what is odd among the readable images."""
+    scale = describe_range(deep)
+    notes = [
+        _count_odd(paths, [remark in fact.remarks for fact in facts], text.replace("RANGE", scale))
+        for remark, text in _ODD.items()
     ]
     large = [fact.width * fact.height > LARGE_PIXELS for fact in facts]
     tiny = [fact.ok and min(fact.width, fact.height) < TINY for fact in facts]
-    lines.append(_count_odd(paths, large, f"have more than {LARGE_PIXELS >> 20} megapixels"))
-    lines.append(_count_odd(paths, tiny, f"are less than {TINY} px wide or high"))
-    return [line.replace("RANGE", describe_range(deep)) for line in lines if line]
+    notes.append(_count_odd(paths, large, f"have more than {LARGE_PIXELS >> 20} megapixels"))
+    notes.append(_count_odd(paths, tiny, f"are less than {TINY} px wide or high"))
+    return [note for note in notes if note.count]
 
 
 def describe_range(deep: DeepRange) -> str:
@@ -183,11 +220,13 @@ def describe_range(deep: DeepRange) -> str:
     return f"{whole}, of floating-point numbers {other},"
 
 
-def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> str:
+def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> Note:
     found = [path for path, one in zip(paths, is_odd, strict=True) if one]
     if not found:
-        return ""
-    return f"{len(found):,} of {len(paths):,} images {text} ({found[0]}{', …' if len(found) > 1 else ''})"
+        return Note("content", "")
+    first = printable(found[0]) + (", …" if len(found) > 1 else "")
+    what = f"{len(found):,} of {len(paths):,} images {text} ({first})"
+    return Note("content", what, len(found))
 
 
 def describe_shape(median_aspect: float, fits: Iterable[Fit]) -> str:

@@ -68,7 +68,8 @@ def test_values_of_twelve_bits_use_all_of_the_eight(tmp_path: Path) -> None:
     assert 55 < dim.max() < 80  # a quarter, as in the files: an image's own range decides nothing
     assert bright.max() > 245
     assert any(
-        "16 of 16 images have more than 8 bits: black to white is 0 to 40" in line for line in found.remarks
+        "16 of 16 images have more than 8 bits: black to white is 0 to 40" in note.text
+        for note in found.notes
     )
 
 
@@ -138,8 +139,8 @@ def test_odd_files_are_said_once_with_their_counts(tmp_path: Path) -> None:
     _, found = prepare(folder, tmp_path / "cache")
     _, again = prepare(folder, tmp_path / "cache")  # from the index
 
-    text = "\n".join(found.remarks)
-    assert len(found.remarks) == 4
+    text = "\n".join(note.text for note in found.notes)
+    assert len(found.notes) == 4
     assert "2 of 42 images hold several pictures: the first is used" in text and "moving.gif, …" in text
     assert "1 of 42 images are transparent in places" in text and "clear.png)" in text
     assert "1 of 42 images lack the end of their file, but nothing of the picture" in text
@@ -174,9 +175,9 @@ def test_large_images_are_remarked() -> None:
     fact = ImageFact(ok=True, reason="", width=20_000, height=10_000, digest="1")
     other = ImageFact(ok=True, reason="", width=20, height=10, digest="2", remarks=(Remark.CLEANED,))
 
-    lines = describe_odd([Path("a.jpg"), Path("b.jpg")], [fact, other])
+    notes = describe_odd([Path("a.jpg"), Path("b.jpg")], [fact, other])
 
-    assert lines == [
+    assert [note.text for note in notes] == [
         "1 of 2 images can only be read without the metadata of their file, and are used so (b.jpg)",
         "1 of 2 images have more than 64 megapixels (a.jpg)",
     ]
