@@ -19,7 +19,7 @@ from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
-from trainables.images.store import open_or_build
+from trainables.images.store import ImageStore, open_or_build
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
@@ -46,8 +46,33 @@ def prepare_images(
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
+    stores = open_images(
+        listing,
+        fits=fits,
+        image_size=image_size,
+        cache_dir=cache_dir,
+        budget_gb=budget_gb,
+        console=console,
+    )
+    line = describe_unreadable(listing.paths, stores[0].facts)
+    if line and refuse_bad:
+        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
+    manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
+    return manifest, line
+
+
+def open_images(
+    listing: ImageListing,
+    *,
+    fits: Iterable[Fit],
+    image_size: int,
+    cache_dir: Path,
+    budget_gb: float,
+    console: Console | None = None,
+) -> list[ImageStore]:
+    """Decode the images of a listing, those of a bucket after copying them: a store for each different fit."""
     if is_url(listing.source):
-        with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
+        with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(
                 listing.source,
                 listing.paths,
@@ -57,7 +82,7 @@ def prepare_images(
             )
     stores = []
     for fit in dict.fromkeys(fits):
-        with _show_progress(console, total=len(listing.paths)) as progress:
+        with show_progress(console, total=len(listing.paths)) as progress:
             stores.append(
                 open_or_build(
                     listing.paths,
@@ -68,15 +93,11 @@ def prepare_images(
                     progress=progress,
                 )
             )
-    line = describe_unreadable(listing.paths, stores[0].facts)
-    if line and refuse_bad:
-        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
-    return manifest, line
+    return stores
 
 
 @contextmanager
-def _show_progress(
+def show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar from the first image on: not at all where all images are known."""
