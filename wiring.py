@@ -41,6 +41,7 @@ from contract.trial_config import TrialConfig, check_validated_alike, config_as_
 from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
+from trainables.data.corrections import apply_corrections
 from trainables.data.datasets import ImageListing, find_images, is_url
 from trainables.data.manifest import Manifest
 from trainables.data.splits import split_images
@@ -68,6 +69,9 @@ class Plan:
     """Weights of each backbone; those on the hub may not be downloaded yet."""
 
     listing: ImageListing
+    corrected: str
+    """What --corrections changed in the listing; empty without."""
+
     resources: Resources
     facts: DataFacts
     image_size: int
@@ -129,6 +133,9 @@ def make_plan(config: StudyConfig) -> Plan:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
     listing = find_images(config.data, cache_dir=config.cache_dir)
+    corrected = ""
+    if config.corrections:
+        listing, corrected = apply_corrections(listing, Path(config.corrections))
     weights = _locate_all(backbones, config)
     splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
     facts = DataFacts(
@@ -145,6 +152,7 @@ def make_plan(config: StudyConfig) -> Plan:
         backbones=backbones,
         weights=weights,
         listing=listing,
+        corrected=corrected,
         resources=resources,
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
@@ -192,6 +200,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     counts = ", ".join(f"{(splits == split).sum():,} {split}" for split in ("train", "val", "test"))
     console.print(
         f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
+        f"{plan.corrected or 'corrections: none'}\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
@@ -216,6 +225,8 @@ def fetch_all_weights(plan: Plan) -> Plan:
 def read_images(plan: Plan) -> tuple[Manifest, str]:
     """Decode every image once, and say which ones are left out."""
     config = plan.config
+    if plan.corrected:
+        say(plan.corrected)
     manifest, left_out = prepare_images(
         plan.listing,
         fits=[backbone.fit for backbone in plan.backbones],
@@ -241,6 +252,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": left_out,
+        "corrections": plan.corrected,
         **counts,
     }
     return {

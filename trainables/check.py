@@ -36,8 +36,9 @@ PAGE_NAME = "check.html"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit codes are 0 done, whatever was found, and 2 the flags or the data are wrong."""
     flags = _make_parser().parse_args(argv)
+    console = Console(stderr=True)
     try:
-        for line in run_check(flags, console=Console(stderr=True)):
+        for line in run_check(flags, console=console if console.is_terminal else None):
             print(printable(line))
     except (ValueError, OSError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)

@@ -248,7 +248,8 @@ def _now() -> str:
 
 def _data_line(data: Mapping[str, Any]) -> str:
     num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
-    return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
+    corrected = f"{data['corrections']}, " if data.get("corrections") else ""
+    return f"{data.get('source')}, {num} images, {corrected}{str(data.get('fingerprint'))[:8]}"
 
 
 def _make_writable(paths: StudyPaths) -> None:
