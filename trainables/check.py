@@ -1,4 +1,4 @@
-"""Checks a data set before it is trained on, and writes a page, a JSON file and a review file for a person."""
+"""Checks a data set before it is trained on: a page, a JSON file, and a review file for a person."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 from rich.console import Console
 
 from contract.files import printable, write_aside
-from trainables.checks.findings import Findings, find_exact_copies
-from trainables.checks.page import majority_line, summarize, write_page
+from trainables.checks.findings import Findings, group_copies
+from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
+from trainables.checks.summary import majority_line, summarize
 from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
-from trainables.data.datasets import ImageListing, find_images
+from trainables.data.datasets import find_images
 from trainables.data.views import storage_size
 from trainables.images.preparation import open_images, show_progress
-from trainables.images.store import ImageStore
 from trainables.model.backbones import Backbone, find_backbone
 
 SIDES = (224, 160, 128, 96)
@@ -36,7 +36,7 @@ PAGE_NAME = "check.html"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit codes are 0 done, whatever was found, and 2 the flags or the data are wrong."""
     flags = _make_parser().parse_args(argv)
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     try:
         for line in run_check(flags, console=console if console.is_terminal else None):
             print(printable(line))
@@ -56,7 +56,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "changed: a review file lists what a person should decide, and tune.py --corrections applies it.",
     )
     cache = os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"
-    parser.add_argument("data", metavar="DATA", help="a folder, a CSV, a bucket or a name, as tune.py's --data")
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder, a CSV, a bucket or a name, as tune.py's --data"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path(PAGE_NAME), metavar="FILE", help=f"the page (default: {PAGE_NAME})"
     )
@@ -72,14 +74,19 @@ def _make_parser() -> argparse.ArgumentParser:
         "--corrections", type=Path, metavar="FILE", help="a review file with decisions: check what they leave"
     )
     parser.add_argument(
-        "--backbone", default="lite0", metavar="NAME", help="network that looks at the images (default: lite0)"
+        "--backbone",
+        default="lite0",
+        metavar="NAME",
+        help="network that sees the images (default: lite0)",
     )
     parser.add_argument("--weights", default="auto", metavar="PATH", help="its weights, as for tune.py")
     parser.add_argument(
         "--no-features", action="store_true", help="without the network: no labels, near copies or outliers"
     )
     parser.add_argument("--no-images", action="store_true", help="a page without a single photo")
-    parser.add_argument("--cache-dir", type=Path, default=Path(cache), metavar="DIR", help=f"(default: {cache})")
+    parser.add_argument(
+        "--cache-dir", type=Path, default=Path(cache), metavar="DIR", help=f"(default: {cache})"
+    )
     parser.add_argument(
         "--cache-gb", type=_positive, default=20.0, metavar="X", help="most disk of the cache (default: 20)"
     )
@@ -169,7 +176,7 @@ def find_all(
     findings = Findings(
         listing=listing,
         facts=store.facts,
-        copies=tuple(find_exact_copies(store.facts)),
+        copies=tuple(group_copies(store.facts)),
         corrections=line,
         seconds=clock.seconds,
     )
@@ -218,8 +225,8 @@ def _say(findings: Findings, flags: argparse.Namespace, num_new: int, num_decide
     if num_new or num_decided:
         before = f", after {num_decided} decided ones" if num_decided else ""
         lines.append(
-            f"to decide: {flags.review} ({num_new} rows{before}); write relabel, drop or keep under action, and "
-            f"pass it on: tune.py … --corrections {flags.review}"
+            f"to decide: {flags.review} ({num_new} rows{before}); write relabel, drop or keep under action, "
+            f"and pass it on: tune.py … --corrections {flags.review}"
         )
     return lines
 

@@ -209,8 +209,8 @@ class StudyConfig:
             )
         if self.corrections is not None and not _absolute(self.corrections).is_file():
             raise ValueError(
-                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables check "
-                "writes one to edit"
+                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
+                "check writes one to edit"
             )
         if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
             raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")

@@ -226,13 +226,28 @@ class Findings:
         }
 
 
-def find_exact_copies(facts: Sequence[ImageFact]) -> list[CopyGroup]:
-    """Group the files that are equal byte for byte, the readable ones only."""
-    held: dict[str, list[int]] = defaultdict(list)
-    for image, fact in enumerate(facts):
-        if fact.ok:
-            held[fact.digest].append(image)
-    return [CopyGroup(tuple(images), is_exact=True) for images in held.values() if len(images) > 1]
+def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
+    """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
+    first: dict[str, int] = {}
+    joined = {image: first.setdefault(fact.digest, image) for image, fact in enumerate(facts) if fact.ok}
+
+    def root(image: int) -> int:
+        while joined[image] != image:
+            joined[image] = joined[joined[image]]
+            image = joined[image]
+        return image
+
+    for one, other in near:
+        low, high = sorted((root(one), root(other)))
+        joined[high] = low
+    groups: dict[int, list[int]] = defaultdict(list)
+    for image in joined:
+        groups[root(image)].append(image)
+    return [
+        CopyGroup(tuple(images), is_exact=len({facts[image].digest for image in images}) == 1)
+        for images in groups.values()
+        if len(images) > 1
+    ]
 
 
 def weigh_classes(counts: NDArray[np.int64]) -> Imbalance:
@@ -251,7 +266,7 @@ def weigh_classes(counts: NDArray[np.int64]) -> Imbalance:
 
 
 def worst_first(groups: Iterable[CopyGroup], findings: Findings) -> list[CopyGroup]:
-    """Order copies: those under two classes first, then those in two splits, then the rest, exact before near."""
+    """Order copies: those under two classes first, then those in two splits; exact before near ones."""
 
     def rank(group: CopyGroup) -> tuple[bool, bool, bool]:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +19,17 @@ from contract.html import (
     table,
 )
 from contract.machine import count_cpus
-from trainables.checks.findings import SPLITS, TINY, CopyGroup, Findings, worst_first
+from trainables.checks.findings import (
+    SPLITS,
+    TINY,
+    CopyGroup,
+    Findings,
+    LabelSuspect,
+    Outlier,
+    worst_first,
+)
 from trainables.checks.quality import KINDS, ODD
+from trainables.checks.summary import majority_line, summarize
 
 MOST_SUSPECTS, MOST_COPIES, MOST_OUTLIERS, MOST_ODD = 40, 24, 24, 12
 """Cards shown of each kind (groups of copies; odd pictures of each sort); all others stand in the files."""
@@ -67,52 +76,6 @@ def write_page(findings: Findings, file: Path, *, review: Path | None, with_imag
     file.write_text(page, encoding="utf-8", errors="replace")
 
 
-def summarize(findings: Findings) -> list[str]:
-    """Say what was found in a line each, the most important first; the same lines are printed."""
-    crossing = [group for group in findings.copies if findings.crosses_classes(group)]
-    leaking = [group for group in findings.copies if findings.crosses_splits(group)]
-    others = len(findings.copies) - len({*crossing, *leaking})
-    lines = [
-        (len(findings.unreadable), "image cannot be read", "images cannot be read"),
-        (len(crossing), "picture stands under two classes", "pictures stand under two classes"),
-        (
-            len(leaking),
-            "picture is in two splits, so that a score counts what was trained on",
-            "pictures are in two splits, so that a score counts what was trained on",
-        ),
-        (len(findings.suspects), "label to look at", "labels to look at"),
-        (len(findings.outliers), "image looks like none of the others", "images look like none of the others"),
-        (
-            len({one.image for one in findings.odd}),
-            "image is blank, dark, blurred or odd in another way",
-            "images are blank, dark, blurred or odd in another way",
-        ),
-        (
-            others,
-            "more picture is there more than once; a search keeps copies in one split",
-            "more pictures are there more than once; a search keeps copies in one split",
-        ),
-        (
-            len(findings.tiny_classes),
-            f"class has fewer than {TINY} images",
-            f"classes have fewer than {TINY} images",
-        ),
-        (len(findings.pairs), "pair of classes is hard to tell apart", "pairs of classes are hard to tell apart"),
-    ]
-    said = [f"{count:,} {one if count == 1 else many}" for count, one, many in lines if count]
-    return said or ["nothing was found that speaks against these images"]
-
-
-def majority_line(findings: Findings) -> str:
-    """Say what always answering the largest class would reach."""
-    found = findings.imbalance
-    name = printable(findings.listing.classes[found.majority])
-    return (
-        f"always answering {name!r} would be right for {100 * found.accuracy_of_majority:.1f} % of the images: "
-        "a classifier has to beat that"
-    )
-
-
 def _summary(findings: Findings, review: Path | None) -> Section:
     tiles = [
         ("images", len(findings.listing.paths)),
@@ -133,7 +96,9 @@ def _summary(findings: Findings, review: Path | None) -> Section:
         paragraph(_upper(findings.corrections) + ".") if findings.corrections else "",
         paragraph(findings.not_checked, kind="warning") if findings.not_checked else "",
         "<h3>What to do</h3>",
-        paragraph("Nothing was changed or left out: you decide.") if review is None else _how_to_decide(review),
+        paragraph("Nothing was changed or left out: you decide.")
+        if review is None
+        else _how_to_decide(review),
     )
 
 
@@ -144,10 +109,10 @@ def _how_to_decide(review: Path) -> str:
         "Write one of three words in the column action: relabel (the column suggested holds the right class; "
         "change it if need be), drop (leave the image out), keep (it is right as it is).",
         "Leave action empty where you are not sure: such a row changes nothing.",
-        f"Save it and pass it on: python tune.py … --corrections {review.name}. Your image files stay as they "
-        "are.",
+        f"Save it and pass it on: python tune.py … --corrections {review.name}. Your image files stay as "
+        "they are.",
     ]
-    return paragraph("Nothing was changed or left out: you decide.") + bullets(map(printable, steps))
+    return bullets(map(printable, steps))
 
 
 def _data(findings: Findings) -> Section:
@@ -208,10 +173,11 @@ class _Drawer:
             for one in list(neighbours)[:MOST_NEIGHBOURS]
         )
         said = "".join(f"<div>{line}</div>" for line in lines)
+        below = f'<div class="twins">{small}</div>' if small else ""
         path = escape(printable(self._findings.name(image)))
         return (
             f'<div class="card">{self.picture(image, SIDE)}<b>{escape(self.label(image))}</b>{said}'
-            f'<div class="path">{path}</div>{f"<div class={chr(34)}twins{chr(34)}>{small}</div>" if small else ""}</div>'
+            f'<div class="path">{path}</div>{below}</div>'
         )
 
 
@@ -219,7 +185,7 @@ def _suspects(findings: Findings, draw: _Drawer) -> Section:
     cards = [
         draw.card(
             one.image,
-            f'<span class="right">looks like {escape(printable(findings.listing.classes[one.suggested]))}</span>',
+            f'<span class="right">looks like {_class_name(findings, one.suggested)}</span>',
             escape(printable(one.why)),
             neighbours=one.neighbours,
         )
@@ -229,9 +195,9 @@ def _suspects(findings: Findings, draw: _Drawer) -> Section:
         "labels",
         "Labels to look at",
         paragraph(
-            "A simple classifier, which never saw the image in training, takes it for another class, and so do "
-            "the images most like it (small, with their classes). The most suspicious come first. Some are "
-            "wrong labels, some are right and hard: look before you decide."
+            "A simple classifier, which never saw the image in training, takes it for another class, and so "
+            "do the images most like it (small, with their classes). The most suspicious come first. Some "
+            "are wrong labels, some are right and hard: look before you decide."
         )
         if cards
         else _none(findings, "No label stands out as wrong."),
@@ -305,8 +271,8 @@ def _odd(findings: Findings, draw: _Drawer) -> Section:
         "odd",
         "Dark, blurred and other odd pictures",
         paragraph(
-            "Each lies far from what is usual here, among all images and in its own class. Such a picture may "
-            "be as it should be: look."
+            "Each lies far from what is usual here, among all images and in its own class. Such a picture "
+            "may be as it should be: look."
             if parts
             else "No picture is blank, very dark or bright, blurred, grainy, tiny or of an unusual shape."
         ),
@@ -326,8 +292,10 @@ def _classes(findings: Findings) -> Section:
     return make_section(
         "classes",
         "Classes",
-        paragraph(f"{_upper(majority_line(findings))}. The largest class has {found.ratio:.1f} times the images "
-                  f"of the smallest."),
+        paragraph(
+            f"{_upper(majority_line(findings))}. The largest class has {found.ratio:.1f} times the images "
+            f"of the smallest."
+        ),
         paragraph(found.advice, kind="warning") if found.advice else "",
         f"<h3>Fewer than {TINY} images</h3>" if tiny else "",
         bullets(tiny[:MOST_LISTED]),
@@ -367,11 +335,11 @@ def _method(findings: Findings) -> Section:
         bullets(
             [
                 "Exact copies have the same content, byte for byte.",
-                "Labels, near copies and outliers are judged by what a pretrained network sees in the images; "
-                "it is not trained for that, and the images leave this machine for nothing.",
-                f"Odd pictures lie {ODD:g} robust standard deviations or more from the median, both among all "
-                "images and in their class. Detail is the variance of the Laplacian over that of the grey "
-                "values.",
+                "Labels and outliers are judged by what a pretrained network sees in the images. It runs on "
+                "this machine; no image leaves it.",
+                f"Odd pictures lie {ODD:g} robust standard deviations or more from the median, both among "
+                "all images and in their class. Detail is the variance of the Laplacian over that of the "
+                "grey values.",
                 "Images of a test split are checked too: that is about the data, and trains nothing.",
             ]
         ),
@@ -389,7 +357,15 @@ def _gallery(cards: Sequence[str]) -> str:
 
 
 def _more(count: int, shown: int) -> str:
-    return paragraph(f"… and {count - shown:,} more, all in the files of this check.", kind="note") if count > shown else ""
+    return (
+        paragraph(f"… and {count - shown:,} more, all in the files of this check.", kind="note")
+        if count > shown
+        else ""
+    )
+
+
+def _class_name(findings: Findings, label: int) -> str:
+    return escape(printable(findings.listing.classes[label]))
 
 
 def _upper(text: str) -> str:
@@ -411,12 +387,14 @@ def _make_thumbnails(findings: Findings) -> Thumbnails:
 
 def _shown(findings: Findings) -> Iterable[tuple[int, int]]:
     """(image, side) of all pictures on the page."""
-    for one in (*findings.suspects[:MOST_SUSPECTS], *findings.outliers[:MOST_OUTLIERS]):
+    judged: list[LabelSuspect | Outlier] = [
+        *findings.suspects[:MOST_SUSPECTS],
+        *findings.outliers[:MOST_OUTLIERS],
+    ]
+    for one in judged:
         yield one.image, SIDE
         yield from ((image, SMALL) for image in one.neighbours[:MOST_NEIGHBOURS])
     for group in worst_first(findings.copies, findings)[:MOST_COPIES]:
         yield from ((image, SIDE) for image in group.images[:MOST_IN_GROUP])
     for kind in KINDS:
         yield from ((one.image, SIDE) for one in [o for o in findings.odd if o.kind == kind][:MOST_ODD])
-
-

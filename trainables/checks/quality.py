@@ -1,7 +1,7 @@
-"""Pictures that are odd in themselves: blank, dark, bright, flat, blurred, grainy, small or of another shape.
+"""Pictures that are odd in themselves: blank, dark, bright, flat, blurred, grainy, small, of another shape.
 
-An image is odd if its measure lies far from the usual among all images *and* among those of its class: a class
-of night photos is dark as a whole, and no picture of it is at fault.
+An image is odd if its measure lies far from the usual among all images *and* among those of its class: a
+class of night photos is dark as a whole, and no picture of it is at fault.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from trainables.images.store import Images, Progress
 Numbers = NDArray[np.float64]
 
 ODD = 4.0
-"""Robust standard deviations (1.4826 times the median absolute deviation) from the median that count as odd."""
+"""Robust standard deviations (1.4826 median absolute deviations) from the median that count as odd."""
 
 MOST_BLANK = 1.5
 """Standard deviation of the grey values, 0 to 255, up to which a picture is one flat colour."""
 
 DARK, BRIGHT = 85.0, 170.0
-"""A third and two thirds of the range: a dark picture has hardly a pixel above, a bright one hardly one below."""
+"""A third and two thirds of the range: a dark picture has hardly a pixel above, a bright one below."""
 
 FEWEST = 20
 """Readable images that a class needs to be compared within itself; a smaller one is compared with all."""
@@ -51,7 +51,7 @@ class Measures:
     """Standard deviation of the grey values."""
 
     detail: Numbers
-    """Variance of the Laplacian over the variance of the grey values, as a power of 2; NaN for blank images."""
+    """Variance of the Laplacian over that of the grey values, as a power of 2; NaN for blank images."""
 
     side: Numbers
     """Shorter side of the file's image in pixels."""
@@ -69,7 +69,7 @@ class OddPicture:
     """A name of KINDS."""
 
     distance: float
-    """Robust standard deviations from the usual, the smaller one of class and all; infinite for blank images."""
+    """Robust standard deviations from the usual of all or of the class, if nearer; infinite if blank."""
 
     text: str
     """What is odd, with the number and the usual one."""
@@ -163,7 +163,10 @@ _RULES = (
 
 
 def measure_images(
-    images: Images, facts: Sequence[ImageFact], *, workers: int | None = None, progress: Progress | None = None
+    images: Images,
+    facts: Sequence[ImageFact],
+    *,
+    progress: Progress | None = None,
 ) -> Measures:
     """Measure decoded images [N, S, S, 3], and take their sizes from what decoding found."""
     readable = np.flatnonzero([fact.ok for fact in facts])
@@ -175,14 +178,16 @@ def measure_images(
         return len(rows)
 
     done = 0
-    with ThreadPoolExecutor(workers or count_cpus()) as pool:
+    with ThreadPoolExecutor(count_cpus()) as pool:
         for count in pool.map(measure, range(0, len(readable), CHUNK)):
             done += count
             if progress:
                 progress(done, len(readable))
     sizes = np.array([(fact.width, fact.height) for fact in facts], dtype=np.float64).reshape(-1, 2)
     sizes[~np.isin(np.arange(len(facts)), readable)] = np.nan
-    return Measures(*found.T, side=sizes.min(axis=1), aspect=sizes[:, 0] / sizes[:, 1])
+    lightest, darkest, contrast, detail = found.T
+    side, aspect = sizes.min(axis=1), sizes[:, 0] / sizes[:, 1]
+    return Measures(lightest, darkest, contrast, detail, side, aspect)
 
 
 def find_odd_pictures(measures: Measures, labels: NDArray[np.int64]) -> list[OddPicture]:
@@ -246,7 +251,11 @@ def _measure(pixels: NDArray[np.uint8]) -> Numbers:
     ranked = np.partition(every_second, (low, high), axis=1)
     spread = grey.std(axis=(1, 2))
     laplacian: NDArray[Any] = (
-        grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * grey[:, 1:-1, 1:-1]
+        grey[:, :-2, 1:-1]
+        + grey[:, 2:, 1:-1]
+        + grey[:, 1:-1, :-2]
+        + grey[:, 1:-1, 2:]
+        - 4 * grey[:, 1:-1, 1:-1]
     )
     ratio = laplacian.var(axis=(1, 2)) / np.maximum(spread, MOST_BLANK) ** 2
     detail = np.where(spread > MOST_BLANK, np.log2(np.maximum(ratio, 1e-6)), np.nan)

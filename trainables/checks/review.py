@@ -31,7 +31,9 @@ def make_review(findings: Findings, decided: Sequence[Correction] = ()) -> list[
     for picture in findings.odd:
         why.setdefault(picture.image, []).append(f"{KINDS[picture.kind].lower()}: {picture.text}")
     rows = [
-        ReviewRow(findings.name(image), findings.class_of(image), suggested.get(image, ""), "; ".join(reasons))
+        ReviewRow(
+            findings.name(image), findings.class_of(image), suggested.get(image, ""), "; ".join(reasons)
+        )
         for image, reasons in why.items()
     ]
     return [*(one.row for one in decided), *rows]
@@ -75,6 +77,6 @@ def check_not_decided(file: Path) -> None:
     decided = sum(bool(row.action) for row in read_review(file))
     if decided:
         raise ValueError(
-            f"{file} holds {decided} decisions, which would be written over: pass --corrections {file} to go on "
-            "from them, or another name with --review"
+            f"{file} holds {decided} decisions, which would be written over: pass --corrections {file} to go "
+            "on from them, or another name with --review"
         )

@@ -174,7 +174,11 @@ def data_folder(listing: ImageListing) -> Path:
     source = Path(listing.source)
     if source.is_dir():
         return source
-    return source.parent if source.is_file() else Path(os.path.commonpath([path.parent for path in listing.paths]))
+    return (
+        source.parent
+        if source.is_file()
+        else Path(os.path.commonpath([path.parent for path in listing.paths]))
+    )
 
 
 def short_path(path: Path, folder: Path) -> str:
@@ -206,8 +210,8 @@ class _ImageFinder:
             _refuse(
                 file,
                 row,
-                f"{row.path!r} is none of the {len(self._listing.paths)} images of {self._listing.source}{near} "
-                "(paths count from the data's own folder; empty the action to pass over the row)",
+                f"{row.path!r} is none of the {len(self._listing.paths)} images of {self._listing.source}"
+                f"{near} (paths count from the data's own folder; empty the action to pass over the row)",
             )
         if not row.given:
             return tuple(images)
@@ -219,8 +223,8 @@ class _ImageFinder:
             _refuse(
                 file,
                 row,
-                f"{row.path!r} is {classes[labels[images[0]]]!r} now, not {row.given!r} as when it was checked: "
-                "check again, or empty the action",
+                f"{row.path!r} is {classes[labels[images[0]]]!r} now, not {row.given!r} as when it was "
+                "checked: check again, or empty the action",
             )
         return tuple(as_given or done)
 
@@ -276,8 +280,8 @@ def _check_classes_left(listing: ImageListing, labels: NDArray[np.int64], file: 
     lost = sorted(set(listing.labels.tolist()) - set(labels.tolist()))
     if lost:
         raise ValueError(
-            f"{file} leaves no image of {_list_some([listing.classes[label] for label in lost])}: keep one, or "
-            "take the class out of the data"
+            f"{file} leaves no image of {_list_some([listing.classes[label] for label in lost])}: keep one, "
+            "or take the class out of the data"
         )
 
 

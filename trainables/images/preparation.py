@@ -70,7 +70,7 @@ def open_images(
     budget_gb: float,
     console: Console | None = None,
 ) -> list[ImageStore]:
-    """Decode the images of a listing, those of a bucket after copying them: a store for each different fit."""
+    """Decode the images of a listing, a bucket's after copying them: a store for each different fit."""
     if is_url(listing.source):
         with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(

@@ -39,7 +39,10 @@ def test_a_study_holds_the_corrected_images_and_says_what_was_changed(images: Pa
     manifest, left_out = read_images(plan)
     facts = study_facts(plan, manifest, left_out)
 
-    names = {path.relative_to(images).as_posix(): label for path, label in zip(manifest.paths, manifest.labels)}
+    names = {
+        path.relative_to(images).as_posix(): label
+        for path, label in zip(manifest.paths, manifest.labels, strict=True)
+    }
     assert len(names) == 35
     assert manifest.classes[names["red/00.png"]] == "green"
     assert "red/01.png" not in names
@@ -53,13 +56,16 @@ def test_other_corrections_do_not_continue_a_study_and_the_line_says_so(images: 
     review.write_text(f"{HEADER}red/00.png,red,green,,relabel\n")
     again = make_plan(make_config(images, review))
 
-    with pytest.raises(ValueError, match="exists with other settings: data .*1 relabelled, 0 dropped"):
+    with pytest.raises(ValueError, match=r"exists with other settings: data .*1 relabelled, 0 dropped"):
         open_study(again.config, facts=study_facts(again, *read_images(again)))
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "--corrections must be an existing file"), (f"{HEADER}x.png,,,,drop\n", "line 2: 'x.png' is none")],
+    [
+        (None, "--corrections must be an existing file"),
+        (f"{HEADER}x.png,,,,drop\n", "line 2: 'x.png' is none"),
+    ],
 )
 def test_corrections_that_cannot_be_followed_end_with_one_line_and_exit_code_2(
     content: str | None,
@@ -74,7 +80,9 @@ def test_corrections_that_cannot_be_followed_end_with_one_line_and_exit_code_2(
     flags = ["--space", "demo", "--data", str(images), "--corrections", str(review), "--dry-run"]
 
     try:
-        code = tune.main([*flags, "--runs-dir", str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache")])
+        code = tune.main(
+            [*flags, "--runs-dir", str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache")]
+        )
     except SystemExit as stop:
         code = int(stop.code or 0)
 

@@ -37,7 +37,9 @@ def data(tmp_path: Path) -> Path:
 
 def check(data: Path, folder: Path, *flags: str) -> int:
     files = {"--out": "check.html", "--json": "found.json", "--review": "labels.review.csv"}
-    places = [word for flag, name in files.items() if flag not in flags for word in (flag, str(folder / name))]
+    places = [
+        word for flag, name in files.items() if flag not in flags for word in (flag, str(folder / name))
+    ]
     return main(["check", str(data), *places, "--cache-dir", str(folder / "cache"), *flags])
 
 

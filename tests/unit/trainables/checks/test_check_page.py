@@ -17,13 +17,14 @@ from trainables.checks.findings import (
     Findings,
     LabelSuspect,
     Outlier,
-    find_exact_copies,
+    group_copies,
     weigh_classes,
     worst_first,
 )
-from trainables.checks.page import summarize, write_page
+from trainables.checks.page import write_page
 from trainables.checks.quality import OddPicture
 from trainables.checks.review import make_review
+from trainables.checks.summary import summarize
 from trainables.data.datasets import find_images
 from trainables.images.decoding import ImageFact
 
@@ -158,7 +159,15 @@ def test_files_of_equal_content_are_copies_unless_they_cannot_be_read() -> None:
     facts = [ImageFact(ok, "", 1, 1, digest) for ok, digest in ((True, "a"), (True, "b"), (True, "a"))]
     empty = [ImageFact(False, "empty file", 0, 0, "e")] * 2
 
-    assert find_exact_copies([*facts, *empty]) == [CopyGroup((0, 2), is_exact=True)]
+    assert group_copies([*facts, *empty]) == [CopyGroup((0, 2), is_exact=True)]
+
+
+def test_near_copies_of_copies_are_one_group() -> None:
+    facts = [ImageFact(True, "", 1, 1, digest) for digest in "abacdef"]
+
+    groups = group_copies(facts, [(2, 3), (6, 5)])
+
+    assert groups == [CopyGroup((0, 2, 3), is_exact=False), CopyGroup((5, 6), is_exact=False)]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_small_file_and_one_of_another_shape_are_named() -> None:
 
 
 def test_portrait_and_landscape_are_the_same_shape() -> None:
-    assert find(make_images(), {number: (300, 400) for number in range(10)}) == set()
+    assert find(make_images(), dict.fromkeys(range(10), (300, 400))) == set()
 
 
 def test_a_class_that_is_dark_as_a_whole_is_not_odd() -> None:

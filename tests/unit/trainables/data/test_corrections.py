@@ -1,4 +1,4 @@
-"""Corrections do what a person wrote into the review file, nothing else, and name the line they cannot follow."""
+"""Corrections do what a person wrote into the review file, and name the line they cannot follow."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_row_that_cannot_be_followed_is_named_by_file_and_line(
 ) -> None:
     file = write(folder, "dog/1.png,dog,,,keep", row)
 
-    with pytest.raises(ValueError, match="labels.review.csv, line 3: ") as raised:
+    with pytest.raises(ValueError, match=r"labels.review.csv, line 3: ") as raised:
         apply_corrections(listing, file)
 
     assert expected in str(raised.value)
@@ -147,7 +147,7 @@ def test_a_file_that_a_spreadsheet_saved_its_own_way_is_read(
 ) -> None:
     file = write(folder, header="\ufeff" + "Path,Given,Suggested,Why,Action\r\n".replace(",", delimiter))
     with file.open("ab") as more:
-        more.write(f"Käfer/0.png,Käfer,dog,,relabel\r\n".replace(",", delimiter).encode())
+        more.write("Käfer/0.png,Käfer,dog,,relabel\r\n".replace(",", delimiter).encode())
 
     corrected, _ = apply_corrections(listing, file)
 
@@ -192,7 +192,7 @@ def test_a_file_that_stands_under_two_labels_is_corrected_where_the_given_one_fi
 
 def test_a_relabelled_image_may_be_found_with_its_new_class(folder: Path, listing: ImageListing) -> None:
     """Its folder was put right by hand meanwhile."""
-    file = write(folder, f"dog/0.png,cat,dog,,relabel")
+    file = write(folder, "dog/0.png,cat,dog,,relabel")
 
     corrected, line = apply_corrections(listing, file)
 
