@@ -1,1 +1,1 @@
-"""Checks of a data set before it is trained on: copies, labels, outliers, odd pictures."""
+"""What is wrong with a data set: copies, wrong labels, foreign and odd images; the page that shows them."""
