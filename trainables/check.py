@@ -15,7 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from contract.files import printable, write_aside
-from trainables.checks.findings import Findings, group_copies
+from trainables.checks.findings import Findings, distinct_images, group_copies
+from trainables.checks.near_copies import find_near_copies
 from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
@@ -81,7 +82,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", default="auto", metavar="PATH", help="its weights, as for tune.py")
     parser.add_argument(
-        "--no-features", action="store_true", help="without the network: no labels, near copies or outliers"
+        "--no-features", action="store_true", help="without the network: nothing on labels and outliers"
     )
     parser.add_argument("--no-images", action="store_true", help="a page without a single photo")
     parser.add_argument(
@@ -173,10 +174,12 @@ def find_all(
             f"none of the {len(listing.paths)} images of {listing.source} can be read, the first because: "
             f"{store.facts[0].reason}"
         )
+    with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
+        near = find_near_copies(store.images, distinct_images(store.facts), progress=bar)
     findings = Findings(
         listing=listing,
         facts=store.facts,
-        copies=tuple(group_copies(store.facts)),
+        copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
         corrections=line,
         seconds=clock.seconds,
     )

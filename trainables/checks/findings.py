@@ -226,6 +226,15 @@ class Findings:
         }
 
 
+def distinct_images(facts: Sequence[ImageFact]) -> list[int]:
+    """The readable images without those that repeat an earlier one byte for byte."""
+    first: dict[str, int] = {}
+    for image, fact in enumerate(facts):
+        if fact.ok:
+            first.setdefault(fact.digest, image)
+    return list(first.values())
+
+
 def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
     """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
     first: dict[str, int] = {}

@@ -43,7 +43,6 @@ STYLE = """
 .card .twins div { width: 60px; font-size: .7rem; line-height: 1.2; } .card .twins img { width: 56px; }
 .group { display: flex; flex-wrap: wrap; gap: .6rem; margin: .7rem 0; align-items: flex-start; }
 .group .card { width: 150px; }
-.group > p { flex-basis: 100%; margin: 0; }
 """
 
 Thumbnails = dict[tuple[int, int], str]
@@ -234,7 +233,8 @@ def _copy_group(findings: Findings, group: CopyGroup, draw: _Drawer) -> str:
     more = len(group.images) - MOST_IN_GROUP
     line = f"{same}, {len(group.images)} times{', ' + ' and '.join(where) if where else ''}"
     kind = "warning" if where else "note"
-    return f'<div class="group">{paragraph(line, kind=kind)}{cards}{_more(more, 0) if more > 0 else ""}</div>'
+    below = _more(more, 0) if more > 0 else ""
+    return f'{paragraph(line, kind=kind)}<div class="group">{cards}</div>{below}'
 
 
 def _outliers(findings: Findings, draw: _Drawer) -> Section:

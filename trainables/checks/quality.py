@@ -42,10 +42,10 @@ class Measures:
     """What is measured of every image, in the listing's order; NaN where it cannot be read."""
 
     lightest: Numbers
-    """Grey value, 0 to 255, that 2 % of the pixels exceed."""
+    """Value of the strongest channel, 0 to 255, that 2 % of the pixels exceed: a red rose is not dark."""
 
     darkest: Numbers
-    """Grey value below which 2 % of the pixels are."""
+    """Value of the weakest channel below which 2 % of the pixels are."""
 
     contrast: Numbers
     """Standard deviation of the grey values."""
@@ -113,7 +113,7 @@ _RULES = (
         lambda m: m.lightest,
         -1,
         2.0,
-        lambda m, at, usual: f"brightest grey {m.lightest[at]:.0f} of 255, usually {m.lightest[usual]:.0f}",
+        lambda m, at, usual: f"brightest value {m.lightest[at]:.0f} of 255, usually {m.lightest[usual]:.0f}",
         only=lambda m: m.lightest < DARK,
     ),
     _Rule(
@@ -121,7 +121,7 @@ _RULES = (
         lambda m: m.darkest,
         +1,
         2.0,
-        lambda m, at, usual: f"darkest grey {m.darkest[at]:.0f} of 255, usually {m.darkest[usual]:.0f}",
+        lambda m, at, usual: f"darkest value {m.darkest[at]:.0f} of 255, usually {m.darkest[usual]:.0f}",
         only=lambda m: m.darkest > BRIGHT,
     ),
     _Rule(
@@ -245,10 +245,9 @@ def _typical(values: Numbers) -> int:
 def _measure(pixels: NDArray[np.uint8]) -> Numbers:
     """Lightest, darkest, contrast and detail of a batch [B, S, S, 3]."""
     grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    every_second = grey[:, ::2, ::2].reshape(len(grey), -1)  # to rank all takes half of the time of this
-    low = int(TAIL * (every_second.shape[1] - 1))
-    high = every_second.shape[1] - 1 - low
-    ranked = np.partition(every_second, (low, high), axis=1)
+    red, green, blue = np.moveaxis(pixels[:, ::2, ::2], 3, 0)  # to rank all takes half of the time of this
+    lightest = _rank(np.maximum(np.maximum(red, green), blue), 1 - TAIL)
+    darkest = _rank(np.minimum(np.minimum(red, green), blue), TAIL)
     spread = grey.std(axis=(1, 2))
     laplacian: NDArray[Any] = (
         grey[:, :-2, 1:-1]
@@ -259,7 +258,14 @@ def _measure(pixels: NDArray[np.uint8]) -> Numbers:
     )
     ratio = laplacian.var(axis=(1, 2)) / np.maximum(spread, MOST_BLANK) ** 2
     detail = np.where(spread > MOST_BLANK, np.log2(np.maximum(ratio, 1e-6)), np.nan)
-    return np.stack([ranked[:, high], ranked[:, low], spread, detail], axis=1).astype(np.float64)
+    return np.stack([lightest, darkest, spread, detail], axis=1).astype(np.float64)
+
+
+def _rank(values: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """The value of each image [B, H, W] that this share of its pixels does not exceed."""
+    flat = values.reshape(len(values), -1)
+    rank = round(share * (flat.shape[1] - 1))
+    return np.partition(flat, rank, axis=1)[:, rank]
 
 
 def say_aspect(aspect: float) -> str:
