@@ -29,7 +29,7 @@ from cluster.search.search import Search
 from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
-from cluster.study.directory import Study, recorded_flags, recorded_weights
+from cluster.study.directory import Study, recorded_classes, recorded_flags, recorded_weights
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
@@ -42,10 +42,11 @@ from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.data.corrections import apply_corrections
-from trainables.data.datasets import ImageListing, find_images, is_url
-from trainables.data.manifest import Manifest
-from trainables.data.splits import split_images
-from trainables.images.preparation import median_pixels, prepare_images
+from trainables.data.datasets import ImageListing, find_images, is_url, leave_out
+from trainables.data.description import describe_listing, describe_manifest
+from trainables.data.manifest import Manifest, describe_change
+from trainables.data.splits import split_listing
+from trainables.images.preparation import Recorded, median_pixels, prepare_images
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.schedules import planned_shares
@@ -69,9 +70,6 @@ class Plan:
     """Weights of each backbone; those on the hub may not be downloaded yet."""
 
     listing: ImageListing
-    corrected: str
-    """What --corrections changed in the listing; empty without."""
-
     resources: Resources
     facts: DataFacts
     image_size: int
@@ -132,12 +130,13 @@ def make_plan(config: StudyConfig) -> Plan:
     else:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
-    listing = find_images(config.data, cache_dir=config.cache_dir)
-    corrected = ""
+    own = (config.runs_dir, config.cache_dir)
+    listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
     if config.corrections:
-        listing, corrected = apply_corrections(listing, Path(config.corrections))
+        listing, _ = apply_corrections(listing, Path(config.corrections))
+    listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
-    splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
+    splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
         num_classes=len(listing.classes),
@@ -152,7 +151,6 @@ def make_plan(config: StudyConfig) -> Plan:
         backbones=backbones,
         weights=weights,
         listing=listing,
-        corrected=corrected,
         resources=resources,
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
@@ -194,13 +192,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     for recipe in plan.recipes:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
-    splits = split_images(
-        plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
-    )
-    counts = ", ".join(f"{(splits == split).sum():,} {split}" for split in ("train", "val", "test"))
+    config = plan.config
+    splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
-        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
-        f"{plan.corrected or 'corrections: none'}\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
@@ -225,8 +221,6 @@ def fetch_all_weights(plan: Plan) -> Plan:
 def read_images(plan: Plan) -> tuple[Manifest, str]:
     """Decode every image once, and say which ones are left out."""
     config = plan.config
-    if plan.corrected:
-        say(plan.corrected)
     manifest, left_out = prepare_images(
         plan.listing,
         fits=[backbone.fit for backbone in plan.backbones],
@@ -235,24 +229,36 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
         budget_gb=config.cache_gb,
         seed=config.seed,
         refuse_bad=config.bad_images == "refuse",
+        min_images=config.min_images,
+        study=_recorded_images(config),
         console=console,
     )
     if left_out:
         print(f"skipping {left_out}", file=sys.stderr)
+    say("\n".join(describe_manifest(config.data, manifest, notes=plan.listing.notes)))
     return manifest, left_out
+
+
+def _recorded_images(config: StudyConfig) -> Recorded | None:
+    """The images of the study that is continued, unless its flags would cut them otherwise."""
+    flags = recorded_flags(config.directory)
+    if any(flags.get(name) != getattr(config, name) for name in ("seed", "group_by", "min_images")):
+        return None
+    return Recorded(StudyPaths(config.directory).manifest, recorded_classes(config.directory))
 
 
 def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
     """Collect the facts of study.json beside the flags; a study is continued only if they are the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
     counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
+    recorded = StudyPaths(plan.config.directory).manifest
     data = {
         "source": plan.config.data,
         "contents": manifest.contents,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": left_out,
-        "corrections": plan.corrected,
+        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes)],
         **counts,
     }
     return {
@@ -263,6 +269,7 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "max_epochs": plan.max_epochs,
         "num_probes": plan.num_probes,
         "data": data,
+        "data_change": describe_change(recorded, manifest.paths, manifest.digests),
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
             plan.config.warm_start,

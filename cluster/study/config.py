@@ -108,6 +108,13 @@ class StudyConfig:
     tracking_uri: str | None = None
     """MLflow store or server [SQLite in the runs directory]."""
 
+    group_by: str | None = None
+    """What images share that must stay in one split: folder, a column, or a pattern like 'tile([0-9]+)'
+    [copies only, and a table's column `group`]."""
+
+    min_images: int | None = None
+    """Leave out classes with fewer images; 1 trains on those that cannot be validated, too [refuse them]."""
+
     bad_images: str = "skip"
     """What to do with images that cannot be read: skip or refuse."""
 
@@ -268,6 +275,7 @@ class StudyConfig:
             "trials",
             "max_epochs",
             "image_size",
+            "min_images",
             "concurrent",
             "workers_per_trial",
             "cpus_per_trial",

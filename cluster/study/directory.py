@@ -93,7 +93,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
 
     Args:
         facts: what study.json says beside the flags: space_table, space_fixed, config_defaults, data with its
-            fingerprint, image_size, max_epochs and more.
+            fingerprint, data_change (how the images differ from data.csv), image_size, max_epochs and more.
 
     Raises:
         ValueError: the study exists with other settings or hyperparameters, runs elsewhere, or its directory
@@ -106,6 +106,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
         wanted = _describe(config, facts)
         resumed = paths.facts.exists()
         info = _continue(_read(paths), wanted) if resumed else wanted
+        info.pop("data_change", None)
         if not resumed:
             save_json(paths.facts, info)
         records = Records(
@@ -130,6 +131,11 @@ def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
 def recorded_flags(directory: Path) -> dict[str, Any]:
     """Flags with which the study last ran; empty before its first run."""
     return dict(_read_if_any(directory).get("flags", {}))
+
+
+def recorded_classes(directory: Path) -> tuple[str, ...]:
+    """Class names of the study; empty before its first run."""
+    return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
 
 
 def _read_if_any(directory: Path) -> dict[str, Any]:
@@ -229,7 +235,9 @@ def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
-        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
+        what = new.get("data_change")
+        difference = f": {what}" if what else ""
+        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)}{difference})")
     weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
     return changes + [
         f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"
@@ -248,8 +256,8 @@ def _now() -> str:
 
 def _data_line(data: Mapping[str, Any]) -> str:
     num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
-    corrected = f"{data['corrections']}, " if data.get("corrections") else ""
-    return f"{data.get('source')}, {num} images, {corrected}{str(data.get('fingerprint'))[:8]}"
+    notes = [note["text"] for note in data.get("notes", ()) if note.get("kind") == "corrected"]
+    return ", ".join((str(data.get("source")), f"{num} images", *notes, str(data.get("fingerprint"))[:8]))
 
 
 def _make_writable(paths: StudyPaths) -> None:

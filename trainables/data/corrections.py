@@ -11,7 +11,7 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.files import did_you_mean, write_aside
-from trainables.data.datasets._listing import ImageListing
+from trainables.data.datasets import ImageListing, Note, list_names
+from trainables.data.datasets._listing import take_images
 
 COLUMNS = ("path", "given", "suggested", "why", "action")
 ENCODING = "utf-8-sig"
@@ -28,9 +29,6 @@ ENCODING = "utf-8-sig"
 
 MOST_COMPARED = 10_000
 """Paths among which the nearest to an unknown one is looked for; among more it takes seconds."""
-
-_OF_THE_DATA_SET = frozenset(("source", "classes", "notes"))
-"""Fields of ImageListing that are about all images together; every other has a value for each image."""
 
 
 class Action(StrEnum):
@@ -96,10 +94,10 @@ def apply_corrections(listing: ImageListing, file: Path) -> tuple[ImageListing, 
     _check_classes_left(listing, labels[keep], file)
     changed = int((labels != listing.labels)[keep].sum())
     kept = sum(len(one.images) for one in corrections if one.action is Action.KEEP)
-    line = (
-        f"corrections of {file}: {changed} relabelled, {int((~keep).sum())} dropped, {kept} kept as they are"
-    )
-    return _take(replace(listing, labels=labels), keep), line
+    dropped = int((~keep).sum())
+    line = f"{changed} relabelled, {dropped} dropped, {kept} kept as they are, by {file}"
+    notes = [Note("corrected", line, changed + dropped)]
+    return take_images(replace(listing, labels=labels), keep, notes), line
 
 
 def read_corrections(listing: ImageListing, file: Path) -> list[Correction]:
@@ -262,7 +260,7 @@ def _find_class(file: Path, row: ReviewRow, classes: Sequence[str]) -> int:
         _refuse(file, row, f"to relabel {row.path!r}, write its class under suggested")
     position = _find_position(row.suggested, classes)
     if position is None:
-        hint = did_you_mean(row.suggested, classes) or f"classes are {_list_some(classes)}"
+        hint = did_you_mean(row.suggested, classes) or f"classes are {list_names(classes)}"
         _refuse(file, row, f"there is no class {row.suggested!r}; {hint} (a new class needs its own folder)")
     return position
 
@@ -280,22 +278,9 @@ def _check_classes_left(listing: ImageListing, labels: NDArray[np.int64], file: 
     lost = sorted(set(listing.labels.tolist()) - set(labels.tolist()))
     if lost:
         raise ValueError(
-            f"{file} leaves no image of {_list_some([listing.classes[label] for label in lost])}: keep one, "
+            f"{file} leaves no image of {list_names([listing.classes[label] for label in lost])}: keep one, "
             "or take the class out of the data"
         )
-
-
-def _take(listing: ImageListing, keep: NDArray[np.bool_]) -> ImageListing:
-    """The listing of some of its images, with every field."""
-    if keep.all():
-        return listing
-    rows = np.flatnonzero(keep).tolist()
-    taken: dict[str, Any] = {"labels": listing.labels[rows]}
-    for field in fields(listing):
-        values = getattr(listing, field.name)
-        if field.name not in _OF_THE_DATA_SET | taken.keys() and len(values):
-            taken[field.name] = tuple(values[row] for row in rows)
-    return replace(listing, **taken)
 
 
 def _say(one: Correction) -> str:
@@ -310,11 +295,6 @@ def _composed(text: str) -> str:
 def _no_formula(path: str) -> str:
     """A relative path that no spreadsheet takes for a formula."""
     return f"./{path}" if path[:1] in tuple("=+-@") else path
-
-
-def _list_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + more
 
 
 def _refuse(file: Path, row: ReviewRow, what: str) -> NoReturn:

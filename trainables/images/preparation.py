@@ -7,19 +7,38 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.decoding import Fit
-from trainables.data.datasets import ImageListing, copy_missing, is_url, take_sample
-from trainables.data.manifest import Manifest, make_manifest
+from trainables.data.datasets import (
+    ImageListing,
+    copy_missing,
+    is_url,
+    leave_out,
+    list_names,
+    take_sample,
+)
+from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
 from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
 from trainables.images.store import ImageStore, open_or_build
+
+
+class Recorded(NamedTuple):
+    """What a study that exists says of its images."""
+
+    manifest: Path
+    """Its data.csv."""
+
+    classes: tuple[str, ...]
+
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
@@ -34,6 +53,8 @@ def prepare_images(
     budget_gb: float,
     seed: int,
     refuse_bad: bool,
+    min_images: int | None = None,
+    study: Recorded | None = None,
     console: Console | None = None,
 ) -> tuple[Manifest, str]:
     """Decode and split the images of a study: (manifest, a line about those left out or "").
@@ -41,6 +62,8 @@ def prepare_images(
     Args:
         fits: how the backbones want images made square; a store is built for each way.
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
+        min_images: leave out classes with fewer readable images; None refuses what cannot be validated.
+        study: what the study that is continued says of its images, whose split is kept.
         console: shows the progress of copying and decoding.
 
     Raises:
@@ -57,8 +80,7 @@ def prepare_images(
     line = describe_unreadable(listing.paths, stores[0].facts)
     if line and refuse_bad:
         raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
-    return manifest, line
+    return _make_manifest(listing, stores[0], seed=seed, min_images=min_images, study=study), line
 
 
 def open_images(
@@ -94,6 +116,23 @@ def open_images(
                 )
             )
     return stores
+
+
+def _make_manifest(
+    listing: ImageListing, store: ImageStore, *, seed: int, min_images: int | None, study: Recorded | None
+) -> Manifest:
+    """Leave out the unreadable images, and the classes that have become too small, and split the rest."""
+    lost = sorted(set(listing.labels.tolist()) - set(listing.labels[store.readable].tolist()))
+    if lost and min_images is None:
+        raise ValueError(
+            f"{listing.source}: no readable image of"
+            f" {list_names([listing.classes[label] for label in lost])}; repair them, remove the class,"
+            " or pass --min-images 1 to leave it out"
+        )
+    kept, keep = leave_out(listing, min_images, readable=store.readable)
+    digests = [store.digests[number] for number in np.flatnonzero(keep)]
+    recorded = read_recorded_splits(study.manifest, digests, study.classes) if study else None
+    return make_manifest(kept, digests, seed=seed, may_lack_val=min_images is not None, recorded=recorded)
 
 
 @contextmanager

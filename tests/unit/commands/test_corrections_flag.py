@@ -46,7 +46,7 @@ def test_a_study_holds_the_corrected_images_and_says_what_was_changed(images: Pa
     assert len(names) == 35
     assert manifest.classes[names["red/00.png"]] == "green"
     assert "red/01.png" not in names
-    assert "1 relabelled, 1 dropped" in facts["data"]["corrections"]
+    assert "1 relabelled, 1 dropped" in " ".join(note["text"] for note in facts["data"]["notes"])
 
 
 def test_other_corrections_do_not_continue_a_study_and_the_line_says_so(images: Path, tmp_path: Path) -> None:
@@ -103,4 +103,4 @@ def test_the_dry_run_says_what_would_be_corrected(
 
     said = capsys.readouterr().out
     assert code == 0
-    assert f"corrections of {tmp_path / 'mine.csv'}: 0 relabelled, 1 dropped" in said
+    assert f"corrected: 0 relabelled, 1 dropped, 0 kept as they are, by {tmp_path / 'mine.csv'}" in said

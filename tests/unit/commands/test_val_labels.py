@@ -16,6 +16,8 @@ MANIFEST = Manifest(
     classes=("a", "b", "c"),
     contents="",
     fingerprint="",
+    groups=np.arange(4),
+    digests=("",) * 4,
 )
 
 
