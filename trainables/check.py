@@ -75,6 +75,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--corrections", type=Path, metavar="FILE", help="a review file with decisions: check what they leave"
     )
     parser.add_argument(
+        "--group-by", metavar="WHAT", help="what images that belong together share, as for tune.py"
+    )
+    parser.add_argument(
         "--backbone",
         default="lite0",
         metavar="NAME",
@@ -153,12 +156,12 @@ def find_all(
     clock = _Clock()
     cache_dir = _absolute(flags.cache_dir)
     with clock.phase("listing the images"):
-        listing = find_images(flags.data, cache_dir=cache_dir)
-        decided, line = [], ""
+        listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
+        decided = []
         if flags.corrections:
             decided = read_corrections(listing, _absolute(flags.corrections))
             named = frozenset(listing.paths[image] for one in decided for image in one.images)
-            listing, line = apply_corrections(listing, _absolute(flags.corrections))
+            listing, _ = apply_corrections(listing, _absolute(flags.corrections))
     side = choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone)
     with clock.phase("decoding"):
         store = open_images(
@@ -180,7 +183,6 @@ def find_all(
         listing=listing,
         facts=store.facts,
         copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
-        corrections=line,
         seconds=clock.seconds,
     )
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
@@ -217,8 +219,7 @@ def _say(findings: Findings, flags: argparse.Namespace, num_new: int, num_decide
     num_images, num_classes = len(findings.listing.paths), len(findings.listing.classes)
     lines = [
         f"checked {num_images:,} images of {num_classes:,} classes in {sum(findings.seconds.values()):.0f} s",
-        *(note.text for note in getattr(findings.listing, "notes", ())),
-        *([findings.corrections] if findings.corrections else []),
+        *(f"  {note.kind}: {note.text}" for note in findings.listing.notes),
         *([findings.not_checked] if findings.not_checked else []),
         *(f"  {line}" for line in summarize(findings)),
         majority_line(findings),

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.metrics import METRICS
 from trainables.checks.quality import OddPicture
 from trainables.data.corrections import data_folder, short_path
 from trainables.data.datasets import ImageListing
+from trainables.data.groups import join_groups
 from trainables.images.decoding import ImageFact
 
 FORMAT = 1
@@ -105,9 +105,6 @@ class Findings:
     outliers: tuple[Outlier, ...] = ()
     odd: tuple[OddPicture, ...] = ()
     pairs: tuple[ClassPair, ...] = ()
-    corrections: str = ""
-    """What --corrections changed before the checks; empty without."""
-
     not_checked: str = ""
     """Which checks were left out, and why; empty if none."""
 
@@ -169,10 +166,8 @@ class Findings:
                 for name, splits in self.class_table()
             ],
             "notes": [
-                {"kind": note.kind, "text": note.text, "count": note.count}
-                for note in getattr(self.listing, "notes", ())
+                {"kind": note.kind, "text": note.text, "count": note.count} for note in self.listing.notes
             ],
-            "corrections": self.corrections,
             "not_checked": self.not_checked,
             "unreadable": [
                 self._describe(image) | {"reason": self.facts[image].reason} for image in self.unreadable
@@ -237,23 +232,12 @@ def distinct_images(facts: Sequence[ImageFact]) -> list[int]:
 
 def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
     """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
-    first: dict[str, int] = {}
-    joined = {image: first.setdefault(fact.digest, image) for image, fact in enumerate(facts) if fact.ok}
-
-    def root(image: int) -> int:
-        while joined[image] != image:
-            joined[image] = joined[joined[image]]
-            image = joined[image]
-        return image
-
-    for one, other in near:
-        low, high = sorted((root(one), root(other)))
-        joined[high] = low
+    digests = [fact.digest if fact.ok else "" for fact in facts]
     groups: dict[int, list[int]] = defaultdict(list)
-    for image in joined:
-        groups[root(image)].append(image)
+    for image, group in enumerate(join_groups(len(facts), [digests], near).tolist()):
+        groups[group].append(image)
     return [
-        CopyGroup(tuple(images), is_exact=len({facts[image].digest for image in images}) == 1)
+        CopyGroup(tuple(images), is_exact=len({digests[image] for image in images}) == 1)
         for images in groups.values()
         if len(images) > 1
     ]
@@ -266,10 +250,9 @@ def weigh_classes(counts: NDArray[np.int64]) -> Imbalance:
     ratio = float(counts.max() / present.min()) if len(present) else 1.0
     advice = ""
     if ratio >= UNEQUAL:
-        title = METRICS[SUGGESTED_METRIC].title
         advice = (
-            f"Pass --metric {SUGGESTED_METRIC} to tune.py: {title} counts every class alike, where accuracy "
-            "counts every image alike and hides how small classes do."
+            f"Pass --metric {SUGGESTED_METRIC} to tune.py: the mean F1 of the classes counts every class "
+            "alike, where accuracy counts every image alike and hides how small classes do."
         )
     return Imbalance(majority, float(counts[majority] / total), ratio, advice)
 

@@ -92,7 +92,7 @@ def _summary(findings: Findings, review: Path | None) -> Section:
         "In short",
         f'<div class="tiles">{shown}</div>',
         bullets(_upper(line) + "." for line in summarize(findings)),
-        paragraph(_upper(findings.corrections) + ".") if findings.corrections else "",
+        *(paragraph(printable(note.text)) for note in findings.listing.notes if note.kind == "corrected"),
         paragraph(findings.not_checked, kind="warning") if findings.not_checked else "",
         "<h3>What to do</h3>",
         paragraph("Nothing was changed or left out: you decide.")
@@ -130,7 +130,7 @@ def _data(findings: Findings) -> Section:
     ]
     listed = table(head, cells)
     has_splits = any(split in SPLITS for split in used)
-    notes = [printable(note.text) for note in getattr(findings.listing, "notes", ())]
+    notes = [printable(f"{note.kind}: {note.text}") for note in findings.listing.notes]
     return make_section(
         "data",
         "How the data were read",

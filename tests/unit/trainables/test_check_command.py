@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
     (folder / "red" / "broken.png").write_bytes(b"no image")
     for number in range(3):
         (folder / "few").mkdir(exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3))
+        pixels = np.random.default_rng(100 + number).integers(0, 256, (40, 40, 3))
         Image.fromarray(pixels.astype(np.uint8)).save(folder / "few" / f"{number}.png")
     return folder
 
@@ -108,7 +108,7 @@ def test_decisions_apply_and_stay_when_the_data_are_checked_again(
     assert "2 decisions, which would be written over" in error
     assert found["copies"] == []
     assert [one["path"] for one in found["odd_pictures"]] == ["blue/blurred.png"]
-    assert "0 relabelled, 1 dropped, 1 kept" in found["corrections"]
+    assert "0 relabelled, 1 dropped, 1 kept" in " ".join(note["text"] for note in found["notes"])
     assert {row["path"]: row["action"] for row in read_review(tmp_path)} == {
         "green/copy.png": "drop",
         "blue/blank.png": "keep",
