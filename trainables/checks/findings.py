@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Findings:
     def unreadable(self) -> list[int]:
         return [image for image, fact in enumerate(self.facts) if not fact.ok]
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return data_folder(self.listing)
 
@@ -133,7 +134,7 @@ class Findings:
         """Whether copies lie in two of the splits that the data came with."""
         return len({split for image in group.images if (split := self.listing.splits[image])}) > 1
 
-    @property
+    @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Readable images of each class."""
         ok = [fact.ok for fact in self.facts]

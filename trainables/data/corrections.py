@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +29,14 @@ ENCODING = "utf-8-sig"
 
 MOST_COMPARED = 10_000
 """Paths among which the nearest to an unknown one is looked for; among more it takes seconds."""
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda text: text,
+    lambda text: _composed(text),
+    lambda text: _composed(text).strip(),
+)
+"""Spellings of a name, from the strictest on: "cat " may be a class beside "cat"."""
 
 
 class Action(StrEnum):
@@ -106,14 +114,14 @@ def read_corrections(listing: ImageListing, file: Path) -> list[Correction]:
     Raises:
         ValueError: in one line, the file and the line in it that cannot be followed, and what to do.
     """
-    finder = _ImageFinder(listing)
+    finder, positions = _ImageFinder(listing), _spell(listing.classes)
     corrections: list[Correction] = []
     earlier: dict[int, Correction] = {}
     for row in read_review(file):
         action = _read_action(file, row)
         if action is None:
             continue
-        label = _find_class(file, row, listing.classes) if action is Action.RELABEL else -1
+        label = _find_class(file, row, positions) if action is Action.RELABEL else -1
         one = Correction(row, action, finder.find(file, row, label), label)
         for image in one.images:
             other = earlier.setdefault(image, one)
@@ -188,7 +196,7 @@ class _ImageFinder:
     """Finds the images that a review file names."""
 
     def __init__(self, listing: ImageListing) -> None:
-        self._listing = listing
+        self._listing, self._positions = listing, _spell(listing.classes)
         folder = data_folder(listing)
         self._by_path: dict[str, list[int]] = {}
         for image, path in enumerate(listing.paths):
@@ -214,7 +222,7 @@ class _ImageFinder:
         if not row.given:
             return tuple(images)
         classes, labels = self._listing.classes, self._listing.labels
-        given = _find_position(row.given, classes)
+        given = _find_position(row.given, self._positions)
         as_given = [one for one in images if labels[one] == given]
         done = [one for one in images if labels[one] == new_label]
         if not as_given and not done:
@@ -255,23 +263,28 @@ def _read_action(file: Path, row: ReviewRow) -> Action | None:
         _refuse(file, row, f"action must be {', '.join(Action)} or empty, got {row.action!r}{hint}")
 
 
-def _find_class(file: Path, row: ReviewRow, classes: Sequence[str]) -> int:
+def _find_class(file: Path, row: ReviewRow, positions: Mapping[str, int]) -> int:
     if not row.suggested.strip():
         _refuse(file, row, f"to relabel {row.path!r}, write its class under suggested")
-    position = _find_position(row.suggested, classes)
+    position = _find_position(row.suggested, positions)
     if position is None:
-        hint = did_you_mean(row.suggested, classes) or f"classes are {list_names(classes)}"
+        hint = did_you_mean(row.suggested, positions) or f"classes are {list_names(list(positions))}"
         _refuse(file, row, f"there is no class {row.suggested!r}; {hint} (a new class needs its own folder)")
     return position
 
 
-def _find_position(name: str, classes: Sequence[str]) -> int | None:
-    """Position of a class: as it is written, else but for composed accents, else but for blanks around it."""
-    for spell in (str, _composed, lambda text: _composed(text).strip()):
-        spelled = [spell(one) for one in classes]
-        if spell(name) in spelled:
-            return spelled.index(spell(name))
-    return None
+def _spell(classes: Sequence[str]) -> dict[str, int]:
+    """Position of each class by its name, and by its other spellings where no class is written so."""
+    positions: dict[str, int] = {}
+    for spell in _SPELLINGS:
+        for position, name in enumerate(classes):
+            positions.setdefault(spell(name), position)
+    return positions
+
+
+def _find_position(name: str, positions: Mapping[str, int]) -> int | None:
+    found = (positions.get(spell(name)) for spell in _SPELLINGS)
+    return next((position for position in found if position is not None), None)
 
 
 def _check_classes_left(listing: ImageListing, labels: NDArray[np.int64], file: Path) -> None:
