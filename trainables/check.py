@@ -188,6 +188,8 @@ def find_all(
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
         measures = measure_images(store.images, store.facts, progress=bar)
         findings = replace(findings, odd=tuple(find_odd_pictures(measures, listing.labels)))
+    if flags.no_features:
+        findings = replace(findings, not_checked="labels and outliers were not looked at (--no-features)")
     return (_pass_over(findings, named) if decided else findings), decided
 
 

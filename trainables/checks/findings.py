@@ -145,6 +145,19 @@ class Findings:
         return [int(label) for label in np.flatnonzero(self.counts < TINY)]
 
     @property
+    def lacking(self) -> dict[str, list[int]]:
+        """Classes without a readable image, by the split that the data came with."""
+        ok = [fact.ok for fact in self.facts]
+        splits = np.array([split or "" for split in self.listing.splits])[ok]
+        labels = self.listing.labels[ok]
+        found = {
+            split: sorted(set(range(len(self.listing.classes))) - set(labels[splits == split].tolist()))
+            for split in SPLITS
+            if (splits == split).any()
+        }
+        return {split: missing for split, missing in found.items() if missing}
+
+    @property
     def imbalance(self) -> Imbalance:
         return weigh_classes(self.counts)
 
@@ -202,6 +215,10 @@ class Findings:
                 for pair in self.pairs
             ],
             "tiny_classes": [self.listing.classes[label] for label in self.tiny_classes],
+            "lacking": {
+                split: [self.listing.classes[label] for label in labels]
+                for split, labels in self.lacking.items()
+            },
             "imbalance": asdict(self.imbalance) | {"majority": self.listing.classes[self.imbalance.majority]},
             "seconds": {phase: round(time, 2) for phase, time in self.seconds.items()},
         }

@@ -30,6 +30,7 @@ from trainables.checks.findings import (
 )
 from trainables.checks.quality import KINDS, ODD
 from trainables.checks.summary import majority_line, summarize
+from trainables.data.datasets import list_names
 
 MOST_SUSPECTS, MOST_COPIES, MOST_OUTLIERS, MOST_ODD = 40, 24, 24, 12
 """Cards shown of each kind (groups of copies; odd pictures of each sort); all others stand in the files."""
@@ -41,8 +42,8 @@ SIDE, SMALL = 150, 56
 STYLE = """
 .card .path { color: var(--faint); font-size: .75rem; } .card .twins { flex-wrap: wrap; }
 .card .twins div { width: 60px; font-size: .7rem; line-height: 1.2; } .card .twins img { width: 56px; }
-.group { display: flex; flex-wrap: wrap; gap: .6rem; margin: .7rem 0; align-items: flex-start; }
-.group .card { width: 150px; }
+.groups, .group { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-start; }
+.groups { gap: 1rem 1.6rem; } .group .card { width: 150px; }
 """
 
 Thumbnails = dict[tuple[int, int], str]
@@ -217,8 +218,8 @@ def _copies(findings: Findings, draw: _Drawer) -> Section:
             "split a copy does no harm, but counts twice."
         )
         if groups
-        else _none(findings, "No picture is there twice."),
-        shown,
+        else paragraph("No picture is there twice."),
+        f'<div class="groups">{shown}</div>' if shown else "",
         _more(len(groups), min(len(groups), MOST_COPIES)),
     )
 
@@ -231,10 +232,11 @@ def _copy_group(findings: Findings, group: CopyGroup, draw: _Drawer) -> str:
     ]
     cards = "".join(draw.card(image) for image in group.images[:MOST_IN_GROUP])
     more = len(group.images) - MOST_IN_GROUP
-    line = f"{same}, {len(group.images)} times{', ' + ' and '.join(where) if where else ''}"
+    times = "twice" if len(group.images) == 2 else f"{len(group.images)} times"
+    line = f"{same} {times}{', ' + ' and '.join(where) if where else ''}"
     kind = "warning" if where else "note"
     below = _more(more, 0) if more > 0 else ""
-    return f'{paragraph(line, kind=kind)}<div class="group">{cards}</div>{below}'
+    return f'<div>{paragraph(line, kind=kind)}<div class="group">{cards}</div>{below}</div>'
 
 
 def _outliers(findings: Findings, draw: _Drawer) -> Section:
@@ -285,6 +287,10 @@ def _classes(findings: Findings) -> Section:
     tiny = [
         f"{printable(classes[label])}: {findings.counts[label]} images" for label in findings.tiny_classes
     ]
+    lacking = [
+        f"{split}: no image of {list_names([classes[label] for label in labels], most=12)}"
+        for split, labels in findings.lacking.items()
+    ]
     pairs = [
         f"{printable(classes[pair.classes[0]])} and {printable(classes[pair.classes[1]])}: {pair.why}"
         for pair in findings.pairs
@@ -300,6 +306,8 @@ def _classes(findings: Findings) -> Section:
         f"<h3>Fewer than {TINY} images</h3>" if tiny else "",
         bullets(tiny[:MOST_LISTED]),
         _more(len(tiny), min(len(tiny), MOST_LISTED)),
+        "<h3>Missing in a split</h3>" if lacking else "",
+        bullets(lacking),
         "<h3>Hard to tell apart</h3>" if pairs else "",
         paragraph("Are these meant to be two classes? If so, they need the most images, or a better camera.")
         if pairs

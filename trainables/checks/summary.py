@@ -41,6 +41,11 @@ def summarize(findings: Findings) -> list[str]:
             f"classes have fewer than {TINY} images",
         ),
         (
+            len({label for labels in findings.lacking.values() for label in labels}),
+            "class is missing in a split",
+            "classes are missing in a split",
+        ),
+        (
             len(findings.pairs),
             "pair of classes is hard to tell apart",
             "pairs of classes are hard to tell apart",

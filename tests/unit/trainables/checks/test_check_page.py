@@ -182,6 +182,28 @@ def test_unequal_classes_are_advised_another_metric(
     assert ("--metric val_macro_f1" in found.advice) is advised
 
 
+def test_classes_without_an_image_in_a_split_that_was_given_are_named(
+    findings: Findings, tmp_path: Path
+) -> None:
+    object.__setattr__(findings.listing, "splits", ("train", *("val",) * 3, *("train",) * 4))
+
+    page = write(findings, tmp_path)
+
+    assert findings.as_dict()["lacking"] == {"val": ["rose"]}
+    assert "val: no image of" in page
+    assert "1 class is missing in a split" in page
+
+
+def test_what_was_not_looked_at_is_not_said_to_be_fine(findings: Findings, tmp_path: Path) -> None:
+    partial = Findings(listing=findings.listing, facts=findings.facts, not_checked="labels were not checked")
+
+    page = write(partial, tmp_path)
+
+    assert page.count("labels were not checked") == 3
+    assert "No label stands out" not in page
+    assert "No picture is there twice" in page
+
+
 def test_a_clean_data_set_is_said_to_be_clean(findings: Findings, tmp_path: Path) -> None:
     clean = Findings(listing=findings.listing, facts=(ImageFact(True, "", 8, 8, "x"),) * 8)
 
