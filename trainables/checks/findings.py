@@ -116,6 +116,15 @@ class Findings:
     def unreadable(self) -> list[int]:
         return [image for image, fact in enumerate(self.facts) if not fact.ok]
 
+    @property
+    def remarks(self) -> dict[str, list[int]]:
+        """Readable images by what decoding remarked about their files."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for image, fact in enumerate(self.facts):
+            for remark in getattr(fact, "remarks", ()):
+                found[str(remark)].append(image)
+        return dict(found)
+
     @cached_property
     def folder(self) -> Path:
         return data_folder(self.listing)
@@ -186,6 +195,9 @@ class Findings:
             "unreadable": [
                 self._describe(image) | {"reason": self.facts[image].reason} for image in self.unreadable
             ],
+            "remarks": {
+                remark: [self.name(image) for image in images] for remark, images in self.remarks.items()
+            },
             "copies": [self._describe_copies(group) for group in self.copies],
             "label_suspects": [
                 self._describe(one.image)

@@ -323,7 +323,7 @@ def _files(findings: Findings) -> Section:
     ]
     return make_section(
         "files",
-        "Files that cannot be read",
+        "Files",
         paragraph(
             "A search leaves these out and says so (--bad-images refuse makes it stop instead). Save them "
             "anew from the original, or remove them."
@@ -332,6 +332,11 @@ def _files(findings: Findings) -> Section:
         ),
         table(("file", "class", "why"), rows[:MOST_LISTED], numeric_from=3) if rows else "",
         _more(len(rows), min(len(rows), MOST_LISTED)),
+        "<h3>Files that are used, but odd</h3>" if findings.remarks else "",
+        bullets(
+            f"{remark}: {len(images):,}, the first {printable(findings.name(images[0]))}"
+            for remark, images in findings.remarks.items()
+        ),
     )
 
 
