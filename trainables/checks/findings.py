@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,9 @@ class CopyGroup:
     images: tuple[int, ...]
     is_exact: bool
     """Byte for byte, or else the same picture saved anew, resized or slightly cropped."""
+
+    near: tuple[tuple[int, int], ...] = ()
+    """Pairs that are near copies: the first and the last of a long chain need not be."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,35 @@ class Findings:
         return self.listing.classes[self.listing.labels[image]]
 
     def crosses_classes(self, group: CopyGroup) -> bool:
-        return len({int(self.listing.labels[image]) for image in group.images}) > 1
+        """Whether two images that are copies of one another have different classes."""
+        labels = self.listing.labels
+        return any(
+            labels[image] != labels[one] for image, others in self.direct_copies(group) for one in others
+        )
 
     def crosses_splits(self, group: CopyGroup) -> bool:
         """Whether copies lie in two of the splits that the data came with."""
-        return len({split for image in group.images if (split := self.listing.splits[image])}) > 1
+        splits = self.listing.splits
+        return any(
+            splits[image] and splits[one] and splits[image] != splits[one]
+            for image, others in self.direct_copies(group)
+            for one in others
+        )
+
+    def direct_copies(self, group: CopyGroup) -> Iterator[tuple[int, list[int]]]:
+        """Yield each image with one copy of every class and split, without those that only a chain joins."""
+        held: dict[str, dict[tuple[int, str | None], int]] = defaultdict(dict)
+        for image in group.images:
+            kind = int(self.listing.labels[image]), self.listing.splits[image]
+            held[self.facts[image].digest].setdefault(kind, image)
+        near: dict[str, set[str]] = defaultdict(set)
+        for ends in group.near:
+            first, second = (self.facts[image].digest for image in ends)
+            near[first].add(second)
+            near[second].add(first)
+        for image in group.images:
+            own = self.facts[image].digest
+            yield image, [one for digest in (own, *sorted(near[own])) for one in held[digest].values()]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -263,12 +290,17 @@ def distinct_images(facts: Sequence[ImageFact]) -> list[int]:
 def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
     """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
     digests = [fact.digest if fact.ok else "" for fact in facts]
+    near = list(near)
+    numbers = join_groups(len(facts), [digests], near).tolist()
     groups: dict[int, list[int]] = defaultdict(list)
-    for image, group in enumerate(join_groups(len(facts), [digests], near).tolist()):
-        groups[group].append(image)
+    pairs: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for image, number in enumerate(numbers):
+        groups[number].append(image)
+    for pair in near:
+        pairs[numbers[pair[0]]].append(pair)
     return [
-        CopyGroup(tuple(images), is_exact=len({digests[image] for image in images}) == 1)
-        for images in groups.values()
+        CopyGroup(tuple(images), is_exact=number not in pairs, near=tuple(pairs.get(number, ())))
+        for number, images in groups.items()
         if len(images) > 1
     ]
 

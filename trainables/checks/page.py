@@ -230,13 +230,23 @@ def _copy_group(findings: Findings, group: CopyGroup, draw: _Drawer) -> str:
         *(["under two classes"] if findings.crosses_classes(group) else []),
         *(["in two splits"] if findings.crosses_splits(group) else []),
     ]
-    cards = "".join(draw.card(image) for image in group.images[:MOST_IN_GROUP])
+    cards = "".join(draw.card(image) for image in _shown_copies(findings, group))
     more = len(group.images) - MOST_IN_GROUP
     times = "twice" if len(group.images) == 2 else f"{len(group.images)} times"
     line = f"{same} {times}{', ' + ' and '.join(where) if where else ''}"
     kind = "warning" if where else "note"
     below = _more(more, 0) if more > 0 else ""
     return f'<div>{paragraph(line, kind=kind)}<div class="group">{cards}</div>{below}</div>'
+
+
+def _shown_copies(findings: Findings, group: CopyGroup) -> list[int]:
+    """Some of a group, first those with a copy of another class or split."""
+    crossing = {
+        image
+        for image, others in findings.direct_copies(group)
+        if len({(findings.class_of(one), findings.listing.splits[one]) for one in (image, *others)}) > 1
+    }
+    return sorted(group.images, key=lambda image: image not in crossing)[:MOST_IN_GROUP]
 
 
 def _outliers(findings: Findings, draw: _Drawer) -> Section:
@@ -408,6 +418,6 @@ def _shown(findings: Findings) -> Iterable[tuple[int, int]]:
         yield one.image, SIDE
         yield from ((image, SMALL) for image in one.neighbours[:MOST_NEIGHBOURS])
     for group in worst_first(findings.copies, findings)[:MOST_COPIES]:
-        yield from ((image, SIDE) for image in group.images[:MOST_IN_GROUP])
+        yield from ((image, SIDE) for image in _shown_copies(findings, group))
     for kind in KINDS:
         yield from ((one.image, SIDE) for one in [o for o in findings.odd if o.kind == kind][:MOST_ODD])

@@ -41,23 +41,17 @@ def make_review(findings: Findings, decided: Sequence[Correction] = ()) -> list[
 
 def _about_copies(findings: Findings, group: CopyGroup) -> list[tuple[int, str]]:
     """Name copies that contradict one another, and those to give up where two splits share a picture."""
-    same = "the same file as" if group.is_exact else "nearly the same picture as"
-    reasons = []
-    for image in group.images:
-        splits = findings.listing.splits
-        others = [other for other in group.images if other != image]
+    splits, reasons = findings.listing.splits, []
+    for image, others in findings.direct_copies(group):
         elsewhere = [one for one in others if findings.class_of(one) != findings.class_of(image)]
         judged = [one for one in others if _rank(splits[one]) > _rank(splits[image])]
-        if elsewhere:
-            other = elsewhere[0]
-            reasons.append(
-                (image, f"{same} {printable(findings.name(other))}, which is {findings.class_of(other)!r}")
-            )
-        elif judged:
-            other = judged[0]
-            reasons.append(
-                (image, f"{same} {printable(findings.name(other))}, which is in the {splits[other]} split")
-            )
+        if not elsewhere and not judged:
+            continue
+        other = (elsewhere or judged)[0]
+        is_same = findings.facts[other].digest == findings.facts[image].digest
+        same = "the same file as" if is_same else "nearly the same picture as"
+        where = f"{findings.class_of(other)!r}" if elsewhere else f"in the {splits[other]} split"
+        reasons.append((image, f"{same} {printable(findings.name(other))}, which is {where}"))
     return reasons
 
 

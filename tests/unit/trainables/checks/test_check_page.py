@@ -61,7 +61,7 @@ def findings(tmp_path: Path) -> Findings:
     return Findings(
         listing=listing,
         facts=facts,
-        copies=(CopyGroup((0, 4), is_exact=True), CopyGroup((1, 2), is_exact=False)),
+        copies=(CopyGroup((0, 4), is_exact=True), CopyGroup((1, 2), False, ((1, 2),))),
         suspects=(LabelSuspect(1, 1, f"neighbours say {NASTY}", 0.9, (4, 5)),),
         outliers=(Outlier(6, f"far from all {NASTY}", 3.0, (5,)),),
         odd=(OddPicture(2, "dark", 7.0, "brightest grey 3"),),
@@ -167,7 +167,18 @@ def test_near_copies_of_copies_are_one_group() -> None:
 
     groups = group_copies(facts, [(2, 3), (6, 5)])
 
-    assert groups == [CopyGroup((0, 2, 3), is_exact=False), CopyGroup((5, 6), is_exact=False)]
+    assert groups == [CopyGroup((0, 2, 3), False, ((2, 3),)), CopyGroup((5, 6), False, ((6, 5),))]
+
+
+def test_the_ends_of_a_chain_of_near_copies_are_no_contradiction(findings: Findings) -> None:
+    chain = CopyGroup((0, 1, 2, 4), False, ((0, 1), (1, 2), (2, 4)))
+    object.__setattr__(findings, "facts", tuple(ImageFact(True, "", 8, 8, f"{n}") for n in range(8)))
+
+    named = [name for name, others in findings.direct_copies(chain) if 4 in others]
+
+    assert named == [2, 4]
+    assert findings.crosses_classes(chain)
+    assert not findings.crosses_classes(CopyGroup((0, 1, 4), False, ((0, 1),)))
 
 
 @pytest.mark.parametrize(
