@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-from contract.files import printable
+from contract.files import printable, write_aside
 from contract.html import (
     Section,
     bullets,
     details,
     escape,
     make_section,
-    make_thumbnail,
     paragraph,
     render_page,
     table,
 )
-from contract.machine import count_cpus
+from trainables.checks.cards import (
+    MOST_COPIES,
+    MOST_IN_GROUP,
+    MOST_ODD,
+    MOST_OUTLIERS,
+    MOST_SUSPECTS,
+    Cards,
+    choose_copies,
+)
 from trainables.checks.findings import (
     SPLITS,
     TINY,
     CopyGroup,
     Findings,
-    LabelSuspect,
-    Outlier,
     worst_first,
 )
 from trainables.checks.quality import KINDS, ODD
 from trainables.checks.summary import majority_line, summarize
 from trainables.data.datasets import list_names
 
-MOST_SUSPECTS, MOST_COPIES, MOST_OUTLIERS, MOST_ODD = 40, 24, 24, 12
-"""Cards shown of each kind (groups of copies; odd pictures of each sort); all others stand in the files."""
-
-MOST_IN_GROUP, MOST_NEIGHBOURS, MOST_LISTED, SHOWN_CLASSES = 6, 4, 100, 30
-SIDE, SMALL = 150, 56
-"""Longest side in pixels of a picture, and of the small ones below it."""
+MOST_LISTED, SHOWN_CLASSES = 100, 30
 
 STYLE = """
 .card .path { color: var(--faint); font-size: .75rem; } .card .twins { flex-wrap: wrap; }
@@ -45,9 +44,6 @@ STYLE = """
 .groups, .group { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-start; }
 .groups { gap: 1rem 1.6rem; } .group .card { width: 150px; }
 """
-
-Thumbnails = dict[tuple[int, int], str]
-"""Data URI of an image at a size, by (image, side); those that cannot be drawn are missing."""
 
 
 def write_page(findings: Findings, file: Path, *, review: Path | None, with_images: bool = True) -> None:
@@ -60,7 +56,7 @@ def write_page(findings: Findings, file: Path, *, review: Path | None, with_imag
     Raises:
         OSError: it cannot be written.
     """
-    draw = _Drawer(findings, _make_thumbnails(findings) if with_images else {}, with_images)
+    draw = Cards(findings, with_images=with_images)
     sections = [
         _summary(findings, review),
         _data(findings),
@@ -73,7 +69,8 @@ def write_page(findings: Findings, file: Path, *, review: Path | None, with_imag
         _method(findings),
     ]
     page = render_page(f"Data check: {printable(findings.listing.source)}", sections, style=STYLE)
-    file.write_text(page, encoding="utf-8", errors="replace")
+    with write_aside(file) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _summary(findings: Findings, review: Path | None) -> Section:
@@ -148,40 +145,7 @@ def _data(findings: Findings) -> Section:
     )
 
 
-class _Drawer:
-    """Draws cards of images, with or without the pictures."""
-
-    def __init__(self, findings: Findings, thumbnails: Thumbnails, with_images: bool) -> None:
-        self._findings, self._thumbnails, self._with_images = findings, thumbnails, with_images
-
-    def picture(self, image: int, side: int) -> str:
-        source = self._thumbnails.get((image, side))
-        if source is None:
-            return "<div>(no picture)</div>" if self._with_images else ""
-        name = printable(self._findings.name(image))
-        return f'<img src="{source}" alt="{escape(name)}" title="{escape(name)}" loading="lazy">'
-
-    def label(self, image: int) -> str:
-        split = self._findings.listing.splits[image]
-        name = printable(self._findings.class_of(image))
-        return f"{name} ({split})" if split else name
-
-    def card(self, image: int, *lines: str, neighbours: Iterable[int] = ()) -> str:
-        """A picture over its class, lines of HTML, its path, and the images most like it."""
-        small = "".join(
-            f"<div>{self.picture(one, SMALL)}{escape(printable(self._findings.class_of(one)))}</div>"
-            for one in list(neighbours)[:MOST_NEIGHBOURS]
-        )
-        said = "".join(f"<div>{line}</div>" for line in lines)
-        below = f'<div class="twins">{small}</div>' if small else ""
-        path = escape(printable(self._findings.name(image)))
-        return (
-            f'<div class="card">{self.picture(image, SIDE)}<b>{escape(self.label(image))}</b>{said}'
-            f'<div class="path">{path}</div>{below}</div>'
-        )
-
-
-def _suspects(findings: Findings, draw: _Drawer) -> Section:
+def _suspects(findings: Findings, draw: Cards) -> Section:
     cards = [
         draw.card(
             one.image,
@@ -206,7 +170,7 @@ def _suspects(findings: Findings, draw: _Drawer) -> Section:
     )
 
 
-def _copies(findings: Findings, draw: _Drawer) -> Section:
+def _copies(findings: Findings, draw: Cards) -> Section:
     groups = worst_first(findings.copies, findings)
     shown = "".join(_copy_group(findings, group, draw) for group in groups[:MOST_COPIES])
     return make_section(
@@ -224,13 +188,13 @@ def _copies(findings: Findings, draw: _Drawer) -> Section:
     )
 
 
-def _copy_group(findings: Findings, group: CopyGroup, draw: _Drawer) -> str:
+def _copy_group(findings: Findings, group: CopyGroup, draw: Cards) -> str:
     same = "The same file" if group.is_exact else "Nearly the same picture"
     where = [
         *(["under two classes"] if findings.crosses_classes(group) else []),
         *(["in two splits"] if findings.crosses_splits(group) else []),
     ]
-    cards = "".join(draw.card(image) for image in _shown_copies(findings, group))
+    cards = "".join(draw.card(image) for image in choose_copies(findings, group))
     more = len(group.images) - MOST_IN_GROUP
     times = "twice" if len(group.images) == 2 else f"{len(group.images)} times"
     line = f"{same} {times}{', ' + ' and '.join(where) if where else ''}"
@@ -239,17 +203,7 @@ def _copy_group(findings: Findings, group: CopyGroup, draw: _Drawer) -> str:
     return f'<div>{paragraph(line, kind=kind)}<div class="group">{cards}</div>{below}</div>'
 
 
-def _shown_copies(findings: Findings, group: CopyGroup) -> list[int]:
-    """Some of a group, first those with a copy of another class or split."""
-    crossing = {
-        image
-        for image, others in findings.direct_copies(group)
-        if len({(findings.class_of(one), findings.listing.splits[one]) for one in (image, *others)}) > 1
-    }
-    return sorted(group.images, key=lambda image: image not in crossing)[:MOST_IN_GROUP]
-
-
-def _outliers(findings: Findings, draw: _Drawer) -> Section:
+def _outliers(findings: Findings, draw: Cards) -> Section:
     cards = [
         draw.card(one.image, escape(printable(one.why)), neighbours=one.neighbours)
         for one in findings.outliers[:MOST_OUTLIERS]
@@ -268,7 +222,7 @@ def _outliers(findings: Findings, draw: _Drawer) -> Section:
     )
 
 
-def _odd(findings: Findings, draw: _Drawer) -> Section:
+def _odd(findings: Findings, draw: Cards) -> Section:
     parts = []
     for kind, title in KINDS.items():
         found = [one for one in findings.odd if one.kind == kind]
@@ -393,31 +347,3 @@ def _class_name(findings: Findings, label: int) -> str:
 
 def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _make_thumbnails(findings: Findings) -> Thumbnails:
-    """Draw every picture that the page shows, once, several at a time."""
-    wanted = list(dict.fromkeys(_shown(findings)))
-    paths = findings.listing.paths
-
-    def draw(one: tuple[int, int]) -> str | None:
-        return make_thumbnail(paths[one[0]], side=one[1])
-
-    with ThreadPoolExecutor(count_cpus()) as pool:
-        drawn = list(pool.map(draw, wanted))
-    return {one: source for one, source in zip(wanted, drawn, strict=True) if source}
-
-
-def _shown(findings: Findings) -> Iterable[tuple[int, int]]:
-    """(image, side) of all pictures on the page."""
-    judged: list[LabelSuspect | Outlier] = [
-        *findings.suspects[:MOST_SUSPECTS],
-        *findings.outliers[:MOST_OUTLIERS],
-    ]
-    for one in judged:
-        yield one.image, SIDE
-        yield from ((image, SMALL) for image in one.neighbours[:MOST_NEIGHBOURS])
-    for group in worst_first(findings.copies, findings)[:MOST_COPIES]:
-        yield from ((image, SIDE) for image in _shown_copies(findings, group))
-    for kind in KINDS:
-        yield from ((one.image, SIDE) for one in [o for o in findings.odd if o.kind == kind][:MOST_ODD])
