@@ -43,6 +43,7 @@ from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
 from trainables.checks.known_copies import find_copies
+from trainables.data.corrections import apply_corrections
 from trainables.data.datasets import ImageListing, find_images, is_url, leave_out
 from trainables.data.description import describe_listing, describe_manifest
 from trainables.data.manifest import Manifest, describe_change
@@ -146,6 +147,8 @@ def make_plan(config: StudyConfig) -> Plan:
     assert config.cache_dir is not None
     own = (config.runs_dir, config.cache_dir)
     listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
+    if config.corrections:
+        listing, _ = apply_corrections(listing, Path(config.corrections))
     listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
     splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)

@@ -122,6 +122,9 @@ class StudyConfig:
     bad_images: str = "skip"
     """What to do with images that cannot be read: skip or refuse."""
 
+    corrections: str | None = None
+    """Relabel and drop images as this review file says, which python -m trainables check wrote [none]."""
+
     no_images: bool = False
     """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
@@ -220,6 +223,11 @@ class StudyConfig:
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
                 f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
             )
+        if self.corrections is not None and not _absolute(self.corrections).is_file():
+            raise ValueError(
+                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
+                "check writes one to edit"
+            )
         if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
             raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")
 
@@ -233,6 +241,7 @@ class StudyConfig:
             "runs_dir": runs_dir,
             "cache_dir": _absolute(self.cache_dir or os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"),
             "data": self._data_here,
+            "corrections": self.corrections and str(_absolute(self.corrections)),
             "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),

@@ -115,8 +115,47 @@ def prepare_images(
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
+    stores, deep = open_images(
+        listing,
+        fits=fits,
+        image_size=image_size,
+        cache_dir=cache_dir,
+        budget_gb=budget_gb,
+        console=console,
+    )
+    facts = stores[0].facts
+    line = describe_unreadable(listing.paths, facts)
+    if line and refuse_bad:
+        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
+    pairs: Sequence[tuple[int, int]] = ()
+    if find_copies:
+        with show_progress(console, total=len(listing.paths), what="looking for copies") as progress:
+            pairs = find_copies(stores[0], progress=progress)
+    manifest = _make_manifest(listing, stores[0], pairs, seed=seed, min_images=min_images, study=study)
+    return manifest, Preparation(
+        left_out=line,
+        share_left_out=1 - float(np.mean(stores[0].readable)),
+        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        deep_range=astuple(deep) if deep else (),
+    )
+
+
+def open_images(
+    listing: ImageListing,
+    *,
+    fits: Iterable[Fit],
+    image_size: int,
+    cache_dir: Path,
+    budget_gb: float,
+    console: Console | None = None,
+) -> tuple[list[ImageStore], DeepRange | None]:
+    """Decode the images of a listing, a bucket's after copying them.
+
+    Returns:
+        A store for each different fit, and the range of the images of more than 8 bits, if there are any.
+    """
     if is_url(listing.source):
-        with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
+        with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(
                 listing.source,
                 listing.paths,
@@ -128,7 +167,7 @@ def prepare_images(
     def open_stores(deep: DeepRange) -> list[ImageStore]:
         stores = []
         for fit in dict.fromkeys(fits):
-            with _show_progress(console, total=len(listing.paths)) as progress:
+            with show_progress(console, total=len(listing.paths)) as progress:
                 stores.append(
                     open_or_build(
                         listing.paths,
@@ -147,21 +186,7 @@ def prepare_images(
     if deep is None and (missed := _list_deep(listing.paths, stores[0].facts)):
         deep = measure_deep_range(missed)  # too few for the sample that was looked at first
         stores = open_stores(deep)
-    facts = stores[0].facts
-    line = describe_unreadable(listing.paths, facts)
-    if line and refuse_bad:
-        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    pairs: Sequence[tuple[int, int]] = ()
-    if find_copies:
-        with _show_progress(console, total=len(listing.paths), what="looking for copies") as progress:
-            pairs = find_copies(stores[0], progress=progress)
-    manifest = _make_manifest(listing, stores[0], pairs, seed=seed, min_images=min_images, study=study)
-    return manifest, Preparation(
-        left_out=line,
-        share_left_out=1 - float(np.mean(stores[0].readable)),
-        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
-        deep_range=astuple(deep) if deep else (),
-    )
+    return stores, deep
 
 
 def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
@@ -200,7 +225,7 @@ def _make_manifest(
 
 
 @contextmanager
-def _show_progress(
+def show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar from the first image on: not at all where all images are known."""
