@@ -13,7 +13,8 @@ from analysis.majority import suggest_metric
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
 from analysis.report.group_section import tell_leaks
-from analysis.report.page import plural, show_config, show_seconds, show_setting, show_value
+from analysis.report.page import show_config, show_seconds, show_setting, show_value
+from contract.files import plural
 from contract.html import Section, bullets, escape, make_section, paragraph
 from contract.messages import Reason, State
 from contract.metrics import is_share

@@ -7,8 +7,8 @@ import numpy as np
 from analysis.comparison import confidence_interval, number_groups
 from analysis.predictions import Array
 from analysis.report.findings import Findings
-from analysis.report.page import plural, share, show_value
-from contract.files import printable
+from analysis.report.page import share, show_value
+from contract.files import plural, printable
 from contract.html import Section, make_section, paragraph
 from contract.metrics import is_share
 
