@@ -125,11 +125,11 @@ def _tell_score_without(findings: Findings, leaked: Array) -> str:
     without = confidence_interval(kept, metric=metric)
     assert without is not None, "the metric of all images could be computed"
     official, (value, low, high) = findings.interval[0], without
-    num_left = int(number_groups(kept).max()) + 1
+    judgement = _judge_leak(findings, without, num_left=int(number_groups(kept).max()) + 1)
     return (
         f"With all validation images the best trial reaches {metric} {_show(metric, official)}; without the "
         f"leaked ones, on {plural(len(kept), 'image')}, {_show(metric, value)} (95% interval "
-        f"{_show(metric, low)} to {_show(metric, high)}). {_judge_leak(findings, without, num_left=num_left)} "
+        f"{_show(metric, low)} to {_show(metric, high)}). {judgement} "
         "Leaderboard and answer stay on the split that was given; data without one are cut so that no group "
         "is torn."
     )
