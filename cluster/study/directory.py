@@ -25,7 +25,7 @@ from contract.study_layout import RunOutcome, StudyPaths, StudyStatus
 
 OWN_NAME = "unfreeze"
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
-FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
+FIXED = ("space", "metrics", "directions", "image_size", "fit", "deep_range", "max_epochs", "weights", "seed")
 """Facts that must not change between the runs of a study, beside its data; the space may be widened."""
 KILLED = "killed"
 """How a run ended that could not record its end."""
@@ -233,7 +233,10 @@ def _list_names(names: Iterable[str]) -> str:
 def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that must not change and did, "name (before -> now)" each."""
     changes = [
-        f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
+        f"{name} ({old.get(name)} -> {new.get(name)})"
+        for name in FIXED
+        if (old.get(name) or None)
+        != (new.get(name) or None)  # a study of before has no fit and no deep_range
     ]
     asked, before = new["flags"]["probes"], old.get("num_probes", 0)
     if asked not in (None, before):

@@ -33,6 +33,25 @@ def make_config(tmp_path: Path, **flags: Any) -> StudyConfig:
     return StudyConfig(space="demo", data="digits", runs_dir=tmp_path, **flags)
 
 
+def test_another_fit_or_scale_of_deep_images_is_refused(tmp_path: Path) -> None:
+    before = FACTS | {"fit": None, "deep_range": [0.0, 4095.0, 0.0, 1.0]}
+    open_study(make_config(tmp_path), facts=before).close()
+    changed = before | {"fit": "pad", "deep_range": [0.0, 999.0, 0.0, 1.0]}
+
+    with pytest.raises(ValueError, match=r"fit \(None -> pad\); deep_range \(\[0\.0, 4095"):
+        open_study(make_config(tmp_path), facts=changed)
+    open_study(make_config(tmp_path), facts=before).close()
+
+
+def test_a_study_of_before_there_was_a_fit_is_continued(tmp_path: Path) -> None:
+    open_study(make_config(tmp_path), facts=FACTS).close()
+
+    study = open_study(make_config(tmp_path), facts=FACTS | {"fit": None, "deep_range": []})
+    study.close()
+
+    assert study.resumed
+
+
 def test_a_new_study_says_what_it_is(tmp_path: Path) -> None:
     study = open_study(make_config(tmp_path), facts=FACTS)
     study.begin()
