@@ -25,7 +25,8 @@ class Note:
     """Something a user should know about how a source was read."""
 
     kind: str
-    """"left out", "split", "class", "label", "column", "path", "copy", "leak", "content" or "other files"."""
+    """"left out", "split", "class", "label", "column", "path", "copy", "leak", "content", "shape" or "other
+    files"."""
 
     text: str
     """A line that stands for itself."""
