@@ -293,6 +293,12 @@ def find_val_labels(plan: Plan, manifest: Manifest) -> NDArray[np.int64] | None:
     return None if is_part else labels
 
 
+def find_val_groups(manifest: Manifest) -> NDArray[np.int64] | None:
+    """Groups of the validation images, numbered from 0, in their order; None where each is its own."""
+    found, numbers = np.unique(manifest.groups[manifest.indices("val")], return_inverse=True)
+    return numbers.astype(np.int64) if len(found) < len(numbers) else None
+
+
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
@@ -315,6 +321,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             patience=plan.config.patience,
             shares_of=lambda config: planned_shares(config, class_counts),
             val_labels=find_val_labels(plan, manifest),
+            val_groups=find_val_groups(manifest),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
             num_probes=study.info["num_probes"],

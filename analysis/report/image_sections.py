@@ -217,7 +217,7 @@ def _check_files(
     if looks.unreadable:
         first = images.paths[looks.unreadable[0]]
         lines.append(f"{plural(len(looks.unreadable), 'image')} cannot be opened now, the first: {first}.")
-    lines += _left_out(findings, images)
+    lines += [*findings.notes, *_left_out(findings, images)]
     pairs = np.array(twins, dtype=np.int64).reshape(-1, 2)
     if len(looks.ids):
         lines += _describe_twins(findings, images, pairs, opened)
@@ -225,15 +225,15 @@ def _check_files(
 
 
 def _left_out(findings: Findings, images: ImageTable) -> list[str]:
-    """Repeat what the search said of its files; where a study has no notes, list the unused files."""
+    """Name the images that cannot be read; where a study has no notes, list the unused files."""
     data = findings.study.facts.get("data") or {}
-    lines = [f"Left out: {findings.left_out}."] if findings.left_out else []
-    if "notes" in data:
-        lines += [f"{note['kind'].capitalize()}: {note['text']}." for note in data["notes"]]
-        return lines or ["Every image file of the source is used; none is broken."]
+    if findings.left_out:
+        return [f"Left out: {findings.left_out}."]
+    if findings.notes:
+        return []
     source = Path(str(data.get("source", "")))
-    if lines or not source.is_dir():
-        return lines
+    if not source.is_dir():
+        return []
     used = {path.resolve() for path in images.paths}
     unused = sorted(
         path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.resolve() not in used

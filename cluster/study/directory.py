@@ -105,10 +105,14 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     try:
         wanted = _describe(config, facts)
         resumed = paths.facts.exists()
-        info = _continue(_read(paths), wanted) if resumed else wanted
+        before = _read(paths) if resumed else {}
+        info = _continue(before, wanted) if resumed else wanted
         info.pop("data_change", None)
         if not resumed:
             save_json(paths.facts, info)
+        elif info["no_images"] and not before.get("no_images"):
+            # At once, since a finished study writes nothing more, and its page must be made anew.
+            save_json(paths.facts, before | {"no_images": True})
         records = Records(
             config.storage_url,
             study=config.name,

@@ -77,6 +77,21 @@ def test_the_same_command_continues_the_study(tmp_path: Path) -> None:
     assert study.info["flags"]["trials"] == 99
 
 
+def test_a_study_that_was_to_show_no_photo_keeps_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "demo-digits" / "study.json"
+    open_study(make_config(tmp_path), facts=FACTS).close()
+    assert json.loads(path.read_text())["no_images"] is False
+
+    open_study(make_config(tmp_path, no_images=True), facts=FACTS).close()  # finished, as nothing begins
+    asked = json.loads(path.read_text())
+    study = open_study(make_config(tmp_path), facts=FACTS)
+    study.begin()
+    study.close()
+
+    assert asked["no_images"] is True and asked["flags"]["no_images"] is False
+    assert json.loads(path.read_text())["no_images"] is True
+
+
 def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> None:
     open_study(make_config(tmp_path), facts=FACTS).close()
     other = FACTS | {"image_size": 64, "data": FACTS["data"] | {"fingerprint": "xyz"}}
