@@ -41,6 +41,7 @@ from contract.trial_config import TrialConfig, check_validated_alike, config_as_
 from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
+from trainables.checks.known_copies import find_copies
 from trainables.data.datasets import ImageListing, find_images, is_url, leave_out
 from trainables.data.description import describe_listing, describe_manifest
 from trainables.data.manifest import Manifest, describe_change
@@ -232,6 +233,7 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
         refuse_bad=config.bad_images == "refuse",
         min_images=config.min_images,
         study=_recorded_images(config),
+        find_copies=find_copies,
         console=console,
     )
     for line in found.complaints:
