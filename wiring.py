@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ from cluster.study.directory import Study, recorded_classes, recorded_flags, rec
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
-from contract.decoding import Fit
 from contract.machine import count_cpus, count_gpus
 from contract.messages import StudySettings
 from contract.metrics import Direction, check_objectives
@@ -48,7 +47,7 @@ from trainables.data.datasets import ImageListing, find_images, is_url, leave_ou
 from trainables.data.description import describe_listing, describe_manifest
 from trainables.data.manifest import Manifest, describe_change
 from trainables.data.splits import split_listing
-from trainables.images.preparation import Preparation, Recorded, describe_shape, prepare_images
+from trainables.images.preparation import Preparation, Recorded, note_shape, prepare_images
 from trainables.images.survey import sample_sizes
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
@@ -79,18 +78,6 @@ class Plan:
     max_epochs: int
     num_trials: int
     recipes: list[Recipe]
-    median_aspect: float
-    """Long by short side of the images."""
-
-    @property
-    def fit(self) -> Fit | None:
-        """How images are made square for all backbones; None = as each wants it."""
-        return cast(Fit | None, self.config.fit)
-
-    @property
-    def fits(self) -> list[Fit]:
-        """How images are made square, for each backbone."""
-        return [self.fit or backbone.fit for backbone in self.backbones]
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -153,6 +140,8 @@ def make_plan(config: StudyConfig) -> Plan:
     weights = _locate_all(backbones, config)
     splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
     sizes = sample_sizes(listing.paths)
+    fits = [config.fit or backbone.fit for backbone in backbones]
+    listing = replace(listing, notes=(*listing.notes, *note_shape(sizes.median_aspect, fits)))
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
         num_classes=len(listing.classes),
@@ -172,7 +161,6 @@ def make_plan(config: StudyConfig) -> Plan:
         image_size=config.image_size or space.image_size(facts),
         max_epochs=max_epochs,
         num_trials=num_trials,
-        median_aspect=sizes.median_aspect,
         recipes=space.recipes(
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
@@ -212,7 +200,6 @@ def print_plan(plan: Plan, console: Console) -> None:
     config = plan.config
     splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
     lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
-    lines += filter(None, [describe_shape(plan.median_aspect, plan.fits)])
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
@@ -241,7 +228,7 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
     config = plan.config
     manifest, found = prepare_images(
         plan.listing,
-        fits=plan.fits,
+        fits=[config.fit or backbone.fit for backbone in plan.backbones],
         image_size=plan.image_size,
         cache_dir=Path(config.cache_dir or ""),
         budget_gb=config.cache_gb,
@@ -252,12 +239,9 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
         find_copies=find_copies,
         console=console,
     )
-    if found.left_out:
-        print(f"skipping {found.left_out}", file=sys.stderr)
-    if found.warning:
-        print(found.warning, file=sys.stderr)
-    lines = describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))
-    say("\n".join(filter(None, [*lines, describe_shape(plan.median_aspect, plan.fits)])))
+    for line in found.complaints:
+        print(line, file=sys.stderr)
+    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))))
     return manifest, found
 
 
@@ -424,7 +408,7 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         weights=config.weights,
         backbone_weights=plan.weights,
         image_size=plan.image_size,
-        fit=plan.fit,
+        fit=config.fit,
         deep_range=tuple(study.info["deep_range"]),
         seed=config.seed,
         metric=config.metrics[0],

@@ -78,14 +78,15 @@ class Preparation:
     """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
 
     @property
-    def warning(self) -> str:
-        """A line where so many images are left out that something else may be wrong; else empty."""
-        if self.share_left_out <= MUCH_LEFT_OUT:
-            return ""
-        return (
+    def complaints(self) -> list[str]:
+        """Lines on what is left out; the second where it is so much that something else may be wrong."""
+        if not self.left_out:
+            return []
+        warning = (
             f"WARNING: {self.share_left_out:.0%} of the images cannot be read and are left out: were they "
             "copied whole, and are they images? --bad-images refuse stops here instead"
         )
+        return [f"skipping {self.left_out}", *([warning] if self.share_left_out > MUCH_LEFT_OUT else [])]
 
 
 def prepare_images(
@@ -282,11 +283,12 @@ def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> Note
     return Note("content", what, len(found))
 
 
-def describe_shape(median_aspect: float, fits: Iterable[Fit]) -> str:
+def note_shape(median_aspect: float, fits: Iterable[Fit]) -> list[Note]:
     """Warn of images so far from square that a crop shows less than half of them; else empty."""
     if median_aspect <= LONG or "crop" not in fits:
-        return ""
-    return (
+        return []
+    text = (
         f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of "
         f"each is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
     )
+    return [Note("shape", text)]
