@@ -29,7 +29,7 @@ from cluster.search.search import Search
 from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
-from cluster.study.directory import Study, recorded_flags, recorded_weights
+from cluster.study.directory import Study, recorded_classes, recorded_flags, recorded_weights
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
@@ -41,10 +41,14 @@ from contract.trial_config import TrialConfig, check_validated_alike, config_as_
 from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, describe, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, batch_group, expect_reuse
-from trainables.data.datasets import ImageListing, find_images, is_url
-from trainables.data.manifest import Manifest
-from trainables.data.splits import split_images
-from trainables.images.preparation import median_pixels, prepare_images
+from trainables.checks.known_copies import find_copies
+from trainables.data.corrections import apply_corrections
+from trainables.data.datasets import ImageListing, find_images, is_url, leave_out
+from trainables.data.description import describe_listing, describe_manifest
+from trainables.data.manifest import Manifest, describe_change
+from trainables.data.splits import split_listing
+from trainables.images.preparation import Preparation, Recorded, note_shape, prepare_images
+from trainables.images.survey import sample_sizes
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.schedules import planned_shares
@@ -128,13 +132,20 @@ def make_plan(config: StudyConfig) -> Plan:
     else:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
-    listing = find_images(config.data, cache_dir=config.cache_dir)
+    own = (config.runs_dir, config.cache_dir)
+    listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
+    if config.corrections:
+        listing, _ = apply_corrections(listing, Path(config.corrections))
+    listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
-    splits = split_images(listing.labels, listing.splits, seed=config.seed, classes=listing.classes)
+    splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    sizes = sample_sizes(listing.paths)
+    fits = [config.fit or backbone.fit for backbone in backbones]
+    listing = replace(listing, notes=(*listing.notes, *note_shape(sizes.median_aspect, fits)))
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
         num_classes=len(listing.classes),
-        median_pixels=median_pixels(listing.paths),
+        median_pixels=sizes.median_pixels,
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
     num_trials = config.trials or space.defaults.trials
@@ -186,12 +197,11 @@ def print_plan(plan: Plan, console: Console) -> None:
     for recipe in plan.recipes:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
-    splits = split_images(
-        plan.listing.labels, plan.listing.splits, seed=plan.config.seed, classes=plan.listing.classes
-    )
-    counts = ", ".join(f"{(splits == split).sum():,} {split}" for split in ("train", "val", "test"))
+    config = plan.config
+    splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
-        f"data: {plan.config.data}, {len(plan.listing.classes)} classes, {counts} (files not opened yet)\n"
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
@@ -213,34 +223,48 @@ def fetch_all_weights(plan: Plan) -> Plan:
     return replace(plan, weights=tuple(fetched))
 
 
-def read_images(plan: Plan) -> tuple[Manifest, str]:
-    """Decode every image once, and say which ones are left out."""
+def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
+    """Decode every image once, and say which ones are left out and what is odd about others."""
     config = plan.config
-    manifest, left_out = prepare_images(
+    manifest, found = prepare_images(
         plan.listing,
-        fits=[backbone.fit for backbone in plan.backbones],
+        fits=[config.fit or backbone.fit for backbone in plan.backbones],
         image_size=plan.image_size,
         cache_dir=Path(config.cache_dir or ""),
         budget_gb=config.cache_gb,
         seed=config.seed,
         refuse_bad=config.bad_images == "refuse",
+        min_images=config.min_images,
+        study=_recorded_images(config),
+        find_copies=find_copies,
         console=console,
     )
-    if left_out:
-        print(f"skipping {left_out}", file=sys.stderr)
-    return manifest, left_out
+    for line in found.complaints:
+        print(line, file=sys.stderr)
+    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))))
+    return manifest, found
 
 
-def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
+def _recorded_images(config: StudyConfig) -> Recorded | None:
+    """The images of the study that is continued, unless its flags would cut them otherwise."""
+    flags = recorded_flags(config.directory)
+    if any(flags.get(name) != getattr(config, name) for name in ("seed", "group_by", "min_images")):
+        return None
+    return Recorded(StudyPaths(config.directory).manifest, recorded_classes(config.directory))
+
+
+def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str, Any]:
     """Collect the facts of study.json beside the flags; a study is continued only if they are the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
     counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
+    recorded = StudyPaths(plan.config.directory).manifest
     data = {
         "source": plan.config.data,
         "contents": manifest.contents,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
-        "left_out": left_out,
+        "left_out": found.left_out,
+        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes, *found.notes)],
         **counts,
     }
     return {
@@ -248,9 +272,12 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "space_fixed": fixed,
         "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
+        "fit": plan.config.fit,
+        "deep_range": list(found.deep_range),
         "max_epochs": plan.max_epochs,
         "num_probes": plan.num_probes,
         "data": data,
+        "data_change": describe_change(recorded, manifest.paths, manifest.digests),
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_warm_starts(
             plan.config.warm_start,
@@ -269,6 +296,12 @@ def find_val_labels(plan: Plan, manifest: Manifest) -> NDArray[np.int64] | None:
     configs = [*plan.samples, *(recipe.config for recipe in plan.recipes)]
     is_part = any(0 < config.get("validation_images", 0) < len(labels) for config in configs)
     return None if is_part else labels
+
+
+def find_val_groups(manifest: Manifest) -> NDArray[np.int64] | None:
+    """Groups of the validation images, numbered from 0, in their order; None where each is its own."""
+    found, numbers = np.unique(manifest.groups[manifest.indices("val")], return_inverse=True)
+    return numbers.astype(np.int64) if len(found) < len(numbers) else None
 
 
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
@@ -293,6 +326,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             patience=plan.config.patience,
             shares_of=lambda config: planned_shares(config, class_counts),
             val_labels=find_val_labels(plan, manifest),
+            val_groups=find_val_groups(manifest),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
             num_probes=study.info["num_probes"],
@@ -374,6 +408,8 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         weights=config.weights,
         backbone_weights=plan.weights,
         image_size=plan.image_size,
+        fit=config.fit,
+        deep_range=tuple(study.info["deep_range"]),
         seed=config.seed,
         metric=config.metrics[0],
         maximize=Direction(study.info["direction"]) is Direction.MAXIMIZE,

@@ -225,3 +225,10 @@ def is_study(directory: Path) -> bool:
 def study_directories(runs_dir: Path) -> list[Path]:
     """List the directories of studies under `runs_dir`, in alphabetical order."""
     return sorted(facts.parent for facts in runs_dir.glob(f"*/{STUDY_FILE}"))
+
+
+def is_own_folder(folder: Path) -> bool:
+    """True for a folder that this program wrote: a study, a folder of studies, a model or a cache."""
+    study, model = StudyPaths(folder), ModelPaths(folder)
+    marks = (study.facts, folder / study.tracking_database.name, CachePaths(folder).images / "index.db")
+    return any(mark.exists() for mark in marks) or (model.program.exists() and model.card.exists())

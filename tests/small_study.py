@@ -32,6 +32,8 @@ def make_small_study(root: Path) -> Path:
         classes=CLASSES,
         contents="",
         fingerprint="",
+        groups=np.arange(len(labels)),
+        digests=("",) * len(labels),
     )
     manifest.write_csv(root / "data.csv")
     return root

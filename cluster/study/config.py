@@ -6,11 +6,12 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
+from contract.decoding import Fit
 from contract.files import did_you_mean
 from contract.metrics import Direction, direction_of
 from contract.study_layout import StudyPaths
@@ -62,6 +63,9 @@ class StudyConfig:
     image_size: int | None = None
     """Side of the training images in pixels [the backbones' own]."""
 
+    fit: Fit | None = None
+    """How images become square: crop to the middle, squash, or pad on a grey ground [the backbones' own]."""
+
     metric: str = "val_accuracy"
     """What the search optimizes; several, comma-separated, give the best trade-offs between them."""
 
@@ -108,8 +112,21 @@ class StudyConfig:
     tracking_uri: str | None = None
     """MLflow store or server [SQLite in the runs directory]."""
 
+    group_by: str | None = None
+    """What images share that must stay in one split: folder, a column, or a pattern like 'tile([0-9]+)'
+    [copies only, and a table's column `group`]."""
+
+    min_images: int | None = None
+    """Leave out classes with fewer images; 1 trains on those that cannot be validated, too [refuse them]."""
+
     bad_images: str = "skip"
     """What to do with images that cannot be read: skip or refuse."""
+
+    corrections: str | None = None
+    """Relabel and drop images as this review file says, which python -m trainables check wrote [none]."""
+
+    no_images: bool = False
+    """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
     cache_dir: Path | None = None
     """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
@@ -196,6 +213,8 @@ class StudyConfig:
         _check_choice("searcher", self.searcher or "tpe", searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
+        if self.fit is not None:
+            _check_choice("fit", self.fit, get_args(Fit))
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)
@@ -203,6 +222,11 @@ class StudyConfig:
             raise ValueError(
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
                 f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
+            )
+        if self.corrections is not None and not _absolute(self.corrections).is_file():
+            raise ValueError(
+                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
+                "check writes one to edit"
             )
         if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
             raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")
@@ -217,6 +241,7 @@ class StudyConfig:
             "runs_dir": runs_dir,
             "cache_dir": _absolute(self.cache_dir or os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"),
             "data": self._data_here,
+            "corrections": self.corrections and str(_absolute(self.corrections)),
             "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),
@@ -259,6 +284,7 @@ class StudyConfig:
             "trials",
             "max_epochs",
             "image_size",
+            "min_images",
             "concurrent",
             "workers_per_trial",
             "cpus_per_trial",

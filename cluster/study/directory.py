@@ -25,7 +25,7 @@ from contract.study_layout import RunOutcome, StudyPaths, StudyStatus
 
 OWN_NAME = "unfreeze"
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
-FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
+FIXED = ("space", "metrics", "directions", "image_size", "fit", "deep_range", "max_epochs", "weights", "seed")
 """Facts that must not change between the runs of a study, beside its data; the space may be widened."""
 KILLED = "killed"
 """How a run ended that could not record its end."""
@@ -93,7 +93,7 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
 
     Args:
         facts: what study.json says beside the flags: space_table, space_fixed, config_defaults, data with its
-            fingerprint, image_size, max_epochs and more.
+            fingerprint, data_change (how the images differ from data.csv), image_size, max_epochs and more.
 
     Raises:
         ValueError: the study exists with other settings or hyperparameters, runs elsewhere, or its directory
@@ -105,9 +105,14 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     try:
         wanted = _describe(config, facts)
         resumed = paths.facts.exists()
-        info = _continue(_read(paths), wanted) if resumed else wanted
+        before = _read(paths) if resumed else {}
+        info = _continue(before, wanted) if resumed else wanted
+        info.pop("data_change", None)
         if not resumed:
             save_json(paths.facts, info)
+        elif info["no_images"] and not before.get("no_images"):
+            # At once, since a finished study writes nothing more, and its page must be made anew.
+            save_json(paths.facts, before | {"no_images": True})
         records = Records(
             config.storage_url,
             study=config.name,
@@ -130,6 +135,11 @@ def recorded_weights(directory: Path) -> dict[str, dict[str, Any]]:
 def recorded_flags(directory: Path) -> dict[str, Any]:
     """Flags with which the study last ran; empty before its first run."""
     return dict(_read_if_any(directory).get("flags", {}))
+
+
+def recorded_classes(directory: Path) -> tuple[str, ...]:
+    """Class names of the study; empty before its first run."""
+    return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
 
 
 def _read_if_any(directory: Path) -> dict[str, Any]:
@@ -156,6 +166,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
+        "no_images": config.no_images,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": StudyStatus.NEW,
@@ -182,6 +193,8 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     kept["num_probes"] = old.get("num_probes", 0)
+    # Photos that were to stay private do not appear because a later line forgot the flag.
+    kept["no_images"] = bool(old.get("no_images") or new.get("no_images"))
     # Weights that only a wider search needed stay on record.
     weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
     return old | new | kept | {"backbone_weights": weights}
@@ -220,7 +233,10 @@ def _list_names(names: Iterable[str]) -> str:
 def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that must not change and did, "name (before -> now)" each."""
     changes = [
-        f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
+        f"{name} ({old.get(name)} -> {new.get(name)})"
+        for name in FIXED
+        if (old.get(name) or None)
+        != (new.get(name) or None)  # a study of before has no fit and no deep_range
     ]
     asked, before = new["flags"]["probes"], old.get("num_probes", 0)
     if asked not in (None, before):
@@ -229,7 +245,9 @@ def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         changes += space_differences(old, new)
     data_before, data_now = old.get("data", {}), new.get("data", {})
     if data_before.get("fingerprint") != data_now.get("fingerprint"):
-        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)})")
+        what = new.get("data_change")
+        difference = f": {what}" if what else ""
+        changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)}{difference})")
     weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
     return changes + [
         f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"
@@ -248,7 +266,8 @@ def _now() -> str:
 
 def _data_line(data: Mapping[str, Any]) -> str:
     num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
-    return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
+    notes = [note["text"] for note in data.get("notes", ()) if note.get("kind") == "corrected"]
+    return ", ".join((str(data.get("source")), f"{num} images", *notes, str(data.get("fingerprint"))[:8]))
 
 
 def _make_writable(paths: StudyPaths) -> None:

@@ -1,24 +1,28 @@
-"""Manifest: every image of a study with its number, label and split; written as data.csv."""
+"""Manifest: every image of a study with its number, label, split and group; written as data.csv."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.files import write_aside
-from trainables.data.datasets._listing import ImageListing
+from contract.files import plural, printable, write_aside
+from trainables.data.datasets import ImageListing, Note
+from trainables.data.groups import join_groups
 from trainables.data.splits import split_images
 
-log = logging.getLogger(__name__)
+HEADER = ("id", "path", "label", "split", "group", "digest", "class")
+OLD_HEADER = HEADER[:4]
+"""Columns of studies that knew no groups."""
 
-HEADER = ("id", "path", "label", "split")
+NAMED = 5
+"""Images that a note names; the others are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,11 @@ class Manifest:
     """Hash of the images with their class names, in any order: seeds and splits of the same data share it."""
     fingerprint: str
     """Hash of the contents with their split: studies that share it can be compared image by image."""
+    groups: NDArray[np.int64]
+    """Group of every image [N]: copies and near copies, and what the user says belongs together."""
+    digests: tuple[str, ...]
+    """sha256 of every file's content."""
+    notes: tuple[Note, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,49 +49,123 @@ class Manifest:
     def indices(self, split: str) -> NDArray[np.int64]:
         return np.flatnonzero(self.splits == split).astype(np.int64)
 
+    @property
+    def leaked(self) -> NDArray[np.int64]:
+        """Images of val and test whose group has images in train: a model has seen what they show."""
+        in_train = np.isin(self.groups, self.groups[self.splits == "train"])
+        return np.flatnonzero(in_train & (self.splits != "train")).astype(np.int64)
+
     def write_csv(self, path: Path) -> None:
-        """Write data.csv: id, path, label and split of every image."""
-        with write_aside(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
+        """Write data.csv: id, path, label, split, group, digest and class of every image."""
+        with (
+            write_aside(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as lines,
+        ):
             writer = csv.writer(lines)
             writer.writerow(HEADER)
-            rows = zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True)
+            names = (self.classes[label] for label in self.labels)
+            columns = (self.labels.tolist(), self.splits.tolist(), self.groups.tolist(), self.digests, names)
+            rows = zip(self.paths, *columns, strict=True)
             writer.writerows((number, *row) for number, row in enumerate(rows))
 
 
 def make_manifest(
-    listing: ImageListing, digests: Sequence[str], *, seed: int, keep: NDArray[np.bool_] | None = None
+    listing: ImageListing,
+    digests: Sequence[str],
+    *,
+    seed: int,
+    near_copies: Iterable[tuple[int, int]] = (),
+    may_lack_val: bool = False,
+    recorded: Sequence[str] | None = None,
 ) -> Manifest:
-    """Leave out the images that are not to be kept, split the rest, and hash it with and without the split.
+    """Group the images, split them so that no group is torn, and hash them with and without the split.
 
     Args:
         digests: content hash of every listed file, as the image store found it.
-        keep: which images to use; None = all.
+        near_copies: pairs of listed images that show the same.
+        may_lack_val: train on classes that cannot be validated.
+        recorded: splits that the study gave these images when it began, which are kept.
 
     Raises:
-        ValueError: what is left cannot be split.
+        ValueError: the images cannot be split.
     """
-    kept = list(range(len(listing.paths))) if keep is None else np.flatnonzero(keep).tolist()
-    labels = listing.labels[kept]
-    lost = sorted(set(listing.labels.tolist()) - set(labels.tolist()))
-    if lost:
-        raise ValueError(
-            f"{listing.source}: no readable image of {', '.join(listing.classes[i] for i in lost)}"
-        )
-    splits = split_images(labels, [listing.splits[i] for i in kept], seed=seed, classes=listing.classes)
-    _report_copies(listing, kept, [digests[row] for row in kept], splits)
-    names = [listing.classes[label] for label in labels]
-    contents = sorted(f"{digests[row]} {name}" for row, name in zip(kept, names, strict=True))
+    pairs = [pair for pair in near_copies if digests[pair[0]] != digests[pair[1]]]
+    keys = [digests, listing.groups] if listing.groups else [digests]
+    groups = join_groups(len(digests), keys, pairs)
+    splits = split_images(
+        listing.labels,
+        listing.splits,
+        seed=seed,
+        classes=listing.classes,
+        groups=groups,
+        may_lack_val=may_lack_val,
+    )
+    if recorded:
+        splits = np.array(recorded, dtype=splits.dtype)
+    names = [listing.classes[label] for label in listing.labels]
+    contents = sorted(f"{digest} {name}" for digest, name in zip(digests, names, strict=True))
     ordered = hashlib.sha256("\0".join(listing.classes).encode())
-    for row, label, split in zip(kept, labels, splits, strict=True):
-        ordered.update(f"\n{digests[row]} {label} {split}".encode())
-    return Manifest(
-        paths=tuple(listing.paths[i] for i in kept),
-        labels=labels,
+    for digest, label, split in zip(digests, listing.labels, splits, strict=True):
+        ordered.update(f"\n{digest} {label} {split}".encode())
+    manifest = Manifest(
+        paths=listing.paths,
+        labels=listing.labels,
         splits=splits,
         classes=listing.classes,
         contents=hashlib.sha256("\n".join(contents).encode()).hexdigest()[:16],
         fingerprint=ordered.hexdigest()[:16],
+        groups=groups,
+        digests=tuple(digests),
     )
+    return replace(manifest, notes=(*_describe_near_copies(manifest, pairs), *_describe_copies(manifest)))
+
+
+def _describe_near_copies(manifest: Manifest, pairs: Sequence[tuple[int, int]]) -> Iterator[Note]:
+    if pairs:
+        number = len({row for pair in pairs for row in pair})
+        shown = "; ".join(" and ".join(_name(manifest.paths[n]) for n in pair) for pair in pairs[:NAMED])
+        text = f"{plural(number, 'image')} that nearly equal another, kept in one split: {shown}"
+        more = f" and {len(pairs) - NAMED} more pairs" if len(pairs) > NAMED else ""
+        yield Note("copy", text + more, number)
+
+
+def _describe_copies(manifest: Manifest) -> Iterator[Note]:
+    """Note images that occur twice, under two labels, or in two splits."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, digest in enumerate(manifest.digests):
+        numbers[digest].append(number)
+    copies = [found for found in numbers.values() if len(found) > 1]
+    relabelled = [found for found in copies if len({int(manifest.labels[n]) for n in found}) > 1]
+    if copies:
+        number = sum(len(found) - 1 for found in copies)
+        yield Note(
+            "copy", f"{plural(number, 'image')} with the content of another, kept in one split", number
+        )
+    if relabelled:
+        pairs = [" and ".join(_name(manifest.paths[n]) for n in found[:2]) for found in relabelled[:NAMED]]
+        shown = "; ".join(pairs)
+        text = f"{plural(len(relabelled), 'image')} under two labels: {shown}"
+        yield Note("copy", text, len(relabelled))
+    leaked = manifest.leaked
+    for split in ("val", "test"):
+        found = [int(n) for n in leaked if manifest.splits[n] == split]
+        if found:
+            shown = _name_some([manifest.paths[n] for n in found])
+            text = (
+                f"{len(found)} of {(manifest.splits == split).sum()} images in {split} have a copy, or"
+                " one of their group, in train, as the data came split: scores on them are too high"
+                f" ({shown})"
+            )
+            yield Note("leak", text, len(found))
+
+
+def _name_some(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(_name(path) for path in paths[:NAMED]) + more
+
+
+def _name(path: Path) -> str:
+    return printable(f"{path.parent.name}/{path.name}")
 
 
 def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
@@ -91,13 +174,14 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
     Raises:
         ValueError: not a data.csv, or damaged.
     """
-    with path.open(newline="", encoding="utf-8") as lines:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
         reader = csv.reader(lines)
-        header = next(reader, [])
+        header = tuple(next(reader, []))
         rows = list(reader)
-    numbers = [row[0] for row in rows if len(row) == len(HEADER)]
-    if tuple(header) != HEADER or numbers != [str(number) for number in range(len(rows))]:
+    numbers = [row[0] for row in rows if len(row) == len(header)]
+    if header not in (HEADER, OLD_HEADER) or numbers != [str(number) for number in range(len(rows))]:
         raise ValueError(f"{path} is damaged: expected the columns {','.join(HEADER)} and ids counted from 0")
+    is_old = header == OLD_HEADER
     return Manifest(
         paths=tuple(Path(row[1]) for row in rows),
         labels=np.array([int(row[2]) for row in rows], dtype=np.int64),
@@ -105,22 +189,49 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
         classes=tuple(classes),
         contents="",
         fingerprint="",
+        groups=np.array([int(row[0] if is_old else row[4]) for row in rows], dtype=np.int64),
+        digests=() if is_old else tuple(row[5] for row in rows),
     )
 
 
-def _report_copies(
-    listing: ImageListing, rows: Sequence[int], digests: Sequence[str], splits: NDArray[np.str_]
-) -> None:
-    """Warn of a file that occurs under two labels, or in two splits: either makes scores less reliable."""
-    first: dict[str, int] = {}
-    relabelled: list[str] = []
-    num_shared = 0
-    for position, (row, digest) in enumerate(zip(rows, digests, strict=True)):
-        earlier = first.setdefault(digest, position)
-        num_shared += bool(splits[earlier] != splits[position])
-        if listing.labels[rows[earlier]] != listing.labels[row]:
-            relabelled.append(f"{listing.paths[rows[earlier]]} and {listing.paths[row]}")
-    if relabelled:
-        log.warning("images that occur under two labels: %d, first %s", len(relabelled), relabelled[0])
-    if num_shared:
-        log.warning("images that occur in two of the splits train, val and test: %d", num_shared)
+def read_recorded_splits(path: Path, digests: Sequence[str], classes: Sequence[str]) -> list[str] | None:
+    """Splits of a study's data.csv if it lists images of these contents in this order, wherever they lay.
+
+    So a study goes on with the split it began with, though a newer version would cut its images otherwise.
+
+    Args:
+        classes: class names as study.json has them.
+    """
+    try:
+        recorded = read_manifest(path, classes)
+    except (OSError, ValueError):
+        return None
+    if len(recorded) != len(digests) or (recorded.digests and recorded.digests != tuple(digests)):
+        return None
+    return [str(split) for split in recorded.splits]
+
+
+def describe_change(path: Path, listed: Sequence[Path], digests: Sequence[str]) -> str:
+    """Say which images a study's data.csv has, and these files have not, or the other way round; "" if none.
+
+    Images are the same if their contents are, so that moved ones are no change.
+    """
+    try:
+        recorded = read_manifest(path, ())
+    except (OSError, ValueError):
+        return ""
+    if not recorded.digests:
+        return ""
+    before, now = (
+        dict(zip(recorded.paths, recorded.digests, strict=True)),
+        dict(zip(listed, digests, strict=True)),
+    )
+    contents_before, contents_now = set(recorded.digests), set(digests)
+    gone = [path for path, digest in before.items() if digest not in contents_now]
+    new = [path for path, digest in now.items() if digest not in contents_before]
+    parts = [
+        ("replaced", [path for path in gone if path in now]),
+        ("removed", [path for path in gone if path not in now]),
+        ("added", [path for path in new if path not in before]),
+    ]
+    return ", ".join(f"{len(found)} {what} ({_name_some(found)})" for what, found in parts if found)

@@ -4,25 +4,89 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
+from typing import NamedTuple, Protocol
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from contract.decoding import Fit
-from trainables.data.datasets import ImageListing, copy_missing, is_url, take_sample
-from trainables.data.manifest import Manifest, make_manifest
-from trainables.data.storage_faults import StorageFault, wait_out_faults
+from contract.decoding import FULL_RANGE, LARGE_PIXELS, DeepRange, Fit, Remark
+from contract.files import printable
+from trainables.data.datasets import ImageListing, Note, copy_missing, is_url, leave_out, list_names
+from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
-from trainables.images.store import open_or_build
+from trainables.images.store import ImageStore, open_or_build
+from trainables.images.survey import find_deep_range, measure_deep_range
+
+
+class FindCopies(Protocol):
+    """Finds the pairs of rows of an image store that show the same picture."""
+
+    def __call__(
+        self, store: ImageStore, *, progress: Callable[[int, int], None] | None
+    ) -> list[tuple[int, int]]: ...
+
+
+class Recorded(NamedTuple):
+    """What a study that exists says of its images."""
+
+    manifest: Path
+    """Its data.csv."""
+
+    classes: tuple[str, ...]
+
 
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
+
+MUCH_LEFT_OUT = 0.03
+"""Share of unreadable images above which a search warns of them."""
+
+TINY = 4
+"""Pixels below which an image's side is worth a line."""
+
+LONG = 2.0
+"""Median of long by short side above which a crop to the middle is warned of."""
+
+_ODD = {
+    Remark.SEVERAL: "hold several pictures: the first is used, of an icon the largest",
+    Remark.TRANSPARENT: "are transparent in places: shown on white",
+    Remark.DEEP: "have more than 8 bits: black to white is RANGE in all of them",
+    Remark.DEEP_COLOUR: "have colours of 16 bits, of which the upper 8 are used",
+    Remark.SHORTENED: "lack the end of their file, but nothing of the picture, and are used",
+    Remark.CLEANED: "can only be read without the metadata of their file, and are used so",
+}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the decoding of a study's images found out, beside the manifest."""
+
+    left_out: str = ""
+    """A line about the images that cannot be read; empty if all can."""
+
+    share_left_out: float = 0.0
+    notes: tuple[Note, ...] = ()
+    """What is odd among the images that are used."""
+
+    deep_range: tuple[float, ...] = ()
+    """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
+
+    @property
+    def complaints(self) -> list[str]:
+        """Lines on what is left out; the second where it is so much that something else may be wrong."""
+        if not self.left_out:
+            return []
+        warning = (
+            f"WARNING: {self.share_left_out:.0%} of the images cannot be read and are left out: were they "
+            "copied whole, and are they images? --bad-images refuse stops here instead"
+        )
+        return [f"skipping {self.left_out}", *([warning] if self.share_left_out > MUCH_LEFT_OUT else [])]
 
 
 def prepare_images(
@@ -34,20 +98,65 @@ def prepare_images(
     budget_gb: float,
     seed: int,
     refuse_bad: bool,
+    min_images: int | None = None,
+    study: Recorded | None = None,
+    find_copies: FindCopies | None = None,
     console: Console | None = None,
-) -> tuple[Manifest, str]:
-    """Decode and split the images of a study: (manifest, a line about those left out or "").
+) -> tuple[Manifest, Preparation]:
+    """Decode and split the images of a study.
 
     Args:
         fits: how the backbones want images made square; a store is built for each way.
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
+        min_images: leave out classes with fewer readable images; None refuses what cannot be validated.
+        study: what the study that is continued says of its images, whose split is kept.
+        find_copies: finds pairs of rows of a store that show the same; None looks for equal files only.
         console: shows the progress of copying and decoding.
 
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
+    stores, deep = open_images(
+        listing,
+        fits=fits,
+        image_size=image_size,
+        cache_dir=cache_dir,
+        budget_gb=budget_gb,
+        console=console,
+    )
+    facts = stores[0].facts
+    line = describe_unreadable(listing.paths, facts)
+    if line and refuse_bad:
+        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
+    pairs: Sequence[tuple[int, int]] = ()
+    if find_copies:
+        with show_progress(console, total=len(listing.paths), what="looking for copies") as progress:
+            pairs = find_copies(stores[0], progress=progress)
+    manifest = _make_manifest(listing, stores[0], pairs, seed=seed, min_images=min_images, study=study)
+    return manifest, Preparation(
+        left_out=line,
+        share_left_out=1 - float(np.mean(stores[0].readable)),
+        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        deep_range=astuple(deep) if deep else (),
+    )
+
+
+def open_images(
+    listing: ImageListing,
+    *,
+    fits: Iterable[Fit],
+    image_size: int,
+    cache_dir: Path,
+    budget_gb: float,
+    console: Console | None = None,
+) -> tuple[list[ImageStore], DeepRange | None]:
+    """Decode the images of a listing, a bucket's after copying them.
+
+    Returns:
+        A store for each different fit, and the range of the images of more than 8 bits, if there are any.
+    """
     if is_url(listing.source):
-        with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
+        with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(
                 listing.source,
                 listing.paths,
@@ -55,28 +164,69 @@ def prepare_images(
                 room_for=partial(room_for, cache_dir=cache_dir, budget_gb=budget_gb),
                 progress=copied,
             )
-    stores = []
-    for fit in dict.fromkeys(fits):
-        with _show_progress(console, total=len(listing.paths)) as progress:
-            stores.append(
-                open_or_build(
-                    listing.paths,
-                    storage_size=storage_size(image_size, fit),
-                    fit=fit,
-                    cache_dir=cache_dir,
-                    budget_gb=budget_gb,
-                    progress=progress,
+
+    def open_stores(deep: DeepRange) -> list[ImageStore]:
+        stores = []
+        for fit in dict.fromkeys(fits):
+            with show_progress(console, total=len(listing.paths)) as progress:
+                stores.append(
+                    open_or_build(
+                        listing.paths,
+                        storage_size=storage_size(image_size, fit),
+                        fit=fit,
+                        deep=deep,
+                        cache_dir=cache_dir,
+                        budget_gb=budget_gb,
+                        progress=progress,
+                    )
                 )
-            )
-    line = describe_unreadable(listing.paths, stores[0].facts)
-    if line and refuse_bad:
-        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    manifest = make_manifest(listing, stores[0].digests, seed=seed, keep=stores[0].readable)
-    return manifest, line
+        return stores
+
+    deep = find_deep_range(listing.paths)
+    stores = open_stores(deep or FULL_RANGE)
+    if deep is None and (missed := _list_deep(listing.paths, stores[0].facts)):
+        deep = measure_deep_range(missed)  # too few for the sample that was looked at first
+        stores = open_stores(deep)
+    return stores, deep
+
+
+def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
+    return [path for path, fact in zip(paths, facts, strict=True) if Remark.DEEP in fact.remarks]
+
+
+def _make_manifest(
+    listing: ImageListing,
+    store: ImageStore,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    seed: int,
+    min_images: int | None,
+    study: Recorded | None,
+) -> Manifest:
+    """Leave out the unreadable images, and the classes that have become too small, and split the rest."""
+    lost = sorted(set(listing.labels.tolist()) - set(listing.labels[store.readable].tolist()))
+    if lost and min_images is None:
+        raise ValueError(
+            f"{listing.source}: no readable image of"
+            f" {list_names([listing.classes[label] for label in lost])}; repair them, remove the class,"
+            " or pass --min-images 1 to leave it out"
+        )
+    kept, keep = leave_out(listing, min_images, readable=store.readable)
+    digests = [store.digests[number] for number in np.flatnonzero(keep)]
+    recorded = read_recorded_splits(study.manifest, digests, study.classes) if study else None
+    position = np.cumsum(keep) - 1
+    return make_manifest(
+        kept,
+        digests,
+        seed=seed,
+        near_copies=[(int(position[a]), int(position[b])) for a, b in pairs if keep[a] and keep[b]],
+        may_lack_val=min_images is not None,
+        recorded=recorded,
+    )
 
 
 @contextmanager
-def _show_progress(
+def show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar from the first image on: not at all where all images are known."""
@@ -88,32 +238,57 @@ def _show_progress(
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
     """Say how many images cannot be read, which, and why; empty if all can."""
-    bad = [f"{path} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok]
+    bad = [
+        f"{printable(path)} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok
+    ]
     if not bad:
         return ""
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return f"{len(bad)} of {len(facts)} images cannot be read: {'; '.join(bad[:NAMED])}{more}"
 
 
-def median_pixels(paths: Sequence[Path]) -> int:
-    """Median height x width of up to 100 images, evenly spread over the list; unreadable ones do not count.
-
-    Raises:
-        ValueError: none of them can be read.
-    """
-    areas = []
-    for path in take_sample(paths):
-        try:
-            areas.append(wait_out_faults(partial(_read_area, path)))
-        except StorageFault:
-            raise
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            continue
-    if not areas:
-        raise ValueError(f"none of the images can be read, {paths[0]} for one: are these image files?")
-    return int(median(areas))
+def describe_odd(
+    paths: Sequence[Path], facts: Sequence[ImageFact], *, deep: DeepRange = FULL_RANGE
+) -> list[Note]:
+    """Note, for each kind with its count and first file, what is odd among the readable images."""
+    scale = describe_range(deep)
+    notes = [
+        _count_odd(paths, [remark in fact.remarks for fact in facts], text.replace("RANGE", scale))
+        for remark, text in _ODD.items()
+    ]
+    large = [fact.width * fact.height > LARGE_PIXELS for fact in facts]
+    tiny = [fact.ok and min(fact.width, fact.height) < TINY for fact in facts]
+    notes.append(_count_odd(paths, large, f"have more than {LARGE_PIXELS >> 20} megapixels"))
+    notes.append(_count_odd(paths, tiny, f"are less than {TINY} px wide or high"))
+    return [note for note in notes if note.count]
 
 
-def _read_area(path: Path) -> int:
-    with Image.open(path) as image:
-        return image.width * image.height
+def describe_range(deep: DeepRange) -> str:
+    """Say what is black and white: of whole numbers, of floating-point numbers, or of both."""
+    whole = f"{deep.black:g} to {deep.white:g}"
+    other = f"{deep.float_black:g} to {deep.float_white:g}"
+    if (deep.float_black, deep.float_white) == (FULL_RANGE.float_black, FULL_RANGE.float_white):
+        return whole if deep != FULL_RANGE else f"{whole}, of floating-point numbers {other},"
+    if (deep.black, deep.white) == (FULL_RANGE.black, FULL_RANGE.white):
+        return other
+    return f"{whole}, of floating-point numbers {other},"
+
+
+def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> Note:
+    found = [path for path, one in zip(paths, is_odd, strict=True) if one]
+    if not found:
+        return Note("content", "")
+    first = printable(found[0]) + (", …" if len(found) > 1 else "")
+    what = f"{len(found):,} of {len(paths):,} images {text} ({first})"
+    return Note("content", what, len(found))
+
+
+def note_shape(median_aspect: float, fits: Iterable[Fit]) -> list[Note]:
+    """Warn of images so far from square that a crop shows less than half of them; else empty."""
+    if median_aspect <= LONG or "crop" not in fits:
+        return []
+    text = (
+        f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of "
+        f"each is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
+    )
+    return [Note("shape", text)]

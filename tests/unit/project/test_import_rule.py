@@ -26,6 +26,7 @@ ROOMS = {
         "training",
         "images",
         "activations",
+        "checks",
         "",
         "export",
         "__main__",

@@ -20,13 +20,9 @@ from urllib.parse import urlsplit
 from contract.files import DISK_FULL, file_lock, first_line
 from contract.study_layout import CachePaths
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
-from trainables.data.datasets._listing import (
-    SPLIT_ALIASES,
-    ImageListing,
-    is_image,
-    make_listing,
-    take_sample,
-)
+from trainables.data.datasets._layout import explain_nothing, explain_one_class, read_layout
+from trainables.data.datasets._listing import ImageListing, ListedImage, make_listing, take_sample
+from trainables.data.datasets._tree import build_tree, is_hidden, is_image
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +73,19 @@ def list_bucket(url: str, *, cache_dir: Path) -> ImageListing:
         ValueError: in one line, what is wrong with the URL, or with what lies there.
         OSError: the bucket cannot be read; in one line, why and what to do.
     """
-    objects = _find_objects(_connect(url), url, cache_dir)
-    rows = _label(url, objects)
-    if not rows:
-        raise ValueError(
-            f"{url} holds no images in class folders; expected {url.rstrip('/')}/CLASS/image.jpg"
-        )
-    listing = make_listing(url, rows)
+    address = url.rstrip("/")
+    objects, paths = _find_objects(_connect(url), url, cache_dir)
+    tree = build_tree(PurePosixPath(address).name, paths)
+    if not tree.full:
+        raise ValueError(explain_nothing(tree, address))
+    if deeper := explain_one_class(tree, address):
+        raise ValueError(deeper)
+    found, notes = read_layout(tree, address)
+    if not found:
+        raise ValueError(explain_nothing(tree, address))
+    copies = {str(image.relative): image.copy for image in objects}
+    rows = [ListedImage(copies[row.path], row.label, row.split, row.name) for row in found]
+    listing = make_listing(url, rows, notes)
     copy_missing(url, take_sample(listing.paths), cache_dir=cache_dir)
     return listing
 
@@ -115,7 +117,7 @@ def copy_missing(
         if not missing:
             return
         files = _connect(url)
-        objects = [found for found in _find_objects(files, url, cache_dir) if found.copy in missing]
+        objects = [found for found in _find_objects(files, url, cache_dir)[0] if found.copy in missing]
         gone = missing.difference(found.copy for found in objects)
         if gone:
             first = min(gone).relative_to(folder)
@@ -173,44 +175,26 @@ def _connect(url: str) -> Any:
         ) from None
 
 
-def _find_objects(files: Any, url: str, cache_dir: Path) -> list[Object]:
+def _find_objects(files: Any, url: str, cache_dir: Path) -> tuple[list[Object], list[PurePosixPath]]:
+    """List the images of the bucket's folder, and the paths of all objects below it."""
     root = str(files._strip_protocol(url)).rstrip("/")
     _ask(url, lambda: files.info(root), seconds=ANSWER_SECONDS)
     files.invalidate_cache()
     found = _ask(url, lambda: files.find(root, detail=True), seconds=LIST_SECONDS)
     folder = _folder_of(url, cache_dir)
-    objects = []
+    objects, paths = [], []
     for key, about in found.items():
         relative = PurePosixPath(key[len(root) :].lstrip("/"))
-        if any(part == ".." or part.startswith(".") for part in relative.parts) or not is_image(
-            relative.name
-        ):
-            continue  # hidden; and ".." in a key must not lead out of the cache
+        if ".." in relative.parts:
+            continue  # such a key must not lead out of the cache
+        paths.append(relative)
+        if any(is_hidden(part) for part in relative.parts) or not is_image(relative.name):
+            continue
         version = next((str(about[name]) for name in _VERSIONS if about.get(name)), "")
         tag = hashlib.sha256(f"{version} {about['size']}".encode()).hexdigest()[:8]
         copy = folder / relative.with_name(f"{relative.stem}~{tag}{relative.suffix}")
         objects.append(Object(key, relative, int(about["size"]), copy))
-    return objects
-
-
-def _label(url: str, objects: Sequence[Object]) -> list[tuple[Path, str, str | None]]:
-    """(copy, class, split) rows in the order in which a local folder is walked: files before folders."""
-    folders = {found.relative.parts[0] for found in objects if len(found.relative.parts) > 1}
-    splits = {name: SPLIT_ALIASES.get(name.lower()) for name in folders}
-    depth = 1 if folders and all(splits.values()) and "train" in splits.values() else 0
-
-    def walked(found: Object) -> list[tuple[bool, str]]:
-        *parents, name = found.relative.parts
-        return [(True, parent) for parent in parents] + [(False, name)]
-
-    in_classes = [found for found in objects if len(found.relative.parts) > depth + 1]
-    if len(in_classes) < len(objects):
-        stray = len(objects) - len(in_classes)
-        log.warning("%s: %d images lie outside a class folder and are left out", url, stray)
-    return [
-        (found.copy, found.relative.parts[depth], splits[found.relative.parts[0]] if depth else None)
-        for found in sorted(in_classes, key=walked)
-    ]
+    return objects, paths
 
 
 def _copy(files: Any, url: str, objects: Sequence[Object]) -> None:

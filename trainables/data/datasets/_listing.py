@@ -1,52 +1,52 @@
-"""ImageListing: the image files of a source, their classes, and the splits they came with."""
+"""ImageListing: the image files of a source, their classes, splits and groups, and notes on the reading."""
 
 from __future__ import annotations
 
-import csv
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".avif",
-    )
-)
-SPLIT_ALIASES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+from contract.files import plural, printable
 
 SAMPLE = 100
-COLUMNS = "path,label[,split]"
+
+MISSING_WORDS = frozenset(("", "nan", "na", "n/a", "none", "null", "nil", "missing", "unknown", "?", "-"))
+"""Labels, in lower case, that programs write where there is none; each may be a class all the same."""
 
 
-def is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot)
+@dataclass(frozen=True)
+class Note:
+    """Something a user should know about how a source was read."""
+
+    kind: str
+    """left out, split, class, label, column, path, copy, leak, content, shape, other files or corrected."""
+
+    text: str
+    """A line that stands for itself."""
+
+    count: int = 0
+    """Number of images, files or rows that it is about; 0 where it is about none in particular."""
+
+
+class ListedImage(NamedTuple):
+    """One image of a source, before its class has a number."""
+
+    path: Path
+    label: str
+    split: str | None
+    """"train", "val" or "test"; None = still to be split."""
+
+    name: str
+    """Path below the class folder, or as the table has it: what --group-by looks at."""
+
+    group: str = ""
+    """Images of the same group stay in one split; empty = in a group of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,23 @@ class ImageListing:
     splits: tuple[str | None, ...]
     """"train", "val" or "test"; None = still to be split."""
 
+    names: tuple[str, ...] = ()
+    """Path of each image below its class folder, or as the table has it."""
 
-def make_listing(source: str, rows: Sequence[tuple[Path, str, str | None]]) -> ImageListing:
-    """Build a listing from (path, class name, split) rows, classes in sorted order.
+    groups: tuple[str, ...] = ()
+    """Images of the same group stay in one split; an empty name is a group of its own. () = no groups."""
+
+    notes: tuple[Note, ...] = ()
+
+
+def make_listing(source: str, rows: Sequence[ListedImage], notes: Iterable[Note] = ()) -> ImageListing:
+    """Build a listing, with its classes in sorted order and equal under Unicode's composed form (NFC).
 
     Raises:
         ValueError: fewer than two classes.
     """
-    classes = sort_class_names({name for _, name, _ in rows})
+    spelled = {name: spell_class(name) for name in {row.label for row in rows}}
+    classes = sort_class_names(set(spelled.values()))
     if len(classes) < 2:
         raise ValueError(
             f"{source}: only one class, {classes[0]!r}; a classifier needs at least two (one folder a class)"
@@ -77,11 +86,74 @@ def make_listing(source: str, rows: Sequence[tuple[Path, str, str | None]]) -> I
     position = {name: index for index, name in enumerate(classes)}
     return ImageListing(
         source=source,
-        paths=tuple(path for path, _, _ in rows),
-        labels=np.array([position[name] for _, name, _ in rows], dtype=np.int64),
+        paths=tuple(row.path for row in rows),
+        labels=np.array([position[spelled[row.label]] for row in rows], dtype=np.int64),
         classes=classes,
-        splits=tuple(split for _, _, split in rows),
+        splits=tuple(row.split for row in rows),
+        names=tuple(row.name for row in rows),
+        groups=tuple(row.group for row in rows) if any(row.group for row in rows) else (),
+        notes=(*notes, *find_similar_classes(classes)),
     )
+
+
+def take_images(listing: ImageListing, keep: NDArray[np.bool_], notes: Iterable[Note] = ()) -> ImageListing:
+    """The images of `listing` that are kept; classes without an image are dropped, and those left renumbered.
+
+    Raises:
+        ValueError: fewer than two classes are left.
+    """
+    rows = np.flatnonzero(keep).tolist()
+    present, labels = np.unique(listing.labels[rows], return_inverse=True)
+    if len(present) < 2:
+        raise ValueError(
+            f"{listing.source}: fewer than two classes are left; a classifier needs at least two"
+        )
+    return replace(
+        listing,
+        paths=tuple(listing.paths[row] for row in rows),
+        labels=labels.astype(np.int64),
+        classes=tuple(listing.classes[label] for label in present),
+        splits=tuple(listing.splits[row] for row in rows),
+        names=tuple(listing.names[row] for row in rows) if listing.names else (),
+        groups=tuple(listing.groups[row] for row in rows) if listing.groups else (),
+        notes=(*listing.notes, *notes),
+    )
+
+
+def leave_out(
+    listing: ImageListing, min_images: int | None, *, readable: NDArray[np.bool_] | None = None
+) -> tuple[ImageListing, NDArray[np.bool_]]:
+    """Leave out unreadable images, and by name the classes with fewer than --min-images others.
+
+    Args:
+        min_images: None leaves out no class.
+        readable: which images can be read [N]; None = all.
+
+    Returns:
+        The listing of what is kept, and which images of the given one those are [N].
+
+    Raises:
+        ValueError: fewer than two classes are left.
+    """
+    keep = np.ones(len(listing.labels), dtype=np.bool_) if readable is None else readable
+    counts = np.bincount(listing.labels[keep], minlength=len(listing.classes))
+    small = np.flatnonzero(counts < (min_images or 0))
+    notes = []
+    if len(small):
+        named = list_names([listing.classes[label] for label in small], most=12)
+        text = f"classes with fewer than {plural(min_images or 0, 'image')}: {named}"
+        notes.append(Note("left out", text, int(counts[small].sum())))
+        keep = keep & ~np.isin(listing.labels, small)
+    return (listing if keep.all() else take_images(listing, keep, notes)), keep
+
+
+def spell_class(name: str) -> str:
+    """Spell a class name in composed characters; bytes that are no UTF-8 are read as Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = name.encode(errors="surrogateescape").decode("latin-1")
+    return unicodedata.normalize("NFC", name)
 
 
 def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
@@ -96,106 +168,41 @@ def sort_class_names(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def list_csv(csv_file: Path) -> ImageListing:
-    """List the images that a CSV file names; relative paths count from the file's folder.
+def find_similar_classes(classes: Iterable[str]) -> list[Note]:
+    """Note classes whose names differ in case, blanks or the writing of a number, and odd names."""
+    by_key: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        by_key[_simplify(name)].append(name)
+    notes = [
+        Note(
+            "class",
+            f"{list_names(names, most=10)} are different classes: are they meant to be one?",
+            len(names),
+        )
+        for names in by_key.values()
+        if len(names) > 1
+    ]
+    blank = [name for name in classes if name.strip().lower() in MISSING_WORDS]
+    if blank:
+        is_class = "is a class here" if len(blank) == 1 else "are classes here"
+        notes.append(
+            Note("label", f"{list_names(blank)} {is_class}: does it stand for a missing label?", len(blank))
+        )
+    return notes
 
-    Raises:
-        ValueError: unreadable, a column missing, an empty cell, an unknown split, no image there, one class.
-    """
-    csv_file = csv_file.absolute()
+
+def _simplify(name: str) -> str:
+    """Key that "Cat", "cat ", "CAT" share, and "1", "01", "1.0"."""
+    text = " ".join(
+        unicodedata.normalize("NFKC", name).casefold().replace("_", " ").replace("-", " ").split()
+    )
     try:
-        with csv_file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = _read_rows(csv_file, csv.DictReader(lines, skipinitialspace=True))
-    except OSError as error:
-        raise ValueError(f"cannot read {csv_file}: {error.strerror}; check its permissions") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{csv_file} is not a UTF-8 CSV file with the columns {COLUMNS} ({error})"
-        ) from error
-    if not rows:
-        raise ValueError(f"{csv_file} lists no images; expected a line {COLUMNS} and one line an image")
-    if not any(path.exists() for path, _, _ in rows):
-        raise ValueError(
-            f"{csv_file}: none of its images exists, the first is {rows[0][0]};"
-            f" relative paths count from {csv_file.parent}"
-        )
-    return make_listing(str(csv_file), rows)
+        return f"{float(text):g}" if text and text[-1].isdigit() else text
+    except ValueError:
+        return text
 
 
-def _read_rows(csv_file: Path, reader: csv.DictReader[str]) -> list[tuple[Path, str, str | None]]:
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-    missing = [name for name in ("path", "label") if name not in reader.fieldnames]
-    if missing:
-        found = ", ".join(reader.fieldnames) or "nothing"
-        raise ValueError(
-            f"{csv_file} lacks the column {' and '.join(missing)}; expected {COLUMNS}, found {found}"
-        )
-    return [_read_row(csv_file, reader.line_num, row) for row in reader]
-
-
-def _read_row(csv_file: Path, line: int, row: dict[str, str | None]) -> tuple[Path, str, str | None]:
-    path, label, split = ((row.get(name) or "").strip() for name in ("path", "label", "split"))
-    if not path or not label:
-        raise ValueError(f"{csv_file}, line {line}: path and label must not be empty")
-    if split and split.lower() not in SPLIT_ALIASES:
-        raise ValueError(f"{csv_file}, line {line}: split must be train, val, test or empty, got {split!r}")
-    return csv_file.parent / path, label, SPLIT_ALIASES[split.lower()] if split else None
-
-
-def list_folder(folder: Path) -> ImageListing:
-    """List the images below `folder`; a class is the name of the first folder below it (or below its split).
-
-    Raises:
-        ValueError: the folder cannot be read, holds no images, or holds a single class.
-    """
-    root = folder.absolute()
-    try:
-        rows = _list_rows(root)
-    except OSError as error:
-        raise ValueError(
-            f"cannot read {error.filename or root}: {error.strerror}; check its permissions"
-        ) from error
-    if not rows:
-        raise ValueError(
-            f"{root} holds no images in class folders; expected {root}/CLASS/image.jpg (jpg, png, webp, …)"
-        )
-    return make_listing(str(root), rows)
-
-
-def _list_rows(root: Path) -> list[tuple[Path, str, str | None]]:
-    folders = _class_folders(root)
-    splits = {name: SPLIT_ALIASES.get(name.lower()) for name in folders}
-    # A class may be called "train" (vehicles): these are splits only when every folder is one.
-    if folders and all(splits.values()) and "train" in splits.values():
-        return [
-            (path, name, split)
-            for folder, split in splits.items()
-            for name in _class_folders(root / folder)
-            for path in _walk_images(root / folder / name)
-        ]
-    return [(path, name, None) for name in folders for path in _walk_images(root / name)]
-
-
-def _class_folders(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    stray = sum(1 for entry in visible if is_image(entry.name) and entry.is_file())
-    if stray:
-        log.warning("%s: %d images lie outside a class folder and are left out", root, stray)
-    return sorted(entry.name for entry in visible if entry.is_dir())
-
-
-def _walk_images(root: Path) -> Iterator[Path]:
-    seen: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(root, onerror=_raise, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a symbolic link back up the tree
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if is_image(name))
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def list_names(names: Sequence[object], *, most: int = 5) -> str:
+    """Join names with commas, "and N more" for those beyond `most`; each can be printed."""
+    shown = ", ".join(repr(printable(name)) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

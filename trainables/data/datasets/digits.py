@@ -6,7 +6,8 @@ from pathlib import Path
 
 from contract.files import fill_aside
 from contract.study_layout import CachePaths
-from trainables.data.datasets._listing import ImageListing, list_folder
+from trainables.data.datasets._folder import list_folder
+from trainables.data.datasets._listing import ImageListing
 
 NAMES = ("digits",)
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from contract.files import write_aside
 from contract.study_layout import CachePaths
-from trainables.data.datasets._listing import ImageListing, list_csv
+from trainables.data.datasets._listing import ImageListing
+from trainables.data.datasets._table import list_table
 
 TIMEOUT_SECONDS = 4.0
 
@@ -88,7 +89,7 @@ def load_listing(name: str, *, cache_dir: Path) -> ImageListing:
         if not any(root.glob("*")):
             _check_reachable(name, SETS[name].host, root)
         _write_listing(listing, _load_rows(name, SETS[name], root))
-    return list_csv(listing)
+    return list_table(listing)
 
 
 def _load_rows(name: str, entry: TorchvisionSet, root: Path) -> list[tuple[str, str, str]]:

@@ -98,12 +98,12 @@ def test_a_csv_with_relative_paths_and_splits_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("file", "label"), ("a.jpg", "x")], "lacks the column path; expected path,label"),
-        ([("a", "b")], "lacks the column path and label"),
-        ([], "lacks the column"),
+        ([("where", "label"), ("a", "x")], "lacks the column path; expected path,label"),
+        ([("a", "b"), ("1", "2")], "lacks the column path and label"),
+        ([], "lists no images"),
         ([("path", "label")], "lists no images"),
-        ([("path", "label"), ("a.jpg", "")], "line 2: path and label must not be empty"),
-        ([("path", "label", "split"), ("a.jpg", "x", "dev")], "line 2: split must be train, val, test"),
+        ([("path", "label"), ("a.jpg", "")], "no row has a path and a label"),
+        ([("path", "label", "split"), ("a.jpg", "x", "later")], "line 2: split must be train, val, test"),
         ([("path", "label"), ("z.jpg", "x"), ("y.jpg", "y")], "none of its images exists"),
         ([("path", "label"), ("a.jpg", "x")], "only one class, 'x'"),
     ],
@@ -116,12 +116,17 @@ def test_a_csv_that_is_wrong_is_refused(tmp_path: Path, rows: list[tuple[str, ..
         find_images(source, cache_dir=tmp_path)
 
 
-def test_a_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_is_read_in_the_encoding_that_it_has(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path / "ä.jpg")
+    touch(tmp_path / "b.jpg")
     source = tmp_path / "list.csv"
-    source.write_bytes("path,label\nä.jpg,ö".encode("utf-16"))
+    source.write_bytes("path,label\nä.jpg,ö\nb.jpg,o".encode(encoding))
 
-    with pytest.raises(ValueError, match="not a UTF-8 CSV"):
-        find_images(str(source), cache_dir=tmp_path)
+    listing = find_images(str(source), cache_dir=tmp_path)
+
+    assert listing.classes == ("o", "ö")
+    assert all(path.is_file() for path in listing.paths)
 
 
 def test_an_empty_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
@@ -138,6 +143,8 @@ def test_a_folder_of_one_class_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neither a folder nor a \.csv"):
+        find_images(str(touch(tmp_path / "data.xlsx")), cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"data\.zip is an archive: unpack it"):
         find_images(str(touch(tmp_path / "data.zip")), cache_dir=tmp_path)
 
 
