@@ -13,6 +13,7 @@ from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_
 from cluster.study.passwords import has_password, without_password
 from contract.files import did_you_mean
 from contract.metrics import Direction, direction_of
+from contract.sqlite_files import sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
@@ -155,7 +156,7 @@ class StudyConfig:
     def storage_url(self) -> str:
         """SQLAlchemy URL of the study's database."""
         if self.storage is None:
-            return f"sqlite:///{StudyPaths(self.directory).database}"
+            return sqlite_url(StudyPaths(self.directory).database)
         # SQLAlchemy would look for psycopg2, but psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage, flags=re.IGNORECASE)
 
@@ -231,7 +232,9 @@ class StudyConfig:
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),
             "storage": self.storage and absolute_sqlite(self.storage),
-            "tracking_uri": f"sqlite:///{mlflow}" if self.tracking_uri is None else self.tracking_uri,
+            "tracking_uri": sqlite_url(mlflow)
+            if self.tracking_uri is None
+            else absolute_sqlite(self.tracking_uri),
             # A job searches on its own cluster.
             "address": self.address or (CLUSTER_ADDRESS if in_job() else self.address),
         }
@@ -314,8 +317,11 @@ def parse_duration(text: str) -> float:
 
 def absolute_sqlite(url: str) -> str:
     """The URL of a database, with the path of an SQLite file made absolute."""
-    parts = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
-    return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
+    parts = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
+    path = sqlite_path(url)
+    if not parts or path is None or parts[2].startswith("file:"):
+        return url
+    return f"{parts[1].lower()}{sqlite_url(path.absolute()).removeprefix('sqlite')}{parts[3] or ''}"
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

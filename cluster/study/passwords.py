@@ -44,6 +44,8 @@ def without_password(text: str, *, whole: bool = False) -> str:
 
 def _clean(url: str) -> str:
     scheme, _, rest = url.partition("://")
+    if scheme.lower().startswith("sqlite") and rest.startswith("/"):
+        return url  # a file, whose name may hold a # or an @
     user, rest = _split_user(rest, is_bucket=scheme.lower() in _BUCKETS)
     rest, fragment_mark, fragment = rest.partition("#")
     path, query_mark, query = rest.partition("?")
