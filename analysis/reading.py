@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, inspect, text
 
-from contract.files import did_you_mean
+from contract.files import did_you_mean, printable
 from contract.messages import EpochDecision, Reason, State
 from contract.metrics import METRICS, Direction, epoch_merit
 from contract.sqlite_files import has_write_ahead_log, network_file_system, read_only_uri, sqlite_path
@@ -143,7 +143,7 @@ def load_study(directory: Path) -> StudyInfo:
             name=facts["study"],
             created=str(facts["created"]),
             space=facts["space"],
-            data=Path(str(data.get("source", ""))).name,
+            data=printable(Path(str(data.get("source", ""))).name),
             metric=facts["metric"].split(",")[0],
             direction=Direction(facts["direction"].split(",")[0]),
             status=StudyStatus(facts["status"]),

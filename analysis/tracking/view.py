@@ -11,6 +11,7 @@ from typing import Any
 from analysis.reading import Row, StudyInfo
 from analysis.tracking import runs
 from analysis.tracking.following import StudyFollower, TrialChange
+from contract.files import printable
 from contract.messages import State
 from contract.sqlite_files import sqlite_path
 from contract.study_layout import StudyStatus
@@ -277,7 +278,7 @@ def log_dataset(client: Any, run_id: str, study: StudyInfo, *, logged: str | Non
         name=study.data or "data",
         digest=digest,
         source_type="local",
-        source=json.dumps({"uri": str(data.get("source", ""))}),
+        source=json.dumps({"uri": printable(data.get("source", ""))}),
         schema=None,
         profile=json.dumps(profile),
     )
