@@ -14,13 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from cluster.jobs.flags import check_job_folders
-from cluster.ray_tune.resources import check_workers, describe_unused_gpus, unasked_resources
+from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
-from cluster.study.environment_lines import choose_folders, describe_environment
+from cluster.study.environment_lines import follow_environment
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
@@ -57,9 +57,8 @@ def start(config: StudyConfig) -> int:
     """Plan and run what the flags say; returns the exit code."""
     try:
         check_job_folders(config)
-        config, private = choose_folders(config)
-        threads = unasked_resources(config).threads
-        for line in filter(None, (private, *describe_environment(config, os.environ, threads=threads))):
+        config, lines = follow_environment(config, os.environ)
+        for line in lines:
             print(line, file=sys.stderr)
         if in_job():
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")

@@ -16,15 +16,19 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 RUN_VARIABLES = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
 
 
-def describe_environment(
-    config: StudyConfig, environment: Mapping[str, str], *, threads: int
-) -> Iterator[str]:
-    """Yield a line for each setting of the environment that a user may expect to hold and that does not,
-    and for the one that decides where MLflow lies.
+def follow_environment(config: StudyConfig, environment: Mapping[str, str]) -> tuple[StudyConfig, list[str]]:
+    """Adapt the flags to folders that cannot be written, and say in a line each what a user may not expect.
 
-    Args:
-        threads: CPU threads of each trial's arithmetic, by the flags.
+    Raises:
+        ValueError: the runs directory cannot be written; nothing has been read yet.
+        OSError: there is no folder for a private cache either.
     """
+    config, private = choose_folders(config)
+    return config, [*([private] if private else []), *describe_environment(config, environment)]
+
+
+def describe_environment(config: StudyConfig, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each variable that a user may expect to count and that does not, and for MLflow's."""
     tracking = environment.get(TRACKING_VARIABLE, "")
     if tracking and config.tracking_uri == tracking:
         yield f"MLflow: {printable(tracking)}, by {TRACKING_VARIABLE}"
@@ -33,8 +37,9 @@ def describe_environment(
     address = environment.get("RAY_ADDRESS", "")
     if address and not config.address and not in_job():
         yield f"RAY_ADDRESS={address} not used: pass --address {address} to search on that cluster"
+    threads = str(max(1, int(config.cpus_per_trial)))
     other = [f"{name}={environment[name]}" for name in THREAD_VARIABLES if environment.get(name)]
-    other = [text for text in other if text.partition("=")[2] != str(threads)]
+    other = [text for text in other if text.partition("=")[2] != threads]
     if other:
         yield f"{', '.join(other)} not used in trials: each has {threads}, by --cpus-per-trial"
 
