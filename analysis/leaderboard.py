@@ -22,6 +22,7 @@ from analysis.reading import (
     load_study,
     load_trial_rows,
 )
+from contract.files import printable
 from contract.messages import State
 from contract.metrics import METRICS, Direction, Unit, tie_break
 
@@ -176,9 +177,9 @@ def _majority_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
 
 
 def class_name(study: StudyInfo, label: int) -> str:
-    """Return the name of a class, or its number if study.json has no name."""
+    """Return the name of a class, fit for print, or its number if study.json has no name."""
     names = (study.facts.get("data") or {}).get("classes") or []
-    return str(names[label]) if label < len(names) else f"class {label}"
+    return printable(names[label]) if label < len(names) else f"class {label}"
 
 
 def to_json(rows: Sequence[Row]) -> str:

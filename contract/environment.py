@@ -23,6 +23,19 @@ def prepare_process() -> None:
         if getattr(stream, "errors", "") == "strict":
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ.update(loopback_without_proxy(os.environ))
+    give_home()
+
+
+def give_home() -> None:
+    """Give a user without a home folder, as containers run them, a private one; libraries fail without."""
+    try:
+        Path("~").expanduser()
+    except RuntimeError:
+        os.environ["HOME"] = str(private_folder())
+        print(
+            f"this user has no home folder: {os.environ['HOME']} stands for it; HOME names another",
+            file=sys.stderr,
+        )
 
 
 def loopback_without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
@@ -44,28 +57,22 @@ def expand(path: str | Path) -> Path:
     """Make a path absolute, with ~ as the user's home.
 
     Raises:
-        ValueError: the user has none, as in a container without an entry in /etc/passwd.
+        ValueError: there is no such user.
     """
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:
-        raise ValueError(f"{path}: this user has no home folder; pass a full path, or set HOME") from None
+        raise ValueError(f"{path}: there is no such user's home; pass a full path") from None
 
 
 def usual_cache_dir() -> Path:
-    """Folder of the cache without a flag: $UNFREEZE_CACHE, else the user's folder for caches.
-
-    A user without a home has a private folder for temporary files.
-    """
+    """Folder of the cache without a flag: $UNFREEZE_CACHE, else the user's folder for caches."""
     if own := os.environ.get("UNFREEZE_CACHE"):
         return expand(own)
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if shared.is_absolute():  # the specification says to ignore others
         return shared / "unfreeze"
-    try:
-        return expand("~/.cache/unfreeze")
-    except ValueError:
-        return private_cache_dir()
+    return expand("~/.cache/unfreeze")
 
 
 def private_cache_dir() -> Path:

@@ -13,7 +13,8 @@ from analysis.majority import suggest_metric
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
 from analysis.report.group_section import tell_leaks
-from analysis.report.page import plural, show_config, show_seconds, show_setting, show_value
+from analysis.report.page import show_config, show_seconds, show_setting, show_value
+from contract.files import plural
 from contract.html import Section, bullets, escape, make_section, paragraph
 from contract.messages import Reason, State
 from contract.metrics import is_share
@@ -260,13 +261,14 @@ def _settle_the_first_place(findings: Findings) -> list[str]:
     tested = findings.tested
     if tested is None or tested.is_better or tested.is_worse:
         return []
-    few = ", or more validation images" if tested.num_images < FEW_IMAGES else ""
+    more = "groups of validation images" if tested.is_grouped else "validation images"
+    few = f", or more {more}" if tested.num_groups < FEW_IMAGES else ""
     metric = findings.study.metric
     half = (tested.high - tested.low) / 2
     amount = f"{100 * half:.1f} points" if is_share(metric) else f"{half:.4f}"
     return [
         f"The first two cannot be told apart: differences below about {amount} are noise "
-        f"with {tested.num_images:,} validation images. Take the cheaper one, or repeat both with other "
+        f"with {tested.num_groups:,} {more}. Take the cheaper one, or repeat both with other "
         f"seeds{few}."
     ]
 

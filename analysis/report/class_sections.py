@@ -9,7 +9,8 @@ import numpy as np
 
 from analysis.predictions import Predictions, calibration, class_scores
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural
+from analysis.report.page import figure
+from contract.files import plural
 from contract.html import Section, details, escape, make_section, paragraph, table
 from contract.messages import State
 

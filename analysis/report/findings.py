@@ -72,6 +72,12 @@ class Findings:
         return str((self.study.facts.get("data") or {}).get("left_out") or "")
 
     @property
+    def notes(self) -> list[str]:
+        """What the search noted of its data: what was read, not used, or left out."""
+        notes = (self.study.facts.get("data") or {}).get("notes") or ()
+        return [f"{note['kind'].capitalize()}: {note['text']}." for note in notes]
+
+    @property
     def share_left_out(self) -> float:
         """Share of the listed images that could not be used, as far as the note says."""
         found = re.match(r"([\d,]+) of ([\d,]+)", self.left_out)

@@ -7,7 +7,8 @@ import numpy as np
 from analysis.comparison import confidence_interval
 from analysis.predictions import Array
 from analysis.report.findings import Findings
-from analysis.report.page import plural, share, show_value
+from analysis.report.page import share, show_value
+from contract.files import plural, printable
 from contract.html import Section, make_section, paragraph
 from contract.metrics import is_share
 
@@ -16,6 +17,18 @@ NAMED = 5
 
 MOSTLY = 0.5
 """Share of the images in groups of several, from which on it is said what labels by group mean."""
+
+
+MANY_GROUPS = 20
+"""Groups of validation images from which on their number needs no word."""
+
+FEW_GROUPS = "So few groups leave wide intervals: more groups help, more images of the same ones do not."
+
+ADVICE = (
+    "If several images show one object, patient or place, say so (--group-by, or a column group in a table): "
+    "a model that recognises the object and not its class scores near 1 on images of objects that it was "
+    "trained on, and may be near chance on others."
+)
 
 
 def groups_section(findings: Findings) -> Section:
@@ -36,20 +49,23 @@ def tell_groups(findings: Findings) -> str:
     images = findings.images
     if not images.is_grouped:
         return (
-            f"No grouping was in force: each of the {len(images):,} images counts as its own group. If "
-            "several of them show one object, patient or place, say so (--group-by, or a column group in "
-            "the table): a model that recognises the object and not its class scores near 1 on images of "
-            "objects that it was trained on, and may be near chance on others."
+            f"No grouping was in force: each of the {len(images):,} images counts as its own group. {ADVICE}"
         )
     sizes = np.unique(images.groups, return_counts=True)[1]
-    val = len(np.unique(images.groups[images.of("val")]))
-    text = (
+    val = images.of("val")
+    num_val = len(np.unique(images.groups[val]))
+    asked = (findings.study.facts.get("flags") or {}).get("group_by")
+    what = f"--group-by {asked}" if asked else "the table's column group"
+    parts = [
         f"The {len(images):,} images are {plural(images.num_groups, 'group')}, the largest of "
-        f"{plural(int(sizes.max()), 'image')}: copies, near copies, and what --group-by or the table's "
-        f"column group puts together. The {len(images.of('val')):,} validation images are "
-        f"{plural(val, 'group')}, and these are the units of every interval and test."
-    )
-    return " ".join(filter(None, (text, _tell_labels_by_group(findings), _tell_fewness(val))))
+        f"{plural(int(sizes.max()), 'image')}: copies, near copies, and what {what} puts together. The "
+        f"{plural(len(val), 'validation image')} are {plural(num_val, 'group')}, and these are the units of "
+        "every interval and test.",
+        _tell_labels_by_group(findings),
+        ADVICE if not asked and sizes[sizes > 1].sum() < MOSTLY * len(images) else "",
+        "" if num_val >= MANY_GROUPS else FEW_GROUPS,
+    ]
+    return " ".join(part for part in parts if part)
 
 
 def _tell_labels_by_group(findings: Findings) -> str:
@@ -75,12 +91,6 @@ def _tell_labels_by_group(findings: Findings) -> str:
     )
 
 
-def _tell_fewness(num_val: int) -> str:
-    return "So few groups to validate on leave wide intervals: more groups help, not more images of them." * (
-        num_val < 20
-    )
-
-
 def tell_leaks(findings: Findings) -> list[str]:
     """Name the validation and test images with a group in training, and give the score without them."""
     images, told = findings.images, []
@@ -95,7 +105,7 @@ def tell_leaks(findings: Findings) -> list[str]:
 
 def _count_leaked(findings: Findings, leaked: Array, split: str) -> str:
     images = findings.images
-    names = ", ".join(images.paths[one].name for one in leaked[:NAMED].tolist())
+    names = ", ".join(printable(images.paths[one].name) for one in leaked[:NAMED].tolist())
     more = f" and {len(leaked) - NAMED:,} more" if len(leaked) > NAMED else ""
     total = len(images.of(split))
     word = {"val": "validation", "test": "test"}[split]

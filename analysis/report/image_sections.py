@@ -15,7 +15,8 @@ from analysis.image_table import SPLITS, ImageTable
 from analysis.predictions import Array
 from analysis.report.class_sections import MISSING
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural, share
+from analysis.report.page import figure, share
+from contract.files import plural
 from contract.html import Section, bullets, details, escape, make_section, make_thumbnail, paragraph, table
 from contract.machine import count_cpus
 
@@ -213,7 +214,7 @@ def _check_files(
     if looks.unreadable:
         first = images.paths[looks.unreadable[0]]
         lines.append(f"{plural(len(looks.unreadable), 'image')} cannot be opened now, the first: {first}.")
-    lines += _left_out(findings, images)
+    lines += [*findings.notes, *_left_out(findings, images)]
     pairs = np.array(twins, dtype=np.int64).reshape(-1, 2)
     if len(looks.ids):
         lines += _describe_twins(findings, images, pairs, opened)
@@ -221,10 +222,12 @@ def _check_files(
 
 
 def _left_out(findings: Findings, images: ImageTable) -> list[str]:
-    """Repeat the search's notes on bad files; without notes, list the folder's unused files."""
+    """Name the images that cannot be read; where a study has no notes, list the unused files."""
     data = findings.study.facts.get("data") or {}
     if findings.left_out:
         return [f"Left out: {findings.left_out}."]
+    if findings.notes:
+        return []
     source = Path(str(data.get("source", "")))
     if not source.is_dir():
         return []

@@ -7,11 +7,12 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
+from contract.decoding import Fit
 from contract.environment import expand, usual_cache_dir
 from contract.files import did_you_mean, is_text, printable
 from contract.metrics import Direction, direction_of
@@ -70,6 +71,9 @@ class StudyConfig:
 
     image_size: int | None = None
     """Side of the training images in pixels [the backbones' own]."""
+
+    fit: str | None = None
+    """How images become square: crop to the middle, squash, or pad on a grey ground [the backbones' own]."""
 
     metric: str = "val_accuracy"
     """What the search optimizes; several, comma-separated, give the best trade-offs between them."""
@@ -215,6 +219,8 @@ class StudyConfig:
         _check_choice("searcher", self.searcher or "tpe", searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
+        if self.fit is not None:
+            _check_choice("fit", self.fit, get_args(Fit))
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)

@@ -58,10 +58,9 @@ def choose_folders(config: StudyConfig) -> tuple[StudyConfig, str]:
     below = tuple(path.name for path in (paths.images, paths.activations, paths.datasets))
     why = why_not_writable(config.cache_dir, below=below)
     private = private_cache_dir()
-    if not why and config.cache_dir != private:
+    if not why:
         return config, ""
     if not config.dry_run:
         make_private(private_folder())
-    reason = why or "there is no home folder"
-    line = f"the cache of this run is {private}, since {reason}; --cache-dir DIR names another"
+    line = f"the cache of this run is {private}, since {why}; --cache-dir DIR names another"
     return replace(config, cache_dir=private), line

@@ -72,6 +72,45 @@ def test_tiny_unequal_images_with_classes_missing_in_val_end_in_a_page_without_a
             assert not PHOTO.search(text) and "<img" not in text, path
 
 
+def write_grouped(folder: Path) -> None:
+    """40 groups of 10 noisy copies of one picture each; a group's label was drawn by lot."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(np.repeat(["a", "b"], 20))
+    rows = []
+    for group, label in enumerate(labels):
+        picture = Image.fromarray(generator.integers(40, 216, (6, 6, 3)).astype(np.uint8))
+        pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC)).astype(float)
+        for number in range(10):
+            changed = pixels * generator.uniform(0.5, 1.5, 3) + generator.normal(0, 12, pixels.shape)
+            changed = np.roll(changed, generator.integers(0, 16, 2), axis=(0, 1))
+            path = folder / f"{group}_{number}.png"
+            Image.fromarray(np.clip(changed, 0, 255).astype(np.uint8)).save(path)
+            rows.append(f"{path.name},{label},patient {group}")
+    (folder / "grouped.csv").write_text("\n".join(["path,label,group", *rows]), encoding="utf-8")
+    plain = [row.rpartition(",")[0] for row in rows]
+    (folder / "plain.csv").write_text("\n".join(["path,label", *plain]), encoding="utf-8")
+
+
+def test_labels_by_group_score_near_1_without_groups_and_near_chance_with(tmp_path: Path) -> None:
+    write_grouped(tmp_path / "images")
+    accuracy, pages = {}, {}
+
+    for name in ("plain", "grouped"):
+        table = str(tmp_path / "images" / f"{name}.csv")
+        done = search(tmp_path, "--data", table, "--study", name, "--trials", "2", "--max-epochs", "8")
+        assert done.returncode == 0, done.stderr
+        match = re.search(r"val_accuracy of trial \d is ([0-9.]+)", re.sub(r"\s+", " ", done.stdout))
+        assert match is not None
+        accuracy[name] = float(match[1])
+        pages[name] = (tmp_path / "runs" / name / "report.html").read_text(encoding="utf-8")
+
+    assert accuracy["plain"] > 0.85 > 0.75 > accuracy["grouped"]
+    assert "The 400 images are 40 groups, the largest of 10 images" in pages["grouped"]
+    assert "nothing was learned that holds for new groups" in pages["grouped"]
+    assert "recognises the object and not its class scores near 1" in pages["plain"]
+
+
 def test_3000_classes_of_3_images_take_minutes_and_megabytes(tmp_path: Path, full: bool) -> None:
     if not full:
         pytest.skip("two minutes; the functions that decide are tested by themselves")

@@ -91,6 +91,16 @@ def test_where_all_validation_images_leak_nothing_is_known(tmp_path: Path) -> No
     assert "nothing is known about new images" in tell_leaks(found)[0]
 
 
+def test_names_that_are_not_utf_8_are_shown_with_question_marks(tmp_path: Path) -> None:
+    directory = study_with(tmp_path, right=[False] * 30)
+    table = (directory / "data.csv").read_bytes().replace(b"/photos/9.jpg", b"/photos/caf\xe9.jpg")
+    (directory / "data.csv").write_bytes(table)
+
+    page = write_report(directory).read_text(encoding="utf-8")
+
+    assert "caf\ufffd.jpg" in page
+
+
 def test_without_groups_the_report_says_what_a_group_would_be(tmp_path: Path) -> None:
     found = findings_of(study_with(tmp_path, right=[True] * 30))
 
@@ -114,7 +124,17 @@ def test_labels_that_are_a_property_of_the_group_are_explained(tmp_path: Path) -
     assert "All images of a group have the same label" in text
     assert "nothing was learned that holds for new groups" in text
     assert "units of every interval and test" in text and "more groups help" in text
+    assert "what the table's column group puts together" in text
     assert "All images of a group have the same label" in tell_groups(good)
+
+
+def test_notes_of_the_listing_are_in_the_section_on_data(tmp_path: Path) -> None:
+    note = {"kind": "column", "text": "columns not used: price", "count": 1}
+    data = {"classes": ["a", "b", "c"], "source": "/x", "notes": [note]}
+
+    found = findings_of(study_with(tmp_path, data=data))
+
+    assert "Column: columns not used: price." in image_sections(found)[1].body
 
 
 @pytest.mark.parametrize(
