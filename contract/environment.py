@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import sys
@@ -27,7 +28,14 @@ def prepare_process() -> None:
 
 
 def give_home() -> None:
-    """Give a user without a home folder, as containers run them, a private one; libraries fail without."""
+    """Give a user whom the system does not know, as containers run them, a name and a private home folder.
+
+    Importing some libraries fails without.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
     try:
         Path("~").expanduser()
     except RuntimeError:

@@ -130,6 +130,8 @@ def _make_signature() -> Any:
     from mlflow.types.schema import AnyType, Map
 
     # AnyType: base64 text from JSON and raw bytes from Python both pass.
-    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
-    outputs.append(ColSpec(Map(DataType.double), "probabilities"))
+    # None of an image that cannot be read but what is wrong with it, which else is missing.
+    kinds = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    outputs = [ColSpec(kind, name, required=False) for name, kind in kinds.items()]
+    outputs.append(ColSpec(DataType.string, "error", required=False))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

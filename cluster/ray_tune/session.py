@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, utils
 
 from cluster.ray_tune.nodes import Node, alive_nodes
 from cluster.ray_tune.upload import PROJECT, staged_project
 from cluster.study.environment_lines import THREAD_VARIABLES
 from cluster.study.job_environment import in_job
 from contract.environment import make_private, private_folder, why_not_writable
+from contract.files import is_text, printable
 from contract.study_layout import CachePaths
 
 logger = logging.getLogger("unfreeze")
@@ -77,6 +79,8 @@ def open_session(
     if ray.is_initialized():
         yield Session(nodes=alive_nodes(), local=address is None)
         return
+    if not all(is_text(word) for word in sys.argv):  # Ray passes the command line on as UTF-8
+        utils.get_entrypoint_name = lambda: printable(" ".join(sys.argv))
     environment = _worker_environment(threads)
     if address is None:
         _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
