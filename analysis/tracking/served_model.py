@@ -108,7 +108,7 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         wrong = [row["error"] for row in rows if row["error"]]
         if wrong and len(wrong) == len(rows):
             raise ValueError(wrong[0])
-        return pd.DataFrame(rows, columns=OUTPUTS)
+        return pd.DataFrame(rows, columns=OUTPUTS, dtype=object)  # JSON has null for None, and no NaN
 
     def _predict_batch(self, images: list[bytes | str]) -> list[dict[str, Any]]:
         import torch

@@ -144,9 +144,9 @@ def find_ray_folder() -> str | None:
         folder = private_folder(parent) / "ray"
         if not _why_unfit(folder):
             make_private(folder.parent)
-            logger.warning("Ray's files lie in %s, since %s%s", folder, variable and f"by {variable} ", why)
+            logger.warning("Ray's files lie in %s: %s%s", folder, why, variable and f" (by {variable})")
             return str(folder)
-    raise ValueError(f"Ray has no folder for its files, since {why}: set RAY_TMPDIR to a short path of yours")
+    raise ValueError(f"Ray has no folder for its files ({why}): set RAY_TMPDIR to a short path of yours")
 
 
 def _why_unfit(folder: Path) -> str:
