@@ -48,6 +48,9 @@ LOCAL_FUSE = frozenset(("fuse.fuse-overlayfs", "fuse.overlayfs", "fuse.ext2", "f
 _VERSION_BYTES = slice(18, 20)
 """Position in a database file of two bytes: both are 2 if it has a write-ahead log, else 1."""
 
+MOST_PATH_BYTES = 500
+"""Most bytes of a database file's path: SQLite takes 512, with -journal behind it."""
+
 _URL = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)", flags=re.IGNORECASE)
 
 

@@ -16,7 +16,7 @@ from contract.decoding import Fit
 from contract.environment import expand, usual_cache_dir
 from contract.files import did_you_mean, is_text, printable
 from contract.metrics import Direction, direction_of
-from contract.sqlite_files import sqlite_path, sqlite_url
+from contract.sqlite_files import MOST_PATH_BYTES, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
@@ -234,6 +234,12 @@ class StudyConfig:
             raise ValueError(
                 f"--study must be a plain name without slashes, of at most {MOST_BYTES} bytes and without a "
                 f"dash in front, got {name!r}"
+            )
+        path = os.fsencode(StudyPaths(_absolute(self.runs_dir) / name).database)
+        if self.storage is None and len(path) > MOST_PATH_BYTES:
+            raise ValueError(
+                f"--runs-dir: the study's path has {len(path)} bytes, and SQLite takes {MOST_PATH_BYTES}: "
+                "pass a shorter one, or a shorter --study name"
             )
         if not is_text(str(_absolute(self.runs_dir))):
             raise ValueError(
