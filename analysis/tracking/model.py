@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import contract.decoding
 from analysis.reading import StudyInfo, load_study
-from analysis.tracking.server import find_tracking_uri, only_writer
+from analysis.tracking.server import find_tracking_uri, no_stray_folders, only_writer
 from analysis.tracking.tracker import open_view
+from contract.files import printable
 from contract.study_layout import ModelPaths
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
     try:
         with (
             warnings.catch_warnings(),
+            no_stray_folders(uri),
             _copied_decoder() as decoder,
             mlflow.start_run(run_id=view.parent_id),
         ):
@@ -74,7 +76,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                 name="classifier",
                 registered_model_name=registered_name(study.name),
                 python_model=str(SERVING_FILE),
-                artifacts={"export": str(export.directory)},
+                artifacts={"export": export.directory.as_uri()},
                 code_paths=[str(decoder)],
                 signature=_make_signature(),
                 input_example=make_input_example(int(facts["image_size"])),
@@ -108,8 +110,8 @@ def _list_requirements() -> list[str]:
 
 
 def registered_name(study: str) -> str:
-    """Replace the characters of a study's name that MLflow's registry refuses."""
-    return re.sub(r"""[/:.%"']""", "_", study)
+    """Replace the characters of a study's name that MLflow's registry, or a URI models:/NAME/1, refuses."""
+    return re.sub(r"[^\w +-]", "_", printable(study))
 
 
 def make_input_example(image_size: int) -> pd.DataFrame:
@@ -128,6 +130,8 @@ def _make_signature() -> Any:
     from mlflow.types.schema import AnyType, Map
 
     # AnyType: base64 text from JSON and raw bytes from Python both pass.
-    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
-    outputs.append(ColSpec(Map(DataType.double), "probabilities"))
+    # None of an image that cannot be read but what is wrong with it, which else is missing.
+    kinds = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    outputs = [ColSpec(kind, name, required=False) for name, kind in kinds.items()]
+    outputs.append(ColSpec(DataType.string, "error", required=False))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

@@ -114,7 +114,7 @@ def make_near_copy(path: Path, random: np.random.Generator) -> tuple[bytes, str]
     left, top, right, bottom = random.uniform(0, 0.05, 4)
     width, height = image.size
     box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
-    image = image.crop(tuple(round(side) for side in box))  # type: ignore[arg-type]
+    image = image.crop(tuple(round(side) for side in box))
     scale = 2 ** random.uniform(-1, 1)
     sides = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     image = image.resize(sides, random.choice([Image.Resampling.BICUBIC, Image.Resampling.BILINEAR]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,15 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, utils
 
 from cluster.ray_tune.nodes import Node, alive_nodes
 from cluster.ray_tune.upload import PROJECT, staged_project
+from cluster.study.environment_lines import THREAD_VARIABLES
 from cluster.study.job_environment import in_job
+from contract.environment import make_private, private_folder, why_not_writable
+from contract.files import is_text, printable
 from contract.study_layout import CachePaths
 
+logger = logging.getLogger("unfreeze")
 OBJECT_STORE_BYTES = 256 * 2**20
 """Small: images and activations are shared through memory-mapped files, not through Ray."""
+
+MOST_RAY_BYTES = 43
+"""Most bytes of the path of Ray's folder: a socket's path may have 107, and Ray adds a session's name of 42
+and /sockets/plasma_store."""
+
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,8 @@ def open_session(
     if ray.is_initialized():
         yield Session(nodes=alive_nodes(), local=address is None)
         return
+    if not all(is_text(word) for word in sys.argv):  # Ray passes the command line on as UTF-8
+        utils.get_entrypoint_name = lambda: printable(" ".join(sys.argv))
     environment = _worker_environment(threads)
     if address is None:
         _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
@@ -108,8 +122,42 @@ def _start(
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=find_ray_folder(),
     )
     importer.join()
+
+
+def find_ray_folder() -> str | None:
+    """Find the folder of Ray's sockets and logs; None for Ray's own choice, where that can be used.
+
+    Ray takes $RAY_TMPDIR or $TMPDIR as it is, and fails if it is long or belongs to another user.
+
+    Raises:
+        ValueError: there is none; the message names what to set.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    usual = Path(os.environ.get(variable) or "/tmp").absolute() / "ray"
+    why = _why_unfit(usual)
+    if not why:
+        return None
+    for parent in dict.fromkeys((Path(tempfile.gettempdir()), *map(Path, SHORT_FOLDERS))):
+        folder = private_folder(parent) / "ray"
+        if not _why_unfit(folder):
+            make_private(folder.parent)
+            logger.warning("Ray's files lie in %s: %s%s", folder, why, variable and f" (by {variable})")
+            return str(folder)
+    raise ValueError(f"Ray has no folder for its files ({why}): set RAY_TMPDIR to a short path of yours")
+
+
+def _why_unfit(folder: Path) -> str:
+    if len(os.fsencode(folder)) > MOST_RAY_BYTES:
+        return f"{folder} is too long for a socket's path"
+    if not folder.parent.exists() and folder.parent.name != private_folder().name:
+        return f"{folder.parent} does not exist"
+    mark = folder / "ray_current_cluster"  # each session of Ray writes it
+    if mark.exists() and not os.access(mark, os.W_OK):
+        return f"{mark} belongs to another user"
+    return why_not_writable(folder)
 
 
 def _join(address: str, environment: dict[str, str], *, cache_dir: Path | None) -> None:
@@ -145,6 +193,5 @@ def _describe_refusal(address: str, message: str) -> str:
 
 def _worker_environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     # In a job Ray has unpacked the code in another folder on each node, and puts it on the path itself.
-    return dict.fromkeys(variables, str(threads)) | ({} if in_job() else {"PYTHONPATH": path})
+    return dict.fromkeys(THREAD_VARIABLES, str(threads)) | ({} if in_job() else {"PYTHONPATH": path})

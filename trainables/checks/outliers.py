@@ -26,8 +26,8 @@ TRIMMED = 0.05
 """Share of the images, the farthest, that do not shape the subspace."""
 
 THRESHOLD = 1.8
-"""Score from which an image is named. It found 78 to 100 % of foreign images planted in five sets (15 runs, on
-average 95 %), and named 2 to 4 % of the others, the odd ones of their set."""
+"""Score from which an image is named. It found 78 to 100 % of foreign images planted in five sets (15 runs,
+on average 95 %), and named 2 to 4 % of the others, the odd ones of their set."""
 
 
 @dataclass(frozen=True)
