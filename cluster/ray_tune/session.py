@@ -22,7 +22,8 @@ from cluster.ray_tune.upload import PROJECT, staged_project
 from cluster.study.environment_lines import THREAD_VARIABLES
 from cluster.study.job_environment import in_job
 from contract.environment import make_private, private_folder, why_not_writable
-from contract.files import is_text, printable
+from contract.files import first_line, is_text, printable
+from contract.stop_signals import kept_handlers
 from contract.study_layout import CachePaths
 
 logger = logging.getLogger("unfreeze")
@@ -82,14 +83,16 @@ def open_session(
     if not all(is_text(word) for word in sys.argv):  # Ray passes the command line on as UTF-8
         utils.get_entrypoint_name = lambda: printable(" ".join(sys.argv))
     environment = _worker_environment(threads)
-    if address is None:
-        _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
-    else:
-        _join(address, environment, cache_dir=cache_dir)
+    with kept_handlers():
+        if address is None:
+            _start(environment, cpus=cpus, gpus=gpus, cache_dir=cache_dir, dashboard=with_state_server)
+        else:
+            _join(address, environment, cache_dir=cache_dir)
     try:
         yield Session(nodes=alive_nodes(), local=address is None)
     finally:
-        ray.shutdown()
+        with kept_handlers():
+            ray.shutdown()
 
 
 def _start(
@@ -114,17 +117,24 @@ def _start(
     # ray.init mostly waits for its own processes, so importing meanwhile saves 0.9 s.
     importer = threading.Thread(target=importlib.import_module, args=("ray.tune",))
     importer.start()
-    ray.init(
-        "local",  # without it Ray joins whatever cluster was started on this machine, and refuses num_cpus
-        num_cpus=cpus,
-        num_gpus=gpus,
-        include_dashboard=dashboard,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=find_ray_folder(),
-    )
-    importer.join()
+    folder = find_ray_folder()
+    try:
+        ray.init(
+            "local",  # without it Ray joins whatever cluster was started here, and refuses num_cpus
+            num_cpus=cpus,
+            num_gpus=gpus,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
+    except Exception as error:  # Ray raises a bare one if its processes do not start; told in one line
+        raise RuntimeError(
+            f"Ray could not start here: {first_line(error)}; RAY_TMPDIR sets its folder"
+        ) from error
+    finally:
+        importer.join()
 
 
 def find_ray_folder() -> str | None:
@@ -136,10 +146,11 @@ def find_ray_folder() -> str | None:
         ValueError: there is none; the message names what to set.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
-    usual = Path(os.environ.get(variable) or "/tmp").absolute() / "ray"
+    named = os.environ.get(variable, "")
+    usual = Path(named or "/tmp").absolute() / "ray"
     why = _why_unfit(usual)
-    if not why:
-        return None
+    if not why:  # Ray would take an empty name, and a relative one, for a folder in its own
+        return None if Path(named).is_absolute() or not variable else str(usual)
     for parent in dict.fromkeys((Path(tempfile.gettempdir()), *map(Path, SHORT_FOLDERS))):
         folder = private_folder(parent) / "ray"
         if not _why_unfit(folder):
