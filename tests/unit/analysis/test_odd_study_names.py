@@ -81,6 +81,7 @@ def test_a_model_below_folders_of_any_name_is_logged_and_answers(
 
     model = log_model(study, study / "model")
 
+    assert [path.name for path in tmp_path.iterdir()] == [runs]
     mlflow.set_tracking_uri(uri)
     try:
         found = mlflow.pyfunc.load_model(model).predict(make_input_example(16))
@@ -89,7 +90,6 @@ def test_a_model_below_folders_of_any_name_is_logged_and_answers(
         mlflow.set_tracking_uri("")
     assert len(found) == 1
     assert registered.metadata.metadata["study"] == "s"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [runs]
 
 
 @pytest.mark.slow
