@@ -41,6 +41,22 @@ def stopping_like_ctrl_c(on_signal: Callable[[], None] | None = None) -> Iterato
             signal.signal(number, handler)
 
 
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Put handlers of Python back that a library replaces by its own, as Ray does for SIGTERM.
+
+    Where there was none, the library's stays.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if callable(handler):
+                    signal.signal(number, handler)
+
+
 def _leave_terminal() -> None:
     """Write to nowhere from now on, if it was a terminal: it is gone, and each further line would fail."""
     for stream in (sys.stdout, sys.stderr):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import warnings
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import contract.decoding
@@ -85,6 +87,11 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                     name: facts.get(name) for name in ("classes", "backbone", "study", "trial", "metrics")
                 },
             )
+    except mlflow.exceptions.MlflowException as error:  # whose first line never tells this cause
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        place = gettempdir()
+        raise OSError(f"no space is left in {place}, or on MLflow's disk: TMPDIR names another") from error
     finally:
         mlflow.set_tracking_uri(previous)
     view.note_model(digest, str(logged.model_uri))
