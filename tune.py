@@ -25,6 +25,7 @@ from contract.files import first_line
 from contract.study_layout import RunOutcome
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
+from trainables.images.preparation import Preparation
 from wiring import (
     Plan,
     console,
@@ -60,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return interrupted()
     try:
-        manifest, left_out = read_images(plan)
+        manifest, found = read_images(plan)
         check_workers(config, num_val=len(manifest.indices("val")))
-        return run_study(plan, manifest, left_out)
+        return run_study(plan, manifest, found)
     except ValueError as error:  # flags that fit neither the images, nor the study, nor the cluster
         return fail(error, code=2)
     except (OSError, RuntimeError, SQLAlchemyError) as error:
@@ -81,13 +82,13 @@ def interrupted() -> int:
     return 130
 
 
-def run_study(plan: Plan, manifest: Manifest, left_out: str) -> int:
+def run_study(plan: Plan, manifest: Manifest, found: Preparation) -> int:
     """Create or continue the study, run what is left of its search, and make its missing results.
 
     Raises:
         ValueError: the flags do not fit; nothing has run yet.
     """
-    study = open_study(plan.config, facts=study_facts(plan, manifest, left_out))
+    study = open_study(plan.config, facts=study_facts(plan, manifest, found))
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)

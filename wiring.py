@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from cluster.study.directory import Study, recorded_classes, recorded_flags, rec
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import find_warm_starts
+from contract.decoding import Fit
 from contract.machine import count_cpus, count_gpus
 from contract.messages import StudySettings
 from contract.metrics import Direction, check_objectives
@@ -46,7 +47,8 @@ from trainables.data.datasets import ImageListing, find_images, is_url, leave_ou
 from trainables.data.description import describe_listing, describe_manifest
 from trainables.data.manifest import Manifest, describe_change
 from trainables.data.splits import split_listing
-from trainables.images.preparation import Recorded, median_pixels, prepare_images
+from trainables.images.preparation import Preparation, Recorded, describe_shape, prepare_images
+from trainables.images.survey import sample_sizes
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
 from trainables.model.weights import fetch_weights, is_here, locate_weights
 from trainables.training.schedules import planned_shares
@@ -76,6 +78,18 @@ class Plan:
     max_epochs: int
     num_trials: int
     recipes: list[Recipe]
+    median_aspect: float
+    """Long by short side of the images."""
+
+    @property
+    def fit(self) -> Fit | None:
+        """How images are made square for all backbones; None = as each wants it."""
+        return cast(Fit | None, self.config.fit)
+
+    @property
+    def fits(self) -> list[Fit]:
+        """How images are made square, for each backbone."""
+        return [self.fit or backbone.fit for backbone in self.backbones]
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -137,10 +151,11 @@ def make_plan(config: StudyConfig) -> Plan:
     listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
     splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    sizes = sample_sizes(listing.paths)
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
         num_classes=len(listing.classes),
-        median_pixels=median_pixels(listing.paths),
+        median_pixels=sizes.median_pixels,
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
     num_trials = config.trials or space.defaults.trials
@@ -156,6 +171,7 @@ def make_plan(config: StudyConfig) -> Plan:
         image_size=config.image_size or space.image_size(facts),
         max_epochs=max_epochs,
         num_trials=num_trials,
+        median_aspect=sizes.median_aspect,
         recipes=space.recipes(
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
@@ -195,6 +211,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     config = plan.config
     splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
     lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
+    lines += filter(None, [describe_shape(plan.median_aspect, plan.fits)])
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
@@ -218,12 +235,12 @@ def fetch_all_weights(plan: Plan) -> Plan:
     return replace(plan, weights=tuple(fetched))
 
 
-def read_images(plan: Plan) -> tuple[Manifest, str]:
-    """Decode every image once, and say which ones are left out."""
+def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
+    """Decode every image once, and say which ones are left out and what is odd about others."""
     config = plan.config
-    manifest, left_out = prepare_images(
+    manifest, found = prepare_images(
         plan.listing,
-        fits=[backbone.fit for backbone in plan.backbones],
+        fits=plan.fits,
         image_size=plan.image_size,
         cache_dir=Path(config.cache_dir or ""),
         budget_gb=config.cache_gb,
@@ -233,10 +250,13 @@ def read_images(plan: Plan) -> tuple[Manifest, str]:
         study=_recorded_images(config),
         console=console,
     )
-    if left_out:
-        print(f"skipping {left_out}", file=sys.stderr)
-    say("\n".join(describe_manifest(config.data, manifest, notes=plan.listing.notes)))
-    return manifest, left_out
+    if found.left_out:
+        print(f"skipping {found.left_out}", file=sys.stderr)
+    if found.warning:
+        print(found.warning, file=sys.stderr)
+    lines = describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))
+    say("\n".join(filter(None, [*lines, describe_shape(plan.median_aspect, plan.fits)])))
+    return manifest, found
 
 
 def _recorded_images(config: StudyConfig) -> Recorded | None:
@@ -247,7 +267,7 @@ def _recorded_images(config: StudyConfig) -> Recorded | None:
     return Recorded(StudyPaths(config.directory).manifest, recorded_classes(config.directory))
 
 
-def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]:
+def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str, Any]:
     """Collect the facts of study.json beside the flags; a study is continued only if they are the same."""
     rows, fixed = describe(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs)
     counts = {f"num_{split}": len(manifest.indices(split)) for split in ("train", "val", "test")}
@@ -257,8 +277,8 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "contents": manifest.contents,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
-        "left_out": left_out,
-        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes)],
+        "left_out": found.left_out,
+        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes, *found.notes)],
         **counts,
     }
     return {
@@ -266,6 +286,8 @@ def study_facts(plan: Plan, manifest: Manifest, left_out: str) -> dict[str, Any]
         "space_fixed": fixed,
         "config_defaults": config_as_dict(TrialConfig(backbone="")),
         "image_size": plan.image_size,
+        "fit": plan.config.fit,
+        "deep_range": list(found.deep_range),
         "max_epochs": plan.max_epochs,
         "num_probes": plan.num_probes,
         "data": data,
@@ -290,6 +312,12 @@ def find_val_labels(plan: Plan, manifest: Manifest) -> NDArray[np.int64] | None:
     return None if is_part else labels
 
 
+def find_val_groups(manifest: Manifest) -> NDArray[np.int64] | None:
+    """Groups of the validation images, numbered from 0, in their order; None where each is its own."""
+    found, numbers = np.unique(manifest.groups[manifest.indices("val")], return_inverse=True)
+    return numbers.astype(np.int64) if len(found) < len(numbers) else None
+
+
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
@@ -312,6 +340,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             patience=plan.config.patience,
             shares_of=lambda config: planned_shares(config, class_counts),
             val_labels=find_val_labels(plan, manifest),
+            val_groups=find_val_groups(manifest),
             # Several workers train one trial at a time.
             group_of=batch_group if plan.config.num_workers == 1 else lambda _: None,
             num_probes=study.info["num_probes"],
@@ -393,6 +422,8 @@ def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettin
         weights=config.weights,
         backbone_weights=plan.weights,
         image_size=plan.image_size,
+        fit=plan.fit,
+        deep_range=tuple(study.info["deep_range"]),
         seed=config.seed,
         metric=config.metrics[0],
         maximize=Direction(study.info["direction"]) is Direction.MAXIMIZE,

@@ -65,6 +65,11 @@ def _make_parser() -> argparse.ArgumentParser:
     made["report"].add_argument(
         "--output", type=Path, metavar="FILE", help="default: report.html in the study"
     )
+    made["report"].add_argument(
+        "--no-images",
+        action="store_true",
+        help="a page without a single photo; always so for studies that were searched with --no-images",
+    )
     made["leaderboard"].add_argument(
         "--top", type=_positive, metavar="N", help="only the N best (a table without it: 100)"
     )
@@ -109,7 +114,8 @@ def _report(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
     if flags.output and len(directories) > 1:
         raise ValueError("--output takes one study at a time")
     for directory in directories:
-        print(write_report(directory, flags.output and flags.output.absolute()))
+        target = flags.output and flags.output.absolute()
+        print(write_report(directory, target, no_images=flags.no_images))
     return 0
 
 

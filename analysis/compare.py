@@ -90,10 +90,11 @@ def _say_which_is_better(first: StudyInfo, second: StudyInfo, rows: list[Row], o
 
 
 def _test_finalists(first: StudyInfo, second: StudyInfo, best: Row, rival: Row) -> PairedTest | None:
+    from analysis.image_table import load_groups
     from analysis.predictions import load_predictions
 
-    ours = load_predictions(first.directory, best["trial"])
-    theirs = load_predictions(second.directory, rival["trial"])
+    ours = load_predictions(first.directory, best["trial"], groups=load_groups(first.directory))
+    theirs = load_predictions(second.directory, rival["trial"], groups=load_groups(second.directory))
     if ours is None or theirs is None:
         return None
     return compare_predictions(ours, theirs, metric=first.metric, direction=first.direction)

@@ -22,6 +22,7 @@ from analysis.reading import (
     load_study,
     load_trial_rows,
 )
+from contract.files import printable
 from contract.messages import State
 from contract.metrics import METRICS, Direction, Unit, tie_break
 
@@ -123,8 +124,9 @@ def print_table(
             console.print(Text(note, style="dim"))
         if front := _front_line(studies, rows):
             console.print(Text(front))
-        if tested := _best_line(studies, rows):
-            console.print(Text(tested))
+        for sentence in (_best_line(studies, rows), _majority_line(studies, rows)):
+            if sentence:
+                console.print(Text(sentence))
 
 
 def _front_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
@@ -145,6 +147,39 @@ def _best_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
     from analysis.comparison import describe_finalists  # numpy takes 0.2 s: not for --json
 
     return describe_finalists(rows, studies)
+
+
+def _majority_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
+    """Say what always answering the commonest class would reach, beside the best trial's value."""
+    best = next((row for row in rows if row.get("kept_at_epoch") and State(row["state"]).has_value), None)
+    study = next((study for study in studies if best and study.name == best["study"]), None)
+    if best is None or study is None or not study.paths.trials.is_dir():
+        return ""
+    from analysis.majority import find_majority, suggest_metric  # numpy takes 0.2 s: not for --json
+    from analysis.predictions import load_labels
+
+    labels = load_labels(study.directory, best["trial"])
+    majority = None if labels is None else find_majority(labels)
+    if majority is None:
+        return ""
+    metric = study.metric if majority.reaches(study.metric) is not None else "val_accuracy"
+    reached, value = majority.reaches(metric), best.get(metric)
+    if reached is None or value is None:
+        return ""
+    name = class_name(study, majority.label)
+    whose = f"trial {best['trial']}" + (f" of {study.name}" if len(studies) > 1 else "")
+    images = f"{majority.num_images:,} of {majority.total:,} validation images"
+    line = (
+        f"{metric} of {whose} is {format_value(metric, value)}; always answering {name} ({images}) "
+        f"would reach {format_value(metric, reached)}."
+    )
+    return f"{line} {suggest_metric(study.metric, majority)}".rstrip()
+
+
+def class_name(study: StudyInfo, label: int) -> str:
+    """Return the name of a class, fit for print, or its number if study.json has no name."""
+    names = (study.facts.get("data") or {}).get("classes") or []
+    return printable(names[label]) if label < len(names) else f"class {label}"
 
 
 def to_json(rows: Sequence[Row]) -> str:

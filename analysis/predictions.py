@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.predictions import unpack_log_probabilities
 from contract.study_layout import StudyPaths
 
 Array = NDArray[Any]
@@ -33,6 +34,9 @@ class Predictions:
     log_probabilities: Array
     """float32 [images, classes]"""
 
+    groups: Array | None = None
+    """Images with an equal number belong together; None where each image is its own group."""
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -53,20 +57,38 @@ class Predictions:
         return answer
 
     @property
-    def confusion(self) -> Array:
-        """Number of images by [true class, predicted class]."""
+    def class_counts(self) -> Array:
+        """Images of each class that are right, of it, and taken for it: [3, classes]."""
+        return count_by_class(self.labels, self.predicted, self.log_probabilities.shape[1])
+
+    def confusions(self) -> list[tuple[int, int, int]]:
+        """List (true class, predicted class, images) of every kind of mistake, the commonest first.
+
+        Of 3,000 classes a matrix would have nine million cells, nearly all of them empty.
+        """
+        wrong = ~self.right
         size = self.log_probabilities.shape[1]
-        return count_cells(self.labels, self.predicted, size)
+        cells, counts = np.unique(self.labels[wrong] * size + self.predicted[wrong], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return [(int(cells[i]) // size, int(cells[i]) % size, int(counts[i])) for i in order]
 
     def take(self, ids: Array) -> Predictions:
         """Select the rows of these images, in the order of `ids`, all of which must be there."""
         order = np.argsort(self.ids)
-        rows = order[np.searchsorted(self.ids, ids, sorter=order)]
-        return Predictions(self.ids[rows], self.labels[rows], self.log_probabilities[rows])
+        return self.rows(order[np.searchsorted(self.ids, ids, sorter=order)])
+
+    def rows(self, rows: Array) -> Predictions:
+        """Select rows by their numbers or by a mask."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Predictions(self.ids[rows], self.labels[rows], self.log_probabilities[rows], groups)
 
 
-def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
-    """Load a trial's predictions; None if there are none, or the file is damaged or half copied."""
+def load_predictions(study_dir: Path, trial: int, *, groups: Array | None = None) -> Predictions | None:
+    """Load a trial's predictions; None if there are none, or the file is damaged or half copied.
+
+    Args:
+        groups: the group of each image by its id, of `load_groups`; None where each image is its own.
+    """
     path = StudyPaths(study_dir).trial(trial).predictions
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -76,7 +98,18 @@ def load_predictions(study_dir: Path, trial: int) -> Predictions | None:
         return None
     if len(ids) == 0 or len(ids) != len(labels) or log_probabilities.shape[:1] != ids.shape:
         return None
-    return Predictions(ids, labels, log_probabilities)
+    known = groups is not None and int(ids.max()) < len(groups)
+    return Predictions(ids, labels, log_probabilities, groups[ids] if groups is not None and known else None)
+
+
+def load_labels(study_dir: Path, trial: int) -> Array | None:
+    """Load the labels alone of the images that a trial was validated on; None if there are none."""
+    try:
+        with np.load(StudyPaths(study_dir).trial(trial).predictions, allow_pickle=False) as file:
+            labels: Array = file["labels"].astype(np.int64)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return labels
 
 
 def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
@@ -85,24 +118,26 @@ def _read_log_probabilities(file: Mapping[str, Any]) -> Array:
     Files of older studies hold probabilities in float16, where everything below 3e-8 has become 0. It is read
     as 3e-8, so that their loss is at most 17.3 an image.
     """
-    if "log_probabilities" in file:
-        stored: Array = file["log_probabilities"].astype(np.float32)
-        return stored
+    if "probabilities" not in file:
+        return unpack_log_probabilities(file)
     rounded: Array = file["probabilities"].astype(np.float32)
     return np.log(np.maximum(rounded, HALF_OF_SMALLEST))
 
 
-def count_cells(labels: Array, predicted: Array, size: int, weights: Array | None = None) -> Array:
-    """Compute the confusion matrix [true class, predicted class], each image counted `weights` times."""
-    cells = np.bincount(labels * size + predicted, weights=weights, minlength=size * size)
-    counts: Array = cells.reshape(size, size)
-    return counts
+def count_by_class(labels: Array, predicted: Array, size: int, weights: Array | None = None) -> Array:
+    """Count the images of each class that are right, of it, and taken for it: [3, classes].
+
+    Args:
+        weights: how often each image counts; None = once.
+    """
+    right = (predicted == labels) * (1 if weights is None else weights)
+    counted = ((labels, right), (labels, weights), (predicted, weights))
+    return np.stack([np.bincount(one, weights=weight, minlength=size) for one, weight in counted])
 
 
-def class_scores(confusion: Array) -> tuple[Array, Array, Array]:
+def class_scores(class_counts: Array) -> tuple[Array, Array, Array]:
     """Precision, recall and F1 of each class; NaN where a class was never predicted or has no image."""
-    right = confusion.diagonal().astype(float)
-    images, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    right, images, predicted = class_counts.astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         return right / predicted, right / images, 2 * right / (images + predicted)
 

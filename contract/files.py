@@ -72,6 +72,11 @@ def printable(text: object) -> str:
     return str(text).encode(errors="surrogateescape").decode(errors="replace")
 
 
+def plural(count: int, word: str) -> str:
+    """Write a count with its noun: "1 image", "3,200 images"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def nearest_names(name: str, choices: Iterable[str], *, limit: int = 3) -> list[str]:
     """Return the choices most like an unknown name, the nearest first; case does not matter."""
     by_folded = {choice.casefold(): choice for choice in choices}

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from contract.decoding import UnreadableImage, decode
+from contract.files import printable
 
 _STYLE = Path(__file__).with_name("page.css")
 _ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>"
@@ -59,7 +60,7 @@ def render_page(
     )
     navigation = f"<nav>{links}</nav>\n" if len(sections) > 1 else ""
     code = "".join(f"<script>\n{_inside_script(script)}</script>\n" for script in scripts)
-    return (
+    return printable(  # file names may hold bytes that are no UTF-8
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'

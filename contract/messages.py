@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from contract.probes import LeasedProbe
 from contract.study_layout import StudyPaths, TrialPaths
 from contract.weights_source import WeightsSource
+
+if TYPE_CHECKING:
+    from contract.decoding import Fit
 
 
 class Outcome(StrEnum):
@@ -342,6 +345,12 @@ class StudySettings:
 
     backbone_weights: tuple[WeightsSource, ...] = ()
     """Weights of all backbones, located by the driver: workers and the export use exactly these."""
+
+    fit: Fit | None = None
+    """How images are made square for all backbones; None = as each backbone wants it."""
+
+    deep_range: tuple[float, ...] = ()
+    """Values of a DeepRange, where the data set holds images of more than 8 bits."""
 
     data_source: str = ""
     """URL of the bucket whose copies data.csv lists; each node makes its own. Empty without a bucket."""

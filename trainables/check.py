@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from contract.decoding import FULL_RANGE
 from contract.files import printable, write_aside
 from trainables.checks.findings import Findings, distinct_images, group_copies
 from trainables.checks.near_copies import find_near_copies
@@ -24,7 +25,7 @@ from trainables.checks.summary import majority_line, summarize
 from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
 from trainables.data.datasets import find_images
 from trainables.data.views import storage_size
-from trainables.images.preparation import open_images, show_progress
+from trainables.images.preparation import describe_odd, open_images, show_progress
 from trainables.model.backbones import Backbone, find_backbone
 
 SIDES = (224, 160, 128, 96)
@@ -164,14 +165,14 @@ def find_all(
             listing, _ = apply_corrections(listing, _absolute(flags.corrections))
     side = choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone)
     with clock.phase("decoding"):
-        store = open_images(
+        (store,), deep = open_images(
             listing,
             fits=[backbone.fit],
             image_size=side,
             cache_dir=cache_dir,
             budget_gb=flags.cache_gb,
             console=console,
-        )[0]
+        )
     if not store.readable.any():
         raise ValueError(
             f"none of the {len(listing.paths)} images of {listing.source} can be read, the first because: "
@@ -182,6 +183,7 @@ def find_all(
     findings = Findings(
         listing=listing,
         facts=store.facts,
+        file_notes=tuple(describe_odd(listing.paths, store.facts, deep=deep or FULL_RANGE)),
         copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
         seconds=clock.seconds,
     )
@@ -221,7 +223,7 @@ def _say(findings: Findings, flags: argparse.Namespace, num_new: int, num_decide
     num_images, num_classes = len(findings.listing.paths), len(findings.listing.classes)
     lines = [
         f"checked {num_images:,} images of {num_classes:,} classes in {sum(findings.seconds.values()):.0f} s",
-        *(f"  {note.kind}: {note.text}" for note in findings.listing.notes),
+        *(f"  {note.kind}: {note.text}" for note in (*findings.listing.notes, *findings.file_notes)),
         *([findings.not_checked] if findings.not_checked else []),
         *(f"  {line}" for line in summarize(findings)),
         majority_line(findings),

@@ -14,6 +14,7 @@ import torch
 
 from contract.files import find_os_error
 from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
+from contract.predictions import pack_log_probabilities
 from contract.study_layout import TrialPaths
 from trainables.batch_groups import batch_group
 from trainables.data.storage_faults import StorageFault, as_storage_fault, wait_out_faults
@@ -265,10 +266,11 @@ def save_result(run: TrialRun) -> None:
         "num_train": len(run.splits["train"]),
     }
     split, shown = run.splits["val"], run.validated
+    labels = split.labels.cpu().numpy()[shown]
     predictions = {
         "ids": split.ids[shown],
-        "labels": split.labels.cpu().numpy()[shown],
-        "log_probabilities": kept.log_probabilities.numpy(),
+        "labels": labels,
+        **pack_log_probabilities(kept.log_probabilities.numpy(), labels),
     }
     checkpoints.save_result(run.paths, model=content, predictions=predictions, attempt=run.attempt)
 

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from contract.decoding import FULL_RANGE, Fit
 from contract.trial_config import TrialConfig
 from trainables.data.augmentation import to_bytes
 from trainables.data.datasets import ImageListing, find_images
@@ -22,6 +24,7 @@ from trainables.data.views import storage_size
 from trainables.images.decoding import decode_files
 from trainables.images.split_view import SplitView, ViewSettings, view_id
 from trainables.images.store import ImageStore
+from trainables.images.survey import find_deep_range
 
 MARGIN, LINE = 4, 14
 """Pixels between pictures, and the height of a line of text."""
@@ -54,7 +57,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=_positive, default=6, metavar="N", help="rows (default: 6)")
     parser.add_argument("--epochs", type=_positive, default=6, metavar="N", help="views (default: 6)")
     parser.add_argument("--image-size", type=_positive, default=128, metavar="PX", help="(default: 128)")
-    parser.add_argument("--fit", choices=("crop", "squash"), default="crop", help="(default: crop)")
+    parser.add_argument("--fit", choices=get_args(Fit), default="crop", help="(default: crop)")
     parser.add_argument("--mix", choices=("none", "mixup", "cutmix"), default="none")
     parser.add_argument("--mix-alpha", type=float, default=1.0, metavar="X", help="(default: 1)")
     parser.add_argument("--mix-share", type=float, default=1.0, metavar="X", help="(default: 1)")
@@ -98,7 +101,7 @@ def write_sheet(flags: argparse.Namespace) -> str:
     return f"{flags.out}: {len(split)} images, each as it is and in {flags.epochs} views of {flags.policy!r}"
 
 
-def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: int) -> SplitView:
+def load_sample(listing: ImageListing, *, num: int, size: int, fit: Fit, seed: int) -> SplitView:
     """Read `num` images, one of each class in turn.
 
     Raises:
@@ -112,7 +115,8 @@ def load_sample(listing: ImageListing, *, num: int, size: int, fit: str, seed: i
         members = shuffled[labels[shuffled] == label]
         ranks[members] = np.arange(len(members))
     chosen = np.lexsort((labels, ranks))[: 2 * num]  # twice as many: some may be damaged
-    pixels, facts = decode_files([listing.paths[at] for at in chosen], storage_size(size, fit), fit)  # type: ignore[arg-type]
+    deep = find_deep_range(listing.paths) or FULL_RANGE
+    pixels, facts = decode_files([listing.paths[at] for at in chosen], storage_size(size, fit), fit, deep)
     good = np.flatnonzero([fact.ok for fact in facts])[:num]
     if not len(good):
         raise ValueError(f"none of {len(chosen)} images can be read, the first because: {facts[0].reason}")

@@ -97,6 +97,7 @@ class TrialRun:
                 f"batch_size {config.batch_size} cannot be shared by {self.process_group.size} workers"
             )
         self.backbone = find_backbone(config.backbone)
+        self.fit = settings.fit or self.backbone.fit
         self.regime = load_regime(config.regime)
         self.weights = choose_weights(
             self.backbone,
@@ -105,7 +106,7 @@ class TrialRun:
             seed=settings.seed,
             pretrained=self.regime.pretrained,
         )
-        self.splits = load_splits(settings, self.backbone.fit, self.device)
+        self.splits = load_splits(settings, self.fit, self.device)
         if config.minority_policy:
             self.splits = {**self.splits, "train": oversampled(self.splits["train"])}
         self.train_labels = self.splits["train"].labels.cpu().numpy()
@@ -170,7 +171,7 @@ class TrialRun:
     def _make_inputs(self, split: str) -> Inputs:
         """Make the source of "train" or "val" batches in this phase, with a cache where one is worth it."""
         config, settings, is_train = self.config, self.settings, split == "train"
-        view = make_view(config, settings, fit=self.backbone.fit, is_train=is_train)
+        view = make_view(config, settings, fit=self.fit, is_train=is_train)
         mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
         readings = 1 if view.is_random else self.phase.num_epochs
         others = settings.num_trials - 1

@@ -16,8 +16,11 @@ from contract.html import Section
 _STAMP = re.compile(r"<!-- made of (\w+) -->")
 
 
-def write_report(study_dir: Path, target: Path | None = None) -> Path:
+def write_report(study_dir: Path, target: Path | None = None, *, no_images: bool = False) -> Path:
     """Write the report page, by default as report.html into the study, and return its path.
+
+    Args:
+        no_images: show no photo, as in studies that were searched with --no-images.
 
     Raises:
         ValueError: there is no such study, or it has no database.
@@ -26,7 +29,7 @@ def write_report(study_dir: Path, target: Path | None = None) -> Path:
     path = target or study.paths.report
     # Before the sections: what is recorded meanwhile must make this page a stale one.
     stamp = f"<!-- made of {_find_stamp(study)} -->\n"
-    page = render_page(f"{study.name}: report", _make_sections(study_dir)) + stamp
+    page = render_page(f"{study.name}: report", _make_sections(study_dir, no_images=no_images)) + stamp
     save_text(path, page, durable=False)
     return path
 
@@ -50,7 +53,7 @@ def _find_stamp(study: StudyInfo) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _make_sections(study_dir: Path) -> list[Section]:
+def _make_sections(study_dir: Path, *, no_images: bool) -> list[Section]:
     # Here, because plotly, Optuna and Pillow take a second to import, and the leaderboard needs none of them.
     from analysis.report.account import account_section
     from analysis.report.answer import answer_section
@@ -58,12 +61,13 @@ def _make_sections(study_dir: Path) -> list[Section]:
     from analysis.report.class_sections import calibration_section, classes_section, failures_section
     from analysis.report.cost_sections import cost_section, workers_section
     from analysis.report.findings import find_out
+    from analysis.report.group_section import groups_section
     from analysis.report.image_sections import image_sections
     from analysis.report.provenance import provenance_section
     from analysis.report.search_sections import search_sections
 
     study = load_study(study_dir)
-    findings = find_out(study)
+    findings = find_out(study, no_images=no_images)
     mistakes, data = image_sections(findings)
     return [
         answer_section(findings),
@@ -76,6 +80,7 @@ def _make_sections(study_dir: Path) -> list[Section]:
         mistakes,
         calibration_section(findings),
         data,
+        groups_section(findings),
         failures_section(findings),
         provenance_section(study),
     ]

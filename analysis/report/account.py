@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from analysis.probes import Probe, find_best, load_probes, tell_probes
 from analysis.reading import Row
 from analysis.report.findings import Findings
-from analysis.report.page import plural, show_value
+from analysis.report.page import show_value
+from contract.files import plural
 from contract.html import Section, bullets, make_section, paragraph
 from contract.messages import PAUSED, State
 

@@ -9,9 +9,12 @@ import numpy as np
 
 from analysis.comparison import describe_test
 from analysis.curves import Curve
+from analysis.majority import suggest_metric
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
-from analysis.report.page import plural, show_config, show_seconds, show_setting, show_value
+from analysis.report.group_section import tell_leaks
+from analysis.report.page import show_config, show_seconds, show_setting, show_value
+from contract.files import plural
 from contract.html import Section, bullets, escape, make_section, paragraph
 from contract.messages import Reason, State
 from contract.metrics import is_share
@@ -22,6 +25,8 @@ CERTAIN = 0.05
 RISING_EPOCHS = 2
 FEW_TRIALS = 30
 FEW_IMAGES = 1000
+MANY_LEFT_OUT = 0.02
+"""Share of the images from which on the answer itself says that they were left out."""
 
 
 def answer_section(findings: Findings) -> Section:
@@ -30,6 +35,7 @@ def answer_section(findings: Findings) -> Section:
         "answer",
         "The answer",
         *(paragraph(sentence, kind="answer") for sentence in say_answer(findings)),
+        *(paragraph(warning, kind="warning") for warning in warn_of_data(findings)),
         _tiles(findings),
         "<h3>What to try next</h3>" + bullets(steps) if steps else "",
     )
@@ -40,6 +46,17 @@ def say_answer(findings: Findings) -> list[str]:
     if findings.best is None:
         return [_say_nothing_found(findings)]
     return [_say_best(findings), _say_whether_really(findings), _say_what_mattered(findings)]
+
+
+def warn_of_data(findings: Findings) -> list[str]:
+    """Say what in the data bears on the answer: many images left out, and leaks between the splits."""
+    warnings = tell_leaks(findings)
+    if findings.share_left_out > MANY_LEFT_OUT:
+        warnings.append(
+            f"{100 * findings.share_left_out:.1f}% of the images were left out, and nothing here is about "
+            f"them: {findings.left_out}."
+        )
+    return warnings
 
 
 def _say_nothing_found(findings: Findings) -> str:
@@ -77,7 +94,19 @@ def _say_best(findings: Findings) -> str:
         )
     )
     interval = f"95% interval {show_value(metric, low)} to {show_value(metric, high)}"
-    return f"{head}{early}: it {what} ({interval}){caution}."
+    return f"{head}{early}: it {what} ({interval}){caution}.{_say_majority(findings)}"
+
+
+def _say_majority(findings: Findings) -> str:
+    """Say what always answering the commonest class would reach, which the best trial has to beat."""
+    metric, reached = findings.study.metric, findings.majority_value
+    if reached is None or findings.interval is None:
+        return ""
+    beaten = "" if findings.interval[1] > reached else ", so it is not better than that beyond chance"
+    return (
+        f" Always answering {findings.majority_name}, the commonest class, would reach "
+        f"{show_value(metric, reached)}{beaten}."
+    )
 
 
 def _say_whether_really(findings: Findings) -> str:
@@ -135,17 +164,16 @@ def _say_weakness(findings: Findings) -> str:
 
 def find_weakest_class(predictions: Predictions) -> tuple[int, float, int] | None:
     """Return the class of lowest recall, that recall, and its commonest mistake; None without mistakes."""
-    confusion = predictions.confusion
-    images = confusion.sum(axis=1)
-    recall = np.where(images > 0, confusion.diagonal() / np.maximum(images, 1), 2.0)
+    right, images, _ = predictions.class_counts
+    recall = np.where(images > 0, right / np.maximum(images, 1), 2.0)
     label = int(recall.argmin())
-    wrong = confusion[label].copy()
-    wrong[label] = 0
-    return (label, float(recall[label]), int(wrong.argmax())) if wrong.any() else None
+    # Of equally common mistakes the one with the lower number.
+    other = next((taken for true, taken, _ in predictions.confusions() if true == label), None)
+    return None if other is None else (label, float(recall[label]), other)
 
 
 def _tiles(findings: Findings) -> str:
-    best, metric, study = findings.best, findings.study.metric, findings.study
+    best, metric = findings.best, findings.study.metric
     tiles: list[tuple[str, str]] = []
     if best is not None:
         tiles.append((show_value(metric, best[metric]), f"best {metric}, trial {best['trial']}"))
@@ -154,9 +182,10 @@ def _tiles(findings: Findings) -> str:
             tiles.append(
                 (show_value(metric, recipes[0][metric]), f"best published recipe ({recipes[0]['recipe']})")
             )
-        if is_share(metric) and study.maximize and findings.classes:
-            chance = 1 / len(findings.classes)
-            tiles.append((show_value(metric, chance), f"by chance, {len(findings.classes)} classes"))
+        reached = findings.majority_value
+        if reached is not None and findings.study.maximize:
+            label = f"always answering {findings.majority_name}, {len(findings.classes):,} classes"
+            tiles.append((show_value(metric, reached), label))
     counts = Counter(row["state"] for row in findings.rows)
     states = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
     tiles.append((f"{len(findings.rows):,}", f"trials: {states}"))
@@ -178,6 +207,8 @@ def suggest_next_steps(findings: Findings) -> list[str]:
         steps += _more_epochs(findings)
         steps += _edges_of_the_space(findings)
         steps += _settle_the_first_place(findings)
+        advice = findings.majority and suggest_metric(findings.study.metric, findings.majority)
+        steps += [advice] if advice else []
     steps += _failures(findings)
     if best is not None and len(findings.rows) < FEW_TRIALS and len(findings.searched) > 2:
         steps.append(
@@ -230,13 +261,14 @@ def _settle_the_first_place(findings: Findings) -> list[str]:
     tested = findings.tested
     if tested is None or tested.is_better or tested.is_worse:
         return []
-    few = ", or more validation images" if tested.num_images < FEW_IMAGES else ""
+    more = "groups of validation images" if tested.is_grouped else "validation images"
+    few = f", or more {more}" if tested.num_groups < FEW_IMAGES else ""
     metric = findings.study.metric
     half = (tested.high - tested.low) / 2
     amount = f"{100 * half:.1f} points" if is_share(metric) else f"{half:.4f}"
     return [
         f"The first two cannot be told apart: differences below about {amount} are noise "
-        f"with {tested.num_images:,} validation images. Take the cheaper one, or repeat both with other "
+        f"with {tested.num_groups:,} {more}. Take the cheaper one, or repeat both with other "
         f"seeds{few}."
     ]
 

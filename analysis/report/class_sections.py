@@ -9,13 +9,18 @@ import numpy as np
 
 from analysis.predictions import Predictions, calibration, class_scores
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural
+from analysis.report.page import figure
+from contract.files import plural
 from contract.html import Section, details, escape, make_section, paragraph, table
 from contract.messages import State
 
 LABELLED_CELLS = 15
 SHOWN_CLASSES = 25
-NUM_CONFUSIONS = 10
+MATRIX_CLASSES = 30
+"""Most classes of the confusion matrix; of more, those with the commonest confusions are shown."""
+
+MOST_ROWS = 300
+"""Most classes of the table of scores, the worst first."""
 
 MISSING = (
     "The best trial has left no predictions (trials/<n>/predictions.npz), so this section cannot be shown. "
@@ -27,23 +32,27 @@ def classes_section(findings: Findings) -> Section:
     predictions = findings.predictions
     if predictions is None or findings.best is None:
         return make_section("classes", "Classes", paragraph(MISSING))
-    confusion = predictions.confusion
-    names = [findings.class_name(label) for label in range(len(confusion))]
+    counts = predictions.class_counts
+    names = [findings.class_name(label) for label in range(counts.shape[1])]
+    confusions = predictions.confusions()
+    shown = choose_shown(counts, confusions)
     best = findings.best
     note = f"Trial {best['trial']}, epoch {best['kept_at_epoch']}, {len(predictions):,} validation images."
+    if len(shown) < len(names):
+        note += f" The figure shows the {len(shown)} classes of {len(names):,} with the commonest confusions."
     return make_section(
         "classes",
         "Classes",
         paragraph(note, kind="note"),
-        _never_predicted(names, confusion),
+        _never_predicted(names, counts),
         figure(
-            _confusion_figure(names, confusion),
-            _name_confusions(names, confusion),
+            _confusion_figure([names[label] for label in shown], _matrix_of(predictions, shown)),
+            _name_confusions(names, confusions),
             title="Confusion matrix",
-            height=_matrix_height(len(names)),
+            height=_matrix_height(len(shown)),
         ),
         "<h3>Precision, recall and F1 by class</h3>",
-        _score_table(names, confusion),
+        _score_table(names, counts),
         paragraph(
             "Precision: share of the answers with this class that are right. Recall: share of this class "
             "that is found. Support: its validation images. Lowest F1 first.",
@@ -52,13 +61,33 @@ def classes_section(findings: Findings) -> Section:
     )
 
 
-def _never_predicted(names: list[str], confusion: Any) -> str:
-    missed = [
-        name
-        for name, hits, own in zip(names, confusion.sum(axis=0), confusion.sum(axis=1), strict=True)
-        if hits == 0 and own > 0
-    ]
-    absent = [name for name, own in zip(names, confusion.sum(axis=1), strict=True) if own == 0]
+def choose_shown(counts: Any, confusions: list[tuple[int, int, int]]) -> list[int]:
+    """Choose the classes of the confusion matrix: all, or of many those of the commonest confusions.
+
+    A matrix of 3,000 classes has nine million cells, 42 MB of page that nobody can read.
+    """
+    num_classes = counts.shape[1]
+    if num_classes <= MATRIX_CLASSES:
+        return list(range(num_classes))
+    worst = dict.fromkeys(label for true, taken, _ in confusions for label in (true, taken))
+    largest = np.argsort(-counts[1], kind="stable").tolist()
+    return sorted(list(dict.fromkeys([*worst, *largest]))[:MATRIX_CLASSES])
+
+
+def _matrix_of(predictions: Predictions, shown: list[int]) -> Any:
+    """Count images by [true class, predicted class] among the shown classes; other answers are left out."""
+    place = np.full(predictions.log_probabilities.shape[1], -1)
+    place[shown] = np.arange(len(shown))
+    true, taken = place[predictions.labels], place[predictions.predicted]
+    inside = (true >= 0) & (taken >= 0)
+    cells = np.bincount(true[inside] * len(shown) + taken[inside], minlength=len(shown) ** 2)
+    return cells.reshape(len(shown), len(shown))
+
+
+def _never_predicted(names: list[str], counts: Any) -> str:
+    _, images, predicted = counts
+    missed = [name for name, hits, own in zip(names, predicted, images, strict=True) if hits == 0 and own > 0]
+    absent = [name for name, own in zip(names, images, strict=True) if own == 0]
     parts = []
     if missed:
         parts.append(
@@ -70,7 +99,7 @@ def _never_predicted(names: list[str], confusion: Any) -> str:
 
 
 def _list_names(names: list[str]) -> str:
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    more = f" and {len(names) - 12:,} more" if len(names) > 12 else ""
     return f"{', '.join(names[:12])}{more}"
 
 
@@ -103,34 +132,31 @@ def _confusion_figure(names: list[str], confusion: Any) -> dict[str, Any]:
     return {"data": [trace], "layout": layout}
 
 
-def _name_confusions(names: list[str], confusion: Any) -> str:
-    wrong = confusion.copy()
-    np.fill_diagonal(wrong, 0)
-    if not wrong.any():
+def _name_confusions(names: list[str], confusions: list[tuple[int, int, int]]) -> str:
+    if not confusions:
         return "Every validation image is classified right."
-    order = np.argsort(wrong, axis=None)[::-1][:NUM_CONFUSIONS]
-    pairs = [
-        f"{names[cell // len(names)]} taken for {names[cell % len(names)]} ({wrong.flat[cell]})"
-        for cell in order.tolist()
-        if wrong.flat[cell] > 0
-    ]
-    return f"{plural(int(wrong.sum()), 'image')} wrong. The commonest confusions: {', '.join(pairs[:5])}."
+    pairs = [f"{names[true]} taken for {names[taken]} ({number})" for true, taken, number in confusions[:5]]
+    wrong = sum(number for _, _, number in confusions)
+    return f"{plural(wrong, 'image')} wrong. The commonest confusions: {', '.join(pairs)}."
 
 
-def _score_table(names: list[str], confusion: Any) -> str:
-    precision, recall, f1 = class_scores(confusion)
-    support = confusion.sum(axis=1)
+def _score_table(names: list[str], counts: Any) -> str:
+    precision, recall, f1 = class_scores(counts)
+    support = counts[1]
     order = sorted(
         range(len(names)), key=lambda label: (support[label] == 0, np.nan_to_num(f1[label], nan=0.0))
     )
     rows = [
         (names[i], _percent(precision[i]), _percent(recall[i]), _percent(f1[i]), f"{support[i]:,}")
-        for i in order
+        for i in order[:MOST_ROWS]
     ]
     head = ("class", "precision", "recall", "F1", "support [images]")
     if len(rows) <= SHOWN_CLASSES + 5:
         return table(head, rows)
-    rest = details(f"the other {len(rows) - SHOWN_CLASSES} classes", table(head, rows[SHOWN_CLASSES:]))
+    others = f"the other {len(names) - SHOWN_CLASSES:,} classes"
+    if len(rows) < len(names):
+        others = f"the next {len(rows) - SHOWN_CLASSES:,} of {len(names):,} classes"
+    rest = details(others, table(head, rows[SHOWN_CLASSES:]))
     return table(head, rows[:SHOWN_CLASSES]) + rest
 
 

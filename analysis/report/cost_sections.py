@@ -8,8 +8,9 @@ from typing import Any
 from analysis.leaderboard import find_front
 from analysis.reading import Row
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural, show_config, show_seconds, show_value
+from analysis.report.page import figure, show_config, show_seconds, show_value
 from analysis.report.search_sections import choose_trials
+from contract.files import plural
 from contract.html import Section, make_section, paragraph
 from contract.messages import State
 from contract.metrics import Direction

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from analysis.image_table import SPLITS, ImageTable
 from analysis.predictions import Array
 from analysis.report.class_sections import MISSING
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural, share
+from analysis.report.page import figure, share
+from contract.files import plural
 from contract.html import Section, bullets, details, escape, make_section, make_thumbnail, paragraph, table
 from contract.machine import count_cpus
-from contract.study_layout import StudyPaths
 
 NUM_WRONG = 12
 NUM_TWINS = 2
@@ -27,7 +27,9 @@ MAX_OPENED = 6000
 
 SHEET_IMAGES = 40
 SHOWN_CLASSES = 30
-SPLITS = ("train", "val", "test")
+MOST_CLASSES = 100
+"""Most classes that figure and table show one by one."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 MAX_DISTANCE = 12
@@ -38,10 +40,12 @@ MIN_CORRELATION = 0.95
 
 BLOCK = 512
 
+WITHOUT_IMAGES = "This page shows no photo: --no-images."
+
 
 def image_sections(findings: Findings) -> list[Section]:
     """Build the sections on mistakes and on the data together, so that images are opened once."""
-    images = load_image_table(findings.study.directory)
+    images = findings.images
     looks = look_at(images, choose_images(images))
     twins = find_near_duplicates(looks)
     return [mistakes_section(findings, images, twins), data_section(findings, images, looks, twins)]
@@ -66,16 +70,14 @@ def mistakes_section(findings: Findings, images: ImageTable, twins: Sequence[tup
     confidence = predictions.log_probabilities[wrong].max(axis=1)
     chosen = wrong[np.argsort(-confidence, kind="stable")][:NUM_WRONG]
     cards = [_wrong_card(findings, images, twins, int(row)) for row in chosen]
-    return make_section(
-        "mistakes",
-        title,
-        paragraph(
-            f"The {len(cards)} of {plural(len(wrong), 'wrong answer')} with the highest probability. "
-            "Look for wrong labels, several objects in one image, and classes that look alike. "
-            "Small images below are near-duplicates in training, with their labels."
-        ),
-        f'<div class="gallery">{"".join(cards)}</div>',
+    text = f"The {len(cards)} of {plural(len(wrong), 'wrong answer')} with the highest probability. "
+    advice = (
+        "Look for wrong labels, several objects in one image, and classes that look alike. "
+        "Small images below are near-duplicates in training, with their labels."
     )
+    gallery = f'<div class="gallery">{"".join(cards)}</div>'
+    text += advice if findings.shows_images else WITHOUT_IMAGES
+    return make_section("mistakes", title, paragraph(text), gallery)
 
 
 def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[int, int]], row: int) -> str:
@@ -90,7 +92,7 @@ def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[in
         f"{escape(findings.class_name(int(one)))} {100 * predictions.probabilities[row, one]:.1f}%</div>"
         for place, one in enumerate(order)
     )
-    near = [b if a == number else a for a, b in twins if number in (a, b)]
+    near = [b if a == number else a for a, b in twins if number in (a, b)] if findings.shows_images else []
     near = [one for one in near if images.splits[one] == "train"][:NUM_TWINS]
     small = "".join(
         f"<div>{_image(images, one, side=64)}{escape(findings.class_name(int(images.labels[one])))}</div>"
@@ -98,8 +100,9 @@ def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[in
     )
     below = f'<div class="twins">{small}</div>' if near else ""
     name = escape(images.paths[number].name) if number < len(images) else f"image {number}"
+    photo = _image(images, number) if findings.shows_images else ""
     return (
-        f'<div class="card">{_image(images, number)}<b>labelled {escape(findings.class_name(label))}</b>'
+        f'<div class="card">{photo}<b>labelled {escape(findings.class_name(label))}</b>'
         f"{lines}<small>{name}</small>{below}</div>"
     )
 
@@ -125,7 +128,7 @@ def data_section(
         bullets(_check_files(findings, images, looks, twins)),
         _sizes_figure(looks),
         "<h3>Sample of the training images</h3>",
-        _sample_sheet(findings, images),
+        _sample_sheet(findings, images) if findings.shows_images else paragraph(WITHOUT_IMAGES),
     )
 
 
@@ -153,17 +156,47 @@ def _class_balance(findings: Findings, images: ImageTable) -> str:
     )
     if ratio >= 1.5:
         conclusion += " Rank by --metric val_balanced_accuracy or val_macro_f1 if rare classes count as much."
-    data = [{"type": "bar", "name": split, "x": names, "y": counts[split].tolist()} for split in SPLITS]
-    axis = {"type": "category", "title": {"text": "class"}}
-    layout = {"barmode": "stack", "xaxis": axis, "yaxis": {"title": {"text": "images [count]"}}}
-    layout["margin"] = {"t": 20, "r": 20}
+    shown, what = list(range(size)), f"table of the {size:,} classes"
+    if size > MOST_CLASSES:
+        order = np.argsort(-total, kind="stable")
+        shown = [*order[: MOST_CLASSES // 2].tolist(), *order[-MOST_CLASSES // 2 :].tolist()]
+        what = f"the {len(shown)} largest and smallest of the {size:,} classes"
     rows = [
         (names[i], *(f"{counts[split][i]:,}" for split in SPLITS), share(total[i], total.sum()))
-        for i in range(size)
+        for i in shown
     ]
     body = table(("class", *(f"{split} [images]" for split in SPLITS), "share"), rows)
-    shown = body if size <= SHOWN_CLASSES else details(f"table of the {size} classes", body)
-    return figure({"data": data, "layout": layout}, conclusion, title="Images by class", height=340) + shown
+    spec = _balance_figure(names, counts) if size <= MOST_CLASSES else _ranked_figure(total)
+    below = body if size <= SHOWN_CLASSES else details(what, body)
+    return figure(spec, conclusion, title="Images by class", height=340) + below
+
+
+def _balance_figure(names: list[str], counts: Mapping[str, Array]) -> dict[str, Any]:
+    data = [{"type": "bar", "name": split, "x": names, "y": counts[split].tolist()} for split in SPLITS]
+    axis = {"type": "category", "title": {"text": "class"}}
+    layout: dict[str, Any] = {
+        "barmode": "stack",
+        "xaxis": axis,
+        "yaxis": {"title": {"text": "images [count]"}},
+    }
+    layout["margin"] = {"t": 20, "r": 20}
+    return {"data": data, "layout": layout}
+
+
+def _ranked_figure(total: Array) -> dict[str, Any]:
+    """Draw the classes' sizes from the largest to the smallest: names of hundreds of bars cannot be read."""
+    sizes = np.sort(total)[::-1]
+    ends = np.flatnonzero(np.diff(sizes, append=-1))  # a step for each size
+    starts = np.append(0, ends[:-1] + 1)
+    ranks = np.stack([starts + 1, ends + 1], axis=1).ravel()
+    line = {"type": "scatter", "mode": "lines", "x": ranks.tolist()}
+    line |= {"y": np.repeat(sizes[ends], 2).tolist()}
+    layout = {
+        "xaxis": {"title": {"text": "class, from the largest to the smallest"}},
+        "yaxis": {"title": {"text": "images [count]"}, "rangemode": "tozero"},
+        "margin": {"t": 20, "r": 20},
+    }
+    return {"data": [line], "layout": layout}
 
 
 def _check_files(
@@ -181,7 +214,7 @@ def _check_files(
     if looks.unreadable:
         first = images.paths[looks.unreadable[0]]
         lines.append(f"{plural(len(looks.unreadable), 'image')} cannot be opened now, the first: {first}.")
-    lines += _left_out(findings, images)
+    lines += [*findings.notes, *_left_out(findings, images)]
     pairs = np.array(twins, dtype=np.int64).reshape(-1, 2)
     if len(looks.ids):
         lines += _describe_twins(findings, images, pairs, opened)
@@ -189,10 +222,12 @@ def _check_files(
 
 
 def _left_out(findings: Findings, images: ImageTable) -> list[str]:
-    """Repeat the search's notes on bad files; without notes, list the folder's unused files."""
+    """Name the images that cannot be read; where a study has no notes, list the unused files."""
     data = findings.study.facts.get("data") or {}
-    if data.get("left_out"):
-        return [f"Left out: {data['left_out']}."]
+    if findings.left_out:
+        return [f"Left out: {findings.left_out}."]
+    if findings.notes:
+        return []
     source = Path(str(data.get("source", "")))
     if not source.is_dir():
         return []
@@ -272,22 +307,6 @@ def _sample_sheet(findings: Findings, images: ImageTable) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageTable:
-    """Columns of data.csv: each image stands at the position of its id."""
-
-    paths: tuple[Path, ...]
-    labels: Array
-    splits: Array
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def of(self, split: str) -> Array:
-        """Ids of a split's images."""
-        return np.flatnonzero(self.splits == split)
-
-
-@dataclass(frozen=True, eq=False)
 class Looks:
     """Features for finding near-duplicates: one row an image in each array."""
 
@@ -303,20 +322,6 @@ class Looks:
 
     unreadable: tuple[int, ...]
     """Ids of images that could not be opened now."""
-
-
-def load_image_table(study_dir: Path) -> ImageTable:
-    """Read data.csv; an empty table where the study has none yet."""
-    try:
-        with StudyPaths(study_dir).manifest.open(newline="", encoding="utf-8") as file:
-            rows = sorted(csv.DictReader(file), key=lambda row: int(row["id"]))
-    except OSError:
-        rows = []
-    return ImageTable(
-        paths=tuple(Path(row["path"]) for row in rows),
-        labels=np.array([int(row["label"]) for row in rows], dtype=np.int64),
-        splits=np.array([row["split"] for row in rows], dtype="U8"),
-    )
 
 
 def look_at(table: ImageTable, ids: Sequence[int]) -> Looks:

@@ -83,8 +83,3 @@ def show_config(row: Mapping[str, Any], searched: Sequence[str]) -> str:
 def share(part: float, whole: float) -> str:
     """Format a share in percent without decimals; a dash if the whole is 0."""
     return f"{100 * part / whole:.0f}%" if whole else "–"
-
-
-def plural(count: int, word: str) -> str:
-    """Write a count with its noun in singular or plural."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"

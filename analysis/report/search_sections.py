@@ -16,7 +16,8 @@ from sqlalchemy import text
 from analysis.curves import find_rungs
 from analysis.reading import StudyInfo, connect
 from analysis.report.findings import Findings
-from analysis.report.page import figure, plural, show_value
+from analysis.report.page import figure, show_value
+from contract.files import plural
 from contract.html import Section, make_section, paragraph
 from contract.messages import State
 from contract.metrics import Direction, is_better

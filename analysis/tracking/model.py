@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ SERVING_FILE = Path(__file__).with_name("served_model.py")
 """The model's code: MLflow copies this file and runs it where the model is served."""
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
+PLUGINS = ("pillow-heif", "pillow-jxl-plugin")
+"""Readers of further image formats: a model wants those that were there where it was trained."""
 
 
 def log_model(study_dir: Path, export_dir: Path, tracking_uri: str | None = None) -> str:
@@ -76,7 +78,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                 code_paths=[str(decoder)],
                 signature=_make_signature(),
                 input_example=make_input_example(int(facts["image_size"])),
-                pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+                pip_requirements=_list_requirements(),
                 metadata={
                     name: facts.get(name) for name in ("classes", "backbone", "study", "trial", "metrics")
                 },
@@ -90,13 +92,19 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
 
 @contextmanager
 def _copied_decoder() -> Iterator[Path]:
-    """Yield a package `contract` that holds the decoder only: the model carries it as its code."""
+    """Yield a package `contract` that decodes images and nothing else: the model carries it as its code."""
     with TemporaryDirectory() as root:
         package = Path(root) / "contract"
         package.mkdir()
-        shutil.copy(contract.decoding.__file__, package)
+        for name in contract.decoding.FILES:
+            shutil.copy(Path(contract.decoding.__file__).with_name(name), package)
         (package / "__init__.py").touch()
         yield package
+
+
+def _list_requirements() -> list[str]:
+    plugins = [name for name in PLUGINS if any(distributions(name=name))]
+    return [f"{name}=={version(name)}" for name in (*REQUIREMENTS, *plugins)]
 
 
 def registered_name(study: str) -> str:

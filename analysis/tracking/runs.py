@@ -93,7 +93,9 @@ def study_params(study: StudyInfo) -> dict[str, str]:
     facts = study.facts
     names = ("image_size", "max_epochs", "weights", "seed", "direction", "git_revision", "hardware")
     params = {"space": study.space, "metric": study.metric} | {name: facts.get(name) for name in names}
-    for name, value in (facts.get("data") or {}).items():
+    data = dict(facts.get("data") or {})
+    data["notes"] = "; ".join(str(note["text"]) for note in data.get("notes") or ()) or None
+    for name, value in data.items():
         params["data" if name == "source" else f"data_{name.removeprefix('num_')}"] = value
     for entry in facts.get("space_table") or []:
         params[f"space.{entry['name']}"] = entry["values"]

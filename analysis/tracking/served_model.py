@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from contract.decoding import Fit, UnreadableImage, decode_square
+from contract.decoding import FULL_RANGE, DeepRange, Fit, UnreadableImage, decode_square
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,9 @@ Pixels = np.ndarray[Any, Any]
 BATCH = 32
 
 
-def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: Fit) -> Pixels:
+def read_image(
+    value: bytes | str, *, image_size: int, storage_size: int, fit: Fit, deep: DeepRange = FULL_RANGE
+) -> Pixels:
     """Decode to float32 [3, image_size, image_size] in 0..1, in the same steps as the search's evaluation.
 
     Raises:
@@ -34,10 +36,10 @@ def read_image(value: bytes | str, *, image_size: int, storage_size: int, fit: F
     """
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else bytes(value)
-        square = decode_square(content, size=storage_size, fit=fit).pixels
+        square = decode_square(content, size=storage_size, fit=fit, deep=deep).pixels
     except (binascii.Error, UnreadableImage, TypeError) as error:
         raise ValueError(f"'image' wants the bytes of an image file, or their base64: {error}") from error
-    if fit == "squash":
+    if fit != "crop":
         square = _resize(square, image_size)
     else:
         margin = (storage_size - image_size) // 2
@@ -68,6 +70,7 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         facts = json.loads((export / "export.json").read_text(encoding="utf-8"))
         self._classes = [str(name) for name in facts["classes"]]
         self._view = {name: facts[name] for name in ("image_size", "storage_size", "fit")}
+        self._view["deep"] = DeepRange(*facts.get("deep_range", ()))
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:

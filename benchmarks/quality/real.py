@@ -161,7 +161,7 @@ def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> P
 def test_accuracy(settings: StudySettings, trial: TrialRecord, program: Program) -> float:
     """Share of the test photos that are taken for what they are; `settings` are those of test_settings."""
     config = make_trial_config(trial.attrs["config"])
-    fit = find_backbone(config.backbone).fit
+    fit = settings.fit or find_backbone(config.backbone).fit
     split = load_splits(settings, fit, torch.device("cpu"))["val"]
     view = make_view(config, settings, fit=fit, is_train=False)
     predicted = predict(program, view, split, np.arange(len(split))).argmax(axis=1)

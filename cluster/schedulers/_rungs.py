@@ -80,14 +80,18 @@ class Curves(Mapping[int, Mapping[int, float]]):
         *,
         shares_of: Callable[[int], Shares],
         val_labels: NDArray[np.int64] | None = None,
+        val_groups: NDArray[np.int64] | None = None,
     ) -> None:
         """Begin with given scores.
 
         Args:
             shares_of: takes a trial's number.
             val_labels: classes of the validation images, [images]; None where they are not known.
+            val_groups: numbers from 0, equal for images that belong together; None where each is its own.
         """
         self._labels = None if val_labels is None else val_labels[:MOST_PREDICTED]
+        self.groups = None if val_groups is None else val_groups[:MOST_PREDICTED]
+        """Group of each image of `hits`."""
         self._hits: dict[int, dict[int, NDArray[np.uint8]]] = {}
         """Whether each image was classified right, eight a byte: 10,000 images and epochs are 12 MB."""
         self._by_trial: dict[int, dict[int, float]] = {}

@@ -42,11 +42,12 @@ class Scores:
         shares_of: Callable[[int], Shares],
         rule_of: Callable[[int], str] = lambda _: "best",
         val_labels: NDArray[np.int64] | None = None,
+        val_groups: NDArray[np.int64] | None = None,
     ) -> None:
         """`shares_of` and `rule_of` (which epoch it keeps) take a trial's number."""
         self.metrics = tuple(metrics)
         self.metric = self.metrics[0]
-        self.curves = Curves(shares_of=shares_of, val_labels=val_labels)
+        self.curves = Curves(shares_of=shares_of, val_labels=val_labels, val_groups=val_groups)
         self._sign = Direction(directions[0]).sign
         self._rule_of = rule_of
         self._epochs: dict[int, dict[int, _Epoch]] = {}

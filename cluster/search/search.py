@@ -63,6 +63,7 @@ class Search:
             shares_of=lambda number: setup.shares_of(self.trials[number].config),
             rule_of=lambda number: kept_epoch(self.trials[number].config),
             val_labels=setup.val_labels,
+            val_groups=setup.val_groups,
         )
         self._records, self._scheduler, self._seed, self._now = records, setup.scheduler, setup.seed, now
         self._open: dict[int, Lease] = {}

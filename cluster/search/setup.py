@@ -62,6 +62,9 @@ class SearchSetup:
     """Classes of the validation images, [images], in the order of the reports' predictions; None where trials
     look at others."""
 
+    val_groups: NDArray[np.int64] | None = None
+    """Numbers from 0, equal for validation images that belong together; None where each is its own group."""
+
     num_probes: int = 0
     """Frozen heads that are judged before the first proposal; fewer where the space has fewer."""
 

@@ -6,11 +6,12 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
+from contract.decoding import Fit
 from contract.files import did_you_mean
 from contract.metrics import Direction, direction_of
 from contract.study_layout import StudyPaths
@@ -61,6 +62,9 @@ class StudyConfig:
 
     image_size: int | None = None
     """Side of the training images in pixels [the backbones' own]."""
+
+    fit: str | None = None
+    """How images become square: crop to the middle, squash, or pad on a grey ground [the backbones' own]."""
 
     metric: str = "val_accuracy"
     """What the search optimizes; several, comma-separated, give the best trade-offs between them."""
@@ -120,6 +124,9 @@ class StudyConfig:
 
     corrections: str | None = None
     """Relabel and drop images as this review file says, which python -m trainables check wrote [none]."""
+
+    no_images: bool = False
+    """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
     cache_dir: Path | None = None
     """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
@@ -206,6 +213,8 @@ class StudyConfig:
         _check_choice("searcher", self.searcher or "tpe", searchers.names())
         self._check_metrics()
         _check_choice("scheduler", self.scheduler or "none", schedulers.names())
+        if self.fit is not None:
+            _check_choice("fit", self.fit, get_args(Fit))
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)

@@ -25,7 +25,7 @@ from contract.study_layout import RunOutcome, StudyPaths, StudyStatus
 
 OWN_NAME = "unfreeze"
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
-FIXED = ("space", "metrics", "directions", "image_size", "max_epochs", "weights", "seed")
+FIXED = ("space", "metrics", "directions", "image_size", "fit", "deep_range", "max_epochs", "weights", "seed")
 """Facts that must not change between the runs of a study, beside its data; the space may be widened."""
 KILLED = "killed"
 """How a run ended that could not record its end."""
@@ -105,10 +105,14 @@ def open_study(config: StudyConfig, *, facts: Mapping[str, Any]) -> Study:
     try:
         wanted = _describe(config, facts)
         resumed = paths.facts.exists()
-        info = _continue(_read(paths), wanted) if resumed else wanted
+        before = _read(paths) if resumed else {}
+        info = _continue(before, wanted) if resumed else wanted
         info.pop("data_change", None)
         if not resumed:
             save_json(paths.facts, info)
+        elif info["no_images"] and not before.get("no_images"):
+            # At once, since a finished study writes nothing more, and its page must be made anew.
+            save_json(paths.facts, before | {"no_images": True})
         records = Records(
             config.storage_url,
             study=config.name,
@@ -162,6 +166,7 @@ def _describe(config: StudyConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
         "git_revision": _git_revision(),
         "weights": config.weights,
         "seed": config.seed,
+        "no_images": config.no_images,
         "storage": without_password(config.storage_url, whole=True),
         "tracking_uri": config.tracking_uri,
         "status": StudyStatus.NEW,
@@ -188,6 +193,8 @@ def _continue(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         )
     kept = {name: old[name] for name in ("created", "warm_start", "status", "runs") if old.get(name)}
     kept["num_probes"] = old.get("num_probes", 0)
+    # Photos that were to stay private do not appear because a later line forgot the flag.
+    kept["no_images"] = bool(old.get("no_images") or new.get("no_images"))
     # Weights that only a wider search needed stay on record.
     weights = old.get("backbone_weights", {}) | new.get("backbone_weights", {})
     return old | new | kept | {"backbone_weights": weights}
@@ -226,7 +233,10 @@ def _list_names(names: Iterable[str]) -> str:
 def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that must not change and did, "name (before -> now)" each."""
     changes = [
-        f"{name} ({old.get(name)} -> {new.get(name)})" for name in FIXED if old.get(name) != new.get(name)
+        f"{name} ({old.get(name)} -> {new.get(name)})"
+        for name in FIXED
+        if (old.get(name) or None)
+        != (new.get(name) or None)  # a study of before has no fit and no deep_range
     ]
     asked, before = new["flags"]["probes"], old.get("num_probes", 0)
     if asked not in (None, before):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import socket
 import sqlite3
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from analysis.reading import load_study
 from analysis.report import write_report
@@ -152,6 +155,25 @@ def test_a_new_metric_that_is_minimised_has_its_lowest_value_as_the_best(
     assert (parent.data.metrics["best_val_ece"], parent.data.tags["best_trial"]) == (0.1, "1")
     assert "val_ece" not in runs[0].data.params
     assert "Trial 1 is best" in page and "val_ece 10.0% at epoch 1" in page
+
+
+def test_a_study_without_images_leaves_no_photo_in_mlflow(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", mixed_trials(), no_images=True)
+    table = directory / "data.csv"
+    table.write_text(
+        table.read_text(encoding="utf-8").replace("/photos/flowers", str(runs_dir)), encoding="utf-8"
+    )
+    for number in range(38):
+        pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(runs_dir / f"{number}.jpg")
+    write_report(directory)
+
+    sync(directory)
+
+    files = [path for path in (runs_dir / "mlartifacts").rglob("*") if path.is_file()]
+    assert [path.name for path in files] == ["report.html"]
+    page = re.sub(r"<script>.*?</script>", "", files[0].read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.search(r"data:image/(jpeg|png|webp)", page) and "shows no photo" in page
 
 
 def test_the_study_run_holds_the_summary(runs_dir: Path) -> None:

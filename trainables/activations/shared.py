@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from contract.decoding import Fit
+from contract.decoding import DeepRange, Fit
 from contract.messages import StudySettings
 from contract.study_layout import CachePaths, StudyPaths
 from contract.weights_source import WeightsSource
@@ -64,6 +64,7 @@ def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict
         manifest.paths,
         storage_size=storage_size(settings.image_size, fit),
         fit=fit,
+        deep=DeepRange(*settings.deep_range),
         cache_dir=cache_dir,
         budget_gb=settings.cache_gigabytes,
     )
@@ -71,7 +72,8 @@ def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict
     splits = {}
     for name in ("train", "val"):
         ids = manifest.indices(name)
-        content = hashlib.sha256("\n".join(digests[number] for number in ids).encode())
+        deep = [str(settings.deep_range)] if settings.deep_range else []  # other pixels of the same files
+        content = hashlib.sha256("\n".join([*deep, *(digests[number] for number in ids)]).encode())
         labels = torch.from_numpy(manifest.labels[ids]).to(device)
         view_ids = np.array([view_id(digests[number]) for number in ids], dtype=np.int64)
         splits[name] = SplitView(

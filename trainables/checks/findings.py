@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainables.checks.quality import OddPicture
 from trainables.data.corrections import data_folder, short_path
-from trainables.data.datasets import ImageListing
+from trainables.data.datasets import ImageListing, Note
 from trainables.data.groups import join_groups
 from trainables.images.decoding import ImageFact
 
@@ -102,6 +102,9 @@ class Findings:
 
     listing: ImageListing
     facts: tuple[ImageFact, ...]
+    file_notes: tuple[Note, ...] = ()
+    """What is odd about files that are used, with counts."""
+
     copies: tuple[CopyGroup, ...] = ()
     suspects: tuple[LabelSuspect, ...] = ()
     """The most suspicious first."""
@@ -124,7 +127,7 @@ class Findings:
         """Readable images by what decoding remarked about their files."""
         found: dict[str, list[int]] = defaultdict(list)
         for image, fact in enumerate(self.facts):
-            for remark in getattr(fact, "remarks", ()):
+            for remark in fact.remarks:
                 found[str(remark)].append(image)
         return dict(found)
 

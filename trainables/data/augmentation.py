@@ -31,10 +31,11 @@ ERASED_ASPECT = 3.3
 def evaluation_view(images: torch.Tensor, *, size: int, fit: Fit = "crop") -> torch.Tensor:
     """Make the view without randomness: uint8 [B, S, S, 3] to float [B, 3, size, size] in [0, 1].
 
-    Cropped images show their exact middle, squashed ones the whole square, resized, as BiT evaluates.
+    Cropped images show their exact middle, squashed and padded ones the whole square, resized, as BiT
+    evaluates.
     """
     _check_size(images, size)
-    if fit == "squash":
+    if fit != "crop":
         return _to_float(_resize(images, size))
     margin = (images.shape[1] - size) // 2
     return _to_float(images[:, margin : margin + size, margin : margin + size])
@@ -95,7 +96,7 @@ def _place(images: torch.Tensor, draws: torch.Tensor, policy: Policy, size: int,
             _to_float(images),
             draws[:, 1:7],
             size=size,
-            shown=1.0 if fit == "squash" else size / images.shape[1],
+            shown=size / images.shape[1] if fit == "crop" else 1.0,
             flips=flips,
             upside_down=upside_down,
             shift=policy.shift,
@@ -109,7 +110,7 @@ def _place(images: torch.Tensor, draws: torch.Tensor, policy: Policy, size: int,
         reach = (images.shape[1] - size + 1) * draws[:, 1:3]  # every offset that stays inside, equally often
         corners = reach.floor().long()
     else:
-        if fit == "squash":
+        if fit != "crop":
             images = _resize(images, size)
         margin = (images.shape[1] - size) // 2
         largest = round(policy.shift * size)

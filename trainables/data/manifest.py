@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.files import printable, write_aside
+from contract.files import plural, printable, write_aside
 from trainables.data.datasets import ImageListing, Note
 from trainables.data.groups import join_groups
 from trainables.data.splits import split_images
@@ -128,11 +128,14 @@ def _describe_copies(manifest: Manifest) -> Iterator[Note]:
     relabelled = [found for found in copies if len({int(manifest.labels[n]) for n in found}) > 1]
     if copies:
         number = sum(len(found) - 1 for found in copies)
-        yield Note("copy", f"{number} images are copies of others; copies are cut into one split", number)
+        yield Note(
+            "copy", f"{plural(number, 'image')} with the content of another, kept in one split", number
+        )
     if relabelled:
         pairs = [" and ".join(_name(manifest.paths[n]) for n in found[:2]) for found in relabelled[:NAMED]]
         shown = "; ".join(pairs)
-        yield Note("copy", f"{len(relabelled)} images occur under two labels: {shown}", len(relabelled))
+        text = f"{plural(len(relabelled), 'image')} under two labels: {shown}"
+        yield Note("copy", text, len(relabelled))
     leaked = manifest.leaked
     for split in ("val", "test"):
         found = [int(n) for n in leaked if manifest.splits[n] == split]

@@ -36,8 +36,8 @@ def _make_key(name: str) -> np.uint64:
 def storage_size(size: int, fit: Fit) -> int:
     """Side in pixels of the stored square from which views of side `size` are cut.
 
-    A view of a cropped image shows the usual 87.5 % of it; squashed ones have the margin of BiT-HyperRule:
-    160 px for 128, 512 for 480.
+    A view of a cropped image shows the usual 87.5 % of it; squashed and padded ones have the margin of
+    BiT-HyperRule: 160 px for 128, 512 for 480.
     """
     if fit == "crop":
         return round(size / 0.875)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from contract.decoding import Fit
 from contract.messages import StudySettings
+from contract.predictions import unpack_log_probabilities
 from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.shared import load_splits
@@ -113,7 +114,7 @@ def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.f
     """
     try:
         with np.load(paths.predictions, allow_pickle=False) as file:
-            ids, probabilities = file["ids"], np.exp(file["log_probabilities"])
+            ids, probabilities = file["ids"], np.exp(unpack_log_probabilities(file))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{paths.predictions} is missing or damaged: run the study again") from error
     return ids.astype(np.int64), probabilities.astype(np.float32)

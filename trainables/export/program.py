@@ -100,7 +100,7 @@ def export_classifier(
     if difference > TOLERANCE:
         raise ValueError(f"the exported program differs from the classifier by {difference:.1e}")
     trial = make_trial_config(config)
-    fit = find_backbone(trial.backbone).fit
+    fit = settings.fit or find_backbone(trial.backbone).fit
     check_predictions(
         program.module(),
         paths,
@@ -118,6 +118,7 @@ def export_classifier(
         "image_size": size,
         "fit": fit,
         "storage_size": storage_size(size, fit),
+        "deep_range": list(settings.deep_range),
         "backbone": config["backbone"],
         **about,
     }

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from contract.decoding import Fit
-from trainables.data.datasets import (
-    ImageListing,
-    copy_missing,
-    is_url,
-    leave_out,
-    list_names,
-    take_sample,
-)
+from contract.decoding import FULL_RANGE, LARGE_PIXELS, DeepRange, Fit, Remark
+from contract.files import printable
+from trainables.data.datasets import ImageListing, Note, copy_missing, is_url, leave_out, list_names
 from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
-from trainables.data.storage_faults import StorageFault, wait_out_faults
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
 from trainables.images.store import ImageStore, open_or_build
+from trainables.images.survey import find_deep_range, measure_deep_range
 
 
 class Recorded(NamedTuple):
@@ -43,6 +36,49 @@ class Recorded(NamedTuple):
 NAMED = 5
 """Unreadable images that a message names; the others are counted."""
 
+MUCH_LEFT_OUT = 0.03
+"""Share of unreadable images above which a search warns of them."""
+
+TINY = 4
+"""Pixels below which an image's side is worth a line."""
+
+LONG = 2.0
+"""Median of long by short side above which a crop to the middle is warned of."""
+
+_ODD = {
+    Remark.SEVERAL: "hold several pictures: the first is used, of an icon the largest",
+    Remark.TRANSPARENT: "are transparent in places: shown on white",
+    Remark.DEEP: "have more than 8 bits: black to white is RANGE in all of them",
+    Remark.DEEP_COLOUR: "have colours of 16 bits, of which the upper 8 are used",
+    Remark.SHORTENED: "lack the end of their file, but nothing of the picture, and are used",
+    Remark.CLEANED: "can only be read without the metadata of their file, and are used so",
+}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the decoding of a study's images found out, beside the manifest."""
+
+    left_out: str = ""
+    """A line about the images that cannot be read; empty if all can."""
+
+    share_left_out: float = 0.0
+    notes: tuple[Note, ...] = ()
+    """What is odd among the images that are used."""
+
+    deep_range: tuple[float, ...] = ()
+    """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
+
+    @property
+    def warning(self) -> str:
+        """A line where so many images are left out that something else may be wrong; else empty."""
+        if self.share_left_out <= MUCH_LEFT_OUT:
+            return ""
+        return (
+            f"WARNING: {self.share_left_out:.0%} of the images cannot be read and are left out: were they "
+            "copied whole, and are they images? --bad-images refuse stops here instead"
+        )
+
 
 def prepare_images(
     listing: ImageListing,
@@ -56,8 +92,8 @@ def prepare_images(
     min_images: int | None = None,
     study: Recorded | None = None,
     console: Console | None = None,
-) -> tuple[Manifest, str]:
-    """Decode and split the images of a study: (manifest, a line about those left out or "").
+) -> tuple[Manifest, Preparation]:
+    """Decode and split the images of a study.
 
     Args:
         fits: how the backbones want images made square; a store is built for each way.
@@ -69,7 +105,7 @@ def prepare_images(
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
-    stores = open_images(
+    stores, deep = open_images(
         listing,
         fits=fits,
         image_size=image_size,
@@ -77,10 +113,17 @@ def prepare_images(
         budget_gb=budget_gb,
         console=console,
     )
-    line = describe_unreadable(listing.paths, stores[0].facts)
+    facts = stores[0].facts
+    line = describe_unreadable(listing.paths, facts)
     if line and refuse_bad:
         raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    return _make_manifest(listing, stores[0], seed=seed, min_images=min_images, study=study), line
+    manifest = _make_manifest(listing, stores[0], seed=seed, min_images=min_images, study=study)
+    return manifest, Preparation(
+        left_out=line,
+        share_left_out=1 - float(np.mean(stores[0].readable)),
+        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        deep_range=astuple(deep) if deep else (),
+    )
 
 
 def open_images(
@@ -91,8 +134,12 @@ def open_images(
     cache_dir: Path,
     budget_gb: float,
     console: Console | None = None,
-) -> list[ImageStore]:
-    """Decode the images of a listing, a bucket's after copying them: a store for each different fit."""
+) -> tuple[list[ImageStore], DeepRange | None]:
+    """Decode the images of a listing, a bucket's after copying them: a store for each different fit.
+
+    Returns:
+        The stores, and what is black and white in images of more than 8 bits; None without such images.
+    """
     if is_url(listing.source):
         with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(
@@ -102,20 +149,34 @@ def open_images(
                 room_for=partial(room_for, cache_dir=cache_dir, budget_gb=budget_gb),
                 progress=copied,
             )
-    stores = []
-    for fit in dict.fromkeys(fits):
-        with show_progress(console, total=len(listing.paths)) as progress:
-            stores.append(
-                open_or_build(
-                    listing.paths,
-                    storage_size=storage_size(image_size, fit),
-                    fit=fit,
-                    cache_dir=cache_dir,
-                    budget_gb=budget_gb,
-                    progress=progress,
+
+    def open_stores(deep: DeepRange) -> list[ImageStore]:
+        stores = []
+        for fit in dict.fromkeys(fits):
+            with show_progress(console, total=len(listing.paths)) as progress:
+                stores.append(
+                    open_or_build(
+                        listing.paths,
+                        storage_size=storage_size(image_size, fit),
+                        fit=fit,
+                        deep=deep,
+                        cache_dir=cache_dir,
+                        budget_gb=budget_gb,
+                        progress=progress,
+                    )
                 )
-            )
-    return stores
+        return stores
+
+    deep = find_deep_range(listing.paths)
+    stores = open_stores(deep or FULL_RANGE)
+    if deep is None and (missed := _list_deep(listing.paths, stores[0].facts)):
+        deep = measure_deep_range(missed)  # too few for the sample that was looked at first
+        stores = open_stores(deep)
+    return stores, deep
+
+
+def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
+    return [path for path, fact in zip(paths, facts, strict=True) if Remark.DEEP in fact.remarks]
 
 
 def _make_manifest(
@@ -148,32 +209,56 @@ def show_progress(
 
 def describe_unreadable(paths: Sequence[Path], facts: Sequence[ImageFact]) -> str:
     """Say how many images cannot be read, which, and why; empty if all can."""
-    bad = [f"{path} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok]
+    bad = [
+        f"{printable(path)} ({fact.reason})" for path, fact in zip(paths, facts, strict=True) if not fact.ok
+    ]
     if not bad:
         return ""
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return f"{len(bad)} of {len(facts)} images cannot be read: {'; '.join(bad[:NAMED])}{more}"
 
 
-def median_pixels(paths: Sequence[Path]) -> int:
-    """Median height x width of up to 100 images, evenly spread over the list; unreadable ones do not count.
-
-    Raises:
-        ValueError: none of them can be read.
-    """
-    areas = []
-    for path in take_sample(paths):
-        try:
-            areas.append(wait_out_faults(partial(_read_area, path)))
-        except StorageFault:
-            raise
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            continue
-    if not areas:
-        raise ValueError(f"none of the images can be read, {paths[0]} for one: are these image files?")
-    return int(median(areas))
+def describe_odd(
+    paths: Sequence[Path], facts: Sequence[ImageFact], *, deep: DeepRange = FULL_RANGE
+) -> list[Note]:
+    """Note, for each kind with its count and first file, what is odd among the readable images."""
+    scale = describe_range(deep)
+    notes = [
+        _count_odd(paths, [remark in fact.remarks for fact in facts], text.replace("RANGE", scale))
+        for remark, text in _ODD.items()
+    ]
+    large = [fact.width * fact.height > LARGE_PIXELS for fact in facts]
+    tiny = [fact.ok and min(fact.width, fact.height) < TINY for fact in facts]
+    notes.append(_count_odd(paths, large, f"have more than {LARGE_PIXELS >> 20} megapixels"))
+    notes.append(_count_odd(paths, tiny, f"are less than {TINY} px wide or high"))
+    return [note for note in notes if note.count]
 
 
-def _read_area(path: Path) -> int:
-    with Image.open(path) as image:
-        return image.width * image.height
+def describe_range(deep: DeepRange) -> str:
+    """Say what is black and white: of whole numbers, of floating-point numbers, or of both."""
+    whole = f"{deep.black:g} to {deep.white:g}"
+    other = f"{deep.float_black:g} to {deep.float_white:g}"
+    if (deep.float_black, deep.float_white) == (FULL_RANGE.float_black, FULL_RANGE.float_white):
+        return whole if deep != FULL_RANGE else f"{whole}, of floating-point numbers {other},"
+    if (deep.black, deep.white) == (FULL_RANGE.black, FULL_RANGE.white):
+        return other
+    return f"{whole}, of floating-point numbers {other},"
+
+
+def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> Note:
+    found = [path for path, one in zip(paths, is_odd, strict=True) if one]
+    if not found:
+        return Note("content", "")
+    first = printable(found[0]) + (", …" if len(found) > 1 else "")
+    what = f"{len(found):,} of {len(paths):,} images {text} ({first})"
+    return Note("content", what, len(found))
+
+
+def describe_shape(median_aspect: float, fits: Iterable[Fit]) -> str:
+    """Warn of images so far from square that a crop shows less than half of them; else empty."""
+    if median_aspect <= LONG or "crop" not in fits:
+        return ""
+    return (
+        f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of "
+        f"each is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
+    )

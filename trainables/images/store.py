@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.decoding import Fit, Pixels
+from contract.decoding import FULL_RANGE, DeepRange, Fit, Pixels
 from contract.files import DISK_FULL, file_lock, hold_shared
 from contract.machine import count_cpus
 from contract.study_layout import CachePaths
@@ -32,7 +32,7 @@ from trainables.images.decoding import DecodedAtUse, ImageFact, ImageIndex, deco
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when decoding or the layout changes, and old files are no longer found."""
 
 HEADER_BYTES = 4096
@@ -147,6 +147,7 @@ def open_or_build(
     budget_gb: float | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    deep: DeepRange = FULL_RANGE,
 ) -> ImageStore:
     """Open the store of these files, decoding them first if need be; of several processes, one builds it.
 
@@ -155,13 +156,13 @@ def open_or_build(
     Args:
         workers: threads that decode; None = one for each CPU that this process may use.
         progress: called with (files done, files in all) while decoding.
+        deep: what is black and white in images of more than 8 bits; FULL_RANGE for a set without them.
 
     Raises:
         OSError: the disk filled up while the store was written; nothing is left behind.
     """
-    build = _Build(
-        tuple(paths), storage_size, fit, CachePaths(cache_dir).images, budget_gb, workers, progress
-    )
+    folder = CachePaths(cache_dir).images
+    build = _Build(tuple(paths), storage_size, fit, deep, folder, budget_gb, workers, progress)
     return build.open_known() or build.open_new()
 
 
@@ -172,6 +173,7 @@ class _Build:
     paths: tuple[Path, ...]
     size: int
     fit: Fit
+    deep: DeepRange
     folder: Path
     budget_gb: float | None
     workers: int | None
@@ -182,9 +184,15 @@ class _Build:
         return ImageIndex(self.folder / "index.db")
 
     @property
+    def form(self) -> str:
+        """All that the pixels depend on beside the files."""
+        deep = "" if self.deep == FULL_RANGE else f" {self.deep}"
+        return f"{FORMAT} {self.size} {self.fit}{deep}"
+
+    @property
     def name(self) -> str:
         """Name of the lock and of the partial file: it is known before any file is read."""
-        listed = b"\0".join([*map(os.fsencode, self.paths), f"{self.size} {self.fit} {FORMAT}".encode()])
+        listed = b"\0".join([*map(os.fsencode, self.paths), self.form.encode()])
         return hashlib.sha256(listed).hexdigest()[:32]
 
     def open_known(self) -> ImageStore | None:
@@ -265,7 +273,7 @@ class _Build:
         """Decode every file, several at once (Pillow decodes outside the interpreter's lock)."""
 
         def decode(start: int) -> list[ImageFact]:
-            pixels, facts = decode_files(self.paths[start : start + CHUNK], self.size, self.fit)
+            pixels, facts = decode_files(self.paths[start : start + CHUNK], self.size, self.fit, self.deep)
             if descriptor is not None:
                 write_at(descriptor, pixels, HEADER_BYTES + start * self.size * self.size * 3)
             return facts
@@ -284,7 +292,7 @@ class _Build:
     def layout_of(self, facts: Sequence[ImageFact]) -> Layout:
         """Layout of the store that holds the readable ones of these files."""
         digests = [fact.digest for fact in facts if fact.ok]
-        content = hashlib.sha256(f"{FORMAT} {self.size} {self.fit}\n".encode() + "\n".join(digests).encode())
+        content = hashlib.sha256(f"{self.form}\n".encode() + "\n".join(digests).encode())
         return Layout(key=content.hexdigest()[:32], count=len(digests), size=self.size, fit=self.fit)
 
     def wrap(
@@ -303,7 +311,7 @@ class _Build:
             self.folder,
             budget,
         )
-        images = DecodedAtUse(self.paths, self.size, self.fit, facts)
+        images = DecodedAtUse(self.paths, self.size, self.fit, self.deep, facts)
         return ImageStore(images, tuple(facts), layout.key, path=None)
 
     def fits_budget(self, layout: Layout) -> bool:

@@ -156,7 +156,7 @@ def _result(one: HeadEpoch, updates: Sequence[_Update], *, seconds: float) -> Tr
         if not math.isfinite(loss):
             return Diverged(f"the loss at update {one.first_step + number} is {loss}")
     logits, targets = (torch.cat([getattr(u, name) for u in updates]) for name in ("logits", "targets"))
-    sums = MetricSums.zeros(one.updates.num_classes, confusion=False, device=one.updates.device)
+    sums = MetricSums.zeros(one.updates.num_classes, by_class=False, device=one.updates.device)
     sums.update(logits, targets, losses.double().sum())
     rate = float(one.updates.optimizer.param_groups[0]["lr"])
     next_step = one.first_step + len(updates)

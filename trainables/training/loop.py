@@ -262,7 +262,7 @@ def train_epoch(
         Diverged: the loss is not finite.
     """
     started, optimizer = time.perf_counter(), updates.optimizer
-    sums = MetricSums.zeros(updates.num_classes, confusion=False, device=updates.device)
+    sums = MetricSums.zeros(updates.num_classes, by_class=False, device=updates.device)
     mixer = np.random.default_rng(draw_seed(generator))
     step, images, multiplier = first_step, 0, schedule.multiplier(first_step)
     last_loss: Tensor | None = None
@@ -302,7 +302,7 @@ def evaluate(
         Diverged: the loss is not finite.
     """
     started, fitting = time.perf_counter(), fitting or FittingSize()
-    sums = MetricSums.zeros(num_classes, confusion=True, device=device)
+    sums = MetricSums.zeros(num_classes, by_class=True, device=device)
     # Begun with no rows: of fewer images than workers, one of them has none to look at.
     labels = [torch.empty(0, dtype=torch.int64, device=device)]
     log_probabilities = [torch.empty(0, num_classes, device=device)]

@@ -41,7 +41,7 @@ def fit_neighbours(
     head.train()
     tested = evaluate(forward, share, num_classes=num_classes, device=device, reduce=reduce)
     return TrainResult(
-        sums=replace(tested.sums, confusion=None),
+        sums=replace(tested.sums, by_class=None),
         images=tested.images,
         seconds=time.perf_counter() - started,
         next_step=0,

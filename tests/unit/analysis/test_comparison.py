@@ -98,7 +98,7 @@ def test_an_interval_holds_its_value() -> None:
 
 
 def test_a_class_that_is_never_predicted_has_no_precision() -> None:
-    precision, recall, _ = class_scores(np.array([[5, 0], [3, 0]]))
+    precision, recall, _ = class_scores(np.array([[5, 0], [5, 3], [8, 0]]))
 
     assert np.isnan(precision[1])
     assert recall.tolist() == [1.0, 0.0]

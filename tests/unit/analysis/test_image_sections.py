@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from analysis.image_table import ImageTable, load_image_table
 from analysis.report.image_sections import (
-    ImageTable,
     find_near_duplicates,
-    load_image_table,
     look_at,
     make_thumbnail,
 )
@@ -28,7 +27,8 @@ def write_images(folder: Path, num: int) -> list[Path]:
 
 
 def make_table(paths: list[Path]) -> ImageTable:
-    return ImageTable(tuple(paths), np.zeros(len(paths), np.int64), np.array(["train"] * len(paths)))
+    splits, numbers = np.array(["train"] * len(paths)), np.arange(len(paths))
+    return ImageTable(tuple(paths), np.zeros(len(paths), np.int64), splits, numbers)
 
 
 def test_a_resized_recompressed_copy_is_a_near_duplicate_and_others_are_not(tmp_path: Path) -> None:

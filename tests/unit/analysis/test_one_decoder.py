@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from analysis.tracking.served_model import ServedClassifier
-from contract.decoding import Fit
+from contract.decoding import FULL_RANGE, DeepRange, Fit
 from contract.study_layout import ModelPaths
 from trainables.data.augmentation import evaluation_view
 from trainables.images.decoding import decode_files
@@ -79,13 +80,20 @@ KINDS: dict[str, Any] = {
     "LAB": lambda: (Image.merge("LAB", colours().split()), "tiff", {}),
     "I;16": lambda: (deep_grey(65535, np.uint16), "png", {}),
     "I;16 of TIFF": lambda: (deep_grey(65535, np.uint16), "tiff", {}),
+    "12 bits of 16": lambda: (deep_grey(4095, np.uint16), "png", {}),
     "I": lambda: (deep_grey(65535, np.int32), "tiff", {}),
     "I of 8 bits": lambda: (deep_grey(255, np.int32), "tiff", {}),
     "F": lambda: (deep_grey(1.0, np.float32), "tiff", {}),
+    "F of degrees": lambda: (deep_grey(40.0, np.float32), "tiff", {}),
     "F up to 255": lambda: (deep_grey(255.0, np.float32), "tiff", {}),
     **{
-        f"turned {number}": lambda number=number: (colours(), "jpg", oriented(number))
+        f"turned {number}, {suffix}": lambda number=number, suffix=suffix: (
+            colours(),
+            suffix,
+            oriented(number),
+        )
         for number in range(2, 9)
+        for suffix in ("jpg", "tiff")
     },
 }
 
@@ -100,13 +108,23 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def serve(program: Path, folder: Path, content: bytes, fit: Fit) -> np.ndarray:
+DEEP_RANGES = {
+    "12 bits of 16": DeepRange(0, 4095),
+    "I of 8 bits": DeepRange(0, 255),
+    "F up to 255": DeepRange(float_white=255),
+    "F of degrees": DeepRange(float_black=-10, float_white=40),
+}
+"""What was measured in the data sets of these images."""
+
+
+def serve(program: Path, folder: Path, content: bytes, fit: Fit, deep: DeepRange) -> np.ndarray:
     """The pixels that the served model's network sees, [3, SIZE, SIZE] in 0..1."""
     export = ModelPaths(folder / "model")
     export.directory.mkdir()
     export.program.symlink_to(program)
     names = [str(number) for number in range(3 * SIZE * SIZE)]
     card = {"classes": names, "image_size": SIZE, "storage_size": STORAGE, "fit": fit}
+    card["deep_range"] = [] if deep == FULL_RANGE else list(astuple(deep))
     export.card.write_text(json.dumps(card), encoding="utf-8")
     model = ServedClassifier()
     model.load_context(SimpleNamespace(artifacts={"export": str(export.directory)}))
@@ -122,11 +140,13 @@ def test_a_file_has_the_same_pixels_in_training_and_serving(
     kind: str, fit: Fit, program: Path, tmp_path: Path
 ) -> None:
     path = write_image(tmp_path, kind)
-    stored, (fact,) = decode_files([path], STORAGE, fit)
+    deep = DEEP_RANGES.get(kind, FULL_RANGE)
+    stored, (fact,) = decode_files([path], STORAGE, fit, deep)
     trained = evaluation_view(torch.from_numpy(stored), size=SIZE, fit=fit)[0].numpy()
 
-    served = serve(program, tmp_path, path.read_bytes(), fit)
+    served = serve(program, tmp_path, path.read_bytes(), fit, deep)
 
     assert fact.ok
+    assert np.ptp(stored) > 60  # and over much of the range
     assert len(np.unique(stored)) > 1  # a gradient arrived, not one clipped colour
     np.testing.assert_array_equal(np.round(255 * served), np.round(255 * trained))

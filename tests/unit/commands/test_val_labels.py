@@ -1,5 +1,6 @@
 """The search gets the validation labels only where every trial looks at all validation images."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainables.data.manifest import Manifest
-from wiring import find_val_labels
+from wiring import find_val_groups, find_val_labels
 
 MANIFEST = Manifest(
     paths=(),
@@ -39,3 +40,12 @@ def test_there_are_none_where_trials_look_at_some_of_the_images(
     sample: dict[str, Any], recipe: dict[str, Any]
 ) -> None:
     assert find([sample], recipe) is None
+
+
+def test_groups_of_the_validation_images_are_numbered_from_0_or_none() -> None:
+    groups = np.array([7, 1, 9, 7])
+
+    grouped = find_val_groups(replace(MANIFEST, groups=groups))
+
+    assert grouped is not None and grouped.tolist() == [0, 1, 0]
+    assert find_val_groups(MANIFEST) is None

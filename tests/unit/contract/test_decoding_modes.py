@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import contract.decoding
-from contract.decoding import UnreadableImage, decode, decode_square, to_rgb
+from contract.decoding import FULL_RANGE, DeepRange, UnreadableImage, decode, decode_square, to_rgb
 
 Array = np.ndarray[Any, Any]
 SIDE = 32
@@ -31,6 +31,9 @@ class Case(NamedTuple):
 
     format: str | None = None
     """A file format that keeps the mode; None where there is none."""
+
+    deep: DeepRange = FULL_RANGE
+    """What is black and white in the data set that the image is of."""
 
 
 def gradients() -> Array:
@@ -138,9 +141,28 @@ CASES = {
     "HSV": Case(raw("HSV", BANDS[..., :3]), from_hsv(BANDS[..., :3]), 2),
     "LAB": Case(raw("LAB", LAB ^ np.array([0, 128, 128], np.uint8)), from_lab(LAB), 3, "TIFF"),
     "I": Case(Image.fromarray(DEEP.astype(np.int32)), grey(DEEP / 257), 1, "TIFF"),
-    "I of 8 bits": Case(Image.fromarray(GREY.astype(np.int32)), grey(GREY), 0, "TIFF"),
+    "I of 8 bits": Case(Image.fromarray(GREY.astype(np.int32)), grey(GREY), 0, "TIFF", DeepRange(0, 255)),
+    "I below zero": Case(
+        Image.fromarray((DEEP - 1024).astype(np.int32)), grey(DEEP / 257), 1, "TIFF", DeepRange(-1024, 64511)
+    ),
     "F of 0 to 1": Case(Image.fromarray((DEEP / 65535).astype(np.float32)), grey(DEEP / 257), 1, "TIFF"),
-    "F of 0 to 255": Case(Image.fromarray(GREY.astype(np.float32)), grey(GREY), 0, "TIFF"),
+    "F of 0 to 255": Case(
+        Image.fromarray(GREY.astype(np.float32)), grey(GREY), 0, "TIFF", DeepRange(float_white=255)
+    ),
+    "F with what is no number": Case(
+        Image.fromarray(
+            np.where(GREY > 99, np.where(GREY > 199, np.inf, -np.inf), np.nan).astype(np.float32)
+        ),
+        grey((GREY > 199) * 255),
+        0,
+        "TIFF",
+    ),
+    "I;16 of 12 bits": Case(
+        raw("I;16", (DEEP / 65535 * 4095).astype("<u2")), grey(DEEP / 257), 1, "PNG", DeepRange(0, 4095)
+    ),
+    "I;16 above white": Case(
+        raw("I;16", DEEP.astype("<u2")), grey((DEEP / 4095 * 255).clip(0, 255)), 1, "PNG", DeepRange(0, 4095)
+    ),
     "I;16": Case(raw("I;16", DEEP.astype("<u2")), grey(DEEP / 257), 1, "PNG"),
     "I;16L": Case(raw("I;16L", DEEP.astype("<u2")), grey(DEEP / 257), 1),
     "I;16B": Case(raw("I;16B", DEEP.astype(">u2")), grey(DEEP / 257), 1, "TIFF"),
@@ -170,7 +192,7 @@ def test_every_mode_of_pillow_is_tested() -> None:
 def test_a_gradient_of_every_mode_keeps_its_colours(name: str) -> None:
     case = CASES[name]
 
-    converted = to_rgb(case.image)
+    converted = to_rgb(case.image, deep=case.deep)
 
     assert converted.mode == "RGB"
     assert worst(converted, case) <= case.tolerance
@@ -182,12 +204,14 @@ def test_files_of_every_mode_decode_to_the_same_colours(tmp_path: Path, name: st
     path = tmp_path / "image"
     path.write_bytes(encode(case.image, str(case.format)))
 
-    whole, square = decode(path), decode_square(path, size=SIDE, fit="crop")
+    whole, square = decode(path, deep=case.deep), decode_square(path, size=SIDE, fit="crop", deep=case.deep)
+    others = [decode_square(path, size=SIDE, fit=fit, deep=case.deep) for fit in ("squash", "pad")]
 
     assert whole.dtype == square.pixels.dtype == np.uint8
     assert worst(whole, case) <= case.tolerance
     assert worst(square.pixels, case) <= case.tolerance
     assert (square.width, square.height) == (SIDE, SIDE)
+    assert all((other.pixels == square.pixels).all() for other in others)  # of a square all are the same
 
 
 @pytest.mark.parametrize(
@@ -242,9 +266,12 @@ def test_what_is_no_image_is_refused_in_one_line(content: bytes, reason: str) ->
 
 
 def test_a_copy_of_the_file_decodes_without_the_project(tmp_path: Path) -> None:
-    shutil.copy(str(contract.decoding.__file__), tmp_path / "decoding.py")
+    package = tmp_path / "contract"
+    package.mkdir()
+    for name in contract.decoding.FILES:
+        shutil.copy(Path(str(contract.decoding.__file__)).with_name(name), package)
     (tmp_path / "image.png").write_bytes(encode(CASES["RGB"].image, "PNG"))
-    code = "import decoding, pathlib; print(decoding.decode(pathlib.Path('image.png')).sum())"
+    code = "import pathlib, contract.decoding as d; print(d.decode(pathlib.Path('image.png')).sum())"
 
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env={}

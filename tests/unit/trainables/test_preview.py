@@ -55,6 +55,22 @@ def test_the_first_column_is_the_image_as_it_is(tmp_path: Path) -> None:
     assert not erased[0] and any(erased[1:])
 
 
+def test_a_padded_view_shows_all_of_a_long_image_of_twelve_bits(tmp_path: Path) -> None:
+    for name in "ab":
+        folder = tmp_path / "long" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((10, 40), 4095, np.uint16)).save(folder / "0.png")
+
+    code, sheet = preview(
+        tmp_path, "--policy", "none", "--fit", "pad", "--images", "1", data=tmp_path / "long"
+    )
+
+    shown = cell(sheet, 0, 1)
+    assert code == 0
+    assert (shown[12] > 240).all()
+    assert (shown[:6] == (124, 116, 104)).all() and (shown[-6:] == (124, 116, 104)).all()
+
+
 def test_a_mixed_view_shows_two_images(tmp_path: Path) -> None:
     flags = ("--policy", "none", "--mix", "cutmix", "--cutmix-min", "0.5", "--cutmix-max", "0.5")
 

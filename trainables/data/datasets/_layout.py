@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from contract.files import plural
 from trainables.data.datasets._listing import Note, list_names, spell_class
 from trainables.data.datasets._tree import Folder, describe_counts
 
@@ -186,7 +187,7 @@ def _classes_of_split(root: Folder, name: str, split: str, source: str, notes: l
     prefix, folder = _unwrap(top, f"{name}/")
     if split == "train" and not folder.full:
         raise ValueError(
-            f"{source}: {name} holds its {len(folder.images)} images directly; expected"
+            f"{source}: {name} holds its {plural(len(folder.images), 'image')} directly; expected"
             f" {name}/CLASS/image.jpg, or a CSV with the columns path,label"
         )
     if folder.images:
@@ -196,7 +197,7 @@ def _classes_of_split(root: Folder, name: str, split: str, source: str, notes: l
 
 def _stray(folder: Folder, where: str) -> Note:
     number = len(folder.images)
-    return Note("left out", f"{number} images lie outside a class folder, in {where}", number)
+    return Note("left out", f"{plural(number, 'image')} outside a class folder, in {where}", number)
 
 
 def _refuse_unnamed_splits(root: Folder, source: str) -> None:
@@ -254,7 +255,7 @@ def _walk_to(root: Folder, prefix: str) -> Folder:
 def _describe_left_folder(folder: Folder, path: str) -> Note:
     if folder.num_images:
         number = folder.num_images
-        return Note("left out", f"{path}, which is no split: {number} images", number)
+        return Note("left out", f"{path}, which is no split, with {plural(number, 'image')}", number)
     others = folder.count_others()
     if not others:
         return Note("left out", f"{path}, which is empty")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.files import printable
+from contract.files import plural, printable
 
 SAMPLE = 100
 
@@ -25,7 +25,7 @@ class Note:
     """Something a user should know about how a source was read."""
 
     kind: str
-    """left out, split, class, label, column, path, copy, leak, other files or corrected."""
+    """left out, split, class, label, column, path, copy, leak, content, other files or corrected."""
 
     text: str
     """A line that stands for itself."""
@@ -141,7 +141,7 @@ def leave_out(
     notes = []
     if len(small):
         named = list_names([listing.classes[label] for label in small], most=12)
-        text = f"{len(small)} classes with fewer than {min_images} images: {named}"
+        text = f"classes with fewer than {plural(min_images or 0, 'image')}: {named}"
         notes.append(Note("left out", text, int(counts[small].sum())))
         keep = keep & ~np.isin(listing.labels, small)
     return (listing if keep.all() else take_images(listing, keep, notes)), keep

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from contract.files import printable
+from contract.files import plural, printable
 from contract.study_layout import StudyPaths
 from trainables.data.datasets._columns import STUDY_COLUMNS, Columns, Row, find_columns, name_column
 from trainables.data.datasets._layout import split_of
@@ -131,7 +131,11 @@ def _make_rows(file: Path, columns: Columns, rows: Sequence[Row], notes: list[No
         number = len(rows) - len(labelled)
         line = next(n for n, row in enumerate(rows, 2) if not row[columns.path] or not columns.label_of(row))
         notes.append(
-            Note("left out", f"{number} rows without a path or a label, the first in line {line}", number)
+            Note(
+                "left out",
+                f"{plural(number, 'row')} without a path or a label, the first in line {line}",
+                number,
+            )
         )
     if not labelled:
         raise ValueError(
@@ -147,7 +151,13 @@ def _make_rows(file: Path, columns: Columns, rows: Sequence[Row], notes: list[No
             images.setdefault((path, label), image)
     number = sum(path is not None for path in paths) - len(images)
     if number:
-        notes.append(Note("left out", f"{number} rows that name an image with its label once more", number))
+        notes.append(
+            Note(
+                "left out",
+                f"{plural(number, 'repeated row')}, each naming an image with its label once more",
+                number,
+            )
+        )
     _note_two_labels(images, notes)
     return list(images.values())
 
@@ -159,9 +169,9 @@ def _note_two_labels(images: Iterable[tuple[Path, str]], notes: list[Note]) -> N
         notes.append(
             Note(
                 "label",
-                f"{len(several)} images have several labels, {printable(several[0].name)} for one: each"
-                " row counts as an image with one label, since images with several labels at once are"
-                " not supported",
+                f"{plural(len(several), 'image')} with several labels, {printable(several[0].name)} for"
+                " one: each row counts as an image with one label, since images with several labels at"
+                " once are not supported",
                 len(several),
             )
         )

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from contract.files import printable
+from contract.files import plural, printable
 from trainables.data.datasets._listing import Note, list_names
 from trainables.data.datasets._tree import is_hidden, is_image
 
@@ -55,7 +55,11 @@ def find_files(table: Path, names: Sequence[str]) -> tuple[list[Path | None], li
         except (OSError, ValueError):
             missing.append(position)
         paths.append(path)
-    notes = [Note("left out", f"{len(odd)} rows name no file: {list_names(odd)}", len(odd))] if odd else []
+    notes = (
+        [Note("left out", f"{plural(len(odd), 'row')} without a regular file: {list_names(odd)}", len(odd))]
+        if odd
+        else []
+    )
     if missing:
         notes += _look_elsewhere(base, names, missing, paths)
     if len(missing) == len(names) and not any(path and path.exists() for path in paths):
@@ -98,9 +102,7 @@ def _look_elsewhere(
         paths[position] = path
     first = next(iter(found))
     shown = f"{printable(names[first])!r} as {printable(found[first].relative_to(base))!r}"
-    return [
-        Note("path", f"{len(found)} paths are not there as written and were read like {shown}", len(found))
-    ]
+    return [Note("path", f"not there as written, {plural(len(found), 'path')} read like {shown}", len(found))]
 
 
 def _split(name: str) -> tuple[str, ...]:

@@ -11,25 +11,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from contract.files import printable
+from contract.image_formats import KNOWN_SUFFIXES, readable_suffixes
 from contract.study_layout import is_own_folder
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".avif",
-    )
-)
+IMAGE_SUFFIXES = readable_suffixes()
 SIDE_FOLDERS = frozenset(
     (
         "@eadir",
@@ -203,9 +188,14 @@ def build_tree(name: str, paths: Iterable[PurePosixPath]) -> Folder:
 
 
 def describe_counts(counts: Counter[str]) -> str:
-    """Say "50 .heic, 3 .txt and 1 without a suffix", the most frequent first."""
+    """Say "50 .heic (what it needs), 3 .txt, 1 without a suffix", the most frequent first."""
     parts = [
-        f"{number} {printable(suffix)}" if suffix else f"{number} without a suffix"
+        f"{number} {printable(suffix)}{_what_it_needs(suffix)}" if suffix else f"{number} without a suffix"
         for suffix, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     return ", ".join(parts)
+
+
+def _what_it_needs(suffix: str) -> str:
+    """Say what the format of a suffix needs to be read, if it is an image format that is known."""
+    return f" ({KNOWN_SUFFIXES[suffix]})" if suffix in KNOWN_SUFFIXES else ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cluster.schedulers import Curves, even_shares, load_scheduler
@@ -44,6 +45,25 @@ RISING = {epoch: first(0.7 + 0.04 * epoch) for epoch in range(1, 7)}
 
 def decide_at(epoch: int, curves: Curves) -> Action:
     return decide(trial=1, epoch=epoch, curves=curves, seed=0)
+
+
+def test_images_in_groups_make_a_difference_less_certain() -> None:
+    right = {0: RISING, 1: {1: first(0.7), 2: first(0.7)}}
+    grouped, singles, plain = (
+        Curves(shares_of=lambda _: even_shares(6), val_labels=LABELS, val_groups=groups)
+        for groups in (np.arange(NUM_IMAGES) // 50, np.arange(NUM_IMAGES), None)
+    )
+    for curves in (grouped, singles, plain):
+        for trial, epochs in right.items():
+            for epoch, hits in epochs.items():
+                predicted = pack_classes((~hits).astype(np.int64))
+                curves.note(trial, epoch, float(hits.mean()), predicted=predicted)
+
+    chances = [chance_to_win(1, 2, curves) for curves in (plain, singles, grouped)]
+
+    assert None not in chances
+    assert chances[1] == pytest.approx(chances[0], rel=0.02)
+    assert chances[2] > 1.05 * chances[0]  # type: ignore[operator]
 
 
 def test_nobody_is_judged_before_a_trial_is_complete() -> None:

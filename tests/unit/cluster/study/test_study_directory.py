@@ -33,6 +33,25 @@ def make_config(tmp_path: Path, **flags: Any) -> StudyConfig:
     return StudyConfig(space="demo", data="digits", runs_dir=tmp_path, **flags)
 
 
+def test_another_fit_or_scale_of_deep_images_is_refused(tmp_path: Path) -> None:
+    before = FACTS | {"fit": None, "deep_range": [0.0, 4095.0, 0.0, 1.0]}
+    open_study(make_config(tmp_path), facts=before).close()
+    changed = before | {"fit": "pad", "deep_range": [0.0, 999.0, 0.0, 1.0]}
+
+    with pytest.raises(ValueError, match=r"fit \(None -> pad\); deep_range \(\[0\.0, 4095"):
+        open_study(make_config(tmp_path), facts=changed)
+    open_study(make_config(tmp_path), facts=before).close()
+
+
+def test_a_study_of_before_there_was_a_fit_is_continued(tmp_path: Path) -> None:
+    open_study(make_config(tmp_path), facts=FACTS).close()
+
+    study = open_study(make_config(tmp_path), facts=FACTS | {"fit": None, "deep_range": []})
+    study.close()
+
+    assert study.resumed
+
+
 def test_a_new_study_says_what_it_is(tmp_path: Path) -> None:
     study = open_study(make_config(tmp_path), facts=FACTS)
     study.begin()
@@ -56,6 +75,21 @@ def test_the_same_command_continues_the_study(tmp_path: Path) -> None:
     assert study.resumed
     assert study.info["created"] == created
     assert study.info["flags"]["trials"] == 99
+
+
+def test_a_study_that_was_to_show_no_photo_keeps_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "demo-digits" / "study.json"
+    open_study(make_config(tmp_path), facts=FACTS).close()
+    assert json.loads(path.read_text())["no_images"] is False
+
+    open_study(make_config(tmp_path, no_images=True), facts=FACTS).close()  # finished, as nothing begins
+    asked = json.loads(path.read_text())
+    study = open_study(make_config(tmp_path), facts=FACTS)
+    study.begin()
+    study.close()
+
+    assert asked["no_images"] is True and asked["flags"]["no_images"] is False
+    assert json.loads(path.read_text())["no_images"] is True
 
 
 def test_continuing_with_other_settings_lists_what_differs(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_stray_folder_beside_split_folders_is_named_and_left_out(tmp_path: Pat
 
     assert listing.classes == ("cat", "dog")
     assert splits(listing) == {"train": 2, "val": 2, "test": 2}
-    assert f"left out: {stray.split('/')[0]}, which is no split: 1 images" in notes(listing)
+    assert f"left out: {stray.split('/')[0]}, which is no split, with 1 image" in notes(listing)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_folders_that_this_program_wrote_are_never_listed(tmp_path: Path) -> Non
         ),
         (("photos.zip",), ".", r"archives \(1 \.zip\): unpack them first"),
         (("1.jpg", "labels.csv"), ".", r"if a table names their classes, pass that file"),
-        (("train/1.jpg", "val/2.jpg"), ".", r"train holds its 1 images directly; expected train/CLASS/image"),
+        (("train/1.jpg", "val/2.jpg"), ".", r"train holds its 1 image directly; expected train/CLASS/image"),
         (("cat/1.docx",), ".", r"found only 1 \.docx"),
     ],
 )

@@ -83,7 +83,7 @@ def test_small_classes_are_left_out_by_name_and_the_others_renumbered() -> None:
     assert keep.tolist() == [label != "b" for label in "bacbcaccca"]
     assert listing.classes == ("a", "c")
     assert listing.labels.tolist() == [0, 1, 1, 0, 1, 1, 1, 0]
-    assert listing.notes[-1].text == "1 classes with fewer than 3 images: 'b'"
+    assert listing.notes[-1].text == "classes with fewer than 3 images: 'b'"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_copies_of_an_image_under_two_labels_or_in_two_splits_are_noted() -> Non
 
     notes = [note.text for note in make_manifest(listing, digests, seed=0).notes]
 
-    assert notes[0] == "2 images are copies of others; copies are cut into one split"
-    assert notes[1].startswith("1 images occur under two labels: data/ü, 0.jpg and data/ü, 1.jpg")
+    assert notes[0] == "2 images with the content of another, kept in one split"
+    assert notes[1].startswith("1 image under two labels: data/ü, 0.jpg and data/ü, 1.jpg")
     assert notes[2].startswith("2 of 10 images in val have a copy")
 
 

@@ -108,7 +108,7 @@ def test_paths_from_elsewhere_are_found_and_said(tmp_path: Path, paths: tuple[st
     listing = read(make_table(tmp_path, text, files="images/a.jpg images/b.jpg"))
 
     assert listing.paths == (tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg")
-    assert "2 paths are not there as written and were read like" in notes(listing)
+    assert "not there as written, 2 paths read like" in notes(listing)
 
 
 def test_names_that_would_become_one_file_are_not_guessed(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     listing = read(make_table(tmp_path, "path,label\na.jpg,x\nb.jpg,y\nc.jpg,\n"))
 
     assert len(listing.paths) == 2
-    assert "1 rows without a path or a label, the first in line 4" in notes(listing)
+    assert "1 row without a path or a label, the first in line 4" in notes(listing)
 
 
 @pytest.mark.parametrize("name", ["None", "NA", "True", "null", "nan"])
@@ -156,8 +156,8 @@ def test_one_file_under_two_labels_is_said(tmp_path: Path) -> None:
     listing = read(make_table(tmp_path, "path,label\na.jpg,x\na.jpg,y\nb.jpg,y\nb.jpg,y\n"))
 
     assert len(listing.paths) == 3
-    assert "1 images have several labels, a.jpg for one" in notes(listing)
-    assert "1 rows that name an image with its label once more" in notes(listing)
+    assert "1 image with several labels, a.jpg for one" in notes(listing)
+    assert "1 repeated row, each naming an image with its label once more" in notes(listing)
 
 
 def test_a_column_for_every_class_is_understood(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_pipe_in_a_table_is_left_out_by_name(tmp_path: Path) -> None:
     listing = read(table)
 
     assert len(listing.paths) == 2
-    assert "1 rows name no file: 'pipe.jpg'" in notes(listing)
+    assert "1 row without a regular file: 'pipe.jpg'" in notes(listing)
 
 
 def test_a_study_s_own_table_reads_back_with_its_class_names(tmp_path: Path) -> None:

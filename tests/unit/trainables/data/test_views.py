@@ -57,6 +57,7 @@ def test_draws_never_change_from_one_version_to_the_next() -> None:
         (224, "crop", 256),
         (128, "crop", 146),
         (128, "squash", 160),
+        (128, "pad", 160),
         (480, "squash", 512),
         (160, "squash", 171),
     ],

@@ -12,7 +12,7 @@ from trainables.training.metric_sums import MetricSums
 
 
 def counted(logits: torch.Tensor, targets: torch.Tensor, num_classes: int) -> MetricSums:
-    sums = MetricSums.zeros(num_classes, confusion=True)
+    sums = MetricSums.zeros(num_classes, by_class=True)
     sums.update(logits, targets, functional.cross_entropy(logits, targets, reduction="sum"))
     return sums
 
@@ -44,6 +44,19 @@ def test_a_class_without_images_is_left_out_of_the_means() -> None:
     assert metrics["val_macro_f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
 
 
+def test_3000_classes_are_counted_in_kilobytes() -> None:
+    logits, targets = random_batch(64, 3000)
+
+    sums = counted(logits, targets, 3000)
+
+    assert sums.by_class is not None and sums.by_class.numel() == 3 * 3000
+    predicted = logits.argmax(1)
+    found = sums.compute("val")
+    present = f1_score(targets, predicted, average=None, labels=targets.unique(), zero_division=0)
+    assert found["val_macro_f1"] == pytest.approx(present.mean())
+    assert found["val_accuracy"] == pytest.approx(float((predicted == targets).float().mean()))
+
+
 def test_with_two_classes_the_right_one_is_always_among_the_top_three() -> None:
     logits, targets = random_batch(10, 2)
 
@@ -55,8 +68,8 @@ def test_with_two_classes_the_right_one_is_always_among_the_top_three() -> None:
 def test_the_sums_of_two_workers_give_the_metrics_of_all_images() -> None:
     logits, targets = random_batch(50, 5)
     whole, first, second = (counted(logits[i], targets[i], 5) for i in (slice(50), slice(17), slice(17, 50)))
-    assert second.confusion is not None
-    others = iter([second.confusion, second.totals])
+    assert second.by_class is not None
+    others = iter([second.by_class, second.totals])
 
     reduced = first.reduced(lambda tensor: tensor + next(others))
 
