@@ -183,6 +183,7 @@ def find_all(
     findings = Findings(
         listing=listing,
         facts=store.facts,
+        deep=deep or FULL_RANGE,
         file_notes=tuple(describe_odd(listing.paths, store.facts, deep=deep or FULL_RANGE)),
         copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
         seconds=clock.seconds,
@@ -190,8 +191,7 @@ def find_all(
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
         measures = measure_images(store.images, store.facts, progress=bar)
         findings = replace(findings, odd=tuple(find_odd_pictures(measures, listing.labels)))
-    if flags.no_features:
-        findings = replace(findings, not_checked="labels and outliers were not looked at (--no-features)")
+    findings = replace(findings, not_checked="labels and outliers were not looked at")
     return (_pass_over(findings, named) if decided else findings), decided
 
 

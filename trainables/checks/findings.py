@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.decoding import FULL_RANGE, DeepRange
 from trainables.checks.quality import OddPicture
 from trainables.data.corrections import data_folder, short_path
 from trainables.data.datasets import ImageListing, Note
@@ -102,6 +103,9 @@ class Findings:
 
     listing: ImageListing
     facts: tuple[ImageFact, ...]
+    deep: DeepRange = FULL_RANGE
+    """What is black and white in images of more than 8 bits."""
+
     file_notes: tuple[Note, ...] = ()
     """What is odd about files that are used, with counts."""
 
@@ -219,7 +223,8 @@ class Findings:
                 for name, splits in self.class_table()
             ],
             "notes": [
-                {"kind": note.kind, "text": note.text, "count": note.count} for note in self.listing.notes
+                {"kind": note.kind, "text": note.text, "count": note.count}
+                for note in (*self.listing.notes, *self.file_notes)
             ],
             "not_checked": self.not_checked,
             "unreadable": [

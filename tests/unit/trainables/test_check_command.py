@@ -91,6 +91,18 @@ def test_each_planted_fault_is_found_and_no_file_is_touched(
     assert {path: path.read_bytes() for path in data.rglob("*.png")} == before
 
 
+def test_files_that_are_used_but_odd_are_counted_and_named(data: Path, tmp_path: Path) -> None:
+    clear = np.random.default_rng(7).integers(0, 256, (40, 40, 4)).astype(np.uint8)
+    Image.fromarray(clear).save(data / "red" / "clear.png")
+
+    check(data, tmp_path, "--no-features")
+
+    found = read_json(tmp_path)
+    assert found["remarks"] == {"transparent": ["red/clear.png"]}
+    assert any("transparent in places" in note["text"] for note in found["notes"])
+    assert "transparent in places" in (tmp_path / "check.html").read_text()
+
+
 def test_decisions_apply_and_stay_when_the_data_are_checked_again(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
