@@ -23,7 +23,7 @@ from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
 from trainables.checks.summary import majority_line, summarize
 from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
-from trainables.data.datasets import find_images
+from trainables.data.datasets import ImageListing, find_images
 from trainables.data.views import storage_size
 from trainables.images.preparation import describe_odd, open_images, show_progress
 from trainables.model.backbones import Backbone, find_backbone
@@ -155,21 +155,14 @@ def find_all(
 ) -> tuple[Findings, list[Correction]]:
     """Run every check: what was found, and what was decided before."""
     clock = _Clock()
-    cache_dir = _absolute(flags.cache_dir)
     with clock.phase("listing the images"):
-        listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
-        decided = []
-        if flags.corrections:
-            decided = read_corrections(listing, _absolute(flags.corrections))
-            named = frozenset(listing.paths[image] for one in decided for image in one.images)
-            listing, _ = apply_corrections(listing, _absolute(flags.corrections))
-    side = choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone)
+        listing, decided, named = _list(flags)
     with clock.phase("decoding"):
         (store,), deep = open_images(
             listing,
             fits=[backbone.fit],
-            image_size=side,
-            cache_dir=cache_dir,
+            image_size=choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone),
+            cache_dir=_absolute(flags.cache_dir),
             budget_gb=flags.cache_gb,
             console=console,
         )
@@ -178,21 +171,32 @@ def find_all(
             f"none of the {len(listing.paths)} images of {listing.source} can be read, the first because: "
             f"{store.facts[0].reason}"
         )
-    with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
-        near = find_near_copies(store.images, distinct_images(store.facts), progress=bar)
     findings = Findings(
         listing=listing,
         facts=store.facts,
         deep=deep or FULL_RANGE,
+        decided=named,
         file_notes=tuple(describe_odd(listing.paths, store.facts, deep=deep or FULL_RANGE)),
-        copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
+        not_checked="labels and outliers were not looked at",
         seconds=clock.seconds,
     )
+    with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
+        near = find_near_copies(store.images, distinct_images(store.facts), progress=bar)
+        copies = group_copies(store.facts, [(pair.first, pair.second) for pair in near])
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
-        measures = measure_images(store.images, store.facts, progress=bar)
-        findings = replace(findings, odd=tuple(find_odd_pictures(measures, listing.labels)))
-    findings = replace(findings, not_checked="labels and outliers were not looked at")
-    return (_pass_over(findings, named) if decided else findings), decided
+        odd = find_odd_pictures(measure_images(store.images, store.facts, progress=bar), listing.labels)
+    return _pass_over(replace(findings, copies=tuple(copies), odd=tuple(odd))), decided
+
+
+def _list(flags: argparse.Namespace) -> tuple[ImageListing, list[Correction], frozenset[Path]]:
+    """The corrected listing, what --corrections decided, and the paths of the images that it is about."""
+    cache_dir = _absolute(flags.cache_dir)
+    listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
+    if flags.corrections is None:
+        return listing, [], frozenset()
+    decided = read_corrections(listing, _absolute(flags.corrections))
+    named = frozenset(listing.paths[image] for one in decided for image in one.images)
+    return apply_corrections(listing, _absolute(flags.corrections))[0], decided, named
 
 
 def choose_side(num_images: int, *, budget_gb: float, backbone: Backbone) -> int:
@@ -205,9 +209,9 @@ def choose_side(num_images: int, *, budget_gb: float, backbone: Backbone) -> int
     return next(fitting, sides[-1])
 
 
-def _pass_over(findings: Findings, decided: frozenset[Path]) -> Findings:
+def _pass_over(findings: Findings) -> Findings:
     """Leave out what was found about images on which a person has decided."""
-    paths = findings.listing.paths
+    paths, decided = findings.listing.paths, findings.decided
     return replace(
         findings,
         suspects=tuple(one for one in findings.suspects if paths[one.image] not in decided),

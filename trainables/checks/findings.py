@@ -116,6 +116,9 @@ class Findings:
     outliers: tuple[Outlier, ...] = ()
     odd: tuple[OddPicture, ...] = ()
     pairs: tuple[ClassPair, ...] = ()
+    decided: frozenset[Path] = frozenset()
+    """Images on which a person has decided by --corrections, and which are not named again."""
+
     not_checked: str = ""
     """Which checks were left out, and why; empty if none."""
 

@@ -179,3 +179,15 @@ def test_another_file_is_not_written_over_by_the_review(
 @pytest.mark.parametrize(("num", "side"), [(1_000, 224), (100_000, 128), (1_000_000, 96)])
 def test_many_images_are_looked_at_smaller_so_that_they_fit_the_cache(num: int, side: int) -> None:
     assert choose_side(num, budget_gb=20.0, backbone=find_backbone("lite0")) == side
+
+
+def test_an_image_that_is_kept_is_not_asked_about_again_beside_its_undecided_copy(
+    data: Path, tmp_path: Path
+) -> None:
+    check(data, tmp_path, "--no-features")
+    decide(tmp_path, copy="keep")
+
+    check(data, tmp_path, "--no-features", "--corrections", str(tmp_path / "labels.review.csv"))
+
+    paths = [row["path"] for row in read_review(tmp_path)]
+    assert sorted(paths) == ["blue/blank.png", "blue/blurred.png", "green/copy.png", "red/00.png"]
