@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from contract.decoding import FULL_RANGE
 from contract.files import printable, write_aside
+from trainables.activations.shared import open_cache
+from trainables.checks.features import compute_features
 from trainables.checks.findings import Findings, distinct_images, group_copies
+from trainables.checks.judgement import judge_images
 from trainables.checks.near_copies import find_near_copies
 from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
@@ -157,11 +161,12 @@ def find_all(
     clock = _Clock()
     with clock.phase("listing the images"):
         listing, decided, named = _list(flags)
+    side = choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone)
     with clock.phase("decoding"):
         (store,), deep = open_images(
             listing,
             fits=[backbone.fit],
-            image_size=choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone),
+            image_size=side,
             cache_dir=_absolute(flags.cache_dir),
             budget_gb=flags.cache_gb,
             console=console,
@@ -177,7 +182,7 @@ def find_all(
         deep=deep or FULL_RANGE,
         decided=named,
         file_notes=tuple(describe_odd(listing.paths, store.facts, deep=deep or FULL_RANGE)),
-        not_checked="labels and outliers were not looked at",
+        not_checked="labels and outliers were not looked at (--no-features)" if flags.no_features else "",
         seconds=clock.seconds,
     )
     with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
@@ -185,7 +190,24 @@ def find_all(
         copies = group_copies(store.facts, [(pair.first, pair.second) for pair in near])
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
         odd = find_odd_pictures(measure_images(store.images, store.facts, progress=bar), listing.labels)
-    return _pass_over(replace(findings, copies=tuple(copies), odd=tuple(odd))), decided
+    findings = replace(findings, copies=tuple(copies), odd=tuple(odd))
+    if not flags.no_features:
+        rows = np.flatnonzero(store.readable)
+        with clock.phase("features"), show_progress(console, total=len(rows), what="features") as bar:
+            features = compute_features(
+                store.images,
+                rows,
+                image_size=side,
+                fit=backbone.fit,
+                backbone=backbone.name,
+                weights=flags.weights,
+                progress=bar,
+                cache=open_cache(str(_absolute(flags.cache_dir)), flags.cache_gb),
+                digests=[store.facts[row].digest for row in rows],
+            )
+        with clock.phase("labels and outliers"):
+            findings = judge_images(findings, features, rows)
+    return _pass_over(findings), decided
 
 
 def _list(flags: argparse.Namespace) -> tuple[ImageListing, list[Correction], frozenset[Path]]:
