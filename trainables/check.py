@@ -19,9 +19,9 @@ from contract.decoding import FULL_RANGE
 from contract.files import printable, write_aside
 from trainables.activations.shared import open_cache
 from trainables.checks.features import compute_features
-from trainables.checks.findings import Findings, distinct_images, group_copies
+from trainables.checks.findings import Findings, group_copies
 from trainables.checks.judgement import judge_images
-from trainables.checks.near_copies import find_near_copies
+from trainables.checks.known_copies import find_copies
 from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
@@ -186,8 +186,7 @@ def find_all(
         seconds=clock.seconds,
     )
     with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
-        near = find_near_copies(store.images, distinct_images(store.facts), progress=bar)
-        copies = group_copies(store.facts, [(pair.first, pair.second) for pair in near])
+        copies = group_copies(store.facts, find_copies(store, progress=bar))
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
         odd = find_odd_pictures(measure_images(store.images, store.facts, progress=bar), listing.labels)
     findings = replace(findings, copies=tuple(copies), odd=tuple(odd))

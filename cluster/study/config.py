@@ -63,7 +63,7 @@ class StudyConfig:
     image_size: int | None = None
     """Side of the training images in pixels [the backbones' own]."""
 
-    fit: str | None = None
+    fit: Fit | None = None
     """How images become square: crop to the middle, squash, or pad on a grey ground [the backbones' own]."""
 
     metric: str = "val_accuracy"

@@ -289,19 +289,10 @@ class Findings:
         }
 
 
-def distinct_images(facts: Sequence[ImageFact]) -> list[int]:
-    """The readable images without those that repeat an earlier one byte for byte."""
-    first: dict[str, int] = {}
-    for image, fact in enumerate(facts):
-        if fact.ok:
-            first.setdefault(fact.digest, image)
-    return list(first.values())
-
-
 def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
     """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
     digests = [fact.digest if fact.ok else "" for fact in facts]
-    near = list(near)
+    near = [pair for pair in near if digests[pair[0]] != digests[pair[1]]]
     numbers = join_groups(len(facts), [digests], near).tolist()
     groups: dict[int, list[int]] = defaultdict(list)
     pairs: dict[int, list[tuple[int, int]]] = defaultdict(list)

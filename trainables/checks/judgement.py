@@ -1,4 +1,4 @@
-"""What a frozen backbone's features say about the images: doubtful labels, outliers, classes that are alike."""
+"""What a frozen backbone's features say of the images: doubtful labels, outliers, classes that are alike."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def judge_images(findings: Findings, features: NDArray[np.float32], rows: Rows) 
         for one in find_label_errors(features, labels, groups)
     ]
     outliers = [
-        Outlier(int(rows[one.row]), f"{one.score:.1f} times as far off as most images", one.score)
+        Outlier(int(rows[one.row]), f"{one.score:.1f} from the others, where most are below 1", one.score)
         for one in find_outliers(features, groups)
     ]
     predicted = np.full(len(listing.labels), -1, dtype=np.int64)
@@ -65,5 +65,5 @@ def find_groups(findings: Findings) -> Rows:
 def _say_why(listing: ImageListing, image: int, suggested: int, neighbours: Rows) -> str:
     alike = int((listing.labels[neighbours] == suggested).sum())
     name = listing.classes[suggested]
-    voice = f", and so are {alike} of the {len(neighbours)} images most like it" if alike else ""
+    voice = f"; {alike} of the {len(neighbours)} images most like it are {name!r}" if alike else ""
     return f"more like {name!r} than {listing.classes[listing.labels[image]]!r}{voice}"

@@ -191,3 +191,19 @@ def test_an_image_that_is_kept_is_not_asked_about_again_beside_its_undecided_cop
 
     paths = [row["path"] for row in read_review(tmp_path)]
     assert sorted(paths) == ["blue/blank.png", "blue/blurred.png", "green/copy.png", "red/00.png"]
+
+
+def test_a_changed_label_is_found_by_the_packaged_network(data: Path, tmp_path: Path) -> None:
+    """With the weights that ship with the installation, and no network."""
+    shutil.rmtree(data / "few")
+    shutil.move(data / "red" / "05.png", data / "green" / "wrong.png")
+
+    code = check(data, tmp_path)
+
+    found = read_json(tmp_path)
+    suspects = {one["path"]: one["suggested"] for one in found["label_suspects"]}
+    assert code == 0
+    assert suspects["green/wrong.png"] == "red"
+    assert "features" in found["seconds"]
+    assert not found["not_checked"]
+    assert "Labels to look at" in (tmp_path / "check.html").read_text()
