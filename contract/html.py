@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from contract.decoding import UnreadableImage, decode
+from contract.decoding import FULL_RANGE, DeepRange, UnreadableImage, decode
 from contract.files import printable
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -113,13 +113,13 @@ def data_script(content: Any, *, kind: str) -> str:
     return f'<script type="application/json" class="{kind}">{safe}</script>'
 
 
-def make_thumbnail(content: bytes | Path, *, side: int = 160) -> str | None:
+def make_thumbnail(content: bytes | Path, *, side: int = 160, deep: DeepRange = FULL_RANGE) -> str | None:
     """Make a data URI of an image, at most `side` pixels wide and high; None if it is missing or damaged.
 
     It shows what a classifier sees: upright, on white, deep greys scaled.
     """
     try:
-        small = Image.fromarray(decode(content, at_least=2 * side))
+        small = Image.fromarray(decode(content, at_least=2 * side, deep=deep))
     except (OSError, UnreadableImage):
         return None
     small.thumbnail((side, side))

@@ -1,4 +1,4 @@
-"""The command `python -m trainables`: preview, systems."""
+"""The command `python -m trainables`: check, preview, systems."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contract.environment import prepare_process
 
 COMMANDS = {
+    "check": "damaged files, copies, wrong labels and outliers of your data, as a page",
     "preview": "a contact sheet of an augmentation policy on your own images",
     "systems": "the table of published systems, as Markdown",
 }

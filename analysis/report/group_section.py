@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.comparison import confidence_interval
+from analysis.comparison import confidence_interval, number_groups
 from analysis.predictions import Array
 from analysis.report.findings import Findings
 from analysis.report.page import share, show_value
@@ -125,19 +125,30 @@ def _tell_score_without(findings: Findings, leaked: Array) -> str:
     without = confidence_interval(kept, metric=metric)
     assert without is not None, "the metric of all images could be computed"
     official, (value, low, high) = findings.interval[0], without
-    sign = findings.study.direction.sign
-    if sign * (official - value) > 0 and not low <= official <= high:
-        meaning = "The leak makes the score better than the model is: believe the second figure."
-    elif sign * (official - value) > 0:
-        meaning = "The second figure is the one to believe, though the difference is within its noise."
-    else:
-        meaning = "The leak does not show in the score."
+    judgement = _judge_leak(findings, without, num_left=int(number_groups(kept).max()) + 1)
     return (
         f"With all validation images the best trial reaches {metric} {_show(metric, official)}; without the "
         f"leaked ones, on {plural(len(kept), 'image')}, {_show(metric, value)} (95% interval "
-        f"{_show(metric, low)} to {_show(metric, high)}). {meaning} Leaderboard and answer stay on the split "
-        "that was given."
+        f"{_show(metric, low)} to {_show(metric, high)}). {judgement} "
+        "Leaderboard and answer stay on the split that was given; data without one are cut so that no group "
+        "is torn."
     )
+
+
+def _judge_leak(findings: Findings, without: tuple[float, float, float], *, num_left: int) -> str:
+    """Say which score to believe: the official one, or that without the leaked images."""
+    assert findings.interval is not None
+    official, (value, low, high) = findings.interval[0], without
+    if num_left < MANY_GROUPS:
+        return (
+            "So few are left that neither figure says how good the model is on new images: the first may be "
+            "memory, the second chance."
+        )
+    if findings.study.direction.sign * (official - value) <= 0:
+        return "The leak does not show in the score."
+    if low <= official <= high:
+        return "The second figure is the one to believe, though the difference is within its noise."
+    return "The leak makes the score better than the model is: believe the second figure."
 
 
 def _show(metric: str, value: float) -> str:

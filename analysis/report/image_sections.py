@@ -16,6 +16,7 @@ from analysis.predictions import Array
 from analysis.report.class_sections import MISSING
 from analysis.report.findings import Findings
 from analysis.report.page import figure, share
+from contract.decoding import DeepRange
 from contract.files import plural
 from contract.html import Section, bullets, details, escape, make_section, make_thumbnail, paragraph, table
 from contract.machine import count_cpus
@@ -95,20 +96,22 @@ def _wrong_card(findings: Findings, images: ImageTable, twins: Sequence[tuple[in
     near = [b if a == number else a for a, b in twins if number in (a, b)] if findings.shows_images else []
     near = [one for one in near if images.splits[one] == "train"][:NUM_TWINS]
     small = "".join(
-        f"<div>{_image(images, one, side=64)}{escape(findings.class_name(int(images.labels[one])))}</div>"
+        f"<div>{_image(findings, images, one, side=64)}"
+        f"{escape(findings.class_name(int(images.labels[one])))}</div>"
         for one in near
     )
     below = f'<div class="twins">{small}</div>' if near else ""
     name = escape(images.paths[number].name) if number < len(images) else f"image {number}"
-    photo = _image(images, number) if findings.shows_images else ""
+    photo = _image(findings, images, number) if findings.shows_images else ""
     return (
         f'<div class="card">{photo}<b>labelled {escape(findings.class_name(label))}</b>'
         f"{lines}<small>{name}</small>{below}</div>"
     )
 
 
-def _image(images: ImageTable, number: int, *, side: int = 160) -> str:
-    source = make_thumbnail(images.paths[number], side=side) if number < len(images) else None
+def _image(findings: Findings, images: ImageTable, number: int, *, side: int = 160) -> str:
+    deep = DeepRange(*findings.study.facts.get("deep_range", ()))
+    source = make_thumbnail(images.paths[number], side=side, deep=deep) if number < len(images) else None
     if source is None:
         return "<div>(image not found)</div>"
     return f'<img src="{source}" alt="{escape(images.paths[number].name)}" loading="lazy">'
@@ -300,7 +303,7 @@ def _sample_sheet(findings: Findings, images: ImageTable) -> str:
     ]
     names = [escape(findings.class_name(int(images.labels[one]))) for one in chosen]
     cards = "".join(
-        f'<div class="card">{_image(images, one, side=96)}{name}</div>'
+        f'<div class="card">{_image(findings, images, one, side=96)}{name}</div>'
         for one, name in zip(chosen, names, strict=True)
     )
     return f'<div class="gallery small">{cards}</div>'

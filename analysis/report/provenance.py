@@ -20,6 +20,7 @@ FACTS = {
     "direction": "direction",
     "seed": "seed",
     "image_size": "image size [px]",
+    "fit": "made square by",
     "max_epochs": "most epochs of a trial",
     "weights": "weights",
     "git_revision": "git revision",

@@ -64,7 +64,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
 
     import mlflow
 
-    previous = mlflow.get_tracking_uri()
+    previous, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         with (
@@ -93,7 +93,10 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
         place = gettempdir()
         raise OSError(f"no space is left in {place}, or on MLflow's disk: TMPDIR names another") from error
     finally:
-        mlflow.set_tracking_uri(previous)
+        mlflow.set_tracking_uri(previous)  # which also sets the variable, for child processes
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
     view.note_model(digest, str(logged.model_uri))
     view.write_parent_status(study.status)  # start_run has moved its end to now
     return str(logged.model_uri)

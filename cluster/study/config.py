@@ -72,7 +72,7 @@ class StudyConfig:
     image_size: int | None = None
     """Side of the training images in pixels [the backbones' own]."""
 
-    fit: str | None = None
+    fit: Fit | None = None
     """How images become square: crop to the middle, squash, or pad on a grey ground [the backbones' own]."""
 
     metric: str = "val_accuracy"
@@ -130,6 +130,9 @@ class StudyConfig:
 
     bad_images: str = "skip"
     """What to do with images that cannot be read: skip or refuse."""
+
+    corrections: str | None = None
+    """Relabel and drop images as this review file says, which python -m trainables check wrote [none]."""
 
     no_images: bool = False
     """Show no photo in the report and in MLflow; the study keeps to it from then on."""
@@ -229,6 +232,15 @@ class StudyConfig:
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
                 f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
             )
+        if self.corrections is not None and not _absolute(self.corrections).is_file():
+            raise ValueError(
+                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
+                "check writes one to edit"
+            )
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Check the study's name and the folder that it goes to."""
         name = self._study_name
         if not _STUDY_NAME.fullmatch(name) or name in {".", ".."} or len(name.encode()) > MOST_BYTES:
             raise ValueError(
@@ -257,6 +269,7 @@ class StudyConfig:
             "runs_dir": runs_dir,
             "cache_dir": expand(self.cache_dir) if self.cache_dir else usual_cache_dir(),
             "data": self._data_here,
+            "corrections": self.corrections and str(_absolute(self.corrections)),
             "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),

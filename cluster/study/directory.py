@@ -266,7 +266,8 @@ def _now() -> str:
 
 def _data_line(data: Mapping[str, Any]) -> str:
     num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
-    return f"{data.get('source')}, {num} images, {str(data.get('fingerprint'))[:8]}"
+    notes = [note["text"] for note in data.get("notes", ()) if note.get("kind") == "corrected"]
+    return ", ".join((str(data.get("source")), f"{num} images", *notes, str(data.get("fingerprint"))[:8]))
 
 
 def _make_writable(paths: StudyPaths) -> None:

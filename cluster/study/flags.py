@@ -96,5 +96,5 @@ def _add_flag(parser: argparse.ArgumentParser, field: Field[Any], *, hint: Any, 
 def _value_type(hint: Any) -> Any:
     """Type of one value: int for `int | None`, str for `tuple[str, ...]`."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (typing.Union, tuple):
-        return next(arg for arg in typing.get_args(hint) if arg not in (type(None), ...))
-    return hint
+        hint = next(arg for arg in typing.get_args(hint) if arg not in (type(None), ...))
+    return str if typing.get_origin(hint) is typing.Literal else hint

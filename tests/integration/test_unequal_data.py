@@ -73,19 +73,18 @@ def test_tiny_unequal_images_with_classes_missing_in_val_end_in_a_page_without_a
 
 
 def write_grouped(folder: Path) -> None:
-    """40 groups of 10 noisy copies of one picture each; a group's label was drawn by lot."""
+    """40 groups of 10 images: other patterns in the group's own two colours; its label was drawn by lot."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     labels = generator.permutation(np.repeat(["a", "b"], 20))
     rows = []
     for group, label in enumerate(labels):
-        picture = Image.fromarray(generator.integers(40, 216, (6, 6, 3)).astype(np.uint8))
-        pixels = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC)).astype(float)
+        colours = generator.integers(20, 236, (2, 3))
         for number in range(10):
-            changed = pixels * generator.uniform(0.5, 1.5, 3) + generator.normal(0, 12, pixels.shape)
-            changed = np.roll(changed, generator.integers(0, 16, 2), axis=(0, 1))
+            cells = colours[generator.integers(0, 2, (6, 6))].repeat(11, axis=0).repeat(11, axis=1)
+            pixels = np.clip(cells + generator.normal(0, 8, cells.shape), 0, 255).astype(np.uint8)
             path = folder / f"{group}_{number}.png"
-            Image.fromarray(np.clip(changed, 0, 255).astype(np.uint8)).save(path)
+            Image.fromarray(pixels).save(path)
             rows.append(f"{path.name},{label},patient {group}")
     (folder / "grouped.csv").write_text("\n".join(["path,label,group", *rows]), encoding="utf-8")
     plain = [row.rpartition(",")[0] for row in rows]
@@ -98,7 +97,8 @@ def test_labels_by_group_score_near_1_without_groups_and_near_chance_with(tmp_pa
 
     for name in ("plain", "grouped"):
         table = str(tmp_path / "images" / f"{name}.csv")
-        done = search(tmp_path, "--data", table, "--study", name, "--trials", "2", "--max-epochs", "8")
+        flags = ("--study", name, "--trials", "2", "--max-epochs", "8", "--image-size", "64")
+        done = search(tmp_path, "--data", table, *flags)
         assert done.returncode == 0, done.stderr
         match = re.search(r"val_accuracy of trial \d is ([0-9.]+)", re.sub(r"\s+", " ", done.stdout))
         assert match is not None

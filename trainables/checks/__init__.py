@@ -1,1 +1,1 @@
-"""What is wrong with a data set: copies, wrong labels, foreign images, found by pixels and features."""
+"""What is wrong with a data set: copies, wrong labels, foreign and odd images; the page that shows them."""

@@ -46,8 +46,8 @@ plain fields seen from the air, 700; different photos of one kind of thing (puff
 WEAKEST_BLOCK = 0.35
 """Correlation that every block with detail must reach: two shots of one scene differ in some block."""
 
-READ, BLOCK = 64, 1024
-"""Images read at a time, and rows of the matrix of similarities computed at a time."""
+READ, BLOCK = 64, 2**24
+"""Images read at a time, and similarities computed at a time: 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ def _find_candidates(descriptors: Tensor) -> tuple[Rows, NDArray[np.bool_]]:
 def _similarities(descriptors: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (first row, similarity mirrored or not, the odd halves' products), block by block."""
     even, odd = descriptors.chunk(2, dim=1)
-    for start in range(0, len(descriptors), BLOCK):
-        rows = slice(start, start + BLOCK)
+    height = max(16, min(1024, BLOCK // len(descriptors)))
+    for start in range(0, len(descriptors), height):
+        rows = slice(start, start + height)
         products = odd[rows] @ odd.T
         yield start, (even[rows] @ even.T).add_(products.abs()), products

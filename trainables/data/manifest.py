@@ -89,8 +89,9 @@ def make_manifest(
     Raises:
         ValueError: the images cannot be split.
     """
+    pairs = [pair for pair in near_copies if digests[pair[0]] != digests[pair[1]]]
     keys = [digests, listing.groups] if listing.groups else [digests]
-    groups = join_groups(len(digests), keys, near_copies)
+    groups = join_groups(len(digests), keys, pairs)
     splits = split_images(
         listing.labels,
         listing.splits,
@@ -116,7 +117,16 @@ def make_manifest(
         groups=groups,
         digests=tuple(digests),
     )
-    return replace(manifest, notes=tuple(_describe_copies(manifest)))
+    return replace(manifest, notes=(*_describe_near_copies(manifest, pairs), *_describe_copies(manifest)))
+
+
+def _describe_near_copies(manifest: Manifest, pairs: Sequence[tuple[int, int]]) -> Iterator[Note]:
+    if pairs:
+        number = len({row for pair in pairs for row in pair})
+        shown = "; ".join(" and ".join(_name(manifest.paths[n]) for n in pair) for pair in pairs[:NAMED])
+        text = f"{plural(number, 'image')} that nearly equal another, kept in one split: {shown}"
+        more = f" and {len(pairs) - NAMED} more pairs" if len(pairs) > NAMED else ""
+        yield Note("copy", text + more, number)
 
 
 def _describe_copies(manifest: Manifest) -> Iterator[Note]:

@@ -113,6 +113,7 @@ def remove_store(path: Path) -> bool:
     try:
         with file_lock(path, timeout_seconds=0, create=False):
             path.unlink()
+        path.with_suffix(".copies.json").unlink(missing_ok=True)
     except OSError:  # in use, or already removed
         return False
     return True

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +22,14 @@ from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
 from trainables.images.store import ImageStore, open_or_build
 from trainables.images.survey import find_deep_range, measure_deep_range
+
+
+class FindCopies(Protocol):
+    """Finds the pairs of rows of an image store that show the same picture."""
+
+    def __call__(
+        self, store: ImageStore, *, progress: Callable[[int, int], None] | None
+    ) -> list[tuple[int, int]]: ...
 
 
 class Recorded(NamedTuple):
@@ -70,14 +78,15 @@ class Preparation:
     """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
 
     @property
-    def warning(self) -> str:
-        """A line where so many images are left out that something else may be wrong; else empty."""
-        if self.share_left_out <= MUCH_LEFT_OUT:
-            return ""
-        return (
+    def complaints(self) -> list[str]:
+        """Lines on what is left out; the second where it is so much that something else may be wrong."""
+        if not self.left_out:
+            return []
+        warning = (
             f"WARNING: {self.share_left_out:.0%} of the images cannot be read and are left out: were they "
             "copied whole, and are they images? --bad-images refuse stops here instead"
         )
+        return [f"skipping {self.left_out}", *([warning] if self.share_left_out > MUCH_LEFT_OUT else [])]
 
 
 def prepare_images(
@@ -91,6 +100,7 @@ def prepare_images(
     refuse_bad: bool,
     min_images: int | None = None,
     study: Recorded | None = None,
+    find_copies: FindCopies | None = None,
     console: Console | None = None,
 ) -> tuple[Manifest, Preparation]:
     """Decode and split the images of a study.
@@ -100,13 +110,53 @@ def prepare_images(
         budget_gb: most disk that the whole cache may use, copies of a bucket included.
         min_images: leave out classes with fewer readable images; None refuses what cannot be validated.
         study: what the study that is continued says of its images, whose split is kept.
+        find_copies: finds pairs of rows of a store that show the same; None looks for equal files only.
         console: shows the progress of copying and decoding.
 
     Raises:
         ValueError: images cannot be read and `refuse_bad`, or what is left cannot be split.
     """
+    stores, deep = open_images(
+        listing,
+        fits=fits,
+        image_size=image_size,
+        cache_dir=cache_dir,
+        budget_gb=budget_gb,
+        console=console,
+    )
+    facts = stores[0].facts
+    line = describe_unreadable(listing.paths, facts)
+    if line and refuse_bad:
+        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
+    pairs: Sequence[tuple[int, int]] = ()
+    if find_copies:
+        with show_progress(console, total=len(listing.paths), what="looking for copies") as progress:
+            pairs = find_copies(stores[0], progress=progress)
+    manifest = _make_manifest(listing, stores[0], pairs, seed=seed, min_images=min_images, study=study)
+    return manifest, Preparation(
+        left_out=line,
+        share_left_out=1 - float(np.mean(stores[0].readable)),
+        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        deep_range=astuple(deep) if deep else (),
+    )
+
+
+def open_images(
+    listing: ImageListing,
+    *,
+    fits: Iterable[Fit],
+    image_size: int,
+    cache_dir: Path,
+    budget_gb: float,
+    console: Console | None = None,
+) -> tuple[list[ImageStore], DeepRange | None]:
+    """Decode the images of a listing, a bucket's after copying them.
+
+    Returns:
+        A store for each different fit, and the range of the images of more than 8 bits, if there are any.
+    """
     if is_url(listing.source):
-        with _show_progress(console, total=len(listing.paths), what="copying images") as copied:
+        with show_progress(console, total=len(listing.paths), what="copying images") as copied:
             copy_missing(
                 listing.source,
                 listing.paths,
@@ -118,7 +168,7 @@ def prepare_images(
     def open_stores(deep: DeepRange) -> list[ImageStore]:
         stores = []
         for fit in dict.fromkeys(fits):
-            with _show_progress(console, total=len(listing.paths)) as progress:
+            with show_progress(console, total=len(listing.paths)) as progress:
                 stores.append(
                     open_or_build(
                         listing.paths,
@@ -137,17 +187,7 @@ def prepare_images(
     if deep is None and (missed := _list_deep(listing.paths, stores[0].facts)):
         deep = measure_deep_range(missed)  # too few for the sample that was looked at first
         stores = open_stores(deep)
-    facts = stores[0].facts
-    line = describe_unreadable(listing.paths, facts)
-    if line and refuse_bad:
-        raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    manifest = _make_manifest(listing, stores[0], seed=seed, min_images=min_images, study=study)
-    return manifest, Preparation(
-        left_out=line,
-        share_left_out=1 - float(np.mean(stores[0].readable)),
-        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
-        deep_range=astuple(deep) if deep else (),
-    )
+    return stores, deep
 
 
 def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
@@ -155,7 +195,13 @@ def _list_deep(paths: Sequence[Path], facts: Sequence[ImageFact]) -> list[Path]:
 
 
 def _make_manifest(
-    listing: ImageListing, store: ImageStore, *, seed: int, min_images: int | None, study: Recorded | None
+    listing: ImageListing,
+    store: ImageStore,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    seed: int,
+    min_images: int | None,
+    study: Recorded | None,
 ) -> Manifest:
     """Leave out the unreadable images, and the classes that have become too small, and split the rest."""
     lost = sorted(set(listing.labels.tolist()) - set(listing.labels[store.readable].tolist()))
@@ -168,11 +214,19 @@ def _make_manifest(
     kept, keep = leave_out(listing, min_images, readable=store.readable)
     digests = [store.digests[number] for number in np.flatnonzero(keep)]
     recorded = read_recorded_splits(study.manifest, digests, study.classes) if study else None
-    return make_manifest(kept, digests, seed=seed, may_lack_val=min_images is not None, recorded=recorded)
+    position = np.cumsum(keep) - 1
+    return make_manifest(
+        kept,
+        digests,
+        seed=seed,
+        near_copies=[(int(position[a]), int(position[b])) for a, b in pairs if keep[a] and keep[b]],
+        may_lack_val=min_images is not None,
+        recorded=recorded,
+    )
 
 
 @contextmanager
-def _show_progress(
+def show_progress(
     console: Console | None, *, total: int, what: str = "decoding images"
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar from the first image on: not at all where all images are known."""
@@ -229,11 +283,12 @@ def _count_odd(paths: Sequence[Path], is_odd: Sequence[bool], text: str) -> Note
     return Note("content", what, len(found))
 
 
-def describe_shape(median_aspect: float, fits: Iterable[Fit]) -> str:
+def note_shape(median_aspect: float, fits: Iterable[Fit]) -> list[Note]:
     """Warn of images so far from square that a crop shows less than half of them; else empty."""
     if median_aspect <= LONG or "crop" not in fits:
-        return ""
-    return (
+        return []
+    text = (
         f"images are {median_aspect:.1f} times as long as wide (median): only the square in the middle of "
         f"each is used, {1 / median_aspect:.0%} of it; --fit pad shows all of it"
     )
+    return [Note("shape", text)]

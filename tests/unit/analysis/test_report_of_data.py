@@ -79,10 +79,17 @@ def test_leaked_images_are_named_and_the_score_is_given_without_them(tmp_path: P
 
 
 def test_a_leak_beyond_noise_says_to_believe_the_second_figure(tmp_path: Path) -> None:
-    groups = [0, 1, 2, 3, 4, 5, 6, *([0] * 15), *range(22, 37), 37]
-    found = findings_of(study_with(tmp_path, groups=groups, right=[True] * 15 + [False] * 15))
+    groups = [0, 1, 2, 3, 4, 5, 6, *([0] * 10), *range(17, 37), 37]
+    found = findings_of(study_with(tmp_path, groups=groups, right=[True] * 10 + [False] * 20))
 
     assert "believe the second figure" in tell_leaks(found)[0]
+
+
+def test_where_few_images_are_not_leaked_neither_score_is_believed(tmp_path: Path) -> None:
+    groups = [0, 1, 2, 3, 4, 5, 6, *([0] * 28), 35, 36, 37]
+    found = findings_of(study_with(tmp_path, groups=groups, right=[True] * 30))
+
+    assert "neither figure says how good the model is" in tell_leaks(found)[0]
 
 
 def test_where_all_validation_images_leak_nothing_is_known(tmp_path: Path) -> None:

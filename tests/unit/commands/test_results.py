@@ -67,7 +67,7 @@ class Finished:
         target.program.write_bytes(b"program")
         target.card.write_text(json.dumps(dict(about)))
 
-    def _make_sections(self, _: Path) -> list[Any]:
+    def _make_sections(self, _: Path, *, no_images: bool) -> list[Any]:
         self.pages += 1
         return []
 

@@ -25,7 +25,7 @@ class Note:
     """Something a user should know about how a source was read."""
 
     kind: str
-    """"left out", "split", "class", "label", "column", "path", "copy", "leak", "content" or "other files"."""
+    """left out, split, class, label, column, path, copy, leak, content, shape, other files or corrected."""
 
     text: str
     """A line that stands for itself."""

@@ -20,7 +20,7 @@ from trainables.activations.shared import load_splits
 from trainables.data.datasets import find_images, take_sample
 from trainables.data.manifest import Manifest
 from trainables.images.decoding import ImageFact
-from trainables.images.preparation import Preparation, describe_odd, describe_shape, prepare_images
+from trainables.images.preparation import Preparation, describe_odd, note_shape, prepare_images
 from trainables.images.store import open_or_build
 
 RANDOM = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def test_ordinary_images_have_no_remarks_and_no_range(tmp_path: Path) -> None:
     _, found = prepare(write_images(tmp_path / "images"), tmp_path / "cache")
 
     assert found == Preparation()
-    assert found.warning == ""
+    assert found.complaints == []
 
 
 def test_values_of_twelve_bits_use_all_of_the_eight(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_odd_files_are_said_once_with_their_counts(tmp_path: Path) -> None:
     assert "1 of 42 images are transparent in places" in text and "clear.png)" in text
     assert "1 of 42 images lack the end of their file, but nothing of the picture" in text
     assert "1 of 42 images are less than 4 px wide or high" in text
-    assert "half.jpg" in found.left_out and found.warning == ""
+    assert "half.jpg" in found.left_out and not found.complaints[1:]
     assert found == again
 
 
@@ -157,7 +157,8 @@ def test_more_than_a_few_per_cent_left_out_is_warned_of(tmp_path: Path) -> None:
     _, found = prepare(folder, tmp_path / "cache")
 
     assert found.left_out.startswith("3 of 39 images cannot be read")
-    assert found.warning.startswith("WARNING: 8% of the images cannot be read")
+    assert found.complaints[0] == f"skipping {found.left_out}"
+    assert found.complaints[1].startswith("WARNING: 8% of the images cannot be read")
 
 
 @pytest.mark.timeout(60)
@@ -188,10 +189,10 @@ def test_large_images_are_remarked() -> None:
     [(1.5, ["crop"], False), (2.0, ["crop"], False), (4.0, ["crop", "squash"], True), (4.0, ["pad"], False)],
 )
 def test_long_images_that_are_cropped_are_warned_of(aspect: float, fits: list[Fit], is_warned: bool) -> None:
-    line = describe_shape(aspect, fits)
+    notes = note_shape(aspect, fits)
 
-    assert bool(line) == is_warned
-    assert not line or ("25% of it" in line and "--fit pad" in line)
+    assert bool(notes) == is_warned
+    assert all("25% of it" in note.text and "--fit pad" in note.text for note in notes)
 
 
 def test_a_range_survives_the_way_to_a_worker() -> None:
