@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from cluster.study.config import TRACKING_VARIABLE, StudyConfig
+from cluster.study.config import TRACKING_VARIABLE, StudyConfig, absolute_sqlite
 from cluster.study.job_environment import in_job
 from contract.environment import make_private, private_cache_dir, private_folder, why_not_writable
 from contract.files import printable
-from contract.study_layout import CachePaths
+from contract.sqlite_files import sqlite_url
+from contract.study_layout import CachePaths, StudyPaths
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Threads of a process's arithmetic; the session sets them for its workers."""
@@ -30,7 +31,8 @@ def follow_environment(config: StudyConfig, environment: Mapping[str, str]) -> t
 def describe_environment(config: StudyConfig, environment: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each variable that a user may expect to count and that does not, and for MLflow's."""
     tracking = environment.get(TRACKING_VARIABLE, "")
-    if tracking and config.tracking_uri == tracking:
+    usual = sqlite_url(StudyPaths(config.directory).tracking_database)
+    if tracking and usual != config.tracking_uri == absolute_sqlite(tracking):
         yield f"MLflow: {printable(tracking)}, by {TRACKING_VARIABLE}"
     if given := [name for name in RUN_VARIABLES if environment.get(name)]:
         yield f"{', '.join(given)} not used: a study is an experiment and runs of its own, by its name"
