@@ -3,8 +3,8 @@
     UNFREEZE_DATA=… python -m benchmarks planted_faults --sets flowers5 beans --seeds 3
 
 5 % of the labels are changed, 3 % near copies and 2 % foreign images are added. What a check names in the
-clean set too (benchmarks/planted/named_in_clean.csv says what that is) is left out of its count. The last
-line printed is one line of JSON.
+clean set too is left out of its count; benchmarks/planted/named_in_clean.csv lists it, and says what it is.
+The last line printed is one line of JSON.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.planted.plant import Truth, find_photos
 from trainables.checks.features import compute_features
 from trainables.checks.label_errors import find_label_errors
+from trainables.checks.looks import describe_looks
 from trainables.checks.near_copies import find_near_copies
 from trainables.checks.outliers import find_outliers
 from trainables.data.views import storage_size
@@ -52,7 +53,7 @@ def run_checks(folder: Path, *, image_size: int, cache_dir: Path) -> Findings:
     clock.note("features")
     suspects = find_label_errors(features, labels[rows].astype(np.int64), groups)
     clock.note("label_errors")
-    outliers = find_outliers(features, groups)
+    outliers = find_outliers(features, groups, looks=describe_looks(store.images, rows))
     clock.note("outliers")
     return Findings(
         num_images=len(rows),

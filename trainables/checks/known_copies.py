@@ -12,7 +12,7 @@ from contract.files import save_json
 from trainables.checks.near_copies import Progress, find_near_copies
 from trainables.images.store import ImageStore, copies_beside
 
-VERSION = 1
+VERSION = 2
 """Raise it when other pairs are found: what was remembered then no longer counts."""
 
 SMALLEST_SIDE = 32

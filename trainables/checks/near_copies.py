@@ -36,7 +36,7 @@ NEIGHBOURS = 6
 SMALLEST_SIMILARITY = 0.6
 """Of descriptors, as a cosine. The lowest of the 800 planted copies had 0.68."""
 
-LIKELY, WEAKEST_LIKELY = 100.0, 0.2
+LIKELY, WEAKEST_LIKELY = 80.0, 0.0
 """Evidence and weakest block at 32 pixels from which a pair is compared at 64."""
 
 SURE = 350.0
@@ -45,6 +45,9 @@ plain fields seen from the air, 700; different photos of one kind of thing (puff
 
 WEAKEST_BLOCK = 0.35
 """Correlation that every block with detail must reach: two shots of one scene differ in some block."""
+
+FAINT, FAINT_BLOCK = 200.0, 0.5
+"""The same for pictures of little detail: less evidence suffices where all blocks agree better."""
 
 READ, BLOCK = 64, 2**24
 """Images read at a time, and similarities computed at a time: 64 MB."""
@@ -81,6 +84,8 @@ def find_near_copies(
         likely = np.ones(len(pairs), dtype=np.bool_)
     evidence, weakest = agreement.evidence[likely], agreement.weakest_block[likely]
     sure = (evidence >= _sure(images.shape[1])) & (weakest >= WEAKEST_BLOCK)
+    if images.shape[1] >= FINE_SIDE:
+        sure |= (evidence >= FAINT) & (weakest >= FAINT_BLOCK)
     found = zip(pairs[sure].tolist(), agreement.correlation[likely][sure].tolist(), strict=True)
     return sorted(
         (NearCopy(min(pair), max(pair), round(min(1.0, similarity), 3)) for pair, similarity in found),
