@@ -38,8 +38,8 @@ BATCH = 2**15
 SMALLEST_DEVIATION = 0.3
 """Grey levels that rounding to whole numbers makes up: detail this faint is none."""
 
-BLOCKS = 4
-"""Blocks along a side in which the pictures are compared by themselves."""
+BLOCK = 8
+"""Side in pixels of the blocks in which the pictures are compared by themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,19 +243,19 @@ def _correlate(one: Array, other: Array, mask: Array) -> Array:
 
 def _weakest_block(one: Array, other: Array, inside: Array) -> Array:
     """The lowest correlation [P] of a block that has at least a quarter of the usual detail in either."""
-    side = one.shape[-1] // BLOCKS * BLOCKS
-    if side < 4 * BLOCKS:
+    across = one.shape[-1] // BLOCK
+    if across < 2:
         return _correlate(one, other, inside)
-    mask = _blocks(inside, side)
-    one, other = _blocks(one, side) * mask, _blocks(other, side) * mask
+    mask = _blocks(inside, across)
+    one, other = _blocks(one, across) * mask, _blocks(other, across) * mask
     energy = np.maximum((one**2).sum((-2, -1)), (other**2).sum((-2, -1)))
     busy = energy >= 0.25 * energy.mean(1, keepdims=True)
     weakest: Array = np.where(busy, _correlate(one, other, mask), 1).min(1)
     return weakest
 
 
-def _blocks(pictures: Array, side: int) -> Array:
-    """Blocks [P, 16, w, w] of pictures."""
-    width = side // BLOCKS
-    cut = pictures[:, :side, :side].reshape(-1, BLOCKS, width, BLOCKS, width)
-    return cut.swapaxes(2, 3).reshape(-1, BLOCKS**2, width, width)
+def _blocks(pictures: Array, across: int) -> Array:
+    """Blocks [P, across x across, w, w] of pictures."""
+    width = pictures.shape[-1] // across
+    cut = pictures[:, : across * width, : across * width].reshape(-1, across, width, across, width)
+    return cut.swapaxes(2, 3).reshape(-1, across**2, width, width)

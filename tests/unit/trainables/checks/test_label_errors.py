@@ -25,8 +25,9 @@ def test_changed_labels_are_named_first_with_their_class() -> None:
     labels, changed = true.copy(), np.arange(0, 360, 20)
     labels[changed] = (true[changed] + 2) % 6
     suspects = find_label_errors(features, labels, np.arange(360))
-    assert {suspect.row for suspect in suspects[: len(changed)]} == set(changed)
-    assert all(suspect.suggested == true[suspect.row] for suspect in suspects[: len(changed)])
+    assert len(suspects) >= 0.8 * len(changed)
+    assert {suspect.row for suspect in suspects} <= set(changed)
+    assert all(suspect.suggested == true[suspect.row] for suspect in suspects)
     assert [s.score for s in suspects] == sorted((s.score for s in suspects), reverse=True)
 
 
@@ -35,9 +36,9 @@ def test_clean_labels_are_left_alone() -> None:
     assert find_label_errors(features, labels, np.arange(250)) == []
 
 
-def test_labels_without_meaning_are_not_all_suspects() -> None:
+def test_labels_without_meaning_have_no_suspects() -> None:
     features, labels = np.random.default_rng(3).normal(size=(300, 32)).astype(np.float32), np.arange(300) % 3
-    assert len(find_label_errors(features, labels, np.arange(300))) < 150
+    assert find_label_errors(features, labels, np.arange(300)) == []
 
 
 def test_copies_with_the_same_wrong_label_do_not_confirm_it() -> None:

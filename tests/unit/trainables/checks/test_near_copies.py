@@ -17,13 +17,15 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
-    """Forty windows of scikit-learn's two photographs, which do not overlap."""
+    """Windows of scikit-learn's two photographs that have some detail and do not overlap."""
     windows = []
     for picture in load_sample_images().images:
         whole = Image.fromarray(picture)
         corners = [(left, top) for top in range(0, 400, 100) for left in range(0, 600, 120)]
         windows += [whole.crop((left, top, left + 100, top + 100)) for left, top in corners]
-    return [window.resize((128, 128), Image.Resampling.BICUBIC) for window in windows]
+    busy = [window for window in windows if np.asarray(window.convert("L")).std() > 30]
+    assert len(busy) >= 20
+    return [window.resize((128, 128), Image.Resampling.BICUBIC) for window in busy]
 
 
 def square(image: Image.Image, side: int = 96) -> Pixels:
@@ -53,7 +55,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_picture_is_found_beside_its_original(photos: list[Image.Image], change: str) -> None:
-    originals = photos[::4]
+    originals = photos[::2]
     images = np.stack([square(image) for image in [*originals, *map(CHANGES[change], originals)]])
     found = {(copy.first, copy.second) for copy in find_near_copies(images, np.arange(len(images)))}
     planted = {(number, number + len(originals)) for number in range(len(originals))}
@@ -85,11 +87,11 @@ def test_noise_pictures_are_no_copies() -> None:
 
 
 def test_an_object_that_differs_before_the_same_ground_is_no_copy(photos: list[Image.Image]) -> None:
-    ground = photos[1]
+    ground = photos[0]
     scenes = []
     for number in range(12):
         scene = ground.copy()
-        scene.paste(photos[20 + number].resize((48, 48)), (40, 40))
+        scene.paste(photos[4 + number].resize((48, 48)), (40, 40))
         scenes.append(square(scene))
     assert find_near_copies(np.stack(scenes), np.arange(12)) == []
 
