@@ -33,8 +33,9 @@ PRINCIPAL = 128
 """Dimensions in which neighbours are searched."""
 
 TIMES = 3.0
-"""How many times as probable as the given class the suggested one must be. Where labels mean nothing, 1 names 2
-of 3 images and 3 none; of changed labels in three sets it costs 1 %, and a third of the other images named."""
+"""How many times as probable as the given class the suggested one must be. Where labels mean nothing, 1 names
+2 of 3 images and 3 none; of changed labels in three sets it costs 1 %, and a third of the other images
+named."""
 
 SHOWN = 5
 """Neighbours that a suspect names."""
