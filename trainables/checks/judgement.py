@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainables.checks.class_pairs import find_class_pairs
 from trainables.checks.findings import Findings, LabelSuspect, Outlier
-from trainables.checks.label_errors import find_label_errors
+from trainables.checks.label_errors import judge_labels
 from trainables.checks.outliers import find_outliers
 from trainables.data.datasets import ImageListing
 from trainables.data.groups import join_groups
@@ -30,6 +30,7 @@ def judge_images(findings: Findings, features: NDArray[np.float32], rows: Rows) 
         return replace(findings, not_checked=f"labels and outliers: fewer than {FEWEST} images can be read")
     listing = findings.listing
     labels, groups = listing.labels[rows], find_groups(findings)[rows]
+    wrong, likely = judge_labels(features, labels, groups)
     suspects = [
         LabelSuspect(
             image=int(rows[one.row]),
@@ -38,16 +39,14 @@ def judge_images(findings: Findings, features: NDArray[np.float32], rows: Rows) 
             score=one.score,
             neighbours=tuple(rows[list(one.neighbours)].tolist()),
         )
-        for one in find_label_errors(features, labels, groups)
+        for one in wrong
     ]
     outliers = [
         Outlier(int(rows[one.row]), f"{one.score:.1f} from the others, where most are below 1", one.score)
         for one in find_outliers(features, groups)
     ]
     predicted = np.full(len(listing.labels), -1, dtype=np.int64)
-    predicted[rows] = labels
-    for suspect in suspects:
-        predicted[suspect.image] = suspect.suggested
+    predicted[rows] = likely
     pairs = find_class_pairs(listing.labels, predicted)
     return replace(findings, suspects=tuple(suspects), outliers=tuple(outliers), pairs=tuple(pairs))
 
