@@ -34,8 +34,8 @@ PRINCIPAL = 128
 
 TIMES = 3.0
 """How many times as probable as the given class the suggested one must be. Where labels mean nothing, 1 names
-2 of 3 images and 3 none; of changed labels in three sets it costs 1 %, and a third of the other images
-named."""
+two of three images, and 3 none; in three sets it finds as many changed labels, and names up to a quarter
+fewer of the other images."""
 
 SHOWN = 5
 """Neighbours that a suspect names."""

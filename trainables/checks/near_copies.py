@@ -45,10 +45,8 @@ SURE = 350.0
 plain fields seen from the air, 700; different photos of one kind of thing (puffs of dandelions) up to 280."""
 
 WEAKEST_BLOCK, WEAKEST_SMALL = 0.18, 0.35
-"""Correlation that every block with detail must reach, at 64 pixels and where there are not so many.
-Of planted copies 97 % or more do; of scenes with another object of a third of their side on the same ground,
-10 %.
-"""
+"""Correlation that every block with detail must reach, at 64 pixels and where there are not so many. Of
+planted copies 97 % or more do; of scenes with another object, a third as wide, on the same ground 10 %."""
 
 FAINT, FAINT_BLOCK = 200.0, 0.35
 """The same at 64 pixels for pictures of little detail: less evidence suffices where all blocks agree more."""
