@@ -5,6 +5,7 @@ Flags become a plan, the plan a study, the study a search. Running the same line
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,36 +18,44 @@ from cluster.ray_tune.resources import check_workers, describe_unused_gpus
 from cluster.ray_tune.run import RunEnding
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
+from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, open_study
+from cluster.study.environment_lines import follow_environment
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
+from contract.environment import prepare_process
 from contract.files import first_line
+from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
+from plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
 from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
 from wiring import (
-    Plan,
-    console,
     describe_probing,
-    fetch_all_weights,
-    make_plan,
     make_search,
     make_settings,
-    print_plan,
     read_images,
     run_leases,
-    say,
     study_facts,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 means done, 1 that the study ended badly, 2 that the flags are wrong, 130 interrupted."""
-    config = parse_flags(argv)
+    prepare_process()
+    with stopping_like_ctrl_c():
+        return start(parse_flags(argv))
+
+
+def start(config: StudyConfig) -> int:
+    """Plan and run what the flags say; returns the exit code."""
     try:
         check_job_folders(config)
+        config, lines = follow_environment(config, os.environ)
+        for line in lines:
+            print(line, file=sys.stderr)
         if in_job():
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
         if unused := describe_unused_gpus(config):

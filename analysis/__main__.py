@@ -12,10 +12,12 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.reading import find_study, load_study
+from contract.environment import prepare_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 means done, 1 that it could not be done, 2 that the flags are wrong."""
+    prepare_process()
     flags = _make_parser().parse_args(argv)
     try:
         directories = [find_study(study, runs_dir=flags.runs_dir) for study in flags.studies]

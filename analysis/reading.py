@@ -14,14 +14,13 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, inspect, text
 
-from contract.files import did_you_mean
+from contract.files import did_you_mean, printable
 from contract.messages import EpochDecision, Reason, State
 from contract.metrics import METRICS, Direction, epoch_merit
-from contract.sqlite_files import has_write_ahead_log, network_file_system
+from contract.sqlite_files import has_write_ahead_log, network_file_system, read_only_uri, sqlite_path
 from contract.study_layout import StudyPaths, StudyStatus, study_directories
 from contract.trial_config import TrialConfig, kept_epoch
 
@@ -144,7 +143,7 @@ def load_study(directory: Path) -> StudyInfo:
             name=facts["study"],
             created=str(facts["created"]),
             space=facts["space"],
-            data=Path(str(data.get("source", ""))).name,
+            data=printable(Path(str(data.get("source", ""))).name),
             metric=facts["metric"].split(",")[0],
             direction=Direction(facts["direction"].split(",")[0]),
             status=StudyStatus(facts["status"]),
@@ -165,7 +164,7 @@ def make_engine(study: StudyInfo) -> Engine:
     if not study.storage_url.startswith("sqlite"):
         return create_engine(study.storage_url, poolclass=NullPool)
     if not path.is_file():
-        path = Path(unquote(study.storage_url.removeprefix("sqlite:///")))
+        path = sqlite_path(study.storage_url) or path
     if not path.is_file():
         raise ValueError(f"study {study.name!r} has no database yet: {path} does not exist")
     # Readers of a write-ahead log share memory, which neither a read-only directory nor a network file system
@@ -174,7 +173,7 @@ def make_engine(study: StudyInfo) -> Engine:
         has_write_ahead_log(path) and network_file_system(path) is not None
     )
     frozen = has_no_room and not path.with_name(path.name + "-wal").exists()
-    uri = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if frozen else ''}"
+    uri = read_only_uri(path, immutable=frozen)
     return create_engine(
         "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30), poolclass=NullPool
     )

@@ -7,6 +7,7 @@ import runpy
 import sys
 
 import benchmarks
+from contract.environment import prepare_process
 
 
 def names() -> tuple[str, ...]:
@@ -17,6 +18,7 @@ def names() -> tuple[str, ...]:
 
 def main() -> int:
     """Run the named benchmark; exit code 2 for an unknown name, else the benchmark's own."""
+    prepare_process()
     if len(sys.argv) < 2 or sys.argv[1] not in names():
         print(
             f"usage: python -m benchmarks NAME [flags]; NAME is one of {', '.join(names())}", file=sys.stderr

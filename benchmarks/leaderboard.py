@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.messages import EpochDecision, Outcome, Reason
+from contract.sqlite_files import sqlite_url
 from contract.study_layout import StudyPaths, StudyStatus
 
 STARTED = 1_760_000_000.0
@@ -47,7 +48,7 @@ def make_synthetic_study(directory: Path, *, trials: int, epochs: int, seed: int
     directory.mkdir(parents=True)
     paths = StudyPaths(directory)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{paths.database}")
+    storage = optuna.storages.RDBStorage(sqlite_url(paths.database))
     optuna.create_study(storage=storage, study_name=directory.name, direction="maximize")
     storage.engine.dispose()
     generator = random.Random(seed)
@@ -190,7 +191,7 @@ def _study_facts(directory: Path, *, trials: int, epochs: int) -> dict[str, Any]
         "image_size": 128,
         "max_epochs": epochs,
         "seed": 0,
-        "storage": f"sqlite:///{StudyPaths(directory).database}",
+        "storage": sqlite_url(StudyPaths(directory).database),
         "status": StudyStatus.FINISHED,
     }
 

@@ -26,6 +26,7 @@ from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
 from contract.messages import State
+from contract.sqlite_files import sqlite_url
 
 
 def space(trial: Trial) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def simulate(scheduler: str, *, searcher: str, budget: int, slots: int, seed: in
     """Spend `budget` epochs on `slots` workers; return the regret of the best trial, and the epochs spent."""
     curves = Curves(seed)
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{Path(folder) / 'study.db'}"
+        url = sqlite_url(Path(folder) / "study.db")
         records = Records(url, study="s", directions=["maximize"], metric="val_accuracy", new=True)
         search = Search(
             records,

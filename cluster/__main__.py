@@ -13,6 +13,7 @@ from typing import TypeAlias
 from cluster.jobs.server import JobServer, find_token
 from cluster.rehearsal.record import ClusterRecord, default_state_dir, find_process, read_record
 from cluster.study.passwords import without_password
+from contract.environment import prepare_process
 from contract.machine import count_cpus
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -23,6 +24,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 failed, 2 wrong flags, 130 interrupted; submit and logs give the job's own."""
+    prepare_process()
     words = list(sys.argv[1:] if argv is None else argv)
     # What follows `--` is tune.py's: argparse would take its flags for its own.
     cut = words.index("--") if "--" in words else len(words)

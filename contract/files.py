@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -22,6 +23,9 @@ NEAREST_CUTOFF = 0.5
 """Least difflib ratio (1 = equal) at which a name counts as a misspelling of another."""
 
 _POLL_SECONDS = 0.05
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""What Python puts for each byte of a file name that is no UTF-8; no file of text can hold it."""
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors that last until somebody frees space."""
@@ -69,7 +73,18 @@ def first_line(error: BaseException) -> str:
 
 def printable(text: object) -> str:
     """Text that every terminal and file takes: bytes of a name that are no UTF-8 become question marks."""
-    return str(text).encode(errors="surrogateescape").decode(errors="replace")
+    shown = str(text)
+    if not _SURROGATES.search(shown):
+        return shown
+    try:
+        return shown.encode(errors="surrogateescape").decode(errors="replace")
+    except UnicodeEncodeError:  # a half of a character, as JSON may hold one
+        return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", shown)
+
+
+def is_text(name: str) -> bool:
+    """True if all bytes of a file's name are UTF-8, so that databases and URLs can hold it."""
+    return not _SURROGATES.search(name)
 
 
 def plural(count: int, word: str) -> str:
@@ -146,7 +161,16 @@ def save_text(path: Path, text: str, *, durable: bool = True) -> None:
 
 def save_json(path: Path, content: Any, *, durable: bool = True) -> None:
     """Replace a JSON file as `write_aside` does; indented, with letters of all languages as they are."""
-    save_text(path, json.dumps(content, indent=1, ensure_ascii=False), durable=durable)
+    save_text(path, to_json(content), durable=durable)
+
+
+def to_json(content: Any) -> str:
+    """Render as JSON, with letters of all languages as they are.
+
+    Bytes of a file name that are no UTF-8 are escaped, and read back as they were.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def render_page(
 
 def escape(value: Any) -> str:
     """Escape a value, so that it is safe between tags and in attributes."""
-    return html.escape(str(value))
+    return html.escape(printable(value))
 
 
 def paragraph(text: str, *, kind: str = "") -> str:
@@ -109,7 +109,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: i
 def data_script(content: Any, *, kind: str) -> str:
     """Embed data for a script of the page, safe inside HTML; NaN and infinity become null."""
     text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    safe = text.replace("<", "\\u003c")
+    safe = printable(text).replace("<", "\\u003c")
     return f'<script type="application/json" class="{kind}">{safe}</script>'
 
 

@@ -1,4 +1,4 @@
-"""Recognises SQLite files on network file systems, and gives them the journal that works there.
+"""Names SQLite files in URLs, recognises those on network file systems, and gives them their journal.
 
 A write-ahead log needs memory that all processes share, which a network file system does not give:
 https://sqlite.org/wal.html, "WAL does not work over a network filesystem".
@@ -6,9 +6,12 @@ https://sqlite.org/wal.html, "WAL does not work over a network filesystem".
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 NETWORK_FILE_SYSTEMS = frozenset(
     [
@@ -44,6 +47,42 @@ LOCAL_FUSE = frozenset(("fuse.fuse-overlayfs", "fuse.overlayfs", "fuse.ext2", "f
 
 _VERSION_BYTES = slice(18, 20)
 """Position in a database file of two bytes: both are 2 if it has a write-ahead log, else 1."""
+
+MOST_PATH_BYTES = 500
+"""Most bytes of a database file's path: SQLite takes 512, with -journal behind it."""
+
+_URL = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)", flags=re.IGNORECASE)
+
+
+def sqlite_url(path: Path) -> str:
+    """Build the URL of a database file, whatever characters its name holds.
+
+    Only % and ? must be encoded. MLflow makes the folder of a URL's path as it is written, so that an encoded
+    letter would leave an empty folder of that name.
+    """
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file that a database URL names; None for another database and for one in memory.
+
+    A file of the name as it is written wins where none has the decoded name: URLs were once not encoded.
+    """
+    match = _URL.match(url)
+    if not match or match[1] in ("", ":memory:"):
+        return None
+    written = match[1].removeprefix("file:")
+    decoded, plain = Path(unquote(written)), Path(written)
+    return plain if plain.exists() and not decoded.exists() else decoded
+
+
+def read_only_uri(path: Path, *, immutable: bool = False) -> str:
+    """Build the URI by which sqlite3 opens a file without writing to it.
+
+    Args:
+        immutable: nobody writes the file, so that it is read without locks.
+    """
+    return f"file:{quote(os.fsencode(path))}?mode=ro{'&immutable=1' if immutable else ''}"
 
 
 def network_file_system(path: Path) -> str | None:

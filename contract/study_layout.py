@@ -119,8 +119,8 @@ class StudyPaths:
 
     @property
     def tracking_artifacts(self) -> Path:
-        """MLflow's files of this study."""
-        return self.directory.parent / "mlartifacts" / self.directory.name
+        """MLflow's files of this study, without a %: MLflow decodes the paths that it loads."""
+        return self.directory.parent / "mlartifacts" / self.directory.name.replace("%", "_")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from contract.environment import prepare_process
 from search_spaces import describe, load_space, make_table, names
 from search_spaces._systems import list_systems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    prepare_process()
     parser = argparse.ArgumentParser(prog="python -m search_spaces", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every space with its summary")

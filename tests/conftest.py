@@ -34,3 +34,9 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Ray with two CPUs, once for all tests: it takes several seconds to start."""
     with open_session(cpus=2, gpus=0, cache_dir=tmp_path_factory.mktemp("cache")) as session:
         yield session
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the server of another test or of the caller: MLflow sets the variable, and flags honour it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

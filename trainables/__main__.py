@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from contract.environment import prepare_process
+
 COMMANDS = {
     "check": "damaged files, copies, wrong labels and outliers of your data, as a page",
     "preview": "a contact sheet of an augmentation policy on your own images",
@@ -16,6 +18,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; exit codes are 0 done, 1 it could not be done, 2 the flags are wrong."""
+    prepare_process()
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0] if given else ""
     if name in COMMANDS:

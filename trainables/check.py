@@ -12,19 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from contract.decoding import FULL_RANGE
 from contract.files import printable, write_aside
-from trainables.checks.findings import Findings, distinct_images, group_copies
-from trainables.checks.near_copies import find_near_copies
+from trainables.activations.shared import open_cache
+from trainables.checks.features import compute_features
+from trainables.checks.findings import Findings, group_copies
+from trainables.checks.judgement import judge_images
+from trainables.checks.known_copies import find_copies
 from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
 from trainables.checks.summary import majority_line, summarize
 from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
-from trainables.data.datasets import find_images
+from trainables.data.datasets import ImageListing, find_images
 from trainables.data.views import storage_size
-from trainables.images.preparation import open_images, show_progress
+from trainables.images.preparation import describe_odd, open_images, show_progress
 from trainables.model.backbones import Backbone, find_backbone
 
 SIDES = (224, 160, 128, 96)
@@ -154,44 +159,65 @@ def find_all(
 ) -> tuple[Findings, list[Correction]]:
     """Run every check: what was found, and what was decided before."""
     clock = _Clock()
-    cache_dir = _absolute(flags.cache_dir)
     with clock.phase("listing the images"):
-        listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
-        decided = []
-        if flags.corrections:
-            decided = read_corrections(listing, _absolute(flags.corrections))
-            named = frozenset(listing.paths[image] for one in decided for image in one.images)
-            listing, _ = apply_corrections(listing, _absolute(flags.corrections))
+        listing, decided, named = _list(flags)
     side = choose_side(len(listing.paths), budget_gb=flags.cache_gb, backbone=backbone)
     with clock.phase("decoding"):
-        stores, _ = open_images(
+        (store,), deep = open_images(
             listing,
             fits=[backbone.fit],
             image_size=side,
-            cache_dir=cache_dir,
+            cache_dir=_absolute(flags.cache_dir),
             budget_gb=flags.cache_gb,
             console=console,
         )
-        store = stores[0]
     if not store.readable.any():
         raise ValueError(
             f"none of the {len(listing.paths)} images of {listing.source} can be read, the first because: "
             f"{store.facts[0].reason}"
         )
-    with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
-        near = find_near_copies(store.images, distinct_images(store.facts), progress=bar)
     findings = Findings(
         listing=listing,
         facts=store.facts,
-        copies=tuple(group_copies(store.facts, [(pair.first, pair.second) for pair in near])),
+        deep=deep or FULL_RANGE,
+        decided=named,
+        file_notes=tuple(describe_odd(listing.paths, store.facts, deep=deep or FULL_RANGE)),
+        not_checked="labels and outliers were not looked at (--no-features)" if flags.no_features else "",
         seconds=clock.seconds,
     )
+    with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
+        copies = group_copies(store.facts, find_copies(store, progress=bar))
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
-        measures = measure_images(store.images, store.facts, progress=bar)
-        findings = replace(findings, odd=tuple(find_odd_pictures(measures, listing.labels)))
-    if flags.no_features:
-        findings = replace(findings, not_checked="labels and outliers were not looked at (--no-features)")
-    return (_pass_over(findings, named) if decided else findings), decided
+        odd = find_odd_pictures(measure_images(store.images, store.facts, progress=bar), listing.labels)
+    findings = replace(findings, copies=tuple(copies), odd=tuple(odd))
+    if not flags.no_features:
+        rows = np.flatnonzero(store.readable)
+        with clock.phase("features"), show_progress(console, total=len(rows), what="features") as bar:
+            features = compute_features(
+                store.images,
+                rows,
+                image_size=side,
+                fit=backbone.fit,
+                backbone=backbone.name,
+                weights=flags.weights,
+                progress=bar,
+                cache=open_cache(str(_absolute(flags.cache_dir)), flags.cache_gb),
+                digests=[store.facts[row].digest for row in rows],
+            )
+        with clock.phase("labels and outliers"):
+            findings = judge_images(findings, features, rows)
+    return _pass_over(findings), decided
+
+
+def _list(flags: argparse.Namespace) -> tuple[ImageListing, list[Correction], frozenset[Path]]:
+    """The corrected listing, what --corrections decided, and the paths of the images that it is about."""
+    cache_dir = _absolute(flags.cache_dir)
+    listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
+    if flags.corrections is None:
+        return listing, [], frozenset()
+    decided = read_corrections(listing, _absolute(flags.corrections))
+    named = frozenset(listing.paths[image] for one in decided for image in one.images)
+    return apply_corrections(listing, _absolute(flags.corrections))[0], decided, named
 
 
 def choose_side(num_images: int, *, budget_gb: float, backbone: Backbone) -> int:
@@ -204,9 +230,9 @@ def choose_side(num_images: int, *, budget_gb: float, backbone: Backbone) -> int
     return next(fitting, sides[-1])
 
 
-def _pass_over(findings: Findings, decided: frozenset[Path]) -> Findings:
+def _pass_over(findings: Findings) -> Findings:
     """Leave out what was found about images on which a person has decided."""
-    paths = findings.listing.paths
+    paths, decided = findings.listing.paths, findings.decided
     return replace(
         findings,
         suspects=tuple(one for one in findings.suspects if paths[one.image] not in decided),
@@ -222,7 +248,7 @@ def _say(findings: Findings, flags: argparse.Namespace, num_new: int, num_decide
     num_images, num_classes = len(findings.listing.paths), len(findings.listing.classes)
     lines = [
         f"checked {num_images:,} images of {num_classes:,} classes in {sum(findings.seconds.values()):.0f} s",
-        *(f"  {note.kind}: {note.text}" for note in findings.listing.notes),
+        *(f"  {note.kind}: {note.text}" for note in (*findings.listing.notes, *findings.file_notes)),
         *([findings.not_checked] if findings.not_checked else []),
         *(f"  {line}" for line in summarize(findings)),
         majority_line(findings),

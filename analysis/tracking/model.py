@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import warnings
@@ -12,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 import contract.decoding
 from analysis.reading import StudyInfo, load_study
-from analysis.tracking.server import find_tracking_uri, only_writer
+from analysis.tracking.server import find_tracking_uri, no_stray_folders, only_writer
 from analysis.tracking.tracker import open_view
+from contract.files import printable
 from contract.study_layout import ModelPaths
 
 if TYPE_CHECKING:
@@ -61,11 +64,12 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
 
     import mlflow
 
-    previous = mlflow.get_tracking_uri()
+    previous, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
         with (
             warnings.catch_warnings(),
+            no_stray_folders(uri),
             _copied_decoder() as decoder,
             mlflow.start_run(run_id=view.parent_id),
         ):
@@ -74,7 +78,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                 name="classifier",
                 registered_model_name=registered_name(study.name),
                 python_model=str(SERVING_FILE),
-                artifacts={"export": str(export.directory)},
+                artifacts={"export": export.directory.as_uri()},
                 code_paths=[str(decoder)],
                 signature=_make_signature(),
                 input_example=make_input_example(int(facts["image_size"])),
@@ -83,8 +87,16 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                     name: facts.get(name) for name in ("classes", "backbone", "study", "trial", "metrics")
                 },
             )
+    except mlflow.exceptions.MlflowException as error:  # whose first line never tells this cause
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        place = gettempdir()
+        raise OSError(f"no space is left in {place}, or on MLflow's disk: TMPDIR names another") from error
     finally:
-        mlflow.set_tracking_uri(previous)
+        mlflow.set_tracking_uri(previous)  # which also sets the variable, for child processes
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
     view.note_model(digest, str(logged.model_uri))
     view.write_parent_status(study.status)  # start_run has moved its end to now
     return str(logged.model_uri)
@@ -108,8 +120,8 @@ def _list_requirements() -> list[str]:
 
 
 def registered_name(study: str) -> str:
-    """Replace the characters of a study's name that MLflow's registry refuses."""
-    return re.sub(r"""[/:.%"']""", "_", study)
+    """Replace the characters of a study's name that MLflow's registry, or a URI models:/NAME/1, refuses."""
+    return re.sub(r"[^\w +-]", "_", printable(study))
 
 
 def make_input_example(image_size: int) -> pd.DataFrame:
@@ -128,6 +140,8 @@ def _make_signature() -> Any:
     from mlflow.types.schema import AnyType, Map
 
     # AnyType: base64 text from JSON and raw bytes from Python both pass.
-    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability")]
-    outputs.append(ColSpec(Map(DataType.double), "probabilities"))
+    # None of an image that cannot be read but what is wrong with it, which else is missing.
+    kinds = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    outputs = [ColSpec(kind, name, required=False) for name, kind in kinds.items()]
+    outputs.append(ColSpec(DataType.string, "error", required=False))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from analysis.reading import HYPERPARAMETERS, Row, StudyInfo
 from analysis.tracking.following import EpochRecord, TrialChange
+from contract.files import printable
 from contract.messages import State
 from contract.metrics import METRICS, is_better
 from contract.study_layout import StudyStatus
@@ -74,7 +75,7 @@ def trial_tags(study: StudyInfo, row: Row) -> dict[str, str]:
     for name in ("backbone", "regime", "reason", "recipe", "worker", "traceback"):
         if row.get(name) is not None:
             tags[name] = row[name]
-    return {name: str(value)[-MAX_TAG:] for name, value in tags.items()}
+    return {name: printable(value)[-MAX_TAG:] for name, value in tags.items()}
 
 
 def trial_points(change: TrialChange, *, metric: str) -> list[Point]:
@@ -99,7 +100,7 @@ def study_params(study: StudyInfo) -> dict[str, str]:
         params["data" if name == "source" else f"data_{name.removeprefix('num_')}"] = value
     for entry in facts.get("space_table") or []:
         params[f"space.{entry['name']}"] = entry["values"]
-    return {name: str(value)[:MAX_TAG] for name, value in params.items() if value is not None}
+    return {name: printable(value)[:MAX_TAG] for name, value in params.items() if value is not None}
 
 
 def study_start(study: StudyInfo) -> int | None:

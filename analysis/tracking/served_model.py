@@ -1,7 +1,9 @@
 """The served classifier: an MLflow model from code, which is copied beside the weights and the decoder.
 
-Input: a table with a column `image`, each value the bytes of an image file or their base64 text.
-Output: label, its probability, and the probability of every class by name.
+Input: a table with a column `image`, each value the bytes of an image file or their base64 text, of either
+alphabet, with or without line breaks, padding and a data: prefix.
+Output: label, its probability, the probability of every class by name, and what is wrong with the image, if
+anything is; an image that cannot be read has no label, and costs the others nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import binascii
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 Pixels = np.ndarray[Any, Any]
 
 BATCH = 32
+OUTPUTS = ["label", "probability", "probabilities", "error"]
 
 
 def read_image(
@@ -35,7 +39,7 @@ def read_image(
         ValueError: the value is no base64 text, or the bytes are no image.
     """
     try:
-        content = base64.b64decode(value, validate=True) if isinstance(value, str) else bytes(value)
+        content = _decode_text(value) if isinstance(value, str) else _take_bytes(value)
         square = decode_square(content, size=storage_size, fit=fit, deep=deep).pixels
     except (binascii.Error, UnreadableImage, TypeError) as error:
         raise ValueError(f"'image' wants the bytes of an image file, or their base64: {error}") from error
@@ -45,6 +49,24 @@ def read_image(
         margin = (storage_size - image_size) // 2
         square = square[margin : margin + image_size, margin : margin + image_size]
     return (square.astype(np.float32) / 255.0).transpose(2, 0, 1)
+
+
+def _decode_text(text: str) -> bytes:
+    """Decode base64 as browsers, mail programs and `base64` write it.
+
+    Raises:
+        binascii.Error: the text is no base64.
+    """
+    if text.lstrip()[:5].lower() == "data:":
+        text = unquote(text.partition(",")[2])
+    plain = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
+def _take_bytes(value: object) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"got {type(value).__name__}")
+    return bytes(value)
 
 
 def _resize(square: Pixels, size: int) -> Pixels:
@@ -74,28 +96,41 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Return one row an image, in the order of the input."""
-        images = list(pd.DataFrame(model_input)["image"])
-        chunks = [self._predict_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        probabilities = np.concatenate([np.empty((0, len(self._classes)), np.float32), *chunks])
-        best = probabilities.argmax(axis=1)
-        return pd.DataFrame(
-            {
-                "label": [self._classes[i] for i in best],
-                "probability": probabilities.max(axis=1, initial=0.0).astype(float),
-                "probabilities": [
-                    dict(zip(self._classes, row.tolist(), strict=True)) for row in probabilities
-                ],
-            }
-        )
+        """Return one row an image, in the order of the input.
 
-    def _predict_batch(self, images: list[bytes | str]) -> Pixels:
+        Raises:
+            ValueError: not one of the images can be read.
+        """
+        images = list(pd.DataFrame(model_input)["image"])
+        rows = [
+            row for i in range(0, len(images), BATCH) for row in self._predict_batch(images[i : i + BATCH])
+        ]
+        wrong = [row["error"] for row in rows if row["error"]]
+        if wrong and len(wrong) == len(rows):
+            raise ValueError(wrong[0])
+        return pd.DataFrame(rows, columns=OUTPUTS, dtype=object)  # JSON has null for None, and no NaN
+
+    def _predict_batch(self, images: list[bytes | str]) -> list[dict[str, Any]]:
         import torch
 
-        prepared = np.stack([read_image(image, **self._view) for image in images])
+        rows: list[dict[str, Any]] = [dict.fromkeys(OUTPUTS) for _ in images]
+        prepared = []
+        for row, image in zip(rows, images, strict=True):
+            try:
+                prepared.append(read_image(image, **self._view))
+            except ValueError as error:
+                row["error"] = str(error)
+        if not prepared:
+            return rows
         with torch.inference_mode():
-            probabilities: Pixels = self._network(torch.from_numpy(prepared)).numpy()
-        return probabilities
+            probabilities: Pixels = self._network(torch.from_numpy(np.stack(prepared))).numpy()
+        found = iter(probabilities)
+        for row in rows:
+            if row["error"] is None:
+                each = dict(zip(self._classes, next(found).tolist(), strict=True))
+                label = max(each, key=each.__getitem__)
+                row |= {"label": label, "probability": each[label], "probabilities": each}
+        return rows
 
 
 mlflow.models.set_model(ServedClassifier())

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from analysis.reading import StudyInfo
 from contract.files import file_lock
-from contract.sqlite_files import network_file_system, remove_write_ahead_log
+from contract.sqlite_files import network_file_system, remove_write_ahead_log, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 logger = logging.getLogger("unfreeze")
@@ -32,15 +32,15 @@ def find_tracking_uri(study: StudyInfo, given: str | None = None) -> str:
     A recorded SQLite file whose folder is gone does not count: the study was copied from elsewhere.
     """
     uri = given or study.facts.get("tracking_uri")
-    is_gone = uri and not given and uri.startswith("sqlite:") and not _sqlite_path(uri).parent.is_dir()
-    if uri and not is_gone:
-        return str(uri)
-    path = str(study.paths.tracking_database)
-    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+    path = sqlite_path(uri) if uri else None
+    is_gone = not given and path is not None and not path.parent.is_dir()
+    return str(uri) if uri and not is_gone else sqlite_url(study.paths.tracking_database)
 
 
 def public_address(tracking_uri: str) -> str:
-    """Strip user, password and parameters from an address before it is printed."""
+    """Strip user, password and parameters from an address before it is printed; a file's has none."""
+    if sqlite_path(tracking_uri) is not None:
+        return tracking_uri
     scheme, mark, rest = tracking_uri.partition("://")
     return scheme + mark + rest.split("?")[0].split("#")[0].rpartition("@")[2]
 
@@ -78,9 +78,9 @@ def choose_journal(tracking_uri: str) -> None:
     Raises:
         sqlite3.OperationalError: a log has to go, and another process has the file open.
     """
-    if not tracking_uri.startswith("sqlite:///"):
+    path = sqlite_path(tracking_uri)
+    if path is None:
         return
-    path = _sqlite_path(tracking_uri)
     if kind := network_file_system(path):
         _recommend_server(path, kind)
         remove_write_ahead_log(path, timeout_seconds=2)
@@ -88,6 +88,21 @@ def choose_journal(tracking_uri: str) -> None:
     # A UI in the middle of a read refuses the change; it is tried again at the next start.
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=2)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def no_stray_folders(tracking_uri: str) -> Iterator[None]:
+    """Remove the empty folders that MLflow makes for a URL with a %: it takes the URL for the path."""
+    written = Path(tracking_uri.partition("?")[0].partition(":///")[2])
+    made = []
+    if sqlite_path(tracking_uri) is not None and "%" in str(written):
+        made = [folder for folder in written.parents if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # never made, or in use by now
+                folder.rmdir()
 
 
 @contextmanager
@@ -109,7 +124,3 @@ def _recommend_server(path: Path, kind: str) -> None:
         path,
         kind,
     )
-
-
-def _sqlite_path(uri: str) -> Path:
-    return Path(unquote(uri.split(":///", 1)[-1]))

@@ -12,6 +12,7 @@ from analysis.tracking.server import (
     check_reachable,
     choose_journal,
     find_tracking_uri,
+    no_stray_folders,
     only_writer,
     public_address,
     silence_mlflow,
@@ -130,7 +131,8 @@ def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
     check_reachable(uri)
     silence_mlflow()
     choose_journal(uri)
-    return MlflowView(study, uri)
+    with no_stray_folders(uri):
+        return MlflowView(study, uri)
 
 
 def _has_epochs(study: StudyInfo) -> bool:

@@ -11,7 +11,9 @@ from typing import Any
 from analysis.reading import Row, StudyInfo
 from analysis.tracking import runs
 from analysis.tracking.following import StudyFollower, TrialChange
+from contract.files import printable
 from contract.messages import State
+from contract.sqlite_files import sqlite_path
 from contract.study_layout import StudyStatus
 
 MAX_METRICS = 800
@@ -88,8 +90,8 @@ class MlflowView:
     def _open_experiment(self, tracking_uri: str) -> str:
         found = self._client.get_experiment_by_name(self._study.name)
         if found is None:
-            is_local = tracking_uri.startswith("sqlite:")
-            location = str(self._study.paths.tracking_artifacts) if is_local else None
+            is_local = sqlite_path(tracking_uri) is not None
+            location = self._study.paths.tracking_artifacts.as_uri() if is_local else None
             created = self._client.create_experiment(self._study.name, artifact_location=location)
             for name, value in experiment_tags(self._study).items():
                 self._client.set_experiment_tag(created, name, value)
@@ -276,7 +278,7 @@ def log_dataset(client: Any, run_id: str, study: StudyInfo, *, logged: str | Non
         name=study.data or "data",
         digest=digest,
         source_type="local",
-        source=json.dumps({"uri": str(data.get("source", ""))}),
+        source=json.dumps({"uri": printable(data.get("source", ""))}),
         schema=None,
         profile=json.dumps(profile),
     )

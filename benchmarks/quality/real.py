@@ -31,6 +31,7 @@ from cluster.study.records import Records, TrialRecord
 from contract.files import save_json
 from contract.messages import StudySettings
 from contract.metrics import tie_break
+from contract.sqlite_files import sqlite_url
 from contract.study_layout import StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.activations.shared import load_splits
@@ -99,7 +100,7 @@ def run_study(
     shutil.rmtree(cache)
     paths = StudyPaths(folder / "runs" / name)
     card = json.loads(paths.model.card.read_text(encoding="utf-8"))
-    url = f"sqlite:///{paths.database}"
+    url = sqlite_url(paths.database)
     records = Records(url, study=name, directions=["maximize"], metric="val_accuracy", new=False)
     history, probes = records.load(), records.load_probes()
     records.close()

@@ -19,6 +19,7 @@ from analysis.reading import connect, load_study
 from analysis.tracking.runs import EPOCHS_TAG, TRIAL_TAG
 from cluster.search.search import Search
 from cluster.study.records import Records, TrialRecord
+from contract.sqlite_files import read_only_uri
 from contract.study_layout import StudyPaths
 
 
@@ -130,7 +131,7 @@ def _read_written(path: Path) -> dict[int, int]:
         "SELECT a.value, b.value FROM tags a JOIN tags b ON a.run_uuid = b.run_uuid "
         "WHERE a.key = ? AND b.key = ?"
     )
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as database:
+    with sqlite3.connect(read_only_uri(path), uri=True, timeout=10) as database:
         try:
             rows = database.execute(query, (TRIAL_TAG, EPOCHS_TAG)).fetchall()
         except sqlite3.OperationalError:  # its tables are being created

@@ -37,6 +37,7 @@ from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job
 from cluster.study.probe_records import PROBES
 from cluster.study.records import EPOCHS
 from contract.files import save_json
+from contract.sqlite_files import read_only_uri, sqlite_path, sqlite_url
 from contract.study_layout import RUNNING_ONLY, STUDY_FILE, StudyPaths, is_study
 
 KEEP_SECONDS = 3600
@@ -180,13 +181,13 @@ def copy_database(source: StudyPaths, target: StudyPaths) -> None:
     """Copy the study's rows as of one moment into an SQLite file of the copy, which its study.json names."""
     info = json.loads(source.facts.read_text(encoding="utf-8"))
     if source.database.is_file():
-        uri = f"file:{source.database}?mode=ro"
+        uri = read_only_uri(source.database)
         with ExitStack() as stack:
             original = stack.enter_context(closing(sqlite3.connect(uri, uri=True, timeout=30)))
             original.backup(stack.enter_context(closing(sqlite3.connect(target.database))))
     else:
-        copy_study_rows(info["storage"], f"sqlite:///{target.database}", study=info["study"])
-    save_json(target.facts, info | {"storage": f"sqlite:///{target.database.name}"})
+        copy_study_rows(info["storage"], sqlite_url(target.database), study=info["study"])
+    save_json(target.facts, info | {"storage": sqlite_url(Path(target.database.name))})
 
 
 def copy_study_rows(source: str, target: str, *, study: str) -> None:
@@ -195,8 +196,8 @@ def copy_study_rows(source: str, target: str, *, study: str) -> None:
     Raises:
         ValueError: a database cannot be opened, or `source` has no such study.
     """
-    path = sa.make_url(source).database
-    if source.startswith("sqlite") and not Path(path or "").is_file():  # opening would create an empty one
+    path = sqlite_path(source)
+    if path is not None and not path.is_file():  # opening would create an empty one
         raise ValueError(f"the study database {path} is not there")
     there, here = open_storage(source), open_storage(target)
     ours = [table for table in (EPOCHS, PROBES) if sa.inspect(there.engine).has_table(table.name)]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from ray import tune
@@ -23,9 +21,8 @@ from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources
 from cluster.search.search import Search
 from cluster.study.records import DatabaseGone, TakenOver
+from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,28 +133,23 @@ class _Watch:
 
 
 class Interrupts:
-    """Make the first Ctrl-C or SIGTERM call `on_first`, and the second raise KeyboardInterrupt.
-
-    Outside the main thread, where signals cannot be caught, it does nothing.
-    """
+    """Make the first request to end call `on_first`, and the second raise KeyboardInterrupt."""
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.received = False
         self._on_first = on_first
-        self._before: dict[signal.Signals, Any] = {}
+        self._signals = stopping_like_ctrl_c(self._handle)
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._signals.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._signals.__exit__(None, None, None)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -12,12 +13,15 @@ from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
 from contract.decoding import Fit
-from contract.files import did_you_mean
+from contract.environment import expand, usual_cache_dir
+from contract.files import did_you_mean, is_text, printable
 from contract.metrics import Direction, direction_of
+from contract.sqlite_files import MOST_PATH_BYTES, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
 BAD_IMAGES = ("skip", "refuse")
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _INSTEAD_OF_PASSWORD = {
     "tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)",
@@ -26,7 +30,12 @@ _INSTEAD_OF_PASSWORD = {
     "warm_start": "pass names or directories of studies",
     "address": "set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
 }
-_STUDY_NAME = re.compile(r"[^/\\\0]+")
+_STUDY_NAME = re.compile(r"(?!-)[^/\\\x00-\x1f\x7f\ud800-\udfff]*[^/\\\x00-\x20\x7f\ud800-\udfff]")
+_UNFIT = re.compile(r"[\\\x00-\x1f\x7f\N{REPLACEMENT CHARACTER}]")
+MOST_BYTES = 200
+"""Most bytes of a study's name: file systems take 255, and temporary names are longer."""
+MOST_DATA_BYTES = 120
+"""Most bytes that the data's name adds to the study's default name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +119,7 @@ class StudyConfig:
     """Database of the study: an SQLAlchemy URL [SQLite in the study directory]."""
 
     tracking_uri: str | None = None
-    """MLflow store or server [SQLite in the runs directory]."""
+    """MLflow store or server [$MLFLOW_TRACKING_URI, else SQLite in the runs directory]."""
 
     group_by: str | None = None
     """What images share that must stay in one split: folder, a column, or a pattern like 'tile([0-9]+)'
@@ -129,7 +138,7 @@ class StudyConfig:
     """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
     cache_dir: Path | None = None
-    """Folder of decoded images and activations [$UNFREEZE_CACHE, else ~/.cache/unfreeze]."""
+    """Folder of decoded images and activations [$UNFREEZE_CACHE, else unfreeze in ~/.cache]."""
 
     cache_gb: float = 20.0
     """Most disk the cache may use, in GB: decoded images, activations and a bucket's copies together."""
@@ -162,7 +171,7 @@ class StudyConfig:
     def storage_url(self) -> str:
         """SQLAlchemy URL of the study's database."""
         if self.storage is None:
-            return f"sqlite:///{StudyPaths(self.directory).database}"
+            return sqlite_url(StudyPaths(self.directory).database)
         # SQLAlchemy would look for psycopg2, but psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.storage, flags=re.IGNORECASE)
 
@@ -228,8 +237,27 @@ class StudyConfig:
                 f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
                 "check writes one to edit"
             )
-        if not _STUDY_NAME.fullmatch(self._study_name) or self._study_name in {".", ".."}:
-            raise ValueError(f"--study must be a plain name without slashes, got {self._study_name!r}")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Check the study's name and the folder that it goes to."""
+        name = self._study_name
+        if not _STUDY_NAME.fullmatch(name) or name in {".", ".."} or len(name.encode()) > MOST_BYTES:
+            raise ValueError(
+                f"--study must be a plain name without slashes, of at most {MOST_BYTES} bytes and without a "
+                f"dash in front, got {name!r}"
+            )
+        path = os.fsencode(StudyPaths(_absolute(self.runs_dir) / name).database)
+        if self.storage is None and len(path) > MOST_PATH_BYTES:
+            raise ValueError(
+                f"--runs-dir: the study's path has {len(path)} bytes, and SQLite takes {MOST_PATH_BYTES}: "
+                "pass a shorter one, or a shorter --study name"
+            )
+        if not is_text(str(_absolute(self.runs_dir))):
+            raise ValueError(
+                f"--runs-dir {printable(self.runs_dir)} has bytes that are no UTF-8, which no database's URL "
+                "can name: pass another one"
+            )
 
     def _resolve(self) -> dict[str, Any]:
         """Values of all flags whose default, or whose path, depends on other flags or on this machine."""
@@ -239,14 +267,16 @@ class StudyConfig:
         return {
             "study": self._study_name,
             "runs_dir": runs_dir,
-            "cache_dir": _absolute(self.cache_dir or os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"),
+            "cache_dir": expand(self.cache_dir) if self.cache_dir else usual_cache_dir(),
             "data": self._data_here,
             "corrections": self.corrections and str(_absolute(self.corrections)),
             "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),
             "storage": self.storage and absolute_sqlite(self.storage),
-            "tracking_uri": f"sqlite:///{mlflow}" if self.tracking_uri is None else self.tracking_uri,
+            "tracking_uri": absolute_sqlite(
+                self.tracking_uri or os.environ.get(TRACKING_VARIABLE) or sqlite_url(mlflow)
+            ),
             # A job searches on its own cluster.
             "address": self.address or (CLUSTER_ADDRESS if in_job() else self.address),
         }
@@ -273,10 +303,12 @@ class StudyConfig:
         """Refuse passwords in flags that are written down; the database's is used, but never written."""
         for name, instead in _INSTEAD_OF_PASSWORD.items():
             value = getattr(self, name)
+            told = _flag(name)
+            if name == "tracking_uri" and not value:
+                value, told = os.environ.get(TRACKING_VARIABLE), TRACKING_VARIABLE
             if any(has_password(one) for one in ([value] if isinstance(value, str) else value or ())):
                 raise ValueError(
-                    f"{_flag(name)} holds a password, which would be written down: "
-                    f"leave it out, and {instead}"
+                    f"{told} holds a password, which would be written down: leave it out, and {instead}"
                 )
 
     def _check_numbers(self) -> None:
@@ -329,8 +361,11 @@ def parse_duration(text: str) -> float:
 
 def absolute_sqlite(url: str) -> str:
     """The URL of a database, with the path of an SQLite file made absolute."""
-    parts = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
-    return f"{parts[1].lower()}{Path(parts[2]).absolute()}{parts[3] or ''}" if parts else url
+    parts = re.fullmatch(r"(sqlite(?:\+\w+)?):///([^/?:][^?]*)(\?.*)?", url, flags=re.IGNORECASE)
+    path = sqlite_path(url)
+    if not parts or path is None or parts[2].startswith("file:"):
+        return url
+    return f"{parts[1].lower()}{sqlite_url(path.absolute()).removeprefix('sqlite')}{parts[3] or ''}"
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -344,8 +379,14 @@ def _flag(name: str) -> str:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().absolute()
+    return expand(path)
 
 
 def _data_name(data: str) -> str:
-    return Path(data).stem if data.lower().endswith(".csv") else Path(data).name or "data"
+    """A name for a study's folder: the data's own, without what no folder or database can be called."""
+    found = Path(data).stem if data.lower().endswith(".csv") else Path(data).name
+    plain = _UNFIT.sub("_", printable(found)).strip() or "data"
+    if len(plain.encode()) <= MOST_DATA_BYTES:
+        return plain
+    cut = plain.encode()[:MOST_DATA_BYTES].decode(errors="ignore").rstrip()
+    return f"{cut}-{hashlib.sha256(os.fsencode(found)).hexdigest()[:8]}"

@@ -17,7 +17,7 @@ from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from contract.sqlite_files import network_file_system, remove_write_ahead_log
+from contract.sqlite_files import network_file_system, remove_write_ahead_log, sqlite_path
 
 logger = logging.getLogger("unfreeze")
 LOCKED_SECONDS = 5
@@ -32,7 +32,7 @@ def open_storage(url: str) -> RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     set_pragmas = _set_pragmas
-    if (path := _sqlite_path(url)) and (kind := network_file_system(path)):
+    if (path := sqlite_path(url)) and (kind := network_file_system(path)):
         _recommend_server(path, kind)
         set_pragmas = _set_network_pragmas
         try:
@@ -74,17 +74,6 @@ def add_missing_columns(engine: sa.Engine, table: sa.Table) -> None:
                 kind = column.type.compile(dialect=engine.dialect)
                 statement = f"ALTER TABLE {table.name} ADD COLUMN {unless_there}{column.name} {kind}"
                 connection.execute(sa.text(statement))
-
-
-def _sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite database; None for other databases, one in memory, and a malformed URL."""
-    try:
-        parts = sa.engine.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        return None  # refused with the reason when the storage is opened
-    if parts.get_backend_name() != "sqlite" or not parts.database or parts.database == ":memory:":
-        return None
-    return Path(parts.database)
 
 
 @cache  # a process opens a study several times, but says this once

@@ -39,7 +39,9 @@ class StudyLock:
         self._clock = clock
         self._released = threading.Event()
         self._is_taken = False
-        self._last_beat = clock()
+        self._trying_since: float | None = None
+        """When the first attempt began that no success has followed yet; None while the thread sleeps, which
+        may be for hours in a process that Ctrl-Z has stopped."""
         self._thread = threading.Thread(target=self._beat, name="study-lock", daemon=True)
         self._thread.start()
 
@@ -53,7 +55,8 @@ class StudyLock:
         """Why this driver must stop at once; None while it holds the lock."""
         if self._is_taken:
             return "another process has taken this study over; it goes on there"
-        silent = self._clock() - self._last_beat
+        since = self._trying_since
+        silent = 0.0 if since is None else self._clock() - since
         # Judged by the clock, because a heartbeat on a share that hangs waits without an error.
         if silent > LOST_SECONDS:
             return (
@@ -78,6 +81,8 @@ class StudyLock:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
+            if self._trying_since is None:
+                self._trying_since = self._clock()
             try:
                 with _locked(self._path) as file:
                     self._is_taken = _read(file).get("token") != self.token
@@ -87,7 +92,7 @@ class StudyLock:
             except OSError as error:
                 logger.debug("%s cannot be renewed (%s): trying again", self._path, error.strerror)
                 continue
-            self._last_beat = self._clock()
+            self._trying_since = None
 
 
 def acquire_lock(path: Path) -> StudyLock:

@@ -44,8 +44,11 @@ def without_password(text: str, *, whole: bool = False) -> str:
 
 def _clean(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    user, rest = _split_user(rest, is_bucket=scheme.lower() in _BUCKETS)
-    rest, fragment_mark, fragment = rest.partition("#")
+    user, fragment_mark, fragment = "", "", ""
+    is_file = scheme.lower().startswith("sqlite") and rest.startswith("/")  # its name may hold # and @
+    if not is_file:
+        user, rest = _split_user(rest, is_bucket=scheme.lower() in _BUCKETS)
+        rest, fragment_mark, fragment = rest.partition("#")
     path, query_mark, query = rest.partition("?")
     kept = f"{scheme}://{user}{path}"
     for mark, pairs in ((query_mark, query), (fragment_mark, fragment)):

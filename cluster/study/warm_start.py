@@ -18,6 +18,7 @@ import optuna
 from cluster.study.records import Records
 from cluster.study.space_probe import Space
 from contract.metrics import Direction
+from contract.sqlite_files import sqlite_url
 from contract.study_layout import StudyPaths, is_study
 
 SHARE = 1 / 8
@@ -115,7 +116,7 @@ def _candidates(study: str, runs_dir: Path, data: Mapping[str, Any], most: int) 
         raise ValueError(f"--warm-start {study}: no such study in {runs_dir}, and no study directory")
     paths = StudyPaths(directory)
     info = json.loads(paths.facts.read_text(encoding="utf-8"))
-    url = f"sqlite:///{paths.database.absolute()}" if paths.database.exists() else info["storage"]
+    url = sqlite_url(paths.database.absolute()) if paths.database.exists() else info["storage"]
     records = Records(
         url, study=info["study"], directions=info["directions"], metric=info["metric"], new=False
     )

@@ -72,7 +72,7 @@ def _make_thumbnails(findings: Findings) -> Thumbnails:
     paths = findings.listing.paths
 
     def draw(one: tuple[int, int]) -> str | None:
-        return make_thumbnail(paths[one[0]], side=one[1])
+        return make_thumbnail(paths[one[0]], side=one[1], deep=findings.deep)
 
     with ThreadPoolExecutor(count_cpus()) as pool:
         drawn = list(pool.map(draw, wanted))

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.decoding import FULL_RANGE, DeepRange
 from trainables.checks.quality import OddPicture
 from trainables.data.corrections import data_folder, short_path
-from trainables.data.datasets import ImageListing
+from trainables.data.datasets import ImageListing, Note
 from trainables.data.groups import join_groups
 from trainables.images.decoding import ImageFact
 
@@ -102,6 +103,12 @@ class Findings:
 
     listing: ImageListing
     facts: tuple[ImageFact, ...]
+    deep: DeepRange = FULL_RANGE
+    """What is black and white in images of more than 8 bits."""
+
+    file_notes: tuple[Note, ...] = ()
+    """What is odd about files that are used, with counts."""
+
     copies: tuple[CopyGroup, ...] = ()
     suspects: tuple[LabelSuspect, ...] = ()
     """The most suspicious first."""
@@ -109,6 +116,9 @@ class Findings:
     outliers: tuple[Outlier, ...] = ()
     odd: tuple[OddPicture, ...] = ()
     pairs: tuple[ClassPair, ...] = ()
+    decided: frozenset[Path] = frozenset()
+    """Images on which a person has decided by --corrections, and which are not named again."""
+
     not_checked: str = ""
     """Which checks were left out, and why; empty if none."""
 
@@ -124,7 +134,7 @@ class Findings:
         """Readable images by what decoding remarked about their files."""
         found: dict[str, list[int]] = defaultdict(list)
         for image, fact in enumerate(self.facts):
-            for remark in getattr(fact, "remarks", ()):
+            for remark in fact.remarks:
                 found[str(remark)].append(image)
         return dict(found)
 
@@ -216,7 +226,8 @@ class Findings:
                 for name, splits in self.class_table()
             ],
             "notes": [
-                {"kind": note.kind, "text": note.text, "count": note.count} for note in self.listing.notes
+                {"kind": note.kind, "text": note.text, "count": note.count}
+                for note in (*self.listing.notes, *self.file_notes)
             ],
             "not_checked": self.not_checked,
             "unreadable": [
@@ -278,19 +289,10 @@ class Findings:
         }
 
 
-def distinct_images(facts: Sequence[ImageFact]) -> list[int]:
-    """The readable images without those that repeat an earlier one byte for byte."""
-    first: dict[str, int] = {}
-    for image, fact in enumerate(facts):
-        if fact.ok:
-            first.setdefault(fact.digest, image)
-    return list(first.values())
-
-
 def group_copies(facts: Sequence[ImageFact], near: Iterable[tuple[int, int]] = ()) -> list[CopyGroup]:
     """Group the readable files that are equal byte for byte, and those that a chain of near copies joins."""
     digests = [fact.digest if fact.ok else "" for fact in facts]
-    near = list(near)
+    near = [pair for pair in near if digests[pair[0]] != digests[pair[1]]]
     numbers = join_groups(len(facts), [digests], near).tolist()
     groups: dict[int, list[int]] = defaultdict(list)
     pairs: dict[int, list[tuple[int, int]]] = defaultdict(list)

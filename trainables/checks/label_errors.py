@@ -62,18 +62,28 @@ class LabelSuspect:
 def find_label_errors(
     features: Features, labels: Labels, groups: Groups, *, seed: int = 0
 ) -> list[LabelSuspect]:
-    """Name the images [N] whose label is probably wrong, the surest first.
+    """Name the images [N] whose label is probably wrong, the surest first: see `judge_labels`."""
+    return judge_labels(features, labels, groups, seed=seed)[0]
+
+
+def judge_labels(
+    features: Features, labels: Labels, groups: Groups, *, seed: int = 0
+) -> tuple[list[LabelSuspect], NDArray[np.int64]]:
+    """Name the images [N] whose label is probably wrong, the surest first, and predict every image's class.
 
     An image whose class has no image of another group is not judged: nothing could speak for its label.
 
     Args:
         features: [N, D] of a frozen backbone.
         groups: equal numbers for images that show the same.
+
+    Returns:
+        The suspects, and the most probable class of each image [N]; -1 where it is not judged.
     """
     num_classes = int(labels.max(initial=0)) + 1
     judged = _can_be_judged(labels, groups)
     if num_classes < 2 or not judged.any():
-        return []
+        return [], np.full(len(labels), -1, dtype=np.int64)
     centred = unit_length(
         features.astype(np.float32) - features.mean(axis=0, dtype=np.float64).astype(np.float32)
     )
@@ -84,7 +94,8 @@ def find_label_errors(
     named = judged & (best >= TIMES * given) & (best >= confident[suggested])
     rows = np.flatnonzero(named)
     rows = rows[np.argsort(given[rows] - best[rows], kind="stable")]
-    return [
+    predicted = np.where(best > given, suggested, labels)
+    suspects = [
         LabelSuspect(
             row=int(row),
             suggested=int(suggested[row]),
@@ -93,6 +104,7 @@ def find_label_errors(
         )
         for row in rows
     ]
+    return suspects, np.where(judged, predicted, -1).astype(np.int64)
 
 
 def deal_folds(labels: Labels, groups: Groups, *, seed: int) -> NDArray[np.int64]:

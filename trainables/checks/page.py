@@ -296,11 +296,8 @@ def _files(findings: Findings) -> Section:
         ),
         table(("file", "class", "why"), rows[:MOST_LISTED], numeric_from=3) if rows else "",
         _more(len(rows), min(len(rows), MOST_LISTED)),
-        "<h3>Files that are used, but odd</h3>" if findings.remarks else "",
-        bullets(
-            f"{remark}: {len(images):,}, the first {printable(findings.name(images[0]))}"
-            for remark, images in findings.remarks.items()
-        ),
+        "<h3>Files that are used, but odd</h3>" if findings.file_notes else "",
+        bullets(printable(note.text) for note in findings.file_notes),
     )
 
 

@@ -35,6 +35,7 @@ def make_review(findings: Findings, decided: Sequence[Correction] = ()) -> list[
             findings.name(image), findings.class_of(image), suggested.get(image, ""), "; ".join(reasons)
         )
         for image, reasons in why.items()
+        if findings.listing.paths[image] not in findings.decided
     ]
     return [*(one.row for one in decided), *rows]
 

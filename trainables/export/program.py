@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contract.files import to_json
 from contract.messages import StudySettings
 from contract.study_layout import ModelPaths, TrialPaths
 from contract.trial_config import make_trial_config
@@ -122,4 +122,4 @@ def export_classifier(
         "backbone": config["backbone"],
         **about,
     }
-    target.card.write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
+    target.card.write_text(to_json(card), encoding="utf-8")

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,8 @@ import sys
 from importlib.machinery import PathFinder
 
 root, model, request, reach = sys.argv[1:]
-PACKAGES = {"analysis", "cluster", "contract", "search_spaces", "trainables", "results", "tune", "wiring"}
+PACKAGES = {"analysis", "cluster", "contract", "search_spaces", "trainables", "plan", "results", "tune"}
+PACKAGES.add("wiring")
 sys.path[:] = [entry for entry in sys.path if entry not in ("", root)]
 if reach == "in reach":
     sys.path.insert(0, root)
@@ -144,6 +146,59 @@ def test_predictions_name_the_class_for_bytes_and_base64_alike(export_dir: Path)
     assert answer["probability"][0] == pytest.approx(answer["probabilities"][0][CLASSES[0]])
 
 
+def wrapped(text: str) -> str:
+    return "\r\n".join(text[i : i + 76] for i in range(0, len(text), 76)) + "\n"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda content: base64.encodebytes(content).decode(),
+        lambda content: wrapped(base64.b64encode(content).decode()),
+        lambda content: base64.urlsafe_b64encode(content).decode(),
+        lambda content: base64.b64encode(content).decode().rstrip("="),
+        lambda content: "data:image/png;base64," + base64.b64encode(content).decode(),
+        lambda content: "DATA:;base64," + wrapped(base64.b64encode(content).decode()),
+        lambda content: "data:image/png;base64," + quote(base64.b64encode(content).decode(), safe=""),
+        lambda content: content,
+        bytearray,
+        memoryview,
+    ],
+)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP"])
+def test_an_image_is_read_however_its_bytes_travel(encode: Any, format: str) -> None:
+    random = np.random.default_rng(0).integers(0, 255, (21, 20, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(random).save(buffer, format=format)
+    content = buffer.getvalue()
+    plain = read_image(content, image_size=SIZE, storage_size=STORAGE, fit="crop")
+
+    travelled = read_image(encode(content), image_size=SIZE, storage_size=STORAGE, fit="crop")
+
+    assert np.array_equal(travelled, plain)
+
+
+def test_bad_images_among_many_cost_the_others_nothing(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+    images: list[Any] = [encode_image("red") for _ in range(50)]
+    images[7], images[40], images[41] = "no base64!", None, encode_image("red")[:60]
+
+    answer = model.predict(None, pd.DataFrame({"image": images}))
+
+    assert [number for number, error in enumerate(answer["error"]) if error] == [7, 40, 41]
+    assert [number for number, label in enumerate(answer["label"]) if label is None] == [7, 40, 41]
+    assert set(answer["label"].drop([7, 40, 41])) == {CLASSES[0]}
+
+
+def test_a_request_without_a_readable_image_is_refused(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+
+    with pytest.raises(ValueError, match="bytes of an image file"):
+        model.predict(None, pd.DataFrame({"image": [b"no image", 10**12]}))
+
+
 def test_more_images_than_a_batch_come_back_in_order(export_dir: Path) -> None:
     model = ServedClassifier()
     model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
@@ -198,9 +253,8 @@ def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, 
 def test_the_logged_model_answers_the_command_line_and_the_server(tmp_path: Path, export_dir: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     model_uri = log_model(make_study(tmp_path / "flowers", [FakeTrial()]), export_dir, uri)
-    request = {
-        "dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(encode_image("blue")).decode()]]}
-    }
+    blue = base64.b64encode(encode_image("blue")).decode()
+    request = {"dataframe_split": {"columns": ["image"], "data": [[blue], ["no image"]]}}
     (tmp_path / "input.json").write_text(json.dumps(request))
     # `mlflow models serve` looks for uvicorn on the PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -221,6 +275,9 @@ def test_the_logged_model_answers_the_command_line_and_the_server(tmp_path: Path
     output = json.loads((tmp_path / "output.json").read_text())["predictions"]
     assert output[0]["label"] == served["predictions"][0]["label"] == CLASSES[2]
     assert served["predictions"][0]["probabilities"].keys() == set(CLASSES)
+    for answer in (output[1], served["predictions"][1]):
+        assert answer["label"] is answer["probability"] is answer["probabilities"] is None
+        assert "bytes of an image file" in answer["error"]
 
 
 def _serve_once(command: list[str], request: Any, environment: dict[str, str], cwd: Path) -> Any:

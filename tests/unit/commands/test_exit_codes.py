@@ -58,6 +58,7 @@ class Command:
         replaced: dict[str, Any] = {
             "parse_flags": lambda _: SimpleNamespace(dry_run=False, address=None, gpus_per_trial=0),
             "check_job_folders": lambda _: None,
+            "follow_environment": lambda config, _: (config, []),
             "fetch_all_weights": lambda plan: plan,
             "check_workers": lambda *_, **__: None,
             "make_plan": lambda _: PLAN,

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import wiring
+import plan as planning
 from cluster.ray_tune.resources import check_workers
 from cluster.study.config import StudyConfig
+from plan import make_plan, print_plan
 from tests.tiny_data import write_images
-from wiring import make_plan, print_plan
 
 
 @pytest.fixture(autouse=True)
 def large_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "count_cpus", lambda: 64)
-    monkeypatch.setattr(wiring, "count_gpus", lambda: 64)
+    monkeypatch.setattr(planning, "count_cpus", lambda: 64)
+    monkeypatch.setattr(planning, "count_gpus", lambda: 64)
 
 
 def config(folder: Path, **flags: Any) -> StudyConfig:

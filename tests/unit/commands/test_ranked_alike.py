@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import wiring
+import plan as planning
 from cluster.study.config import StudyConfig
 from contract.messages import LeasedTrial
 from search_spaces import load_space
@@ -45,7 +45,7 @@ def test_a_space_that_searches_the_number_of_validated_images_is_refused(
         trial.suggest_categorical("validation_images", (64, 128))
         return fixed
 
-    monkeypatch.setattr(wiring, "load_space", lambda _: replace(demo, suggest=suggest))
+    monkeypatch.setattr(planning, "load_space", lambda _: replace(demo, suggest=suggest))
 
     with pytest.raises(ValueError, match="validation_images is 64, 128; let the search space return one"):
-        wiring.make_plan(StudyConfig(space="demo", data="digits", runs_dir=tmp_path))
+        planning.make_plan(StudyConfig(space="demo", data="digits", runs_dir=tmp_path))

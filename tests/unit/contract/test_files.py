@@ -24,7 +24,9 @@ from contract.files import (
     find_os_error,
     first_line,
     hold_shared,
+    is_text,
     nearest_names,
+    printable,
     remove_leftovers,
     save_bytes,
     save_json,
@@ -387,3 +389,23 @@ def test_what_waiting_does_not_mend_is_not_transient(number: int) -> None:
 def test_a_full_disk_is_transient_and_a_quota_is_a_full_disk() -> None:
     assert {errno.ENOSPC, errno.EDQUOT} == DISK_FULL < TRANSIENT
     assert {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE} < TRANSIENT
+
+
+def test_json_holds_names_whose_bytes_are_no_utf8_and_gives_them_back(tmp_path: Path) -> None:
+    content = {"source": os.fsdecode(b"/data/caf\xe9 \xff"), "classes": ["tulipán", os.fsdecode(b"r\xf6t")]}
+
+    save_json(tmp_path / "facts.json", content)
+
+    text = (tmp_path / "facts.json").read_text(encoding="utf-8")
+    assert "tulipán" in text
+    assert json.loads(text) == content
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "half \ud800 of a pair", "tulipán"])
+def test_a_printable_name_goes_into_every_file(name: str) -> None:
+    shown = printable(name)
+
+    shown.encode("utf-8")
+    assert shown[:3] == name[:3]
+    assert is_text(shown)
+    assert is_text(name) == (shown == name)

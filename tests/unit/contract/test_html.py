@@ -168,3 +168,12 @@ def test_a_damaged_image_has_no_thumbnail(content: bytes) -> None:
 
 def test_a_file_that_is_gone_has_no_thumbnail(tmp_path: Path) -> None:
     assert make_thumbnail(tmp_path / "gone.png") is None
+
+
+def test_a_name_of_bytes_that_are_no_utf8_does_not_spoil_the_page(tmp_path: Path) -> None:
+    name = "caf\udce9.png"
+
+    page = render_page(name, [make_section("a", name, paragraph(name), data_script([name], kind="data"))])
+
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert page.count("caf\N{REPLACEMENT CHARACTER}.png") == 5

@@ -91,6 +91,18 @@ def test_each_planted_fault_is_found_and_no_file_is_touched(
     assert {path: path.read_bytes() for path in data.rglob("*.png")} == before
 
 
+def test_files_that_are_used_but_odd_are_counted_and_named(data: Path, tmp_path: Path) -> None:
+    clear = np.random.default_rng(7).integers(0, 256, (40, 40, 4)).astype(np.uint8)
+    Image.fromarray(clear).save(data / "red" / "clear.png")
+
+    check(data, tmp_path, "--no-features")
+
+    found = read_json(tmp_path)
+    assert found["remarks"] == {"transparent": ["red/clear.png"]}
+    assert any("transparent in places" in note["text"] for note in found["notes"])
+    assert "transparent in places" in (tmp_path / "check.html").read_text()
+
+
 def test_decisions_apply_and_stay_when_the_data_are_checked_again(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,3 +179,31 @@ def test_another_file_is_not_written_over_by_the_review(
 @pytest.mark.parametrize(("num", "side"), [(1_000, 224), (100_000, 128), (1_000_000, 96)])
 def test_many_images_are_looked_at_smaller_so_that_they_fit_the_cache(num: int, side: int) -> None:
     assert choose_side(num, budget_gb=20.0, backbone=find_backbone("lite0")) == side
+
+
+def test_an_image_that_is_kept_is_not_asked_about_again_beside_its_undecided_copy(
+    data: Path, tmp_path: Path
+) -> None:
+    check(data, tmp_path, "--no-features")
+    decide(tmp_path, copy="keep")
+
+    check(data, tmp_path, "--no-features", "--corrections", str(tmp_path / "labels.review.csv"))
+
+    paths = [row["path"] for row in read_review(tmp_path)]
+    assert sorted(paths) == ["blue/blank.png", "blue/blurred.png", "green/copy.png", "red/00.png"]
+
+
+def test_a_changed_label_is_found_by_the_packaged_network(data: Path, tmp_path: Path) -> None:
+    """With the weights that ship with the installation, and no network."""
+    shutil.rmtree(data / "few")
+    shutil.move(data / "red" / "05.png", data / "green" / "wrong.png")
+
+    code = check(data, tmp_path)
+
+    found = read_json(tmp_path)
+    suspects = {one["path"]: one["suggested"] for one in found["label_suspects"]}
+    assert code == 0
+    assert suspects["green/wrong.png"] == "red"
+    assert "features" in found["seconds"]
+    assert not found["not_checked"]
+    assert "Labels to look at" in (tmp_path / "check.html").read_text()

@@ -69,4 +69,10 @@ def test_an_upload_that_is_too_large_to_be_code_is_refused_with_the_largest_file
 def test_the_projects_own_code_is_all_there() -> None:
     names = {str(path) for path in list_upload()}
 
-    assert {"tune.py", "wiring.py", "analysis/report/report.css", "cluster/study/passwords.py"} <= names
+    assert {
+        "tune.py",
+        "plan.py",
+        "wiring.py",
+        "analysis/report/report.css",
+        "cluster/study/passwords.py",
+    } <= names

@@ -191,3 +191,15 @@ def test_acquiring_the_lock_gives_every_driver_a_token_of_its_own(tmp_path: Path
         lock.release()
 
     assert len(tokens) == 3
+
+
+def test_a_driver_that_was_stopped_by_ctrl_z_for_hours_still_has_its_study(
+    tmp_path: Path, share: Share
+) -> None:
+    clock = Clock()
+    lock = make_lock(tmp_path / "lock", clock)
+    share.wait_for_attempts(2)
+    clock.seconds += 100 * LOST_SECONDS  # the heartbeat's thread slept, too
+
+    assert lock.lost is None
+    lock.release()

@@ -165,7 +165,7 @@ def test_files_of_equal_content_are_copies_unless_they_cannot_be_read() -> None:
 def test_near_copies_of_copies_are_one_group() -> None:
     facts = [ImageFact(True, "", 1, 1, digest) for digest in "abacdef"]
 
-    groups = group_copies(facts, [(2, 3), (6, 5)])
+    groups = group_copies(facts, [(0, 2), (2, 3), (6, 5)])
 
     assert groups == [CopyGroup((0, 2, 3), False, ((2, 3),)), CopyGroup((5, 6), False, ((6, 5),))]
 

@@ -1,0 +1,200 @@
+"""Flags become a plan: everything that is decided before images are read or Ray starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
+from cluster.study.config import StudyConfig
+from cluster.study.directory import recorded_flags, recorded_weights
+from cluster.study.search_choice import choose_probes, choose_search
+from cluster.study.space_probe import find_choices, sample_configs
+from contract.machine import count_cpus, count_gpus
+from contract.metrics import check_objectives
+from contract.trial_config import check_validated_alike, make_trial_config
+from contract.weights_source import WeightsSource
+from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
+from trainables.batch_groups import ExpectedReuse, expect_reuse
+from trainables.data.corrections import apply_corrections
+from trainables.data.datasets import ImageListing, find_images, leave_out
+from trainables.data.description import describe_listing
+from trainables.data.splits import split_listing
+from trainables.images.preparation import note_shape
+from trainables.images.survey import sample_sizes
+from trainables.model.backbones import Backbone, check_image_size, find_backbone
+from trainables.model.weights import fetch_weights, is_here, locate_weights
+
+console = Console(highlight=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print a line unwrapped: a terminal wraps by itself."""
+    console.print(text, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is decided before Ray starts."""
+
+    config: StudyConfig
+    space: SearchSpace
+    backbones: tuple[Backbone, ...]
+    weights: tuple[WeightsSource, ...]
+    """Weights of each backbone; those on the hub may not be downloaded yet."""
+
+    listing: ImageListing
+    resources: Resources
+    facts: DataFacts
+    image_size: int
+    max_epochs: int
+    num_trials: int
+    recipes: list[Recipe]
+
+    @property
+    def backbone_names(self) -> tuple[str, ...]:
+        return tuple(backbone.name for backbone in self.backbones)
+
+    @property
+    def num_probes(self) -> int:
+        """Number of frozen heads that are judged first; a study that exists keeps its own."""
+        return choose_probes(self.config, num_trials=self.num_trials, num_backbones=len(self.backbones))
+
+    @property
+    def stopping_line(self) -> str:
+        """Say in one line which trials may be stopped early."""
+        num_recipes = min(len(self.recipes), self.num_trials)
+        if self.config.scheduler == "none":
+            return "early stopping: off, every trial runs to its end"
+        if num_recipes == self.num_trials:
+            return "early stopping: nothing is stopped, since every trial is a published recipe"
+        return (
+            f"early stopping: {self.config.scheduler}, at shares of each trial's own schedule; "
+            f"published recipes ({num_recipes}) run to their end"
+        )
+
+    @cached_property
+    def samples(self) -> list[Mapping[str, Any]]:
+        """Draw random configurations of the space."""
+        return sample_configs(self.propose)
+
+    @cached_property
+    def expected_reuse(self) -> ExpectedReuse:
+        """Estimate how often the trials will read the same activations."""
+        return expect_reuse(self.samples)
+
+    def propose(self, trial: Any) -> dict[str, Any]:
+        """Draw one configuration of the space, and check it."""
+        config = self.space.propose(trial, backbones=self.backbone_names, max_epochs=self.max_epochs)
+        return asdict(make_trial_config(config))
+
+
+def make_plan(config: StudyConfig) -> Plan:
+    """Check everything that can be checked without reading images or starting anything.
+
+    Raises:
+        ValueError: in one line, what is wrong and what to pass instead.
+    """
+    check_objectives(config.metrics)
+    space = load_space(config.space)
+    # Two names of one row are one backbone.
+    backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
+    if config.address:
+        resources = unasked_resources(config)
+    else:
+        resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
+    assert config.cache_dir is not None
+    own = (config.runs_dir, config.cache_dir)
+    listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
+    if config.corrections:
+        listing, _ = apply_corrections(listing, Path(config.corrections))
+    listing, _ = leave_out(listing, config.min_images)
+    weights = _locate_all(backbones, config)
+    splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    sizes = sample_sizes(listing.paths)
+    fits = [config.fit or backbone.fit for backbone in backbones]
+    listing = replace(listing, notes=(*listing.notes, *note_shape(sizes.median_aspect, fits)))
+    facts = DataFacts(
+        num_train=int((splits == "train").sum()),
+        num_classes=len(listing.classes),
+        median_pixels=sizes.median_pixels,
+    )
+    max_epochs = config.max_epochs or space.max_epochs(facts)
+    num_trials = config.trials or space.defaults.trials
+    config = choose_search(config, num_trials=num_trials, before=recorded_flags(config.directory))
+    plan = Plan(
+        config=config,
+        space=space,
+        backbones=backbones,
+        weights=weights,
+        listing=listing,
+        resources=resources,
+        facts=facts,
+        image_size=config.image_size or space.image_size(facts),
+        max_epochs=max_epochs,
+        num_trials=num_trials,
+        recipes=space.recipes(
+            facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
+        ),
+    )
+    for backbone in backbones:
+        check_image_size(backbone, plan.image_size)
+    # One worker takes batches of any size: the space need not be asked for them.
+    batch_sizes = find_batch_sizes(plan) if config.num_workers > 1 else []
+    check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
+    changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
+    check_validated_alike([*plan.samples, *changed])
+    return plan
+
+
+def find_batch_sizes(plan: Plan) -> list[int]:
+    """Collect the batch sizes that the space proposes in many random configurations."""
+    sizes = {config["batch_size"] for config in plan.samples}
+    sizes |= {recipe.config["batch_size"] for recipe in plan.recipes if "batch_size" in recipe.config}
+    return sorted(sizes | set(find_choices(plan.propose, "batch_size")))
+
+
+def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[WeightsSource, ...]:
+    """Locate each backbone's weights; a study that exists keeps those that it began with."""
+    recorded = {name: WeightsSource(**source) for name, source in recorded_weights(config.directory).items()}
+    return tuple(
+        locate_weights(backbone, config.weights, seed=config.seed, recorded=recorded.get(backbone.name))
+        for backbone in backbones
+    )
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the plan without running it: the space as a table, the recipes, the data, the resources."""
+    console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
+    for recipe in plan.recipes:
+        values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
+        console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
+    config = plan.config
+    splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
+    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print(
+        f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
+        f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
+        f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
+        f"{plan.stopping_line}\n"
+        f"study: {plan.config.directory}\n"
+        "dry run: nothing was started or written",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def fetch_all_weights(plan: Plan) -> Plan:
+    """Download the weights that are not here yet: once, and before any trial depends on them."""
+    fetched = []
+    for source in plan.weights:
+        if not is_here(source):
+            say(f"downloading the weights of {source.backbone}: {source.location}")
+        fetched.append(fetch_weights(source))
+    return replace(plan, weights=tuple(fetched))

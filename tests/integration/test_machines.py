@@ -1,0 +1,184 @@
+"""Searches on machines as people have them: odd environments and names, moved data, requests to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tiny_data import write_images
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def words(photos: Path, runs: Path, *flags: str) -> list[str]:
+    search = ("--space", "demo", "--data", str(photos), "--study", "mine", "--image-size", "32")
+    places = ("--runs-dir", str(runs), "--cache-dir", str(photos.parent / "cache"))
+    return [sys.executable, "tune.py", *search, *places, "--max-epochs", "1", *flags]
+
+
+def run(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_hostile_environment_and_names_of_any_bytes_end_with_a_model(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / os.fsdecode(b"f\xfcr %20 #[x]?\n-photos"))
+    (photos / "red").rename(photos / os.fsdecode(b"r\xf6t"))
+    (photos / "blue" / "00.png").rename(photos / "blue" / os.fsdecode(b"\xff\xe9.png"))
+    (photos / "green" / os.fsdecode(b"\xe9bad.png")).write_bytes(b"no image")
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    hostile = {
+        **dict.fromkeys(("http_proxy", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9"),
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "ascii",
+        "RAY_ADDRESS": "10.1.1.1:6379",
+        "MLFLOW_EXPERIMENT_ID": "77",
+        "MLFLOW_RUN_ID": "abc",
+        "MLFLOW_REGISTRY_URI": f"sqlite:///{tmp_path / 'registry.db'}",
+        "TMPDIR": str(long),
+        "OMP_NUM_THREADS": "7",
+        "CUDA_VISIBLE_DEVICES": "GPU-gone",
+        "HF_HOME": "/proc/none",
+        "TORCH_HOME": "/proc/none",
+    }
+    command = " ".join(["ulimit -n 256; exec", '"$@"'])
+
+    done = run(
+        ["bash", "-c", command, "bash", *words(photos, tmp_path / "runs #ü", "--trials", "1")], **hostile
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "MLflow model: models:/" in done.stdout
+    for name in ("RAY_ADDRESS", "MLFLOW_EXPERIMENT_ID, MLFLOW_RUN_ID", "OMP_NUM_THREADS=7", "TMPDIR"):
+        assert sum(name in line for line in done.stderr.splitlines()) == 1, done.stderr
+    assert (tmp_path / "registry.db").exists()
+    facts = json.loads((tmp_path / "runs #ü" / "mine" / "study.json").read_text(encoding="utf-8"))
+    assert facts["data"]["source"] == str(photos)
+
+
+def test_moved_photos_and_runs_are_continued_and_a_changed_photo_is_named(tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos")
+    first = run(words(photos, tmp_path / "runs", "--trials", "1"))
+    assert first.returncode == 0, first.stdout + first.stderr
+
+    moved = photos.rename(tmp_path / "moved %20 photos")
+    runs = (tmp_path / "runs").rename(tmp_path / "moved runs")
+    shutil.rmtree(tmp_path / "cache")
+    second = run(words(moved, runs, "--trials", "2"))
+
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "trial 1 complete (2/2)" in second.stdout
+    assert "trial 0 complete" not in second.stdout
+    assert "MLflow model: models:/" in second.stdout, second.stderr
+
+    shutil.copy(moved / "red" / "00.png", tmp_path / "kept.png")
+    shutil.copy(moved / "blue" / "01.png", moved / "red" / "00.png")
+    replaced = run(words(moved, runs, "--trials", "3"))
+    shutil.copy(tmp_path / "kept.png", moved / "red" / "00.png")
+    (moved / "red" / "new.png").write_bytes((moved / "red" / "01.png").read_bytes() + b" ")
+    added = run(words(moved, runs, "--trials", "3"))
+    (moved / "red" / "new.png").unlink()
+    repaired = run(words(moved, runs, "--trials", "2"))
+
+    assert (replaced.returncode, added.returncode, repaired.returncode) == (2, 2, 0), repaired.stderr
+    assert "red/00.png" in replaced.stderr
+    assert "1 added (red/new.png)" in added.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [
+        (signal.SIGHUP, "early stopping"),  # before Ray has started
+        (signal.SIGTERM, "trial 0 complete"),
+        (signal.SIGTERM, "same for all"),  # the results are being made
+    ],
+)
+def test_a_search_that_is_asked_to_end_leaves_no_process_and_goes_on(
+    number: signal.Signals, after: str, tmp_path: Path, full: bool
+) -> None:
+    if not full and after != "trial 0 complete":
+        pytest.skip("a minute each: --full")
+    photos = write_images(tmp_path / "photos")
+    command = words(photos, tmp_path / "runs", "--trials", "2", "--concurrent", "1")
+
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as asked:
+        assert asked.stdout is not None
+        shown = ""
+        while after not in shown:
+            line = asked.stdout.readline()
+            assert line, shown
+            shown += line
+        children = psutil.Process(asked.pid).children(recursive=True)
+        asked.send_signal(number)
+        shown += asked.stdout.read()
+
+    assert asked.returncode == 130, shown
+    assert "run the same command to continue" in shown
+    assert "Traceback" not in shown
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    again = run(command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (tmp_path / "runs" / "mine" / "model" / "classifier.pt2").exists()
+
+
+def test_a_search_that_ctrl_z_stops_for_a_while_goes_on(tmp_path: Path, full: bool) -> None:
+    if not full:
+        pytest.skip("a minute: --full")
+    command = words(write_images(tmp_path / "photos"), tmp_path / "runs", "--trials", "1")
+
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as stopped:
+        assert stopped.stdout is not None
+        shown = next(line for line in stopped.stdout if "early stopping" in line)
+        os.killpg(stopped.pid, signal.SIGTSTP)
+        time.sleep(5)
+        os.killpg(stopped.pid, signal.SIGCONT)
+        shown += stopped.stdout.read()
+
+    assert stopped.returncode == 0, shown
+
+
+def test_a_cache_that_is_deleted_while_a_search_runs_costs_it_nothing(tmp_path: Path) -> None:
+    command = words(
+        write_images(tmp_path / "photos"), tmp_path / "runs", "--trials", "2", "--concurrent", "1"
+    )
+
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as search:
+        assert search.stdout is not None
+        shown = next(line for line in search.stdout if "trial 0 complete" in line)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        shown += search.stdout.read()
+
+    assert search.returncode == 0, shown
+    assert "trial 1 complete (2/2)" in shown
