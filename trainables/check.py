@@ -29,7 +29,7 @@ from trainables.checks.summary import majority_line, summarize
 from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.views import storage_size
-from trainables.images.preparation import describe_odd, open_images, show_progress
+from trainables.images.preparation import describe_odd, note_uncompared, open_images, show_progress
 from trainables.model.backbones import Backbone, find_backbone
 
 SIDES = (224, 160, 128, 96)
@@ -186,7 +186,11 @@ def find_all(
         seconds=clock.seconds,
     )
     with clock.phase("copies"), show_progress(console, total=len(listing.paths), what="copies") as bar:
-        copies = group_copies(store.facts, find_copies(store, progress=bar))
+        pairs = find_copies(store, progress=bar)
+        copies = group_copies(store.facts, pairs or [])
+    if pairs is None:
+        note = note_uncompared(len(store.facts))
+        findings = replace(findings, file_notes=(*findings.file_notes, note))
     with clock.phase("measuring"), show_progress(console, total=len(listing.paths), what="measuring") as bar:
         odd = find_odd_pictures(measure_images(store.images, store.facts, progress=bar), listing.labels)
     findings = replace(findings, copies=tuple(copies), odd=tuple(odd))

@@ -25,11 +25,11 @@ from trainables.images.survey import find_deep_range, measure_deep_range
 
 
 class FindCopies(Protocol):
-    """Finds the pairs of rows of an image store that show the same picture."""
+    """Finds the pairs of rows of an image store that show the same picture; None if there are too many."""
 
     def __call__(
         self, store: ImageStore, *, progress: Callable[[int, int], None] | None
-    ) -> list[tuple[int, int]]: ...
+    ) -> list[tuple[int, int]] | None: ...
 
 
 class Recorded(NamedTuple):
@@ -128,17 +128,26 @@ def prepare_images(
     line = describe_unreadable(listing.paths, facts)
     if line and refuse_bad:
         raise ValueError(f"{line}. Remove or repair them, or leave them out with --bad-images skip")
-    pairs: Sequence[tuple[int, int]] = ()
+    pairs: Sequence[tuple[int, int]] | None = ()
     if find_copies:
         with show_progress(console, total=len(listing.paths), what="looking for copies") as progress:
             pairs = find_copies(stores[0], progress=progress)
-    manifest = _make_manifest(listing, stores[0], pairs, seed=seed, min_images=min_images, study=study)
+    notes = describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)
+    if pairs is None:
+        notes.append(note_uncompared(len(facts)))
+    manifest = _make_manifest(listing, stores[0], pairs or (), seed=seed, min_images=min_images, study=study)
     return manifest, Preparation(
         left_out=line,
         share_left_out=1 - float(np.mean(stores[0].readable)),
-        notes=tuple(describe_odd(listing.paths, facts, deep=deep or FULL_RANGE)),
+        notes=tuple(notes),
         deep_range=astuple(deep) if deep else (),
     )
+
+
+def note_uncompared(number: int) -> Note:
+    """Note that there are too many images to look for near copies."""
+    text = f"among {number:,} images only equal files are kept together, near copies are not looked for"
+    return Note("copy", text, number)
 
 
 def open_images(

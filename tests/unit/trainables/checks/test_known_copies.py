@@ -47,6 +47,7 @@ def test_copies_encoded_anew_and_smaller_are_found_and_remembered(
 
     found = find_copies(store)
 
+    assert found is not None
     names = [(store_name(paths, a), store_name(paths, b)) for a, b in found]
     assert names == [(f"{n:02}.png", f"{n:02}_again.jpg") for n in COPIED]
     monkeypatch.setattr(known_copies, "find_near_copies", lambda *_, **__: pytest.fail("looked again"))
@@ -75,6 +76,28 @@ def test_pictures_of_few_pixels_are_never_called_copies(tmp_path: Path) -> None:
     paths = write_photos(tmp_path / "photos", side=20)
 
     assert find_copies(open_store(paths, tmp_path)) == []
+
+
+def test_among_too_many_images_near_copies_are_not_looked_for_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(tmp_path / "photos")
+    monkeypatch.setattr(known_copies, "MOST_IMAGES", 20)
+
+    _, found = prepare_images(
+        find_images(str(tmp_path / "photos"), cache_dir=tmp_path),
+        fits=["crop"],
+        image_size=64,
+        cache_dir=tmp_path,
+        budget_gb=1.0,
+        seed=0,
+        refuse_bad=True,
+        find_copies=find_copies,
+    )
+
+    assert [note.text for note in found.notes] == [
+        "among 23 images only equal files are kept together, near copies are not looked for"
+    ]
 
 
 def test_near_copies_are_cut_into_one_split_and_named(tmp_path: Path) -> None:
