@@ -22,6 +22,7 @@ from trainables.checks.features import compute_features
 from trainables.checks.findings import Findings, group_copies
 from trainables.checks.judgement import judge_images
 from trainables.checks.known_copies import find_copies
+from trainables.checks.looks import describe_looks
 from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
@@ -209,7 +210,8 @@ def find_all(
                 digests=[store.facts[row].digest for row in rows],
             )
         with clock.phase("labels and outliers"):
-            findings = judge_images(findings, features, rows)
+            looks = describe_looks(store.images, rows)
+            findings = judge_images(findings, features, rows, looks=looks)
     return _pass_over(findings), decided
 
 

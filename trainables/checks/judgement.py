@@ -20,11 +20,20 @@ FEWEST = 10
 """Readable images below which nothing can be said."""
 
 
-def judge_images(findings: Findings, features: NDArray[np.float32], rows: Rows) -> Findings:
+def judge_images(
+    findings: Findings,
+    features: NDArray[np.float32],
+    rows: Rows,
+    *,
+    looks: NDArray[np.float32] | None = None,
+) -> Findings:
     """Add doubtful labels, outliers and classes that are alike, by the features [len(rows), D] of images.
 
     Copies and images of one group (--group-by) stand on one side of every comparison, so that they do not
     confirm one another's labels.
+
+    Args:
+        looks: [len(rows), 9] from `describe_looks`; outliers are judged by them too.
     """
     if len(rows) < FEWEST:
         return replace(findings, not_checked=f"labels and outliers: fewer than {FEWEST} images can be read")
@@ -43,7 +52,7 @@ def judge_images(findings: Findings, features: NDArray[np.float32], rows: Rows) 
     ]
     outliers = [
         Outlier(int(rows[one.row]), f"{one.score:.1f} from the others, where most are below 1", one.score)
-        for one in find_outliers(features, groups)
+        for one in find_outliers(features, groups, looks=looks)
     ]
     predicted = np.full(len(listing.labels), -1, dtype=np.int64)
     predicted[rows] = likely
