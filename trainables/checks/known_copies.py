@@ -16,7 +16,7 @@ VERSION = 2
 """Raise it when other pairs are found: what was remembered then no longer counts."""
 
 SMALLEST_SIDE = 32
-"""Pictures with a shorter side are compared by content only: the thresholds were tried on no smaller ones, and
+"""Pictures with a shorter side are compared by content only: the thresholds were tried on larger ones, and
 upscaled they have little detail by which a copy differs from another picture like it."""
 
 
