@@ -43,7 +43,7 @@ a class and split, how unequal they are, and the classes that are hard to tell a
 | E8 | confusion matrix, scores of each class, probabilities of right and wrong answers | \
 `python -m analysis report STUDY` | `tests/integration/test_report.py` |
 | E9 | supervised removal of wrong images | `python -m trainables check DATA` lists suspects in \
-`labels.review.csv`; a person decides; `tune.py --corrections FILE` relabels and drops | \
+`labels.review.csv`; a person decides; the flag `--corrections` relabels and drops | \
 `tests/unit/commands/test_corrections_flag.py` |
 | E9 | an "unknown" class | not there yet | |
 """

@@ -232,11 +232,6 @@ class StudyConfig:
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
                 f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
             )
-        if self.corrections is not None and not _absolute(self.corrections).is_file():
-            raise ValueError(
-                f"--corrections must be an existing file, got {self.corrections!r}: python -m trainables "
-                "check writes one to edit"
-            )
         self._check_places()
 
     def _check_places(self) -> None:

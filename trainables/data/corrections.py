@@ -144,7 +144,9 @@ def read_review(file: Path) -> list[ReviewRow]:
     try:
         text = file.read_bytes().decode(ENCODING, errors="surrogateescape")
     except OSError as error:
-        raise ValueError(f"cannot read the corrections {file}: {error.strerror}") from error
+        raise ValueError(
+            f"cannot read the corrections {file}: {error.strerror}; python -m trainables check writes one"
+        ) from error
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)

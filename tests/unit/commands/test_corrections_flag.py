@@ -64,7 +64,7 @@ def test_other_corrections_do_not_continue_a_study_and_the_line_says_so(images: 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "--corrections must be an existing file"),
+        (None, "python -m trainables check writes one"),
         (f"{HEADER}x.png,,,,drop\n", "line 2: 'x.png' is none"),
     ],
 )
