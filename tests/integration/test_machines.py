@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -182,3 +183,34 @@ def test_a_cache_that_is_deleted_while_a_search_runs_costs_it_nothing(tmp_path: 
 
     assert search.returncode == 0, shown
     assert "trial 1 complete (2/2)" in shown
+
+
+def can_mount() -> bool:
+    """Whether this process may give a command a mount of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    command = ("unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "/dev/shm")
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root may mount")
+@pytest.mark.parametrize(
+    ("place", "size", "line"),
+    [("/dev/shm", "64k", "best classifier"), ("/tmp", "600k", "no space is left")],
+)
+def test_little_shared_memory_or_a_nearly_full_tmp_still_end_with_a_model(
+    place: str, size: str, line: str, full: bool
+) -> None:
+    if not full:
+        pytest.skip("a minute each: --full")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # the other /tmp is empty
+        command = words(write_images(Path(folder) / "photos"), Path(folder) / "runs", "--trials", "2")
+        mount = f'mount -t tmpfs -o size={size} tmpfs {place} && exec "$@"'
+
+        done = run(["unshare", "-m", "sh", "-c", mount, "sh", *command])
+
+        shown = done.stdout + done.stderr
+        assert done.returncode == 0, shown
+        assert line in shown
+        assert "Traceback" not in shown
+        assert (Path(folder) / "runs" / "mine" / "model" / "classifier.pt2").exists()

@@ -79,9 +79,12 @@ def make_listing(source: str, rows: Sequence[ListedImage], notes: Iterable[Note]
     """
     spelled = {name: spell_class(name) for name in {row.label for row in rows}}
     classes = sort_class_names(set(spelled.values()))
+    notes = tuple(notes)
     if len(classes) < 2:
+        left = "".join(f"; left out: {note.text}" for note in notes if note.kind == "left out")
         raise ValueError(
             f"{source}: only one class, {classes[0]!r}; a classifier needs at least two (one folder a class)"
+            f"{left}"
         )
     position = {name: index for index, name in enumerate(classes)}
     return ImageListing(

@@ -185,6 +185,11 @@ def test_folders_that_this_program_wrote_are_never_listed(tmp_path: Path) -> Non
         (("1.jpg", "labels.csv"), ".", r"if a table names their classes, pass that file"),
         (("train/1.jpg", "val/2.jpg"), ".", r"train holds its 1 image directly; expected train/CLASS/image"),
         (("cat/1.docx",), ".", r"found only 1 \.docx"),
+        (
+            ("cat/1.jpg", "dog/1.raw"),
+            ".",
+            r"only one class, 'cat'.*left out: dog, without an image .*1 \.raw",
+        ),
     ],
 )
 def test_the_wrong_level_is_refused_with_the_right_one(
