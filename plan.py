@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
@@ -49,6 +51,9 @@ class Plan:
     """Weights of each backbone; those on the hub may not be downloaded yet."""
 
     listing: ImageListing
+    splits: NDArray[np.str_]
+    """Split of every listed image, before any is opened: copies are not known yet."""
+
     resources: Resources
     facts: DataFacts
     image_size: int
@@ -109,8 +114,9 @@ def make_plan(config: StudyConfig) -> Plan:
     else:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
-    own = (config.runs_dir, config.cache_dir)
-    listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
+    listing = find_images(
+        config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=[config.runs_dir]
+    )
     if config.corrections:
         listing, _ = apply_corrections(listing, Path(config.corrections))
     listing, _ = leave_out(listing, config.min_images)
@@ -133,6 +139,7 @@ def make_plan(config: StudyConfig) -> Plan:
         backbones=backbones,
         weights=weights,
         listing=listing,
+        splits=splits,
         resources=resources,
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
@@ -175,8 +182,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
     config = plan.config
-    splits = split_listing(plan.listing, seed=config.seed, may_lack_val=config.min_images is not None)
-    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, splits)
+    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, plan.splits)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"

@@ -43,7 +43,7 @@ MOST_PIXELS = 512 * 2**20
 TOO_LARGE = f"more than the {MOST_PIXELS >> 20} megapixels that are read: scale it down, or cut it into tiles"
 
 LARGE_PIXELS = 64 * 2**20
-"""Of larger images a process decodes one at a time, so that threads do not fill the memory together."""
+"""Size from which a process decodes one image at a time, so that threads do not fill the memory together."""
 
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -85,7 +85,7 @@ class DeepRange:
 
     black: float = 0.0
     white: float = 65535.0
-    """Of whole numbers."""
+    """Values of whole numbers that become black and white."""
 
     float_black: float = 0.0
     float_white: float = 1.0
@@ -104,7 +104,7 @@ class DeepRange:
 
 
 FULL_RANGE = DeepRange()
-"""Of a data set in which no image of more than 8 bits was met."""
+"""The range of a data set in which no image of more than 8 bits was met."""
 
 
 @dataclass(frozen=True, eq=False)

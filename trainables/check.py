@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from contract.decoding import FULL_RANGE
+from contract.environment import expand, usual_cache_dir
 from contract.files import printable, write_aside
 from trainables.activations.shared import open_cache
 from trainables.checks.features import compute_features
@@ -27,7 +28,7 @@ from trainables.checks.page import write_page
 from trainables.checks.quality import find_odd_pictures, measure_images
 from trainables.checks.review import REVIEW_NAME, check_not_decided, make_review
 from trainables.checks.summary import majority_line, summarize
-from trainables.data.corrections import Correction, apply_corrections, read_corrections, write_review
+from trainables.data.corrections import Correction, carry_out, read_corrections, write_review
 from trainables.data.datasets import ImageListing, find_images
 from trainables.data.views import storage_size
 from trainables.images.preparation import describe_odd, note_uncompared, open_images, show_progress
@@ -62,7 +63,7 @@ def _make_parser() -> argparse.ArgumentParser:
         description="Look for damaged files, copies, wrong labels, outliers and odd pictures. Nothing is "
         "changed: a review file lists what a person should decide, and tune.py --corrections applies it.",
     )
-    cache = os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"
+    cache = usual_cache_dir()
     parser.add_argument(
         "data", metavar="DATA", help="a folder, a CSV, a bucket or a name, as tune.py's --data"
     )
@@ -94,9 +95,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--no-features", action="store_true", help="without the network: nothing on labels and outliers"
     )
     parser.add_argument("--no-images", action="store_true", help="a page without a single photo")
-    parser.add_argument(
-        "--cache-dir", type=Path, default=Path(cache), metavar="DIR", help=f"(default: {cache})"
-    )
+    parser.add_argument("--cache-dir", type=Path, default=cache, metavar="DIR", help=f"(default: {cache})")
     parser.add_argument(
         "--cache-gb", type=_positive, default=20.0, metavar="X", help="most disk of the cache (default: 20)"
     )
@@ -134,8 +133,8 @@ def run_check(flags: argparse.Namespace, *, console: Console | None = None) -> l
         OSError: a file cannot be read or written.
     """
     backbone = find_backbone(flags.backbone)
-    review = _absolute(flags.review)
-    goes_on = flags.corrections is not None and _absolute(flags.corrections) == review
+    review = expand(flags.review)
+    goes_on = flags.corrections is not None and expand(flags.corrections) == review
     if not goes_on:
         check_not_decided(review)
     for file in (flags.out, flags.review, *([flags.json] if flags.json else [])):
@@ -146,11 +145,9 @@ def run_check(flags: argparse.Namespace, *, console: Console | None = None) -> l
         write_review(rows, review)
     else:
         review.unlink(missing_ok=True)  # of an earlier check, without a decision
-    write_page(
-        findings, _absolute(flags.out), review=review if rows else None, with_images=not flags.no_images
-    )
+    write_page(findings, expand(flags.out), review=review if rows else None, with_images=not flags.no_images)
     if flags.json:
-        with write_aside(_absolute(flags.json)) as file:
+        with write_aside(expand(flags.json)) as file:
             file.write_text(json.dumps(findings.as_dict(), indent=1) + "\n", encoding="utf-8")
     return _say(findings, flags, len(rows) - len(decided), len(decided))
 
@@ -168,7 +165,7 @@ def find_all(
             listing,
             fits=[backbone.fit],
             image_size=side,
-            cache_dir=_absolute(flags.cache_dir),
+            cache_dir=expand(flags.cache_dir),
             budget_gb=flags.cache_gb,
             console=console,
         )
@@ -206,7 +203,7 @@ def find_all(
                 backbone=backbone.name,
                 weights=flags.weights,
                 progress=bar,
-                cache=open_cache(str(_absolute(flags.cache_dir)), flags.cache_gb),
+                cache=open_cache(str(expand(flags.cache_dir)), flags.cache_gb),
                 digests=[store.facts[row].digest for row in rows],
             )
         with clock.phase("labels and outliers"):
@@ -217,13 +214,13 @@ def find_all(
 
 def _list(flags: argparse.Namespace) -> tuple[ImageListing, list[Correction], frozenset[Path]]:
     """The corrected listing, what --corrections decided, and the paths of the images that it is about."""
-    cache_dir = _absolute(flags.cache_dir)
-    listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by, own=[cache_dir])
+    cache_dir = expand(flags.cache_dir)
+    listing = find_images(flags.data, cache_dir=cache_dir, group_by=flags.group_by)
     if flags.corrections is None:
         return listing, [], frozenset()
-    decided = read_corrections(listing, _absolute(flags.corrections))
+    decided = read_corrections(listing, expand(flags.corrections))
     named = frozenset(listing.paths[image] for one in decided for image in one.images)
-    return apply_corrections(listing, _absolute(flags.corrections))[0], decided, named
+    return carry_out(listing, decided, expand(flags.corrections))[0], decided, named
 
 
 def choose_side(num_images: int, *, budget_gb: float, backbone: Backbone) -> int:
@@ -273,11 +270,7 @@ def _say(findings: Findings, flags: argparse.Namespace, num_new: int, num_decide
 def _check_folder(file: Path) -> None:
     if file.is_dir():
         raise ValueError(f"{file} is a folder; pass the name of a file to write")
-    folder = _absolute(file).parent
+    folder = expand(file).parent
     if not os.access(folder, os.W_OK):
         what = "cannot be written" if folder.exists() else "does not exist"
         raise ValueError(f"{file} cannot be written: the folder {folder} {what}")
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from contract.decoding import FULL_RANGE, Fit
+from contract.environment import expand, usual_cache_dir
 from contract.trial_config import TrialConfig
 from trainables.data.augmentation import to_bytes
 from trainables.data.datasets import ImageListing, find_images
@@ -50,7 +50,7 @@ def _make_parser() -> argparse.ArgumentParser:
         description="Rows are images; columns are the original and its view in each of the first epochs, "
         "the very ones that trials with the same seed see.",
     )
-    cache = os.environ.get("UNFREEZE_CACHE") or "~/.cache/unfreeze"
+    cache = usual_cache_dir()
     parser.add_argument("--policy", required=True, metavar="NAME", help=f"one of {', '.join(names())}")
     parser.add_argument("--data", required=True, metavar="NAME|PATH", help="as for tune.py")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the picture to write")
@@ -64,7 +64,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cutmix-min", type=float, default=0.0, metavar="X", help="(default: 0)")
     parser.add_argument("--cutmix-max", type=float, default=1.0, metavar="X", help="(default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--cache-dir", type=Path, default=Path(cache), help=f"(default: {cache})")
+    parser.add_argument("--cache-dir", type=Path, default=cache, help=f"(default: {cache})")
     return parser
 
 
@@ -90,7 +90,7 @@ def write_sheet(flags: argparse.Namespace) -> str:
         smallest_side=flags.cutmix_min,
         largest_side=flags.cutmix_max,
     )
-    listing = find_images(flags.data, cache_dir=flags.cache_dir.expanduser().absolute())
+    listing = find_images(flags.data, cache_dir=expand(flags.cache_dir))
     split = load_sample(listing, num=flags.images, size=flags.image_size, fit=flags.fit, seed=flags.seed)
     plain = ViewSettings(policy="none", image_size=flags.image_size, fit=flags.fit, seed=flags.seed)
     view = ViewSettings(

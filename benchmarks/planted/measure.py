@@ -26,7 +26,7 @@ class Findings:
     num_images: int
     copies: list[tuple[str, str]]
     suspects: list[str]
-    """Of wrong labels, the surest first."""
+    """Images named for a wrong label, the surest first."""
 
     outliers: list[str]
     seconds: dict[str, float] = field(default_factory=dict)

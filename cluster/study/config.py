@@ -227,7 +227,7 @@ class StudyConfig:
         _check_choice("bad-images", self.bad_images, BAD_IMAGES)
         if self.time_budget is not None:
             parse_duration(self.time_budget)
-        if self.weights not in WEIGHTS and not _absolute(self.weights).exists():
+        if self.weights not in WEIGHTS and not expand(self.weights).exists():
             raise ValueError(
                 f"--weights must be auto, random, or an existing file or folder, got {self.weights!r}"
                 f"{did_you_mean(self.weights, WEIGHTS, before='; ')}"
@@ -242,13 +242,13 @@ class StudyConfig:
                 f"--study must be a plain name without slashes, of at most {MOST_BYTES} bytes and without a "
                 f"dash in front, got {name!r}"
             )
-        path = os.fsencode(StudyPaths(_absolute(self.runs_dir) / name).database)
+        path = os.fsencode(StudyPaths(expand(self.runs_dir) / name).database)
         if self.storage is None and len(path) > MOST_PATH_BYTES:
             raise ValueError(
                 f"--runs-dir: the study's path has {len(path)} bytes, and SQLite takes {MOST_PATH_BYTES}: "
                 "pass a shorter one, or a shorter --study name"
             )
-        if not is_text(str(_absolute(self.runs_dir))):
+        if not is_text(str(expand(self.runs_dir))):
             raise ValueError(
                 f"--runs-dir {printable(self.runs_dir)} has bytes that are no UTF-8, which no database's URL "
                 "can name: pass another one"
@@ -257,15 +257,15 @@ class StudyConfig:
     def _resolve(self) -> dict[str, Any]:
         """Values of all flags whose default, or whose path, depends on other flags or on this machine."""
         use_jobs_folder = in_job() and self.runs_dir == DEFAULT_RUNS_DIR
-        runs_dir = job_runs_dir() if use_jobs_folder else _absolute(self.runs_dir)
+        runs_dir = job_runs_dir() if use_jobs_folder else expand(self.runs_dir)
         mlflow = StudyPaths(runs_dir / self._study_name).tracking_database
         return {
             "study": self._study_name,
             "runs_dir": runs_dir,
             "cache_dir": expand(self.cache_dir) if self.cache_dir else usual_cache_dir(),
             "data": self._data_here,
-            "corrections": self.corrections and str(_absolute(self.corrections)),
-            "weights": self.weights if self.weights in WEIGHTS else str(_absolute(self.weights)),
+            "corrections": self.corrections and str(expand(self.corrections)),
+            "weights": self.weights if self.weights in WEIGHTS else str(expand(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),
             "storage": self.storage and absolute_sqlite(self.storage),
@@ -282,7 +282,7 @@ class StudyConfig:
 
     @property
     def _data_here(self) -> str:
-        path = _absolute(self.data)
+        path = expand(self.data)
         return str(path) if path.exists() else self.data
 
     def _check_metrics(self) -> None:
@@ -371,10 +371,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _absolute(path: str | Path) -> Path:
-    return expand(path)
 
 
 def _data_name(data: str) -> str:

@@ -50,7 +50,7 @@ class Agreement:
     """Information in nats that one picture's detail has about the other's: hundreds for a copy."""
 
     correlation: Array
-    """Of the aligned pictures' detail, from -1 to 1."""
+    """Correlation of the aligned pictures' detail, from -1 to 1."""
 
     weakest_block: Array
     """The lowest correlation among the blocks that have detail."""

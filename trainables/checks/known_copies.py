@@ -10,7 +10,8 @@ import numpy as np
 
 from contract.files import save_json
 from trainables.checks.near_copies import Progress, find_near_copies
-from trainables.images.store import ImageStore, copies_beside
+from trainables.images.cache_room import copies_beside
+from trainables.images.store import ImageStore
 
 VERSION = 2
 """Raise it when other pairs are found: what was remembered then no longer counts."""

@@ -183,7 +183,7 @@ def _class_sums(features: Features, labels: Labels, num_classes: int) -> Feature
 def _probabilities(
     features: Features, labels: Labels, probe: _Probe, near: NDArray[np.int64], cosines: Features
 ) -> tuple[Features, Labels, Features]:
-    """Of every image: the given label's probability, the most probable other class, and that one's."""
+    """The given label's probability, the most probable other class, and that one's, for every image."""
     num = len(labels)
     sample = np.random.default_rng(0).permutation(num)[:SAMPLE]
     temperature = _fit_temperature(probe.score(features, sample), labels[sample])

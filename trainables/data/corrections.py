@@ -92,7 +92,13 @@ def apply_corrections(listing: ImageListing, file: Path) -> tuple[ImageListing, 
     Raises:
         ValueError: in one line, the file and the line in it that cannot be followed, and what to do.
     """
-    corrections = read_corrections(listing, file)
+    return carry_out(listing, read_corrections(listing, file), file)
+
+
+def carry_out(
+    listing: ImageListing, corrections: Sequence[Correction], file: Path
+) -> tuple[ImageListing, str]:
+    """Change labels and leave images out as was decided in `file`: see `apply_corrections`."""
     labels, keep = listing.labels.copy(), np.ones(len(listing.paths), dtype=np.bool_)
     for one in corrections:
         if one.action is Action.RELABEL:

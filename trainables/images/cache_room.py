@@ -108,12 +108,17 @@ def list_stores(folder: Path) -> Iterator[CacheItem]:
         yield CacheItem(path, status.st_size, status.st_mtime, remove_store)
 
 
+def copies_beside(path: Path) -> Path:
+    """File beside a store in which its near copies are remembered; it is removed with the store."""
+    return path.with_suffix(".copies.json")
+
+
 def remove_store(path: Path) -> bool:
     """Remove an image store; false if a process has it open."""
     try:
         with file_lock(path, timeout_seconds=0, create=False):
             path.unlink()
-        path.with_suffix(".copies.json").unlink(missing_ok=True)
+        copies_beside(path).unlink(missing_ok=True)
     except OSError:  # in use, or already removed
         return False
     return True

@@ -318,11 +318,6 @@ class _Build:
         return self.budget_gb is None or layout.total_bytes <= self.budget_gb * 1e9
 
 
-def copies_beside(path: Path) -> Path:
-    """File beside a store in which its near copies are remembered; it is removed with the store."""
-    return path.with_suffix(".copies.json")
-
-
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed builders left: partial files whose lock is free."""
     for partial in folder.glob("*.partial"):

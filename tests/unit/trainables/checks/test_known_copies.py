@@ -11,9 +11,9 @@ from PIL import Image
 from trainables.checks import known_copies
 from trainables.checks.known_copies import find_copies
 from trainables.data.datasets import find_images
-from trainables.images.cache_room import remove_store
+from trainables.images.cache_room import copies_beside, remove_store
 from trainables.images.preparation import prepare_images
-from trainables.images.store import ImageStore, copies_beside, open_or_build
+from trainables.images.store import ImageStore, open_or_build
 
 COPIED = (0, 7, 12)
 
