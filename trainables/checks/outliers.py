@@ -35,7 +35,7 @@ LOOKS_WEIGHT = 0.7
 """Weight of the looks' score: by themselves they name more of what is not foreign."""
 
 SMALLEST_DEVIATION = 0.15
-"""Least deviation that a number of the looks counts as having; one that hardly varies makes nothing foreign"""
+"""Least deviation that a number of the looks counts as having: one that hardly varies makes none foreign."""
 
 
 @dataclass(frozen=True)
