@@ -84,6 +84,15 @@ class StudyPaths:
     def trial(self, number: int) -> TrialPaths:
         return TrialPaths(self.trials / str(number))
 
+    def final(self, number: int) -> TrialPaths:
+        """Files of a final training: a repeated seed, a fold, a refit or a soup."""
+        return TrialPaths(self.directory / "finals" / str(number))
+
+    @property
+    def answer(self) -> Path:
+        """What was chosen of the study's trials and why, as JSON."""
+        return self.directory / "answer.json"
+
     @property
     def lock(self) -> Path:
         """Lock that the study's driver holds."""
