@@ -108,7 +108,8 @@ def pool_log_probabilities(
     if pooling is Pooling.LOGITS:
         return normalise((shares * values).sum(axis=0))
     with np.errstate(divide="ignore"):
-        return np.log((shares * np.exp(values)).sum(axis=0))
+        pooled: NDArray[np.float64] = np.log((shares * np.exp(values)).sum(axis=0))
+    return pooled
 
 
 def apply_temperature(log_probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
