@@ -27,6 +27,7 @@ from analysis.answer.pool import Pool
 from analysis.answer.rules import Choice, Rule, choose, make_rules
 from analysis.answer.scores import (
     CLASS_METRICS,
+    ImageScores,
     check_metric,
     count_classes,
     mean_over_classes,
@@ -216,7 +217,7 @@ def repeat_rule(pool: Pool, rule: Rule, weights: Array, *, with_votes: bool) -> 
     votes = np.zeros((pool.num_images, pool.num_classes), dtype=np.float32) if with_votes else None
     chosen = np.zeros((2, len(weights)))
     every = np.arange(pool.num_images)
-    known = {}
+    known: dict[bytes, ImageScores] = {}
     for number, shares in enumerate(rule.select(pool, weights)):
         key = shares.tobytes()
         if key not in known:
@@ -242,9 +243,7 @@ def score_rule(left_out: LeftOut, choice: Choice, metric: str) -> Score:
         ends = (0.0, 1.0) if is_share(metric) else (0.0, np.inf)
         return Score(metric=metric, as_chosen=as_chosen, corrected=as_chosen, low=ends[0], high=ends[1])
     found = _estimate(left_out, metric)
-    return Score(
-        metric=metric, as_chosen=as_chosen, corrected=found.value, low=found.low, high=found.high
-    )
+    return Score(metric=metric, as_chosen=as_chosen, corrected=found.value, low=found.low, high=found.high)
 
 
 def score_choice(choice: Choice, metric: str) -> float:
@@ -287,9 +286,7 @@ def find_gain(name: str, one: LeftOut, cheaper: str, other: LeftOut, metric: str
         chosen = [(o.chosen_loss if metric == LOSS else o.chosen_right) for o in (one, other)]
         variance = variance_of_mean(scores, one.groups) + float((chosen[0] - chosen[1]).var())
         found = paired_difference(float(scores.mean()), variance, num_groups=int(one.groups.max()) + 1)
-    return Gain(
-        rule=name, than=cheaper, metric=metric, value=found.value, low=found.low, high=found.high
-    )
+    return Gain(rule=name, than=cheaper, metric=metric, value=found.value, low=found.low, high=found.high)
 
 
 def _class_values(left_out: LeftOut, metric: str) -> Array:
@@ -297,9 +294,7 @@ def _class_values(left_out: LeftOut, metric: str) -> Array:
     assert left_out.votes is not None
     images, groups = left_out.images, left_out.groups
     shares = left_out.votes[images] / left_out.times[images, None]
-    weights = np.concatenate(
-        [np.ones((1, len(images))), draw_resamples(groups, INTERVAL_RESAMPLES, seed=1)]
-    )
+    weights = np.concatenate([np.ones((1, len(images))), draw_resamples(groups, INTERVAL_RESAMPLES, seed=1)])
     return _class_metric(shares, left_out.pool.labels[images], weights, metric)
 
 
@@ -310,4 +305,3 @@ def _class_metric(votes: Array, labels: Array, weights: Array, metric: str) -> A
     right = count_classes(weights * votes[np.arange(len(labels)), labels], labels, size)
     taken = weights @ votes if metric == "val_macro_f1" else None
     return mean_over_classes(right, images, taken)
-

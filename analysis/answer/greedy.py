@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from analysis.answer.pool import LOWEST
@@ -70,8 +72,13 @@ def greedy_logits(own: Array, classes: Array, weights: Array) -> Array:
     return _search(losses, add, num_candidates=len(own))
 
 
-def _search(losses: object, add: object, *, num_candidates: int) -> Array:
-    assert callable(losses) and callable(add)
+def _search(losses: Callable[[int], Array], add: Callable[[int], None], *, num_candidates: int) -> Array:
+    """Add candidates one by one, and cut at the first lowest loss.
+
+    Args:
+        losses: gives the loss of each candidate if it became the n-th member.
+        add: makes a candidate a member.
+    """
     picks: list[int] = []
     lowest, cut = np.inf, 0
     while len(picks) < STEPS and len(picks) < cut + PATIENCE:
@@ -83,7 +90,8 @@ def _search(losses: object, add: object, *, num_candidates: int) -> Array:
             lowest, cut = float(found[pick]), len(picks)
         if num_candidates == 1:
             break
-    return np.bincount(picks[:cut], minlength=num_candidates)
+    counts: Array = np.bincount(picks[:cut], minlength=num_candidates)
+    return counts
 
 
 def compact_classes(log_probabilities: Array, *, most: int) -> Array:

@@ -89,6 +89,6 @@ def variance_of_mean(scores: Array, groups: Array) -> float:
 
 
 def _quantiles(num_groups: int) -> tuple[float, float]:
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit  # a tenth of the time that scipy.stats takes to import
 
-    return float(norm.ppf(COVERED)), float(t.ppf(COVERED, num_groups - 1))
+    return float(ndtri(COVERED)), float(stdtrit(num_groups - 1, COVERED))

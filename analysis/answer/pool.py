@@ -157,7 +157,8 @@ def load_pool(study_dir: Path, *, extra: Sequence[tuple[Candidate, Predictions]]
     groups = load_groups(study_dir)
     rows = [row for row in load_trial_rows(study) if State(row["state"]).has_value]
     rows.sort(key=lambda row: _merit(row, study.metric, study.direction.sign), reverse=True)
-    parts, size = [], 0
+    parts: list[tuple[Candidate, Predictions]] = []
+    size = 0
     for row in rows:
         predictions = load_predictions(study_dir, row["trial"], groups=groups)
         if predictions is None:

@@ -118,15 +118,11 @@ def make_rules(pool: Pool, metric: str) -> tuple[Rule, ...]:
         preselected, resamples = fit_work(pool.num_images * kept)
         select = partial(select_prefix_ensemble, preselected=preselected)
         rules.append(
-            Rule(
-                name="prefix_ensemble", pooling=Pooling.LOGITS, num_resamples=resamples, select=select
-            )
+            Rule(name="prefix_ensemble", pooling=Pooling.LOGITS, num_resamples=resamples, select=select)
         )
     preselected, resamples = fit_work(pool.num_images)
     select = partial(select_ensemble, preselected=preselected)
-    rules.append(
-        Rule(name="ensemble", pooling=Pooling.PROBABILITIES, num_resamples=resamples, select=select)
-    )
+    rules.append(Rule(name="ensemble", pooling=Pooling.PROBABILITIES, num_resamples=resamples, select=select))
     return tuple(rules)
 
 
@@ -185,16 +181,15 @@ def select_prefix_ensemble(pool: Pool, weights: Array, *, preselected: int = MOS
     """
     losses = -score_candidates(pool, "val_loss", weights)
     own = np.maximum(-pool.losses, LOWEST).astype(np.float32)
-    prefixes = [(of, _classes_of(pool, of)) for of in find_prefixes(pool)]
     shares = np.zeros(losses.shape)
+    prefixes = [(of, _classes_of(pool, of)) for of in find_prefixes(pool)]
+    if not prefixes:
+        shares[np.arange(len(weights)), losses.argmin(axis=1)] = 1.0
     for number, counted in enumerate(weights):
         images = np.flatnonzero(counted)
         lowest = np.inf
-        for of, classes in prefixes or [(np.arange(len(pool)), None)]:
-            chosen = _preselect(pool, losses[number], of, preselected if prefixes else 1)
-            if classes is None:
-                shares[number, chosen] = 1.0
-                continue
+        for of, classes in prefixes:
+            chosen = _preselect(pool, losses[number], of, preselected)
             rows = np.searchsorted(of, chosen)
             part = classes[:, rows][:, :, images]
             counts = greedy_logits(own[np.ix_(chosen, images)], part, counted[images])

@@ -78,7 +78,8 @@ def score_candidates(pool: Pool, metric: str, weights: Array) -> Array:
     if metric in CLASS_METRICS:
         return sign * _class_scores(pool, weights, f1=metric == "val_macro_f1")
     values = _image_values(pool, metric)
-    return sign * (weights @ values.T) / weights.sum(axis=1, keepdims=True)
+    scores: Array = sign * (weights @ values.T) / weights.sum(axis=1, keepdims=True)
+    return scores
 
 
 def _image_values(pool: Pool, metric: str) -> Array:
