@@ -116,4 +116,5 @@ def compact_classes(log_probabilities: Array, *, most: int) -> Array:
         result[:most, number] = values.T
         rest = np.exp(one).sum(axis=1) - np.exp(values).sum(axis=1)
         result[most, number] = np.log(np.maximum(rest, np.exp(LOWEST)))
-    return np.maximum(result, LOWEST)
+    joined: Array = np.maximum(result, LOWEST)
+    return joined
