@@ -26,7 +26,7 @@ from rich.table import Table
 
 from analysis.answer.correction import ACCURACY, LOSS, correct
 from analysis.answer.gate import decide
-from analysis.answer.intervals import estimate_loss, estimate_mean
+from analysis.answer.intervals import estimate_loss, estimate_share, variance_of_mean
 from analysis.answer.pool import Pool
 from analysis.answer.rules import GREEDY_RESAMPLES, Rule, make_rules
 from analysis.answer.scores import score_shares
@@ -110,10 +110,14 @@ def _estimate(
     """Score a combination on images as if it had not been chosen: value, low, high."""
     scores = score_shares(pool, shares, rule.pooling, images)
     groups = np.unique(pool.groups[images], return_inverse=True)[1]
+    num_groups = int(groups.max()) + 1
     if metric == LOSS:
-        found = estimate_loss(scores.loss, groups, extra=0.0)
+        variance = variance_of_mean(scores.loss, groups)
+        found = estimate_loss(float(scores.loss.mean()), variance, num_groups=num_groups)
     else:
-        found = estimate_mean(scores.right, groups, extra=0.0)
+        value = float(scores.right.mean())
+        variance = max(variance_of_mean(scores.right, groups), value * (1 - value) / len(images))
+        found = estimate_share(value, variance, num_groups=num_groups)
     return found.value, found.low, found.high
 
 
@@ -199,12 +203,12 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=500, metavar="N")
     parser.add_argument("--resamples", type=int, default=GREEDY_RESAMPLES, metavar="B")
     parser.add_argument("--processes", type=int, default=2, metavar="N")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cells whose name holds it")
     flags = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # inherited by the processes
-    results = []
-    for cell in (one for one in CELLS if flags.only in one.name):
+    results: list[dict[str, Any]] = []
+    for cell in (one for one in CELLS if any(text in one.name for text in flags.only)):
         started = time.perf_counter()
         figures = run_cell(
             cell, repetitions=flags.repetitions, resamples=flags.resamples, processes=flags.processes
