@@ -163,6 +163,9 @@ class LeasedTrial:
     checkpoint_epochs: tuple[int, ...] = ()
     """Epochs at which the scheduler may pause the trial: the worker leaves a checkpoint there."""
 
+    judged_epochs: tuple[int, ...] = ()
+    """Epochs at which the scheduler may stop the trial: the worker leaves its predictions there."""
+
     until_epoch: int | None = None
     """Last epoch of a trial that may share its lease, where it leaves a checkpoint unless it is over.
 
@@ -175,11 +178,16 @@ class LeasedTrial:
         return self.until_epoch is not None
 
     def as_values(self) -> dict[str, Any]:
-        return asdict(self) | {"config": dict(self.config), "checkpoint_epochs": list(self.checkpoint_epochs)}
+        epochs = {
+            "checkpoint_epochs": list(self.checkpoint_epochs),
+            "judged_epochs": list(self.judged_epochs),
+        }
+        return asdict(self) | {"config": dict(self.config)} | epochs
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{**values, "checkpoint_epochs": tuple(values.get("checkpoint_epochs", ()))})
+        epochs = {name: tuple(values.get(name, ())) for name in ("checkpoint_epochs", "judged_epochs")}
+        return cls(**{**values, **epochs})
 
 
 @dataclass(frozen=True, kw_only=True)
