@@ -84,9 +84,13 @@ class StudyPaths:
     def trial(self, number: int) -> TrialPaths:
         return TrialPaths(self.trials / str(number))
 
+    @property
+    def finals(self) -> Path:
+        return self.directory / "finals"
+
     def final(self, number: int) -> TrialPaths:
         """Files of a final training: a repeated seed, a fold, a refit or a soup."""
-        return TrialPaths(self.directory / "finals" / str(number))
+        return TrialPaths(self.finals / str(number))
 
     @property
     def answer(self) -> Path:
