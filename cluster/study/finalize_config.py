@@ -9,7 +9,7 @@ from cluster.study.job_environment import DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from contract.environment import expand
 from contract.files import did_you_mean
 
-RULES = ("auto", "single", "prefix_ensemble", "ensemble", "mean")
+RULES = ("auto", "single", "prefix_ensemble", "ensemble", "soup", "mean")
 """Names for --rule; "mean" gives all recipes equal weights, as ensembles are often published."""
 
 MOST_FOLDS = 20
@@ -27,8 +27,8 @@ class FinalizeConfig:
     """Folder that holds the studies; in a cluster's job $UNFREEZE_RUNS, else ~/unfreeze/runs."""
 
     rule: str = "auto"
-    """How the model is made of the trials: auto, single, prefix_ensemble, ensemble or mean (all recipes
-    alike)."""
+    """How the model is made of the trials: auto, single, prefix_ensemble, ensemble, soup (weights averaged)
+    or mean (all recipes alike)."""
 
     seeds: int = 0
     """Repeat the chosen configurations with so many other seeds; their runs become candidates."""
