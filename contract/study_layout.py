@@ -168,6 +168,11 @@ class TrialPaths:
         return self.directory / "predictions.npz"
 
     @property
+    def flipped_predictions(self) -> Path:
+        """Log-probabilities of the mirrored validation images, where they were asked for."""
+        return self.directory / "predictions_flip.npz"
+
+    @property
     def attempt(self) -> Path:
         """The number of the newest attempt: an older one must not write any more."""
         return self.directory / "attempt"
