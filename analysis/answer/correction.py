@@ -9,7 +9,7 @@ Assoc. 92:548, so that each image counts alike, however often it was left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -152,16 +152,19 @@ class LeftOut:
         )
 
 
-def correct(pool: Pool, metric: str, *, seed: int = 0) -> Correction | None:
+def correct(
+    pool: Pool, metric: str, *, seed: int = 0, rules: Sequence[Rule] | None = None
+) -> Correction | None:
     """Choose by every rule, and correct its score for the choice; None if no candidate has its weights.
 
     Candidates without weights take part in the resamples' selections, since they might have been chosen.
 
     Args:
         metric: the study's metric, one that predictions determine.
+        rules: None = all that the pool allows.
     """
     check_metric(metric)
-    rules = make_rules(pool, metric)
+    rules = make_rules(pool, metric) if rules is None else rules
     choices = [choose(pool, rule) for rule in rules]
     weights = draw_resamples(pool.groups, max(rule.num_resamples for rule in rules), seed=seed)
     shared = min(rule.num_resamples for rule in rules)
