@@ -160,8 +160,16 @@ class TrialPaths:
 
     @property
     def predictions(self) -> Path:
-        """Log-probabilities of the validation images."""
+        """Log-probabilities of the validation images, or of a fold: none of them was trained on."""
         return self.directory / "predictions.npz"
+
+    @property
+    def fitted_predictions(self) -> Path:
+        """Log-probabilities of validation images that a refit was trained on; nothing may be chosen by them.
+
+        Their file has another name, so that whoever looks for `predictions` finds none.
+        """
+        return self.directory / "fitted.npz"
 
     @property
     def attempt(self) -> Path:

@@ -16,7 +16,8 @@ from ray.tune.search import Searcher
 from cluster.ray_tune.progress import Progress
 from cluster.search.search import DONE, Search
 from contract.files import DISK_FULL
-from contract.messages import Action, Decision, Lease, LeaseError, Reason, interruption_of, read_reports
+from contract.lease_errors import LeaseError, interruption_of
+from contract.messages import Action, Decision, Lease, Reason, read_reports
 from contract.probes import read_probe_reports
 
 

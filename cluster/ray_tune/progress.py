@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.search.search import Search
-from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
+from contract.lease_errors import LeaseError
+from contract.messages import Action, Decision, Lease, Outcome, Report, State
 
 PLAIN_SECONDS = 30.0
 """Without a terminal: least seconds between two lines after an epoch."""

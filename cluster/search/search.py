@@ -24,7 +24,8 @@ from cluster.search.setup import SearchSetup, make_probes, make_proposals, not_y
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
-from contract.messages import PAUSED, Action, Decision, Lease, LeaseError, Outcome, Report, State
+from contract.lease_errors import LeaseError
+from contract.messages import PAUSED, Action, Decision, Lease, Outcome, Report, State
 from contract.probes import ProbeReport
 from contract.trial_config import kept_epoch
 

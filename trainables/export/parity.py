@@ -17,7 +17,7 @@ from contract.study_layout import TrialPaths
 from contract.trial_config import TrialConfig
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
-from trainables.images.split_view import SplitView, ViewSettings
+from trainables.images.split_view import SplitView, ViewSettings, joined
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed, or all where there are fewer."""
@@ -55,7 +55,8 @@ def check_predictions(
         ValueError: predictions differ; the message has both figures.
     """
     ids, stored = load_predictions(paths)
-    split = load_splits(settings, fit, torch.device("cpu"))["val"]
+    splits = load_splits(settings, fit, torch.device("cpu"))
+    split = joined(splits["train"], splits["val"])  # a fold predicts images of both
     view = make_view(config, settings, fit=fit, is_train=False)
     position = {int(number): at for at, number in enumerate(split.ids)}
     if not set(ids.tolist()) <= set(position):
@@ -109,11 +110,14 @@ def compare(
 def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Load image ids [N] and probabilities [N, classes] of the kept epoch on the validation images.
 
+    Those of a refit are of images that it was trained on: they prove a program, and tell nothing else.
+
     Raises:
         ValueError: the file is missing or damaged.
     """
+    fitted = paths.fitted_predictions
     try:
-        with np.load(paths.predictions, allow_pickle=False) as file:
+        with np.load(fitted if fitted.exists() else paths.predictions, allow_pickle=False) as file:
             ids, probabilities = file["ids"], np.exp(unpack_log_probabilities(file))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{paths.predictions} is missing or damaged: run the study again") from error
