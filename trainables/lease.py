@@ -133,7 +133,9 @@ class LeasedRun:
 
     @property
     def _last_epoch(self) -> int:
-        return self.leased.until_epoch or int(self.leased.config["max_epochs"])
+        final = self.leased.final
+        fixed = None if final is None else final.fixed_epochs
+        return self.leased.until_epoch or fixed or int(self.leased.config["max_epochs"])
 
     def _is_over(self, run: TrialRun) -> bool:
         return run.finished or (self.leased.shares_lease and run.epoch >= self._last_epoch)
@@ -143,13 +145,14 @@ class LeasedRun:
         if self.settings.use_gpu:
             limit_memory(self.settings.gpus_per_worker)
         self.run = TrialRun(self.leased, self.settings, process_group=self.process_group)
-        check_limits(
-            self.run.classifier,
-            image_size=self.settings.image_size,
-            max_params=self.settings.max_params,
-            max_latency_ms=self.settings.max_latency_ms,
-            process_group=self.process_group,
-        )
+        if self.leased.final is None:  # a final's trial was within the limits
+            check_limits(
+                self.run.classifier,
+                image_size=self.settings.image_size,
+                max_params=self.settings.max_params,
+                max_latency_ms=self.settings.max_latency_ms,
+                process_group=self.process_group,
+            )
         self._take_over(self.run)
         lacking = [record for record in self.run.records if record.epoch > self.leased.done_epochs]
         return [replace(record, attempt=self.run.attempt) for record in lacking]
@@ -280,17 +283,24 @@ def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
 
 def save_result(run: TrialRun) -> None:
     """Write the trained weights of the kept epoch and its log-probabilities on the validation images."""
-    kept = run.kept
+    kept, final = run.kept, run.leased.final
+    is_out_of_sample = final is None or final.kind.is_out_of_sample
     assert kept.log_probabilities is not None
     content = {
         "trained": kept.trained,
         "depth": kept.depth,
         "epoch": kept.epoch,
-        "value": kept.value,
+        "value": kept.value if is_out_of_sample else None,
         "num_train": len(run.splits["train"]),
     }
     predictions = pack_predictions(run, kept.log_probabilities)
-    checkpoints.save_result(run.paths, model=content, predictions=predictions, attempt=run.attempt)
+    checkpoints.save_result(
+        run.paths,
+        model=content,
+        predictions=predictions,
+        attempt=run.attempt,
+        is_out_of_sample=is_out_of_sample,
+    )
 
 
 def pack_predictions(run: TrialRun, log_probabilities: Tensor) -> dict[str, Any]:

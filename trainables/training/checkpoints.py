@@ -46,24 +46,32 @@ def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -
 
 
 def save_result(
-    paths: TrialPaths, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
+    paths: TrialPaths,
+    *,
+    model: Mapping[str, Any],
+    predictions: Mapping[str, Any],
+    attempt: int,
+    is_out_of_sample: bool = True,
 ) -> None:
     """Write what a trial leaves behind, `model.pt` and `predictions.npz`; each is there wholly or not at all.
 
     Args:
         model: tensors, numbers, strings and containers of them, as in a checkpoint.
         predictions: arrays by name.
+        is_out_of_sample: the model was not trained on the predicted images; otherwise they go to
+            `fitted.npz`, by which nothing can be chosen.
 
     Raises:
         Superseded: a newer attempt has begun; its files are not touched.
     """
-    names = (paths.weights, paths.predictions)
+    target = paths.predictions if is_out_of_sample else paths.fitted_predictions
+    names = (paths.weights, target)
     with _fence(paths, attempt), temporary_names(*names) as (weights, arrays):
         _write_tensors(model, weights)
         _write_arrays(predictions, arrays)
         sync(arrays)
         weights.replace(paths.weights)
-        arrays.replace(paths.predictions)
+        arrays.replace(target)
         sync(paths.directory)
 
 
