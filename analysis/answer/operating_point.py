@@ -72,11 +72,9 @@ class OperatingPoint:
         """Say in one sentence what the threshold brings, and what can be expected of it."""
         name, _, _ = self.target.partition("=")
         at = f'At {self.target} an image is called "{positive}" from probability {self.threshold:.3g} on'
-        others = ", ".join(
-            f"{key.replace('_', ' ')} {share}"
-            for key, share in self.shares.items()
-            if key != name and (key == "false_alarms") <= (name != "specificity")
-        )
+        complement = {"specificity": "false_alarms", "false_alarms": "specificity"}.get(name, "false_alarms")
+        shown = [key for key in self.shares if key not in (name, complement)]
+        others = ", ".join(f"{key.replace('_', ' ')} {self.shares[key]}" for key in shown)
         if self.expected is None or self.low is None:
             honest = "too few images to say what new ones will bring"
         else:
@@ -163,7 +161,7 @@ def find_operating_point(
             int((called & ~is_positive).sum()),
             int((~called & ~is_positive).sum()),
         ),
-        shares=_measure_shares(called, is_positive, groups),
+        shares=measure_shares(called, is_positive, groups),
         expected=expected,
         low=low,
         num_images=len(scores),
@@ -205,6 +203,7 @@ class _Order:
     def __init__(self, scores: Array, is_positive: Array) -> None:
         self._order = np.argsort(-scores, kind="stable")
         sorted_scores = scores[self._order]
+        self.num_images = len(scores)
         self._ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
         self._is_positive = is_positive[self._order]
         self.distinct = sorted_scores[self._ends]
@@ -287,7 +286,14 @@ def _expect(target: Target, order: _Order, groups: Array, seed: int) -> tuple[fl
     return float(np.mean(shares)), float(np.quantile(shares, 0.95 if target.name == "false_alarms" else 0.05))
 
 
-def _measure_shares(called: Array, is_positive: Array, groups: Array) -> dict[str, Measured]:
+def measure_shares(called: Array, is_positive: Array, groups: Array) -> dict[str, Measured]:
+    """Measure each of TARGETS where it has an image to count, on any split.
+
+    Args:
+        called: whether each image's probability reaches the threshold, [num_images].
+        is_positive: whether it is of the class that is looked for, [num_images].
+        groups: equal numbers for images that belong together, [num_images].
+    """
     hits = {
         "precision": (called, is_positive),
         "recall": (is_positive, called),
@@ -307,7 +313,7 @@ def _measure_shares(called: Array, is_positive: Array, groups: Array) -> dict[st
 
 
 def _say_unreachable(target: Target, order: _Order) -> str:
-    hits, alarms = order.count(np.ones(len(order._is_positive)))
+    hits, alarms = order.count(np.ones(order.num_images))
     shares = _shares(target.name, hits, alarms)
     best = int(np.flatnonzero(shares == np.nanmax(shares))[-1])
     return (
