@@ -28,8 +28,6 @@ from contract.study_layout import ModelPaths, StudyPaths
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
 
-FLIPS = ("flip", "light", "medium", "heavy")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
@@ -75,7 +73,7 @@ class AnswerMaker:
 
     @cached_property
     def stamp(self) -> str:
-        """Hash of what the answer depends on: wishes, and the files of all candidates."""
+        """Hash of the files of all candidates, which the answer is made of."""
         files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
         files += [ref.paths(self.paths).weights for ref in self.configs]
         seen = [
@@ -83,15 +81,15 @@ class AnswerMaker:
             for path in files
             if path.exists()
         ]
-        text = json.dumps([asdict(self.wishes), seen], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
-    def find_current(self) -> Answer | None:
-        """The answer made of the present candidates and wishes, if its model is there too."""
+    def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
+        """The answer made of the present candidates with these wishes, if its model is there too."""
         answer = load_answer(self.paths)
         if answer is None or answer.made_of != self.stamp or not is_export_of(self.paths.model, answer):
             return None
-        return answer
+        is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
+        return answer if is_wanted else None
 
     def make(self) -> Answer:
         """Choose, judge, export, and write answer.json last, so that a kill in between is made good.
@@ -100,8 +98,8 @@ class AnswerMaker:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
         chosen = self._choose()
-        answer = self._judge(chosen)
-        answer = self._with_refits(answer)
+        answer = self._with_refits(self._judge(chosen))
+        answer = replace(answer, facts={**answer.facts, "wishes": asdict(self.wishes)})
         self._export(answer, chosen)
         save_answer(self.paths, answer)
         return answer
@@ -164,7 +162,7 @@ class AnswerMaker:
         )
 
     def _judge(self, chosen: Chosen) -> Answer:
-        """Add what frozen features tell: the score for unknown classes, and whether more photos would help."""
+        """Add what frozen features tell: of unknown classes, and whether more photos would help."""
         first = chosen.answer.refs[0]
         frozen = self._frozen_features(chosen.pool, self.configs[replace(first, view="")])
         if frozen is None:
@@ -188,7 +186,7 @@ class AnswerMaker:
         return replace(chosen.answer, facts={**chosen.answer.facts, **more})
 
     def _frozen_features(self, pool: Pool, config: Mapping[str, Any]) -> FrozenFeatures | None:
-        """Features of the member's pretrained backbone, for the images that the pool knows; None without any."""
+        """Features of the member's pretrained backbone, for the images of the pool; None without any."""
         from trainables.export.frozen_features import frozen_features
 
         if self.settings.weights == "random":
