@@ -194,9 +194,7 @@ def measure_ranking(
         if len(np.unique(groups)) < FEWEST_GROUPS:
             low, high = 0.0, 1.0  # so few groups leave everything open
         measured.append(Measured(value, float(low), float(high)))
-    return Ranking(
-        auroc=measured[0], average_precision=measured[1], positive_share=float(is_positive.mean())
-    )
+    return Ranking(auroc=measured[0], average_precision=measured[1], positive_share=float(is_positive.mean()))
 
 
 class _Order:

@@ -33,14 +33,10 @@ class Sums:
     """Sum of the features' outer products, [D, D]."""
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.counts + other.counts, self.totals + other.totals, self.products + other.products
-        )
+        return Sums(self.counts + other.counts, self.totals + other.totals, self.products + other.products)
 
     def __sub__(self, other: Sums) -> Sums:
-        return Sums(
-            self.counts - other.counts, self.totals - other.totals, self.products - other.products
-        )
+        return Sums(self.counts - other.counts, self.totals - other.totals, self.products - other.products)
 
     @classmethod
     def of(cls, features: Features, labels: Array, *, num_classes: int) -> Self:

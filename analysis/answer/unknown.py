@@ -129,7 +129,11 @@ class UnknownRule:
         if self.note or self.missed is None:
             return f"Unknown classes: by the {TITLES[self.score]}; cannot be judged: {self.note}. {kept}."
         worst = self.hidden[0]
-        which = "each class" if len(self.hidden) == self.num_classes else f"{len(self.hidden)} of {self.num_classes} classes"
+        which = (
+            "each class"
+            if len(self.hidden) == self.num_classes
+            else f"{len(self.hidden)} of {self.num_classes} classes"
+        )
         return (
             f"Unknown classes: by the {TITLES[self.score]}. Hiding {which} in turn: AUROC "
             f"{self.mean(self.score):.2f}, worst {worst.name} {worst.auroc[self.score]:.2f}. {kept}, and "
