@@ -1,4 +1,4 @@
-"""Would more photos help: the accuracy of a linear probe with a quarter, half and all of the training images."""
+"""Would more photos help: a linear probe's accuracy with a quarter, half and all of the training images."""
 
 from __future__ import annotations
 
@@ -69,9 +69,11 @@ class PhotoCurve:
             return f"Whether more photos would help cannot be judged: {self.note}."
         first, half, whole = self.shares
         steps = f"{first.accuracy:.1%}, {half.accuracy:.1%} and {whole.accuracy:.1%}"
-        curve = f"Accuracy of a linear probe with 25, 50 and 100 % of the {whole.num_images:,} training photos: {steps}"
+        photos = f"{whole.num_images:,} training photos"
+        curve = f"Accuracy of a linear probe with 25, 50 and 100 % of the {photos}: {steps}"
         sampled = f" ({self.note})" if self.note else ""
-        gain = f"the second half brought {100 * self.gain:+.1f} points (95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        interval = f"95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}"
+        gain = f"the second half brought {100 * self.gain:+.1f} points ({interval})"
         if self.helps:
             return f"{curve}{sampled}; {gain}: more photos would help."
         if self.high < 0.01:
