@@ -21,6 +21,7 @@ from analysis.tracking import log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
+from contract.answer import Combination, MemberRef
 from contract.files import fill_aside, first_line, remove_leftovers
 from contract.messages import StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
@@ -60,14 +61,15 @@ class Results:
         self._say(f"best classifier: trial {number}, {target}")
 
     def _export_to(self, target: Path, number: int, about: Mapping[str, Any]) -> None:
-        from trainables.export.program import export_classifier  # torch takes seconds to import
+        from trainables.export.program import export_combination  # torch takes seconds to import
 
         remove_leftovers(target.parent, target.name)  # of a run that was killed here
         status = self.console.status(f"exporting the classifier of trial {number}")
         with status, fill_aside(target, replace=True, durable=True) as folder:
-            export_classifier(
-                self.paths.trial(number),
-                self.search.trials[number].config,
+            ref = MemberRef("trial", number)
+            export_combination(
+                Combination.single(ref),
+                {ref: self.search.trials[number].config},
                 self.settings,
                 target=ModelPaths(folder),
                 about=about,
