@@ -63,7 +63,7 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
     )
     for line in found.complaints:
         print(line, file=sys.stderr)
-    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))))
+    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.used.notes, *found.notes))))
     return manifest, found
 
 
@@ -86,7 +86,7 @@ def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": found.left_out,
-        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes, *found.notes)],
+        "notes": [asdict(note) for note in (*plan.used.notes, *manifest.notes, *found.notes)],
         **counts,
     }
     return {
