@@ -165,11 +165,7 @@ class LeftOut:
 
 
 def correct(
-<<<<<<< HEAD
-    pool: Pool, metric: str, *, seed: int = 0, rules: Sequence[Rule] | None = None
-=======
     pool: Pool, metric: str, *, rules: Sequence[Rule] | None = None, seed: int = 0
->>>>>>> stats
 ) -> Correction | None:
     """Choose by every rule, and correct its score for the choice; None if no candidate has its weights.
 
@@ -180,11 +176,7 @@ def correct(
         rules: None = all that the pool allows.
     """
     check_metric(metric)
-<<<<<<< HEAD
-    rules = make_rules(pool, metric) if rules is None else rules
-=======
     rules = rules or make_rules(pool, metric)
->>>>>>> stats
     choices = [choose(pool, rule) for rule in rules]
     weights = draw_resamples(pool.groups, max(rule.num_resamples for rule in rules), seed=seed)
     shared = min(rule.num_resamples for rule in rules)

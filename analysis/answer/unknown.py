@@ -115,17 +115,8 @@ class UnknownRule:
             kept = "No image is called unknown: a threshold that keeps 95 % needs 19 validation images"
         if self.note or self.missed is None:
             return f"Unknown classes: by the {TITLES[self.score]}; cannot be judged: {self.note}. {kept}."
-<<<<<<< HEAD
-        worst = self.hidden[0]
-        which = (
-            "each class"
-            if len(self.hidden) == self.num_classes
-            else f"{len(self.hidden)} of {self.num_classes} classes"
-        )
-=======
         worst, num = self.hidden[0], len(self.hidden)
         which = "each class" if num == self.num_classes else f"{num} of {self.num_classes} classes"
->>>>>>> extras
         return (
             f"Unknown classes: by the {TITLES[self.score]}. Hiding {which} in turn: AUROC "
             f"{self.mean(self.score):.2f}, worst {worst.name} {worst.auroc[self.score]:.2f}. {kept}, and "
