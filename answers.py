@@ -104,6 +104,28 @@ class AnswerMaker:
         save_answer(self.paths, answer)
         return answer
 
+    @property
+    def selectable(self) -> list[MemberRef]:
+        """Trials and repetitions whose weights and predictions are there."""
+        chosen = {MemberRef("final", one.final) for one in self.finals if one.is_selectable}
+        return [
+            ref
+            for ref in self.configs
+            if (ref.kind == "trial" or ref in chosen)
+            and ref.paths(self.paths).weights.is_file()
+            and ref.paths(self.paths).predictions.is_file()
+        ]
+
+    def find_sources(self, *, among_trials: bool) -> list[int]:
+        """Numbers of the trials whose configurations the members of the answer have.
+
+        Args:
+            among_trials: choose among the trials alone, without repetitions and views.
+        """
+        maker = replace(self, finals=(), wishes=replace(self.wishes, views=1)) if among_trials else self
+        refs = maker._choose().answer.refs
+        return sorted({self._source_of(ref) for ref in refs})
+
     def _choose(self) -> Chosen:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
         if pool is None:
