@@ -81,9 +81,10 @@ def _measure_study(
     correction = correct(pool, ACCURACY, rules=rules, seed=seed)
     assert correction is not None
     truths = {}
-    for rule, scored in zip(rules, correction.rules, strict=True):
+    choices = [one.choice for one in correction.rules]
+    found = find_truth(cell, simulated, choices, generator)
+    for rule, scored, truth in zip(rules, correction.rules, found, strict=True):
         choice = scored.choice
-        truth = find_truth(cell, simulated, choice.shares, choice.pooling, generator)
         truths[rule.name] = {ACCURACY: float(truth.right.mean()), LOSS: float(truth.loss.mean())}
         for metric, true in truths[rule.name].items():
             score, name = scored.scores[metric], f"{rule.name} {metric}"

@@ -12,7 +12,7 @@ from analysis.predictions import Array
 STEPS = 25
 """Members added at most, counted with repetition: the weights are multiples of 1/25 or coarser."""
 
-PATIENCE = 6
+PATIENCE = 4
 """Steps without a lower loss after which the search ends."""
 
 TIE = 1e-6

@@ -8,14 +8,16 @@ a factor of its own. So trials err on the same images, as real ones do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.answer.pool import Candidate, Pool
+from analysis.answer.rules import Choice
 from analysis.answer.scores import ImageScores, score_shares
 from analysis.predictions import Array
-from contract.answer import MemberRef, Pooling
+from contract.answer import MemberRef
 
 TRUTH_IMAGES = 100_000
 
@@ -91,21 +93,20 @@ def simulate(cell: Cell, generator: np.random.Generator) -> Simulated:
 
 
 def find_truth(
-    cell: Cell, simulated: Simulated, shares: Array, pooling: Pooling, generator: np.random.Generator
-) -> ImageScores:
-    """Score a combination on TRUTH_IMAGES fresh images."""
-    members = np.flatnonzero(shares)
+    cell: Cell, simulated: Simulated, choices: Sequence[Choice], generator: np.random.Generator
+) -> list[ImageScores]:
+    """Score what several rules chose on the same TRUTH_IMAGES fresh images."""
+    members = np.unique(np.concatenate([choice.members for choice in choices]))
     labels = generator.integers(0, cell.classes, TRUTH_IMAGES)
-    values = _log_posterior(
-        simulated.skills[members],
-        simulated.confidences[members],
-        labels,
-        _normal(generator, (TRUTH_IMAGES, cell.classes)),
-        _normal(generator, (len(members), TRUTH_IMAGES, cell.classes)),
-        cell.shared,
-    )
-    pool = _make_pool(values, labels, np.arange(TRUTH_IMAGES))
-    return score_shares(pool, shares[members], pooling, np.arange(TRUTH_IMAGES))
+    image_noise = _normal(generator, (TRUTH_IMAGES, cell.classes))
+    if len(members) == 1:
+        noise, shared = image_noise[None], 1.0  # the sum of both noises is normal, too
+    else:
+        noise, shared = _normal(generator, (len(members), *image_noise.shape)), cell.shared
+    of = simulated.skills[members], simulated.confidences[members]
+    pool = _make_pool(_log_posterior(*of, labels, image_noise, noise, shared), labels, np.arange(len(labels)))
+    every = np.arange(TRUTH_IMAGES)
+    return [score_shares(pool, choice.shares[members], choice.pooling, every) for choice in choices]
 
 
 def _make_pool(values: Array, labels: Array, groups: Array) -> Pool:
@@ -123,8 +124,11 @@ def _log_posterior(
     latent = _mix(image_noise[None], noise, shared)
     latent[:, np.arange(len(labels)), labels] += skills[:, None].astype(np.float32)
     latent *= (skills * confidences).astype(np.float32)[:, None, None]
-    latent -= latent.max(axis=2, keepdims=True)
-    latent -= np.log(np.exp(latent).sum(axis=2, keepdims=True))
+    shares = np.exp(latent)  # far below the largest float32: the latent values are below 30
+    total = shares[..., 0].copy()
+    for number in range(1, latent.shape[2]):  # numpy's sum over a short last axis takes several times as long
+        total += shares[..., number]
+    latent -= np.log(total)[..., None]
     return latent
 
 
