@@ -271,8 +271,8 @@ def _score_hidden(
         power: sum of the fourth powers of their distances to their class mean.
     """
     probe = fit_probe(sums)
-    temperature = fit_temperature(_predict(probe, known), labels)
-    predicted = [apply_temperature(_predict(probe, one), temperature) for one in (known, strangers)]
+    temperature = fit_temperature(predict_by_probe(probe, known), labels)
+    predicted = [apply_temperature(predict_by_probe(probe, one), temperature) for one in (known, strangers)]
     values: dict[Score, tuple[Array, Array]] = {}
     for score in (Score.PROBABILITY, Score.ENTROPY):
         values[score] = score_probabilities(predicted[0], score), score_probabilities(predicted[1], score)
@@ -288,7 +288,8 @@ def _score_hidden(
     return {score: values[score] for score in scores}
 
 
-def _predict(probe: Probe, units: Features) -> NDArray[np.float64]:
+def predict_by_probe(probe: Probe, units: Features) -> NDArray[np.float64]:
+    """Log-probabilities of features of unit length [N, D], not calibrated, [N, C]."""
     return normalise(SCORE_SCALE * probe.scores(units).astype(np.float64))
 
 

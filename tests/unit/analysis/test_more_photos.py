@@ -60,7 +60,7 @@ def test_labels_that_mean_nothing_rarely_make_photos_help() -> None:
 
 
 def test_shares_are_of_equal_size_and_drawn_from_each_class() -> None:
-    curve = measure(40, noise=1.0)
+    curve = measure(40, noise=3.0)
 
     assert [(one.share, one.num_images, one.num_draws) for one in curve.shares] == [
         (0.25, 30, 4),
