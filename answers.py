@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from analysis.answer.more_photos import measure_photo_curve
 
 from analysis.answer.choose import Chosen, choose_answer
+from analysis.answer.more_photos import measure_photo_curve
 from analysis.answer.pool import Candidate, Pool, load_pool
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
@@ -133,7 +133,6 @@ class AnswerMaker:
                 "no trial has left predictions of the validation images: there is nothing to choose"
             )
         from trainables.export.latency import CombinationCosts
-
         from trainables.export.members import fit_of
 
         costs = CombinationCosts(settings=self.settings)

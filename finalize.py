@@ -1,7 +1,7 @@
 """The command: make one model of a study's trials, with a score that can be believed.
 
-It does what `tune.py` does at its end, and more where that is asked for: further seeds, folds, a refit, views,
-and the one reading of the test split. Running the same line again goes on where it was ended.
+It does what `tune.py` does at its end, and more where that is asked for: seeds, folds, a refit, views, and the
+one reading of the test split. Running the same line again goes on where it was ended.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from final_runs import check_images, reopen_settings, resources_here, run_finals
 from plan import console, say
 from results import Results
 from split_reading import read_test_split
+from trainables.data.policies import find_policy
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 means done, 1 that it ended badly, 2 that the flags are wrong, 130 interrupted."""
@@ -140,8 +142,6 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
             return tell_ending(ending)
         if flags.tta > 1:
             predict_views(opened)  # of the new candidates, too
-    if flags.rule == "soup":
-        make_soups(opened)
     if flags.refit:
         ending = train(opened, wishes, refit=True)
         if ending is not None:
