@@ -1,7 +1,7 @@
 """The command: make one model of a study's trials, with a score that can be believed.
 
-It does what `tune.py` does at its end, and more where that is asked for: seeds, folds, a refit, views, and the
-one reading of the test split. Running the same line again goes on where it was ended.
+It does what `tune.py` does at its end, and more where that is asked for: seeds, folds, a refit, views, and
+the one reading of the test split. Running the same line again goes on where it was ended.
 """
 
 from __future__ import annotations
@@ -201,3 +201,7 @@ def tell_ending(ending: RunEnding) -> int:
         return interrupted()
     print(f"finalize.py: the final trainings ended badly: {ending.reason}", file=sys.stderr)
     return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
