@@ -1,1 +1,1 @@
-"""From a finished search to one model: rules that choose or combine trials, and scores corrected for it."""
+"""The answer of a study: one model made of its trials, and a score that can be believed."""
