@@ -137,13 +137,13 @@ def describe_finalists(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def describe_test(tested: PairedTest, *, first: str, second: str) -> str:
-    """Say in one sentence which is better, with the evidence."""
+def describe_test(tested: PairedTest, *, first: str, second: str, images: str = "validation images") -> str:
+    """Say in one sentence which is better, with the evidence; `images` says what they were compared on."""
     scale, unit = (100, " points") if is_share(tested.metric) else (1, "")
     amount = f"{scale * tested.difference:+.2f}{unit}"
     interval = f"95% interval {scale * tested.low:+.2f} to {scale * tested.high:+.2f}"
     grouped = f" in {tested.num_groups:,} groups" if tested.is_grouped else ""
-    evidence = f"{amount} {tested.metric}, {interval}, on {tested.num_images:,} validation images{grouped}"
+    evidence = f"{amount} {tested.metric}, {interval}, on {tested.num_images:,} {images}{grouped}"
     only_first, only_second = tested.only_first_right, tested.only_second_right
     counts = f"{only_first} images only the first has right, {only_second} only the second"
     by = " by groups" if tested.is_grouped else ""

@@ -89,7 +89,11 @@ def load_predictions(study_dir: Path, trial: int, *, groups: Array | None = None
     Args:
         groups: the group of each image by its id, of `load_groups`; None where each image is its own.
     """
-    path = StudyPaths(study_dir).trial(trial).predictions
+    return load_file(StudyPaths(study_dir).trial(trial).predictions, groups=groups)
+
+
+def load_file(path: Path, *, groups: Array | None = None) -> Predictions | None:
+    """Load a file of predictions as `load_predictions` does."""
     try:
         with np.load(path, allow_pickle=False) as file:
             ids, labels = file["ids"].astype(np.int64), file["labels"].astype(np.int64)

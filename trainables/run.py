@@ -23,12 +23,10 @@ from trainables.activations.inputs import Inputs
 from trainables.activations.shared import (
     borrow_backbone,
     borrow_frozen_prefixes,
-    load_splits,
     open_cache,
     open_cost_model,
 )
 from trainables.assembly import (
-    choose_validated,
     make_average,
     make_phase_optimizer,
     make_view,
@@ -37,7 +35,6 @@ from trainables.data.storage_faults import wait_out_faults
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
-from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import FrozenPrefixes
@@ -46,7 +43,7 @@ from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.training.early_stopping import Kept, Patience
 from trainables.training.head_batch import HeadEpoch
-from trainables.training.imbalance import class_weights, draw_order
+from trainables.training.imbalance import draw_order
 from trainables.training.loop import (
     EVALUATION_BATCH,
     EvaluationResult,
@@ -62,6 +59,7 @@ from trainables.training.process_group import ProcessGroup
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
+from trainables.trial_images import load_images
 
 CHECKPOINT_FORMAT = 4
 """Raised whenever the content of a checkpoint changes; a trial begins anew where it differs."""
@@ -75,11 +73,12 @@ class TrialRun:
     def __init__(
         self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
     ) -> None:
-        self.number, self.attempt = leased.trial, leased.attempt
+        self.leased, self.number, self.attempt = leased, leased.trial, leased.attempt
         self.settings, self.process_group = settings, process_group or ProcessGroup()
         self.config: TrialConfig = make_trial_config(leased.config)
-        self.kept_rule = kept_epoch(leased.config)
-        self.paths = settings.trial_paths(self.number)
+        self.fixed_epochs = None if leased.final is None else leased.final.fixed_epochs
+        self.kept_rule = "last" if self.fixed_epochs else kept_epoch(leased.config)
+        self.paths = leased.paths(settings.paths)
         self.device = torch.device("cuda" if settings.use_gpu else "cpu")
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
@@ -106,15 +105,9 @@ class TrialRun:
             seed=settings.seed,
             pretrained=self.regime.pretrained,
         )
-        self.splits = load_splits(settings, self.fit, self.device)
-        if config.minority_policy:
-            self.splits = {**self.splits, "train": oversampled(self.splits["train"])}
-        self.train_labels = self.splits["train"].labels.cpu().numpy()
-        self.validated = choose_validated(
-            self.splits["val"].view_ids, limit=config.validation_images, seed=settings.seed
-        )
-        weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
-        self.class_weights = None if weights is None else weights.to(self.device)
+        images = load_images(config, settings, fit=self.fit, device=self.device, final=self.leased.final)
+        self.splits, self.validated = images.splits, images.validated
+        self.train_labels, self.class_weights = images.train_labels, images.class_weights
         module = borrow_backbone(
             self.backbone,
             weights=self.weights,
@@ -171,7 +164,7 @@ class TrialRun:
     def _make_inputs(self, split: str) -> Inputs:
         """Make the source of "train" or "val" batches in this phase, with a cache where one is worth it."""
         config, settings, is_train = self.config, self.settings, split == "train"
-        view = make_view(config, settings, fit=self.fit, is_train=is_train)
+        view = make_view(config, settings, fit=self.fit, is_train=is_train, final=self.leased.final)
         mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
         readings = 1 if view.is_random else self.phase.num_epochs
         others = settings.num_trials - 1
@@ -239,7 +232,7 @@ class TrialRun:
         with averaged:
             self.evaluation = validated = self._validate()
             metrics = self._metrics(trained, validated, seconds=time.perf_counter() - started)
-            self.schedule.observe(metrics["val_loss"])
+            self.schedule.observe(self._observed_loss(metrics["val_loss"]))
             self.patience.observe(metrics["val_loss"])
             self.finished = self._is_over(schedule_ended=trained.ended)
             self._keep(metrics, validated)
@@ -358,15 +351,21 @@ class TrialRun:
         )
         return pack_classes(classes[:, 0].numpy())
 
+    def _observed_loss(self, val_loss: float) -> float:
+        """The loss that a plateau schedule follows: where the epochs are fixed, the source trial's."""
+        losses = () if self.leased.final is None else self.leased.final.val_losses
+        return losses[self.epoch - 1] if self.epoch <= len(losses) else val_loss
+
     def _is_over(self, *, schedule_ended: bool) -> bool:
-        if self.epoch >= self.phases[-1].last_epoch:
+        if self.epoch >= (self.fixed_epochs or self.phases[-1].last_epoch):
             return True
-        out_of_patience = self.patience.is_out(self.config.early_stopping_patience)
+        patience = 0 if self.fixed_epochs else self.config.early_stopping_patience
+        out_of_patience = self.patience.is_out(patience)
         return self.phase is self.phases[-1] and (schedule_ended or out_of_patience)
 
     def _draw_seed(self, purpose: str, epoch: int = 0) -> int:
         """A seed from the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
-        value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.number]), 1)
+        value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.leased.draw]), 1)
         return int(value[0, 0] * 2**53)
 
     def checkpoint_state(self) -> dict[str, Any]:

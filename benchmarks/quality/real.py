@@ -28,6 +28,7 @@ from benchmarks.quality.record import prepare, write_listing
 from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, MAX_EPOCHS, SPACE
 from benchmarks.quality.splits import SETS
 from cluster.study.records import Records, TrialRecord
+from contract.answer import Combination, MemberRef
 from contract.files import save_json
 from contract.messages import StudySettings
 from contract.metrics import tie_break
@@ -36,8 +37,8 @@ from contract.study_layout import StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
+from trainables.export.ensemble import load_combination
 from trainables.export.parity import predict
-from trainables.export.program import Probabilities, load_classifier
 from trainables.model.backbones import find_backbone
 
 METHODS = ("before", "now")
@@ -155,8 +156,9 @@ def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> P
     """A trial's own classifier; None if its weights are gone."""
     if not paths.trial(trial.number).weights.exists():
         return None
-    classifier = load_classifier(paths.trial(trial.number), trial.attrs["config"], settings)
-    return Probabilities(classifier).eval()
+    ref = MemberRef("trial", trial.number)
+    own = replace(settings, study_directory=str(paths.directory))
+    return load_combination(Combination.single(ref), {ref: trial.attrs["config"]}, own)
 
 
 def test_accuracy(settings: StudySettings, trial: TrialRecord, program: Program) -> float:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contract.answer import Combination, MemberRef
 from contract.messages import LeasedTrial, Report, StudySettings
 from contract.study_layout import ModelPaths
 from tests.gpu.conftest import Measure
@@ -21,7 +22,7 @@ from tests.lone_trial import start_trials
 from trainables import lease as lease_module
 from trainables.activations.cost_model import CostModel
 from trainables.activations.shared import drop_backbones
-from trainables.export.program import export_classifier
+from trainables.export.program import export_combination
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.training.checkpoints import load_state
@@ -209,12 +210,13 @@ def test_a_cached_trial_computes_what_an_uncached_one_does(
 def test_an_export_of_weights_trained_here_predicts_what_the_trial_did(
     settings: StudySettings, tmp_path: Path, measure: Measure
 ) -> None:
-    """`export_classifier` itself compares on validation images and refuses what is further off."""
+    """`export_combination` itself compares on validation images and refuses what is further off."""
     leased = make_lease(9)
     run_trials(settings, leased)
     model = ModelPaths(tmp_path / "model")
 
-    export_classifier(settings.trial_paths(9), leased.config, settings, target=model, about={})
+    ref = MemberRef("trial", 9)
+    export_combination(Combination.single(ref), {ref: leased.config}, settings, target=model, about={})
 
     size = model.program.stat().st_size
     measure(f"all 10 validation images within the export's tolerance; {size / 2**20:.1f} MiB")

@@ -45,8 +45,10 @@ _frozen_prefixes: dict[tuple[_Key, tuple[Depth, ...]], FrozenPrefixes] = {}
 
 
 @lru_cache(maxsize=4)
-def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict[str, SplitView]:
-    """Load the splits "train" and "val". Pixels of the test split are never looked at.
+def load_splits(
+    settings: StudySettings, fit: Fit, device: torch.device, names: tuple[str, ...] = ("train", "val")
+) -> dict[str, SplitView]:
+    """Load the splits "train" and "val", whose images alone a search may look at, or those that are named.
 
     On a node that has no image store yet, or no copies of a bucket's images, the first worker makes them and
     the others wait.
@@ -70,7 +72,7 @@ def load_splits(settings: StudySettings, fit: Fit, device: torch.device) -> dict
     )
     digests = store.digests
     splits = {}
-    for name in ("train", "val"):
+    for name in names:
         ids = manifest.indices(name)
         deep = [str(settings.deep_range)] if settings.deep_range else []  # other pixels of the same files
         content = hashlib.sha256("\n".join([*deep, *(digests[number] for number in ids)]).encode())

@@ -1,23 +1,30 @@
-"""Proves an exported program: on validation images it must predict what the trial itself predicted."""
+"""Proves an exported program: on validation images it must predict what its trials themselves predicted."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.answer import Combination, apply_temperature, pool_log_probabilities
 from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.predictions import unpack_log_probabilities
-from contract.study_layout import TrialPaths
-from contract.trial_config import TrialConfig
+from contract.study_layout import StudyPaths, TrialPaths
 from trainables.activations.shared import load_splits
 from trainables.assembly import make_view
+from trainables.export.members import Configs, config_of
 from trainables.images.split_view import SplitView, ViewSettings
+from trainables.training.regimes import load_regime
+
+Program = Callable[[Tensor], Tensor]
+"""Images [N, 3, S, S] in [0, 1] -> probabilities [N, classes]."""
 
 NUM_IMAGES = 64
 """Validation images that are compared, drawn by the study's seed, or all where there are fewer."""
@@ -37,38 +44,37 @@ probability by whole votes."""
 
 
 def check_predictions(
-    program: Callable[[Tensor], Tensor],
-    paths: TrialPaths,
-    config: TrialConfig,
-    settings: StudySettings,
-    *,
-    fit: Fit,
-    uses_neighbours: bool,
+    program: Program, combination: Combination, configs: Configs, settings: StudySettings, *, fit: Fit
 ) -> None:
-    """Compare the program with the trial's own predictions, on images as the trial saw them.
+    """Compare the program with what its members predicted, pooled, on images as they saw them.
 
-    Args:
-        program: images [N, 3, S, S] in [0, 1] -> probabilities [N, classes].
-        uses_neighbours: the head is nearest neighbours, of which equal labels are asked only.
+    Where a member is nearest neighbours, equal labels are asked only.
 
     Raises:
         ValueError: predictions differ; the message has both figures.
     """
-    ids, stored = load_predictions(paths)
+    members = [config_of(member.ref, configs) for member in combination.members]
+    ids, stored = load_pooled_predictions(combination, settings.paths)
     split = load_splits(settings, fit, torch.device("cpu"))["val"]
-    view = make_view(config, settings, fit=fit, is_train=False)
+    view = make_view(members[0], settings, fit=fit, is_train=False)
     position = {int(number): at for at, number in enumerate(split.ids)}
     if not set(ids.tolist()) <= set(position):
-        raise ValueError(f"{paths.predictions}: the predictions are of other images than the study's")
+        raise ValueError(f"{settings.paths.directory}: the predictions are of other images than the study's")
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(ids))[:NUM_IMAGES])
     positions = np.array([position[int(number)] for number in ids[rows]])
     found = predict(program, view, split, positions)
     tolerance = TOLERANCE_GPU if settings.use_gpu else TOLERANCE_CPU
-    compare(found, stored[rows], tolerance=tolerance, uses_neighbours=uses_neighbours)
+    compare(
+        found,
+        stored[rows],
+        # A temperature below 1 makes differences larger.
+        tolerance=tolerance / min(combination.temperature, 1.0),
+        uses_neighbours=any(load_regime(member.regime).uses_neighbours for member in members),
+    )
 
 
 def predict(
-    program: Callable[[Tensor], Tensor], view: ViewSettings, split: SplitView, positions: NDArray[np.int64]
+    program: Program, view: ViewSettings, split: SplitView, positions: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Predict the images at some positions of a split, seen as in validation: probabilities [N, classes]."""
     chunks = []
@@ -106,15 +112,56 @@ def compare(
         )
 
 
+def load_pooled_predictions(
+    combination: Combination, study: StudyPaths
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Pool the members' stored predictions: ids [N] of the images that all have, probabilities [N, classes].
+
+    Raises:
+        ValueError: the predictions of a member are missing, or there is no image that all have.
+    """
+    loaded = [
+        load_log_probabilities(_find_file(member.ref.paths(study), is_flipped=bool(member.ref.view)))
+        for member in combination.members
+    ]
+    common = reduce(np.intersect1d, (ids for ids, _ in loaded))
+    if not len(common):
+        raise ValueError(f"{study.directory}: the members have no image in common that they predicted")
+    rows = [values[np.argsort(ids)[np.searchsorted(np.sort(ids), common)]] for ids, values in loaded]
+    shares = [member.weight for member in combination.members]
+    pooled = pool_log_probabilities(np.stack(rows), shares, combination.pooling)
+    probabilities = np.exp(apply_temperature(pooled, combination.temperature))
+    return common, probabilities.astype(np.float32)
+
+
+def _find_file(paths: TrialPaths, *, is_flipped: bool) -> Path:
+    """File with what a member predicted for validation images, which a refit was trained on."""
+    if is_flipped:
+        return paths.flipped_predictions
+    return paths.fitted_predictions if paths.fitted_predictions.exists() else paths.predictions
+
+
 def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Load image ids [N] and probabilities [N, classes] of the kept epoch on the validation images.
+
+    Those of a refit are of images that it was trained on: they prove a program, and tell nothing else.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    ids, values = load_log_probabilities(paths.predictions)
+    return ids, np.exp(values)
+
+
+def load_log_probabilities(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Load image ids [N] and log-probabilities [N, classes] from a file of predictions.
 
     Raises:
         ValueError: the file is missing or damaged.
     """
     try:
-        with np.load(paths.predictions, allow_pickle=False) as file:
-            ids, probabilities = file["ids"], np.exp(unpack_log_probabilities(file))
+        with np.load(path, allow_pickle=False) as file:
+            ids, values = file["ids"], unpack_log_probabilities(file)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{paths.predictions} is missing or damaged: run the study again") from error
-    return ids.astype(np.int64), probabilities.astype(np.float32)
+        raise ValueError(f"{path} is missing or damaged: run the study again") from error
+    return ids.astype(np.int64), values

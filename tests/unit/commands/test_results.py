@@ -16,8 +16,9 @@ import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
+from contract.answer import Combination
 from contract.messages import EpochDecision, Reason
-from contract.study_layout import ModelPaths, StudyPaths, TrialPaths
+from contract.study_layout import ModelPaths, StudyPaths
 from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
 
@@ -35,7 +36,7 @@ class Finished:
         self.tracked: list[str] = []
         self.export: Export = self._export
         monkeypatch.setattr(
-            trainables.export.program, "export_classifier", lambda *a, **k: self.export(*a, **k)
+            trainables.export.program, "export_combination", lambda *a, **k: self.export(*a, **k)
         )
         monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
@@ -62,8 +63,10 @@ class Finished:
         found: dict[str, Any] = json.loads((self.directory / "model" / "export.json").read_text())
         return found
 
-    def _export(self, trial: TrialPaths, *_: Any, target: ModelPaths, about: Mapping[str, Any]) -> None:
-        self.exports.append(int(trial.directory.name))
+    def _export(
+        self, combination: Combination, *_: Any, target: ModelPaths, about: Mapping[str, Any]
+    ) -> None:
+        self.exports.append(combination.members[0].ref.number)
         target.program.write_bytes(b"program")
         target.card.write_text(json.dumps(dict(about)))
 

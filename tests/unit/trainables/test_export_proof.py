@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from contract.answer import Combination, MemberRef
 from contract.study_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.parity import compare
-from trainables.export.program import export_classifier
+from trainables.export.program import export_combination
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone
 from trainables.model.weights import locate_weights
@@ -59,17 +60,17 @@ def test_an_export_on_other_weights_than_the_trial_is_refused_and_writes_nothing
     while not leased.finished:
         reports = leased.step()
     assert leased.run is not None and reports[-1].outcome == "complete", reports[-1].traceback
-    paths, right = leased.run.paths, ModelPaths(tmp_path / "right")
+    ref, right = MemberRef("trial", lease.trial), ModelPaths(tmp_path / "right")
 
     with pytest.raises(ValueError, match="does not predict what the trial did"):
-        export_classifier(
-            paths,
-            lease.config,
+        export_combination(
+            Combination.single(ref),
+            {ref: lease.config},
             replace(settings, backbone_weights=(sources[1],)),
             target=ModelPaths(tmp_path / "wrong"),
             about={},
         )
-    export_classifier(paths, lease.config, settings, target=right, about={})
+    export_combination(Combination.single(ref), {ref: lease.config}, settings, target=right, about={})
 
     assert not (tmp_path / "wrong").exists()
     program = torch.export.load(right.program).module()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from analysis.tracking.served_model import ServedClassifier
+from contract.answer import Combination, MemberRef
 from contract.messages import StudySettings
 from contract.study_layout import ModelPaths
 from tests.lone_trial import start_trials
@@ -21,7 +22,7 @@ from trainables.data.augmentation import augment, evaluation_view
 from trainables.data.manifest import read_manifest
 from trainables.data.policies import names
 from trainables.export.parity import load_predictions
-from trainables.export.program import export_classifier
+from trainables.export.program import export_combination
 
 
 def write_long_images(folder: Path) -> Path:
@@ -70,7 +71,8 @@ def test_what_a_crop_does_not_show_is_learnt_from_padded_images_and_served_so(
 
     of_padded, of_cropped = accuracy_of(padded, 1), accuracy_of(settings, 2)
     target = ModelPaths(tmp_path / "model")
-    export_classifier(padded.trial_paths(1), lease.config, padded, target=target, about={})
+    ref = MemberRef("trial", 1)
+    export_combination(Combination.single(ref), {ref: lease.config}, padded, target=target, about={})
     model = ServedClassifier()
     model.load_context(SimpleNamespace(artifacts={"export": str(target.directory)}))
     ids, stored = load_predictions(padded.trial_paths(1))

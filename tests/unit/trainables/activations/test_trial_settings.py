@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from contract.answer import Combination, MemberRef
 from contract.messages import Report, StudySettings
 from contract.study_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
-from trainables.export.program import export_classifier, load_classifier
+from trainables.export.members import load_classifier
+from trainables.export.program import export_combination
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 
@@ -64,7 +66,10 @@ def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
     found = predictions(settings, 1)
     config = make_lease(1, **KNN, num_neighbours=3, distance="euclidean").config
     classifier = load_classifier(run.paths, config, settings)
-    export_classifier(run.paths, config, settings, target=ModelPaths(tmp_path), about={})
+    ref = MemberRef("trial", 1)
+    export_combination(
+        Combination.single(ref), {ref: config}, settings, target=ModelPaths(tmp_path), about={}
+    )
 
     assert [report.outcome for report in reports] == ["complete"]
     assert reports[0].metrics["trainable_parameters"] == 0
