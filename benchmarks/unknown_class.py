@@ -3,8 +3,8 @@
     UNFREEZE_DATA=… python -m benchmarks unknown_class --sets flowers5 beans --seeds 3
 
 A fifth of each set's groups validates, the rest trains a linear probe on frozen features (the split differs
-from seed to seed). "Hidden" is the mean AUROC over the classes hidden in turn, and the lowest; "foreign" is the
-AUROC against photos of the other sets, which are another thing altogether; "missed" is the share of these
+from seed to seed). "Hidden" is the mean AUROC over the classes hidden in turn, and the lowest; "foreign" is
+the AUROC against photos of the other sets, which are another thing altogether; "missed" is the share of these
 taken for a known class at the threshold that keeps 95 %. The last line printed is one line of JSON.
 """
 

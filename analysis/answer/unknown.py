@@ -41,8 +41,8 @@ from contract.answer import apply_temperature, normalise
 MOST_HIDDEN = 20
 """Most classes that are hidden in turn; of more, a sample."""
 
-MOST_IMAGES = 20_000
-"""Most training and most validation images that scores are judged on; of more, a sample of whole groups."""
+MOST_TRAIN, MOST_VAL = 10_000, 2_000
+"""Most images that scores are judged on; of more, a sample of whole groups."""
 
 FEWEST_IMAGES = 5
 """Fewest images of a class that is hidden, of training and validation together."""
@@ -181,7 +181,7 @@ def choose_unknown_rule(
     chosen = choose_score(hidden, scores)
     distances, scales = None, None
     if chosen.needs_features:
-        rows = draw_groups(frozen.train_groups, most=MOST_IMAGES, seed=seed)
+        rows = draw_groups(frozen.train_groups, most=MOST_TRAIN, seed=seed)
         distances = fit_distances(unit_length(frozen.train[rows]), frozen.train_labels[rows], len(classes))
     if distances is not None and chosen is Score.BOTH:
         entropy = score_probabilities(log_probabilities, Score.ENTROPY)
@@ -218,8 +218,8 @@ def hide_classes(
     """
     if len(classes) < 3:
         return [], f"hiding one of {len(classes)} classes leaves fewer than two"
-    train = draw_groups(frozen.train_groups, most=MOST_IMAGES, seed=seed)
-    val = draw_groups(frozen.val_groups, most=MOST_IMAGES, seed=seed)
+    train = draw_groups(frozen.train_groups, most=MOST_TRAIN, seed=seed)
+    val = draw_groups(frozen.val_groups, most=MOST_VAL, seed=seed)
     labels, val_labels = frozen.train_labels[train], frozen.val_labels[val]
     counts = np.bincount(labels, minlength=len(classes)) + np.bincount(val_labels, minlength=len(classes))
     possible = np.flatnonzero(counts >= FEWEST_IMAGES)
