@@ -73,13 +73,14 @@ class AnswerMaker:
 
     @cached_property
     def stamp(self) -> str:
-        """Hash of the files of all candidates, which the answer is made of."""
+        """Hash of the candidates' predictions, which the answer is made of.
+
+        Not of their weights: those that the answer does not need may be freed.
+        """
         files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
-        files += [ref.paths(self.paths).weights for ref in self.configs]
         seen = [
             (str(path.relative_to(self.paths.directory)), path.stat().st_mtime_ns, path.stat().st_size)
             for path in files
-            if path.exists()
         ]
         return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
