@@ -30,8 +30,8 @@ MOST_PREFIXES = 3
 """Prefixes among which the best is looked for: those of the best candidates."""
 
 SINGLE_RESAMPLES, GREEDY_RESAMPLES, FEWEST_RESAMPLES = 1000, 200, 50
-MOST_WORK = 1.5e10
-"""Most logarithms and exponentials of one greedy rule, all resamples together: 20 s on one core.
+MOST_WORK = 6e9
+"""Most logarithms and exponentials of one greedy rule, all resamples together: 20 to 30 s of one core.
 
 Beyond it, fewer candidates are preselected, and then fewer resamples drawn.
 """

@@ -224,7 +224,7 @@ def test_members_of_one_prefix_cost_one_pass() -> None:
 
 def test_work_is_bounded_by_fewer_candidates_and_then_fewer_resamples() -> None:
     assert fit_work(200 * 5) == (20, 200)
-    assert fit_work(10_000 * 9) == (20, 200)
+    assert fit_work(10_000 * 9) == (13, 200)
     preselected, resamples = fit_work(100_000 * 9)
     assert preselected == 5 and 50 <= resamples <= 200
     assert fit_work(10**8) == (5, 50)
