@@ -184,6 +184,10 @@ def _judge_two_classes(
             )
         return {}
     positive = str(classes[POSITIVE]) if classes else str(POSITIVE)
+    if len(np.unique(pool.labels)) < 2:
+        if at is not None:
+            raise ValueError(f"--at {at}: the validation images are all of one class")
+        return {}
     ranking = measure_ranking(probabilities, pool.labels, positive=POSITIVE, groups=pool.groups)
     found: dict[str, Any] = {"ranking": {"positive": positive, **ranking.as_values()}}
     if at is not None:
