@@ -162,7 +162,7 @@ def _sync(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
 
 
 def _clean(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
-    from analysis.cleaning import clean_study
+    from analysis.answer.cleaning import clean_study
 
     for directory in directories:
         study = load_study(directory)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from analysis.cleaning import measure_files
+from analysis.disk import measure_files
 from analysis.leaderboard import rank_rows
 from analysis.reading import StudyInfo, connect, load_trial_rows
 from contract.messages import State

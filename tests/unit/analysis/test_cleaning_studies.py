@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
+from analysis.answer.cleaning import clean_study
 from analysis.answer.record import Answer, save_answer
-from analysis.cleaning import clean_study, measure_files
+from analysis.disk import measure_files
 from analysis.reading import StudyInfo, load_study
 from contract.answer import Combination, MemberRef
 from tests.study_factory import FakeTrial, make_study

@@ -73,6 +73,7 @@ def test_the_projects_own_code_is_all_there() -> None:
         "tune.py",
         "plan.py",
         "wiring.py",
+        "final_runs.py",
         "analysis/report/report.css",
         "cluster/study/passwords.py",
     } <= names
