@@ -19,6 +19,7 @@ from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from contract.machine import count_cpus, count_gpus
 from contract.metrics import check_objectives
+from contract.ranking_metrics import MOST_CELLS, RANKING_METRICS
 from contract.trial_config import check_validated_alike, make_trial_config
 from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
@@ -130,6 +131,7 @@ def make_plan(config: StudyConfig) -> Plan:
     listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
     (used, _), splits = split_listing(listing, seed=config.seed, min_images=config.min_images)
+    _check_ranking(config.metrics, used, splits)
     sizes = sample_sizes(used.paths)
     fits = [config.fit or backbone.fit for backbone in backbones]
     used = replace(used, notes=(*used.notes, *note_shape(sizes.median_aspect, fits)))
@@ -166,6 +168,23 @@ def make_plan(config: StudyConfig) -> Plan:
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
     return plan
+
+
+def _check_ranking(metrics: Sequence[str], used: ImageListing, splits: NDArray[np.str_]) -> None:
+    """Check that metrics of a ranking exist for the validation images, and are computed.
+
+    Raises:
+        ValueError: one is asked for and is not.
+    """
+    asked = [name for name in metrics if name in RANKING_METRICS]
+    labels = used.labels[splits == "val"]
+    if asked and len(set(labels.tolist())) < 2:
+        raise ValueError(f"--metric {asked[0]} needs validation images of two classes: add some")
+    if asked and metrics[0] not in RANKING_METRICS and len(labels) * len(used.classes) > MOST_CELLS:
+        raise ValueError(
+            f"--metric: of so many images and classes {asked[0]} is computed only where it comes first: pass "
+            f"{','.join([asked[0], *(name for name in metrics if name != asked[0])])}"
+        )
 
 
 def find_batch_sizes(plan: Plan) -> list[int]:

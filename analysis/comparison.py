@@ -13,6 +13,8 @@ from analysis.predictions import Array, Predictions, class_scores, count_by_clas
 from analysis.reading import Row, StudyInfo
 from contract.messages import State
 from contract.metrics import METRICS, Direction, is_share
+from contract.predictions import MOST_DENSE
+from contract.ranking_metrics import RANKING_METRICS, ranking_measure
 
 Measure = Callable[[Array], float]
 """Maps the weight of each image, [num_images], to the metric."""
@@ -183,6 +185,9 @@ def make_measure(predictions: Predictions, metric: str) -> Measure | None:
     """Return the metric as a function of image weights; None if predictions do not determine it."""
     if metric in ("val_macro_f1", "val_balanced_accuracy"):
         return _class_measure(predictions, f1=metric == "val_macro_f1")
+    if metric in RANKING_METRICS:
+        values, is_whole = predictions.log_probabilities, predictions.log_probabilities.shape[1] <= MOST_DENSE
+        return ranking_measure(values, predictions.labels, metric) if is_whole else None
     if metric not in ("val_accuracy", "val_top3_accuracy", "val_loss"):
         return None
     scores = _image_scores(predictions, metric)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from contract.messages import LeasedTrial, Outcome, Report, StudySettings
 from contract.metrics import epoch_merit
 from contract.predictions import pack_classes
+from contract.ranking_metrics import RANKING_METRICS
 from contract.trial_config import TrialConfig, kept_epoch, make_trial_config
 from trainables.activations.inputs import Inputs
 from trainables.activations.shared import (
@@ -242,7 +245,7 @@ class TrialRun:
             epoch=self.epoch,
             metrics=metrics,
             outcome=Outcome.COMPLETE if self.finished else None,
-            predicted=self._pack_predicted(validated),
+            predicted=pack_classes(validated.log_probabilities.argmax(dim=1).numpy()),
         )
         self.records.append(report)
         return report
@@ -299,7 +302,7 @@ class TrialRun:
     def _validate(self) -> EvaluationResult:
         self.classifier.eval()
         self.process_group.agree_on(self._statistics)  # batch norm saw other images on each worker
-        return evaluate(
+        result = evaluate(
             self.inputs["val"].forward,
             self.inputs["val"].batches(cut_evaluation(self.process_group.share(self.validated)), epoch=0),
             num_classes=len(self.settings.classes),
@@ -307,13 +310,16 @@ class TrialRun:
             reduce=self.process_group.reduce,
             fitting=self.evaluated_at_once,
         )
+        return result.joined(
+            partial(self.process_group.gather, num_rows=len(self.validated), device=self.device)
+        )
 
     def _metrics(self, train: TrainResult, val: EvaluationResult, *, seconds: float) -> dict[str, float]:
         self.step = train.next_step
         parameters, trainable = self.classifier.num_parameters()
         return {
             **train.sums.compute("train"),
-            **val.sums.compute("val"),
+            **val.compute(always_rank=self.settings.metric in RANKING_METRICS),
             "images_per_second": train.images * self.process_group.size / train.seconds,
             "epoch_seconds": seconds,
             "last_learning_rate": train.learning_rate,
@@ -329,7 +335,7 @@ class TrialRun:
 
     def _keep(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
         """Keep the epoch's weights and predictions, if the trial's rule puts it above those before."""
-        value, loss = metrics[self.settings.metric], metrics["val_loss"]
+        value, loss = metrics.get(self.settings.metric, math.nan), metrics["val_loss"]
         merit = epoch_merit(
             self.kept_rule, self.epoch, value=value, loss=loss, maximize=self.settings.maximize
         )
@@ -337,19 +343,7 @@ class TrialRun:
         if merit <= self.kept.merit or (self.kept_rule == "last" and not self.finished):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        log_probabilities = self.process_group.gather(
-            validated.log_probabilities, num_rows=len(self.validated), device=self.device
-        )
-        self.kept = Kept(self.epoch, value, merit, self.phase.depth, trained, log_probabilities)
-
-    def _pack_predicted(self, validated: EvaluationResult) -> bytes:
-        """Pack the class predicted for every validation image, whichever worker looked at it."""
-        classes = self.process_group.gather(
-            validated.log_probabilities.argmax(dim=1, keepdim=True),
-            num_rows=len(self.validated),
-            device=self.device,
-        )
-        return pack_classes(classes[:, 0].numpy())
+        self.kept = Kept(self.epoch, value, merit, self.phase.depth, trained, validated.log_probabilities)
 
     def _observed_loss(self, val_loss: float) -> float:
         """The loss that a plateau schedule follows: where the epochs are fixed, the source trial's."""

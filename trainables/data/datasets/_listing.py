@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.class_names import sort_class_names
 from contract.files import plural, printable
 
 SAMPLE = 100
@@ -168,13 +169,6 @@ def spell_class(name: str) -> str:
 def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
     """About a hundred of the paths, evenly spread, whose sizes stand for all."""
     return paths[:: max(1, len(paths) // SAMPLE)]
-
-
-def sort_class_names(names: set[str]) -> tuple[str, ...]:
-    """Sort whole numbers by value ("2" before "10"), everything else by code point."""
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def find_similar_classes(classes: Iterable[str]) -> list[Note]:
