@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from analysis.answer.more_photos import measure_photo_curve
 
 from analysis.answer.choose import Chosen, choose_answer
+from analysis.answer.more_photos import measure_photo_curve
 from analysis.answer.pool import Candidate, Pool, load_pool
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
@@ -27,8 +27,6 @@ from contract.study_layout import ModelPaths, StudyPaths
 
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
-
-FLIPS = ("flip", "light", "medium", "heavy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +73,24 @@ class AnswerMaker:
 
     @cached_property
     def stamp(self) -> str:
-        """Hash of what the answer depends on: wishes, and the files of all candidates."""
+        """Hash of the candidates' predictions, which the answer is made of.
+
+        Not of their weights: those that the answer does not need may be freed.
+        """
         files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
-        files += [ref.paths(self.paths).weights for ref in self.configs]
         seen = [
             (str(path.relative_to(self.paths.directory)), path.stat().st_mtime_ns, path.stat().st_size)
             for path in files
-            if path.exists()
         ]
-        text = json.dumps([asdict(self.wishes), seen], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
-    def find_current(self) -> Answer | None:
-        """The answer made of the present candidates and wishes, if its model is there too."""
+    def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
+        """The answer made of the present candidates with these wishes, if its model is there too."""
         answer = load_answer(self.paths)
         if answer is None or answer.made_of != self.stamp or not is_export_of(self.paths.model, answer):
             return None
-        return answer
+        is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
+        return answer if is_wanted else None
 
     def make(self) -> Answer:
         """Choose, judge, export, and write answer.json last, so that a kill in between is made good.
@@ -100,11 +99,33 @@ class AnswerMaker:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
         chosen = self._choose()
-        answer = self._judge(chosen)
-        answer = self._with_refits(answer)
+        answer = self._with_refits(self._judge(chosen))
+        answer = replace(answer, facts={**answer.facts, "wishes": asdict(self.wishes)})
         self._export(answer, chosen)
         save_answer(self.paths, answer)
         return answer
+
+    @property
+    def selectable(self) -> list[MemberRef]:
+        """Trials and repetitions whose weights and predictions are there."""
+        chosen = {MemberRef("final", one.final) for one in self.finals if one.is_selectable}
+        return [
+            ref
+            for ref in self.configs
+            if (ref.kind == "trial" or ref in chosen)
+            and ref.paths(self.paths).weights.is_file()
+            and ref.paths(self.paths).predictions.is_file()
+        ]
+
+    def find_sources(self, *, among_trials: bool) -> list[int]:
+        """Numbers of the trials whose configurations the members of the answer have.
+
+        Args:
+            among_trials: choose among the trials alone, without repetitions and views.
+        """
+        maker = replace(self, finals=(), wishes=replace(self.wishes, views=1)) if among_trials else self
+        refs = maker._choose().answer.refs
+        return sorted({self._source_of(ref) for ref in refs})
 
     def _choose(self) -> Chosen:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
@@ -113,7 +134,6 @@ class AnswerMaker:
                 "no trial has left predictions of the validation images: there is nothing to choose"
             )
         from trainables.export.latency import CombinationCosts
-
         from trainables.export.members import fit_of
 
         costs = CombinationCosts(settings=self.settings)
@@ -164,7 +184,7 @@ class AnswerMaker:
         )
 
     def _judge(self, chosen: Chosen) -> Answer:
-        """Add what frozen features tell: the score for unknown classes, and whether more photos would help."""
+        """Add what frozen features tell: of unknown classes, and whether more photos would help."""
         first = chosen.answer.refs[0]
         frozen = self._frozen_features(chosen.pool, self.configs[replace(first, view="")])
         if frozen is None:
@@ -188,7 +208,7 @@ class AnswerMaker:
         return replace(chosen.answer, facts={**chosen.answer.facts, **more})
 
     def _frozen_features(self, pool: Pool, config: Mapping[str, Any]) -> FrozenFeatures | None:
-        """Features of the member's pretrained backbone, for the images that the pool knows; None without any."""
+        """Features of the member's pretrained backbone, for the images of the pool; None without any."""
         from trainables.export.frozen_features import frozen_features
 
         if self.settings.weights == "random":

@@ -17,7 +17,7 @@ from analysis.answer.pool import Pool
 from analysis.answer.power import find_smallest_difference
 from analysis.answer.prediction_sets import fit_threshold
 from analysis.answer.record import Answer
-from analysis.answer.rules import Choice, Rule, make_rules
+from analysis.answer.rules import GREEDY_RESAMPLES, Choice, Rule, make_rules
 from analysis.predictions import Array
 from contract.answer import Combination, MemberRef, Pooling, apply_temperature, pool_log_probabilities
 
@@ -135,15 +135,15 @@ def _extra_rules(pool: Pool, soups: Sequence[MemberRef]) -> list[Rule]:
     soup = np.array([i for i in pool.selectable if pool.candidates[i].ref in soups], dtype=np.int64)
     rules = []
     if len(recipes):
-        rules.append(_fixed_rule("mean", pool, [pool.candidates[i].ref for i in recipes]))
+        rules.append(_fixed_rule("mean", [pool.candidates[i].ref for i in recipes]))
     if len(soup):
         losses = pool.losses[soup].mean(axis=1)
         best = pool.candidates[int(soup[int(losses.argmin())])].ref
-        rules.append(_fixed_rule("soup", pool, [best]))
+        rules.append(_fixed_rule("soup", [best]))
     return rules
 
 
-def _fixed_rule(name: str, pool: Pool, refs: Sequence[MemberRef]) -> Rule:
+def _fixed_rule(name: str, refs: Sequence[MemberRef]) -> Rule:
     """A rule that chooses nothing: the same candidates with equal shares, whatever the images."""
     wanted = set(refs)
 
@@ -151,19 +151,13 @@ def _fixed_rule(name: str, pool: Pool, refs: Sequence[MemberRef]) -> Rule:
         chosen = np.array([one.ref in wanted for one in of.candidates], dtype=np.float64)
         return np.tile(chosen / max(chosen.sum(), 1.0), (len(weights), 1))
 
-    return Rule(name=name, pooling=Pooling.PROBABILITIES, num_resamples=_few_resamples(), select=select)
-
-
-def _few_resamples() -> int:
-    from analysis.answer.rules import GREEDY_RESAMPLES
-
-    return GREEDY_RESAMPLES
+    return Rule(name=name, pooling=Pooling.PROBABILITIES, num_resamples=GREEDY_RESAMPLES, select=select)
 
 
 def _say_why_not(rule: str) -> str:
     if rule == "mean":
         return "--rule mean: no published recipe of this study has its weights; use --rule ensemble"
-    return "--rule soup: no two candidates share backbone, depth, head and start, whose weights could be averaged"
+    return "--rule soup: no two candidates share backbone, depth, head and start, so nothing can be averaged"
 
 
 def _decide(correction: Correction, costs: Mapping[str, float], rule: str) -> Decision:

@@ -18,7 +18,6 @@ import numpy as np
 from analysis.answer.intervals import (
     Estimate,
     estimate_loss,
-    estimate_mean,
     estimate_share,
     paired_difference,
     variance_of_mean,
@@ -132,10 +131,23 @@ class LeftOut:
         """Number of the group of each of `images`."""
         return np.unique(self.pool.groups[self.images], return_inverse=True)[1]
 
-    def mean(self, metric: str) -> Array:
-        """Mean score of each of `images` by a metric that is a mean over images."""
+    @property
+    def num_groups(self) -> int:
+        return int(self.groups.max()) + 1
+
+    def values(self, metric: str) -> Array:
+        """Mean score of each of `images`; of a metric of classes its value, then those of resamples."""
+        if metric in CLASS_METRICS:
+            assert self.votes is not None
+            votes = self.votes[self.images] / self.times[self.images, None]
+            return resample_classes(votes, self.pool.labels[self.images], self.groups, metric)
         sums = {ACCURACY: self.right, LOSS: self.loss, TOP3: self.top3}[metric]
-        return sums[self.images] / self.times[self.images]
+        means: Array = sums[self.images] / self.times[self.images]
+        return means
+
+    def chosen(self, metric: str) -> Array:
+        """Scores whose spread is that of the models that might have been chosen, [resamples]."""
+        return self.chosen_loss if metric == LOSS else self.chosen_right
 
     def joined(self, other: LeftOut) -> LeftOut:
         """Add the resamples of another."""
@@ -153,7 +165,7 @@ class LeftOut:
 
 
 def correct(
-    pool: Pool, metric: str, *, seed: int = 0, rules: Sequence[Rule] | None = None
+    pool: Pool, metric: str, *, rules: Sequence[Rule] | None = None, seed: int = 0
 ) -> Correction | None:
     """Choose by every rule, and correct its score for the choice; None if no candidate has its weights.
 
@@ -164,7 +176,7 @@ def correct(
         rules: None = all that the pool allows.
     """
     check_metric(metric)
-    rules = make_rules(pool, metric) if rules is None else rules
+    rules = rules or make_rules(pool, metric)
     choices = [choose(pool, rule) for rule in rules]
     weights = draw_resamples(pool.groups, max(rule.num_resamples for rule in rules), seed=seed)
     shared = min(rule.num_resamples for rule in rules)
@@ -181,13 +193,16 @@ def correct(
         scored.append(
             RuleScores(rule=rule.name, choice=choice, num_resamples=rule.num_resamples, scores=scores)
         )
-        compared.append((rule.name, first))
-    gains = [
-        find_gain(name, one, cheaper, other, of)
-        for index, (name, one) in enumerate(compared)
-        for cheaper, other in compared[:index]
-        for of in metrics
-    ]
+        compared.append((rule.name, choice, first))
+    gains = []
+    for index, (name, choice, left_out) in enumerate(compared):
+        for cheaper, than, other in compared[:index]:
+            for of in metrics:
+                found = find_gain(left_out, choice, other, than, of)
+                gain = Gain(
+                    rule=name, than=cheaper, metric=of, value=found.value, low=found.low, high=found.high
+                )
+                gains.append(gain)
     return Correction(
         metric=metric,
         num_images=pool.num_images,
@@ -241,68 +256,65 @@ def repeat_rule(pool: Pool, rule: Rule, weights: Array, *, with_votes: bool) -> 
 
 def score_rule(left_out: LeftOut, choice: Choice, metric: str) -> Score:
     """Give a rule's score as chosen and corrected, with the interval."""
-    as_chosen = score_choice(choice, metric)
+    chosen = _values_of_choice(choice, metric)
+    as_chosen = float(chosen[0]) if metric in CLASS_METRICS else float(chosen.mean())
     if len(left_out.images) == 0:  # one group: nothing was ever left out
         ends = (0.0, 1.0) if is_share(metric) else (0.0, np.inf)
         return Score(metric=metric, as_chosen=as_chosen, corrected=as_chosen, low=ends[0], high=ends[1])
-    found = _estimate(left_out, metric)
+    values = left_out.values(metric)
+    variance = _variance(left_out, metric, values, chosen) + float(left_out.chosen(metric).var())
+    if metric == LOSS:
+        found = estimate_loss(float(values.mean()), variance, num_groups=left_out.num_groups)
+    else:
+        value = float(values[0]) if metric in CLASS_METRICS else float(values.mean())
+        if metric not in CLASS_METRICS:
+            variance = max(variance, value * (1 - value) / len(values))
+        found = estimate_share(value, variance, num_groups=left_out.num_groups)
     return Score(metric=metric, as_chosen=as_chosen, corrected=found.value, low=found.low, high=found.high)
 
 
-def score_choice(choice: Choice, metric: str) -> float:
-    """Score what a rule chose on the images it was chosen by."""
-    pool = choice.pool
-    every = np.arange(pool.num_images)
-    scores = score_shares(pool, choice.shares, choice.pooling, every)
-    if metric in CLASS_METRICS:
-        votes = np.zeros((pool.num_images, pool.num_classes))
-        votes[every, scores.predicted] = 1
-        return float(_class_metric(votes, pool.labels, np.ones((1, len(every))), metric)[0])
-    values = {ACCURACY: scores.right, LOSS: scores.loss, TOP3: scores.top3}[metric]
-    return float(values.mean())
-
-
-def _estimate(left_out: LeftOut, metric: str) -> Estimate:
-    spread = float(left_out.chosen_right.var())
-    if metric in CLASS_METRICS:
-        values = _class_values(left_out, metric)
-        return estimate_share(
-            float(values[0]), float(values[1:].var()) + spread, num_groups=int(left_out.groups.max()) + 1
-        )
-    if metric == LOSS:
-        return estimate_loss(left_out.mean(LOSS), left_out.groups, extra=float(left_out.chosen_loss.var()))
-    return estimate_mean(left_out.mean(metric), left_out.groups, extra=spread)
-
-
-def find_gain(name: str, one: LeftOut, cheaper: str, other: LeftOut, metric: str) -> Gain:
-    """Compare two rules image by image, on the same resamples."""
-    sign = direction_of(metric).sign
+def find_gain(one: LeftOut, choice: Choice, cheaper: LeftOut, than: Choice, metric: str) -> Estimate:
+    """Compare two rules image by image, on the same resamples; positive where the first is better."""
     if len(one.images) == 0:
-        return Gain(rule=name, than=cheaper, metric=metric, value=0.0, low=-np.inf, high=np.inf)
+        return Estimate(0.0, -np.inf, np.inf)
+    sign = direction_of(metric).sign
+    values = sign * (one.values(metric) - cheaper.values(metric))
+    chosen = sign * (_values_of_choice(choice, metric) - _values_of_choice(than, metric))
+    spread = float((one.chosen(metric) - cheaper.chosen(metric)).var())
+    value = float(values[0]) if metric in CLASS_METRICS else float(values.mean())
+    variance = _variance(one, metric, values, chosen) + spread
+    return paired_difference(value, variance, num_groups=one.num_groups)
+
+
+def _variance(left_out: LeftOut, metric: str, values: Array, chosen: Array) -> float:
+    """Variance that comes with the images: of the mean over models, or of the chosen one if that is larger.
+
+    Averaged over the models of many resamples, an image's score varies less than that of one model.
+    """
     if metric in CLASS_METRICS:
-        differences = _class_values(one, metric) - _class_values(other, metric)
-        spread = float((one.chosen_right - other.chosen_right).var())
-        variance = float(differences[1:].var()) + spread
-        found = paired_difference(float(differences[0]), variance, num_groups=int(one.groups.max()) + 1)
-    else:
-        scores = sign * (one.mean(metric) - other.mean(metric))
-        chosen = [(o.chosen_loss if metric == LOSS else o.chosen_right) for o in (one, other)]
-        variance = variance_of_mean(scores, one.groups) + float((chosen[0] - chosen[1]).var())
-        found = paired_difference(float(scores.mean()), variance, num_groups=int(one.groups.max()) + 1)
-    return Gain(rule=name, than=cheaper, metric=metric, value=found.value, low=found.low, high=found.high)
+        return max(float(values[1:].var()), float(chosen[1:].var()))
+    averaged = variance_of_mean(values, left_out.groups)
+    return max(averaged, variance_of_mean(chosen, left_out.pool.groups))
 
 
-def _class_values(left_out: LeftOut, metric: str) -> Array:
-    """Return a metric of classes from the votes of the images left out, first of all, then of resamples."""
-    assert left_out.votes is not None
-    images, groups = left_out.images, left_out.groups
-    shares = left_out.votes[images] / left_out.times[images, None]
-    weights = np.concatenate([np.ones((1, len(images))), draw_resamples(groups, INTERVAL_RESAMPLES, seed=1)])
-    return _class_metric(shares, left_out.pool.labels[images], weights, metric)
+def _values_of_choice(choice: Choice, metric: str) -> Array:
+    """What `LeftOut.values` gives, of one model on the images that it was chosen by."""
+    pool, scores = choice.pool, choice.scores
+    if metric in CLASS_METRICS:
+        votes = np.zeros((pool.num_images, pool.num_classes), dtype=np.float32)
+        votes[np.arange(pool.num_images), scores.predicted] = 1
+        return resample_classes(votes, pool.labels, pool.groups, metric)
+    return {ACCURACY: scores.right, LOSS: scores.loss, TOP3: scores.top3}[metric]
 
 
-def _class_metric(votes: Array, labels: Array, weights: Array, metric: str) -> Array:
-    """Score votes [images, classes] that add up to 1 an image, on each resample: [resamples]."""
+def resample_classes(votes: Array, labels: Array, groups: Array, metric: str) -> Array:
+    """Score votes [images, classes] by a metric of classes: on all images, then on resamples of groups.
+
+    Args:
+        votes: share of each class in an image's predictions; they add up to 1.
+    """
+    weights = draw_resamples(groups, INTERVAL_RESAMPLES, seed=1)
+    weights = np.concatenate([np.ones((1, len(labels)), dtype=np.float32), weights])
     size = votes.shape[1]
     images = count_classes(weights, labels, size)
     right = count_classes(weights * votes[np.arange(len(labels)), labels], labels, size)

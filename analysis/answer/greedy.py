@@ -12,7 +12,7 @@ from analysis.predictions import Array
 STEPS = 25
 """Members added at most, counted with repetition: the weights are multiples of 1/25 or coarser."""
 
-PATIENCE = 6
+PATIENCE = 4
 """Steps without a lower loss after which the search ends."""
 
 TIE = 1e-6
@@ -106,7 +106,8 @@ def compact_classes(log_probabilities: Array, *, most: int) -> Array:
     """
     num_classes = log_probabilities.shape[2]
     if num_classes <= most + 1:
-        return np.maximum(np.ascontiguousarray(log_probabilities.transpose(2, 0, 1)), LOWEST)
+        every: Array = np.maximum(np.ascontiguousarray(log_probabilities.transpose(2, 0, 1)), LOWEST)
+        return every
     strongest = log_probabilities.max(axis=0)
     kept = np.argpartition(-strongest, most - 1, axis=1)[:, :most]
     images = np.arange(log_probabilities.shape[1])[:, None]
@@ -116,4 +117,5 @@ def compact_classes(log_probabilities: Array, *, most: int) -> Array:
         result[:most, number] = values.T
         rest = np.exp(one).sum(axis=1) - np.exp(values).sum(axis=1)
         result[most, number] = np.log(np.maximum(rest, np.exp(LOWEST)))
-    return np.maximum(result, LOWEST)
+    joined: Array = np.maximum(result, LOWEST)
+    return joined

@@ -1,8 +1,8 @@
 """95% intervals of corrected scores, and the smallest difference that a set of images can show.
 
 Two things make a corrected score differ from that of the chosen model: the images, and that another model
-might have been chosen from them. Their variances are added: that of the mean over groups of images, and
-`extra`, that of the scores of the models chosen on the resamples.
+might have been chosen from them. Their variances are added by the caller: that of the mean over groups of
+images, and that of the scores of the models chosen on the resamples.
 """
 
 from __future__ import annotations
@@ -27,18 +27,6 @@ class Estimate:
     high: float
 
 
-def estimate_mean(scores: Array, groups: Array, *, extra: float) -> Estimate:
-    """Estimate a share from what each image contributes to it, 0 to 1.
-
-    Args:
-        groups: number of each image's group, counted from 0.
-    """
-    value = float(scores.mean())
-    independent = value * (1 - value) / len(scores)
-    variance = max(variance_of_mean(scores, groups), independent) + extra
-    return estimate_share(value, variance, num_groups=int(groups.max()) + 1)
-
-
 def estimate_share(value: float, variance: float, *, num_groups: int) -> Estimate:
     """Give a share Wilson's interval for as many images as would have its variance.
 
@@ -56,19 +44,17 @@ def estimate_share(value: float, variance: float, *, num_groups: int) -> Estimat
     return Estimate(value, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def estimate_loss(losses: Array, groups: Array, *, extra: float) -> Estimate:
-    """Estimate a mean loss. The interval is symmetric on the scale of logarithms.
+def estimate_loss(value: float, variance: float, *, num_groups: int) -> Estimate:
+    """Give a mean loss an interval that is symmetric on the scale of logarithms.
 
-    Few images with a large loss make the mean, so that an image sample has none of them more often than it
-    has too many.
+    Few images with a large loss make the mean, so that too few of them are drawn more often than too many.
     """
-    value, num_groups = float(losses.mean()), int(groups.max()) + 1
     if num_groups < 2:
         return Estimate(value, 0.0, math.inf)
     if value <= 0:
         return Estimate(value, 0.0, 0.0)
-    reach = _quantiles(num_groups)[1] * math.sqrt(variance_of_mean(losses, groups) + extra) / value
-    return Estimate(value, value * math.exp(-reach), value * math.exp(min(reach, 50.0)))
+    reach = min(_quantiles(num_groups)[1] * math.sqrt(variance) / value, 50.0)
+    return Estimate(value, value * math.exp(-reach), value * math.exp(reach))
 
 
 def paired_difference(value: float, variance: float, *, num_groups: int) -> Estimate:

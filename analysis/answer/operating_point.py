@@ -1,4 +1,4 @@
-"""Two classes: how well their probability ranks the images, and from which one on an image counts as positive."""
+"""Two classes: how well a probability ranks the images, and from which one on an image counts as positive."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class OperatingPoint:
     """Each of TARGETS at this threshold, as chosen; none without an image to count."""
 
     expected: float | None
-    """The target's share on new images: mean over resamples of what the threshold chosen on each brings on the
-    images left out; None of so few images that most resamples have no value."""
+    """The target's share on new images: mean over resamples of what the threshold chosen on each brings on
+    the images left out; None of so few images that most resamples have no value."""
 
     low: float | None
     """The share that is reached on the images left out 19 times of 20."""
@@ -198,7 +198,7 @@ def measure_ranking(
 
 
 class _Order:
-    """Images in the order of falling scores, equal scores together, so that each count is one cumulative sum."""
+    """Images in the order of falling scores, equal ones together: each count is one cumulative sum."""
 
     def __init__(self, scores: Array, is_positive: Array) -> None:
         self._order = np.argsort(-scores, kind="stable")

@@ -1,4 +1,4 @@
-"""Prediction sets: instead of one class those that are probable enough to hold the true one, say, 9 in 10 times.
+"""Prediction sets: not one class, but those probable enough to hold the true one, say, 9 times of 10.
 
 Split conformal prediction with the least ambiguous sets (LAC) of Sadinle, Lei and Wasserman 2019,
 J. Am. Stat. Assoc. 114:223: a class is in the set where its probability is at least that which all but a
@@ -110,9 +110,9 @@ def fit_threshold(
     """Find the least probability by which sets hold the true class of 1 - alpha of new images.
 
     It is the own probability of the ceil((n + 1) (1 - alpha))-th image, the most probable first. With
-    n images that are drawn like the new ones, the coverage of new images is then Beta(k, n + 1 - k): 1 - alpha
-    on average, at least. Images that also chose the model are a little too sure of themselves, so that the
-    coverage is to be checked on others (`check_coverage`).
+    n images that are drawn like the new ones, the coverage of new images is then Beta(k, n + 1 - k): on
+    average at least 1 - alpha. Images that also chose the model make it a little too sure of itself, so that
+    the coverage is to be checked on others (`check_coverage`).
 
     Args:
         probabilities: calibrated, [num_images, num_classes].

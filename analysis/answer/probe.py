@@ -41,13 +41,18 @@ class Sums:
     @classmethod
     def of(cls, features: Features, labels: Array, *, num_classes: int) -> Self:
         """Add up images, features [N, D] and labels [N]."""
+        from scipy.sparse import csr_array
+
         width = features.shape[1]
         products = np.zeros((width, width), np.float32)
         totals = np.zeros((num_classes, width))
         for start in range(0, len(features), BLOCK):
             block = features[start : start + BLOCK]
             products += block.T @ block
-            np.add.at(totals, labels[start : start + BLOCK], block)
+            own = labels[start : start + BLOCK]
+            # Ten times as quick as np.add.at
+            marks = csr_array((np.ones(len(own)), (own, np.arange(len(own)))), shape=(num_classes, len(own)))
+            totals += marks @ block
         return cls(np.bincount(labels, minlength=num_classes).astype(float), totals, products)
 
 

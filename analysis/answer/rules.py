@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.answer.greedy import STEPS, compact_classes, greedy_logits, greedy_probabilities
 from analysis.answer.pool import LOWEST, Pool
-from analysis.answer.scores import score_candidates
+from analysis.answer.scores import ImageScores, score_candidates, score_shares
 from analysis.predictions import Array
 from contract.answer import Combination, Pooling, WeightedMember
 
@@ -30,8 +30,8 @@ MOST_PREFIXES = 3
 """Prefixes among which the best is looked for: those of the best candidates."""
 
 SINGLE_RESAMPLES, GREEDY_RESAMPLES, FEWEST_RESAMPLES = 1000, 200, 50
-MOST_WORK = 1.5e10
-"""Most logarithms and exponentials of one greedy rule, all resamples together: 20 s on one core.
+MOST_WORK = 6e9
+"""Most logarithms and exponentials of one greedy rule, all resamples together: 20 to 30 s of one core.
 
 Beyond it, fewer candidates are preselected, and then fewer resamples drawn.
 """
@@ -67,6 +67,11 @@ class Choice:
         """Indices of the candidates that have a share, the largest first."""
         order = np.argsort(-self.shares, kind="stable")
         return order[self.shares[order] > 0]
+
+    @cached_property
+    def scores(self) -> ImageScores:
+        """Scores of the images that it was chosen by."""
+        return score_shares(self.pool, self.shares, self.pooling, np.arange(self.pool.num_images))
 
     @property
     def combination(self) -> Combination:

@@ -1,17 +1,18 @@
-"""Unknown classes: which images look like none of the classes, by a score chosen by hiding each class in turn.
+"""Unknown classes: which images look like none of the classes, by a score chosen by hiding classes in turn.
 
-A class is hidden: what is to tell its images from those of the other classes never saw it. Three scores are
-tried, the cheapest first: the highest probability; GEN, the generalised entropy of the probabilities (Liu,
-Lochman and Zach 2023, CVPR); and Mahalanobis++, the distance to the nearest class mean of a frozen
-backbone's features of unit length (Mueller and Hein 2025, arXiv:2505.18032). For the first two a linear
-probe on the frozen features stands for the model, which cannot be trained again for each class.
+A class is hidden: what is to tell its images from those of the other classes never saw it. The scores are
+the highest probability; GEN, the generalised entropy of the probabilities (Liu, Lochman and Zach 2023, CVPR);
+Mahalanobis++, the distance to the nearest class mean of a frozen backbone's features of unit length (Mueller
+and Hein 2025, arXiv:2505.18032); and the last two together. A linear probe on the frozen features stands
+for the model, which cannot be trained again for each class. A hidden class resembles the others. Images that
+show something else altogether are found by the distance, and hardly by the probabilities
+(`python -m benchmarks unknown_class`): so the two together are preferred where the features are at hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,47 +21,34 @@ from numpy.typing import NDArray
 from analysis.answer.calibration import fit_temperature
 from analysis.answer.operating_point import Measured
 from analysis.answer.probe import Features, Probe, Sums, draw_groups, fit_probe, unit_length
+from analysis.answer.unknown_scores import (
+    TITLES,
+    Distances,
+    Scale,
+    Score,
+    add_scores,
+    auroc_of,
+    fit_distances,
+    fit_distances_to_sums,
+    keep,
+    score_probabilities,
+    sum_fourth_powers,
+)
 from analysis.comparison import wilson, wilson_of_groups
 from analysis.predictions import Array
 from contract.answer import apply_temperature, normalise
 
-KEPT_SHARE = 0.95
-"""Share of the validation images that the threshold keeps."""
-
-GAMMA, MOST_SUMMED = 0.1, 100
-"""GEN's exponent and the likeliest classes that it adds up, as published for 1,000 classes."""
-
 MOST_HIDDEN = 20
 """Most classes that are hidden in turn; of more, a sample."""
 
-MOST_IMAGES = 20_000
-"""Most training and most validation images that scores are judged on; of more, a sample of whole groups."""
+MOST_TRAIN, MOST_VAL = 10_000, 2_000
+"""Most images that scores are judged on; of more, a sample of whole groups."""
 
 FEWEST_IMAGES = 5
 """Fewest images of a class that is hidden, of training and validation together."""
 
 SCORE_SCALE = 10.0
-"""A probe's scores differ by about 1 from class to class: times this they are logits near those of a model."""
-
-
-class Score(StrEnum):
-    """What is low for images of unknown classes; the values stand in answer.json, the cheapest first."""
-
-    PROBABILITY = "probability"
-    """The highest probability."""
-
-    ENTROPY = "entropy"
-    """GEN: minus the generalised entropy of the probabilities."""
-
-    DISTANCE = "distance"
-    """Minus the squared Mahalanobis distance of the frozen features to the nearest class mean."""
-
-
-TITLES = {
-    Score.PROBABILITY: "highest probability",
-    Score.ENTROPY: "generalised entropy of the probabilities",
-    Score.DISTANCE: "distance of the frozen features to the nearest class",
-}
+"""A probe's scores of the classes differ by about 1: times this they are logits near those of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +59,6 @@ class HiddenClass:
     auroc: dict[Score, float]
     missed: dict[Score, float]
     """Share of its images that are taken for another class where the threshold keeps 95 % of the others."""
-
-
-@dataclass(frozen=True, eq=False)
-class Distances:
-    """Squared Mahalanobis distances of features to the nearest class mean, both of unit length."""
-
-    means: Features
-    """[C, D], only of classes with images."""
-
-    whitening: Features
-    """[D, D]; a difference of features times it has independent entries of variance 1 within a class."""
-
-    def nearest(self, features: Array) -> NDArray[np.float64]:
-        """Squared distance of each image [N, D] to the nearest class, [N]."""
-        whitened, means = unit_length(features) @ self.whitening, self.means @ self.whitening
-        squares = (whitened**2).sum(axis=1)[:, None] - 2 * whitened @ means.T + (means**2).sum(axis=1)
-        nearest: NDArray[np.float64] = np.maximum(squares.min(axis=1), 0).astype(np.float64)
-        return nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +82,26 @@ class UnknownRule:
     note: str = ""
     """Why it cannot be judged; empty where it was."""
 
+    scales: tuple[Scale, Scale] | None = None
+    """Those of entropy and distance, for the score `both`."""
+
     distances: Distances | None = field(default=None, compare=False)
-    """What the score `distance` needs; None for the others."""
+    """What the scores `both` and `distance` need; None for the others."""
+
+    def score_images(self, log_probabilities: Array, features: Array | None = None) -> NDArray[np.float64]:
+        """Score new images; those below `threshold` are of an unknown class.
+
+        Args:
+            log_probabilities: calibrated, [N, C].
+            features: of the frozen backbone, [N, D]; not needed by the scores of probabilities.
+        """
+        if self.distances is None:
+            return score_probabilities(log_probabilities, self.score)
+        assert features is not None
+        distances = self.distances.score(features)
+        if self.scales is None:
+            return distances
+        return add_scores(score_probabilities(log_probabilities, Score.ENTROPY), distances, self.scales)
 
     def mean(self, score: Score) -> float:
         """Mean AUROC over the hidden classes."""
@@ -121,19 +109,14 @@ class UnknownRule:
 
     def describe(self) -> str:
         """Say in a few sentences which score it is and how well it finds classes that it does not know."""
-        kept = (
-            f"The threshold calls {self.false_alarms} of known images unknown"
-            if np.isfinite(self.threshold)
-            else "The validation images are too few for a threshold that keeps 95 % of them: none is called unknown"
-        )
+        if np.isfinite(self.threshold):
+            kept = f"The threshold calls {self.false_alarms} of known images unknown"
+        else:
+            kept = "No image is called unknown: a threshold that keeps 95 % needs 19 validation images"
         if self.note or self.missed is None:
             return f"Unknown classes: by the {TITLES[self.score]}; cannot be judged: {self.note}. {kept}."
-        worst = self.hidden[0]
-        which = (
-            "each class"
-            if len(self.hidden) == self.num_classes
-            else f"{len(self.hidden)} of {self.num_classes} classes"
-        )
+        worst, num = self.hidden[0], len(self.hidden)
+        which = "each class" if num == self.num_classes else f"{num} of {self.num_classes} classes"
         return (
             f"Unknown classes: by the {TITLES[self.score]}. Hiding {which} in turn: AUROC "
             f"{self.mean(self.score):.2f}, worst {worst.name} {worst.auroc[self.score]:.2f}. {kept}, and "
@@ -158,6 +141,7 @@ class UnknownRule:
             "false_alarms": asdict(self.false_alarms),
             "missed": asdict(self.missed) if self.missed else None,
             "note": self.note,
+            "scales": [asdict(one) for one in self.scales] if self.scales else None,
         }
 
 
@@ -192,45 +176,30 @@ def choose_unknown_rule(
         log_probabilities: calibrated, of the model that is the answer, for all of frozen.val, [num_val, C].
         allow_distance: False where the frozen features are not at hand when the model is used.
     """
-    scores = tuple(Score) if allow_distance else (Score.PROBABILITY, Score.ENTROPY)
+    scores = tuple(one for one in Score if allow_distance or not one.needs_features)
     hidden, note = hide_classes(frozen, classes=classes, scores=scores, seed=seed)
-    chosen = choose_score(hidden)
-    distances = None
-    if chosen is Score.DISTANCE:
-        rows = draw_groups(frozen.train_groups, most=MOST_IMAGES, seed=seed)
-        units = unit_length(frozen.train[rows])
-        sums = Sums.of(units, frozen.train_labels[rows], num_classes=len(classes))
-        distances = fit_distances(sums, _fourth_powers(units, frozen.train_labels[rows], sums).sum())
-    if distances is not None:
-        values = -distances.nearest(frozen.val)
-    else:
-        values = score_probabilities(log_probabilities, chosen)
-    threshold = keep(values)
-    return UnknownRule(
+    chosen = choose_score(hidden, scores)
+    distances, scales = None, None
+    if chosen.needs_features:
+        rows = draw_groups(frozen.train_groups, most=MOST_TRAIN, seed=seed)
+        distances = fit_distances(unit_length(frozen.train[rows]), frozen.train_labels[rows], len(classes))
+    if distances is not None and chosen is Score.BOTH:
+        entropy = score_probabilities(log_probabilities, Score.ENTROPY)
+        scales = Scale.of(entropy), Scale.of(distances.score(frozen.val))
+    rule = UnknownRule(
         score=chosen,
-        threshold=threshold,
+        threshold=float("-inf"),
         hidden=tuple(sorted(hidden, key=lambda one: one.auroc[chosen])),
         num_classes=len(classes),
-        false_alarms=_share(values < threshold, frozen.val_groups),
+        false_alarms=Measured(0.0, 0.0, 1.0),
         missed=_mean_of_classes([one.missed[chosen] for one in hidden]) if hidden else None,
         note=note,
+        scales=scales,
         distances=distances,
     )
-
-
-def score_probabilities(log_probabilities: Array, score: Score) -> NDArray[np.float64]:
-    """Score images by their log-probabilities [N, C]: low for unknown classes, [N]."""
-    values = np.asarray(log_probabilities, dtype=np.float64)
-    if score is Score.PROBABILITY:
-        highest: NDArray[np.float64] = np.exp(values.max(axis=1))
-        return highest
-    most = min(MOST_SUMMED, values.shape[1])
-    likeliest = -np.partition(-values, most - 1, axis=1)[:, :most]
-    # Of log p, because p to the 0.1th still counts where p is 1e-30; 1 - p of p = 1 is 0, and so is its term.
-    with np.errstate(divide="ignore"):
-        others = np.log(-np.expm1(np.minimum(likeliest, 0.0)))
-    entropy: NDArray[np.float64] = np.exp(GAMMA * (likeliest + others)).sum(axis=1)
-    return -entropy
+    values = rule.score_images(log_probabilities, frozen.val)
+    threshold = keep(values)
+    return replace(rule, threshold=threshold, false_alarms=_share(values < threshold, frozen.val_groups))
 
 
 def hide_classes(
@@ -249,8 +218,8 @@ def hide_classes(
     """
     if len(classes) < 3:
         return [], f"hiding one of {len(classes)} classes leaves fewer than two"
-    train = draw_groups(frozen.train_groups, most=MOST_IMAGES, seed=seed)
-    val = draw_groups(frozen.val_groups, most=MOST_IMAGES, seed=seed)
+    train = draw_groups(frozen.train_groups, most=MOST_TRAIN, seed=seed)
+    val = draw_groups(frozen.val_groups, most=MOST_VAL, seed=seed)
     labels, val_labels = frozen.train_labels[train], frozen.val_labels[val]
     counts = np.bincount(labels, minlength=len(classes)) + np.bincount(val_labels, minlength=len(classes))
     possible = np.flatnonzero(counts >= FEWEST_IMAGES)
@@ -259,7 +228,7 @@ def hide_classes(
     drawn = np.sort(np.random.default_rng(seed).permutation(possible)[:MOST_HIDDEN])
     units, val_units = unit_length(frozen.train[train]), unit_length(frozen.val[val])
     sums = Sums.of(units, labels, num_classes=len(classes))
-    powers = _fourth_powers(units, labels, sums)
+    powers = sum_fourth_powers(units, labels, sums)
     hidden = []
     for number in drawn:
         own, known = units[labels == number], val_labels != number
@@ -267,8 +236,8 @@ def hide_classes(
             continue
         without = sums - Sums.of(own, np.full(len(own), number), num_classes=len(classes))
         strangers = np.concatenate([own, val_units[~known]])
-        seen = _Seen(without, float(powers.sum() - powers[number]), val_units[known], val_labels[known])
-        values = {score: seen.score(score, strangers) for score in scores}
+        power = float(powers.sum() - powers[number])
+        values = _score_hidden(without, power, val_units[known], val_labels[known], strangers, scores)
         hidden.append(
             HiddenClass(
                 name=classes[number],
@@ -279,95 +248,53 @@ def hide_classes(
     return hidden, "" if hidden else "no validation image is of another class"
 
 
-def choose_score(hidden: Sequence[HiddenClass]) -> Score:
-    """Choose the cheapest score, unless another one's AUROC is higher by more than the classes scatter.
+def choose_score(hidden: Sequence[HiddenClass], scores: Sequence[Score]) -> Score:
+    """Choose the first score, unless a later one's AUROC is higher by more than the classes scatter.
 
     That is two standard errors of the mean difference over the hidden classes.
     """
-    chosen = Score.PROBABILITY
-    for other in (Score.ENTROPY, Score.DISTANCE):
-        gains = np.array([one.auroc[other] - one.auroc[chosen] for one in hidden if other in one.auroc])
+    chosen = scores[0]
+    for other in scores[1:]:
+        gains = np.array([one.auroc[other] - one.auroc[chosen] for one in hidden])
         if len(gains) > 1 and gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains)):
             chosen = other
     return chosen
 
 
-def fit_distances(sums: Sums, fourth_power: float) -> Distances:
-    """Fit class means and one covariance, shrunk as Ledoit and Wolf 2004, J. Multivar. Anal. 88:365.
+def _score_hidden(
+    sums: Sums, power: float, known: Features, labels: Array, strangers: Features, scores: Sequence[Score]
+) -> dict[Score, tuple[Array, Array]]:
+    """Score validation images of the classes that are not hidden, and strangers, by what never saw these.
 
     Args:
-        sums: of features of unit length.
-        fourth_power: sum over the images of the fourth power of the distance to their class mean.
+        sums: of the training images of the classes that are not hidden.
+        power: sum of the fourth powers of their distances to their class mean.
     """
-    from scipy.linalg import cholesky, solve_triangular
-
-    present = sums.counts > 0
-    means = sums.totals[present] / sums.counts[present, None]
-    count, width = float(sums.counts.sum()), len(sums.products)
-    covariance = (sums.products - (means.T * sums.counts[present]) @ means) / count
-    level, squares = float(np.trace(covariance)) / width, float((covariance**2).sum())
-    noise = max(0.0, fourth_power / count - squares) / count
-    spread = squares - width * level**2
-    share = min(1.0, noise / spread) if spread > 0 else 1.0
-    shrunk = (1 - share) * covariance
-    shrunk[np.diag_indices(width)] += share * level + 1e-12
-    root = cholesky(shrunk, lower=True, check_finite=False)
-    whitening = solve_triangular(root, np.eye(width), lower=True, check_finite=False).T
-    return Distances(means.astype(np.float32), whitening.astype(np.float32))
-
-
-def keep(values: Array) -> float:
-    """Threshold that new images of the known classes fall below at most once in 20 times on average.
-
-    -inf where the images are too few for that (19 are needed).
-    """
-    rank = int(np.floor(round((len(values) + 1) * (1 - KEPT_SHARE), 9)))
-    return float(np.sort(values)[rank - 1]) if rank > 0 else float("-inf")
-
-
-def auroc_of(known: Array, strangers: Array) -> float:
-    """Chance that an image of a known class scores higher than one of an unknown class; ties count half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([known, strangers]))
-    above = ranks[: len(known)].sum() - len(known) * (len(known) + 1) / 2
-    return float(above / (len(known) * len(strangers)))
-
-
-class _Seen:
-    """What is left when a class is hidden: sums of the other classes' training images, and their validation images."""
-
-    def __init__(self, sums: Sums, fourth_power: float, known: Features, labels: Array) -> None:
-        self._sums, self._fourth_power, self._known = sums, fourth_power, known
-        self._probe = fit_probe(sums)
-        self._temperature = fit_temperature(_predict(self._probe, known), labels)
-
-    def score(self, score: Score, strangers: Features) -> tuple[Array, Array]:
-        """Score the validation images of the other classes, and strangers."""
-        if score is Score.DISTANCE:
-            distances = fit_distances(self._sums, self._fourth_power)
-            return -distances.nearest(self._known), -distances.nearest(strangers)
-        known, other = (
-            score_probabilities(apply_temperature(_predict(self._probe, one), self._temperature), score)
-            for one in (self._known, strangers)
+    probe = fit_probe(sums)
+    temperature = fit_temperature(predict_by_probe(probe, known), labels)
+    predicted = [apply_temperature(predict_by_probe(probe, one), temperature) for one in (known, strangers)]
+    values: dict[Score, tuple[Array, Array]] = {}
+    for score in (Score.PROBABILITY, Score.ENTROPY):
+        values[score] = score_probabilities(predicted[0], score), score_probabilities(predicted[1], score)
+    if any(one.needs_features for one in scores):
+        distances = fit_distances_to_sums(sums, power)
+        values[Score.DISTANCE] = distances.score(known), distances.score(strangers)
+        entropy, distance = values[Score.ENTROPY], values[Score.DISTANCE]
+        scales = Scale.of(entropy[0]), Scale.of(distance[0])
+        values[Score.BOTH] = (
+            add_scores(entropy[0], distance[0], scales),
+            add_scores(entropy[1], distance[1], scales),
         )
-        return known, other
+    return {score: values[score] for score in scores}
 
 
-def _predict(probe: Probe, units: Features) -> NDArray[np.float64]:
+def predict_by_probe(probe: Probe, units: Features) -> NDArray[np.float64]:
+    """Log-probabilities of features of unit length [N, D], not calibrated, [N, C]."""
     return normalise(SCORE_SCALE * probe.scores(units).astype(np.float64))
 
 
-def _fourth_powers(units: Features, labels: Array, sums: Sums) -> NDArray[np.float64]:
-    """Sum of the fourth powers of the distances of each class's images to their mean, [C]."""
-    means = (sums.totals / np.maximum(sums.counts, 1)[:, None]).astype(np.float32)
-    squares = ((units - means[labels]) ** 2).sum(axis=1).astype(np.float64)
-    powers: NDArray[np.float64] = np.bincount(labels, weights=squares**2, minlength=len(sums.counts))
-    return powers
-
-
 def _share(hits: Array, groups: Array) -> Measured:
-    own = np.unique(groups, return_inverse=True)[1]
+    own: Array = np.unique(groups, return_inverse=True)[1]
     if int(own.max()) + 1 < len(own):
         return Measured(float(hits.mean()), *wilson_of_groups(hits.astype(float), own))
     return Measured(float(hits.mean()), *wilson(int(hits.sum()), len(hits)))

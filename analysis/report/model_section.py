@@ -6,20 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from analysis.answer.words import NAMES, SHOWN, find_reading, mark_later, show_reading
 from analysis.report.findings import Findings
 from analysis.report.page import show_config, show_value
 from contract.files import plural
 from contract.html import table
-
-NOT_READ = "not read yet"
-NAMES = {
-    "single": "best single trial",
-    "prefix_ensemble": "ensemble on one frozen prefix",
-    "ensemble": "ensemble of any trials",
-    "soup": "average of weights",
-    "mean": "mean of all recipes",
-}
-SHOWN = ("val_accuracy", "val_loss")
 
 
 def say_model(findings: Findings) -> list[str]:
@@ -73,19 +64,19 @@ def _say_how_good(findings: Findings) -> str:
     score = answer.scores[metric]
     groups = f" in {answer.groups:,} groups" if answer.groups < answer.images else ""
     what = f"{show_value(metric, score['corrected'])} {metric.removeprefix('val_').replace('_', ' ')}"
+    low, high, chosen = (show_value(metric, score[name]) for name in ("low", "high", "as_chosen"))
+    candidates = plural(int(answer.facts["candidates"]), "candidate")
     return (
-        f"On new images expect {what} (95% interval {show_value(metric, score['low'])} to "
-        f"{show_value(metric, score['high'])}). It looks like {show_value(metric, score['as_chosen'])} on the "
+        f"On new images expect {what} (95% interval {low} to {high}). It looks like {chosen} on the "
         f"{answer.images:,} validation images{groups}, which is too good for having been chosen there: the "
-        f"whole choice among {plural(int(answer.facts['candidates']), 'candidate')} was repeated on resamples "
-        "and scored on the images that each left out."
+        f"whole choice among {candidates} was repeated on resamples and scored on the images that each "
+        "left out."
     )
 
 
 def _say_reading(findings: Findings) -> str:
     readings = findings.readings
-    digest = findings.study.paths.model.digest()
-    own = next((one for one in readings if one.digest == digest), None)
+    own = find_reading(findings.study.directory, readings)
     if own is None:
         before = (
             f" ({plural(len(readings), 'reading')} of other models: one of this model will be marked as a "
@@ -93,10 +84,8 @@ def _say_reading(findings: Findings) -> str:
             if readings
             else ""
         )
-        return (
-            f"The test split is {NOT_READ}{before}: python finalize.py {findings.study.name} --test reads it, "
-            "once."
-        )
+        command = f"python finalize.py {findings.study.name} --test"
+        return f"The test split is not read yet{before}: {command} reads it, once."
     when = datetime.fromtimestamp(own.created, UTC).strftime("%Y-%m-%d")
     scores = own.record["scores"]
     accuracy, loss = scores["accuracy"], scores["loss"]
@@ -106,7 +95,7 @@ def _say_reading(findings: Findings) -> str:
         f"{loss['value']:.3f}"
     )
     if own.reading > 1:
-        said += f"; it is reading number {own.reading} of this split, which can have been chosen by the first"
+        said += f"{mark_later(own)}: the model may have been chosen by an earlier one"
     compared = [
         one["accuracy"]["said"][0].upper() + one["accuracy"]["said"][1:] + "."
         for one in own.record["compared"]
@@ -119,9 +108,10 @@ def _say_rest(findings: Findings) -> list[str]:
     answer = findings.answer
     assert answer is not None
     facts = answer.facts
+    least = 100 * facts["smallest_difference"]
     found = [
-        f"Differences of less than {100 * facts['smallest_difference']:.1f} points of accuracy cannot be shown "
-        f"with these {answer.images:,} images."
+        f"Differences of less than {least:.1f} points of accuracy cannot be shown with these "
+        f"{answer.images:,} images."
     ]
     for name in ("operating_point", "more_photos", "unknown"):
         if name in facts:
@@ -146,8 +136,7 @@ def _scores_table(findings: Findings) -> str:
     """As chosen, corrected and read from the test split, always together."""
     answer = findings.answer
     assert answer is not None
-    digest = findings.study.paths.model.digest()
-    reading = next((one for one in findings.readings if one.digest == digest), None)
+    reading = find_reading(findings.study.directory, findings.readings)
     rows = []
     for metric, score in answer.scores.items():
         corrected = (
@@ -159,21 +148,11 @@ def _scores_table(findings: Findings) -> str:
                 metric.removeprefix("val_").replace("_", " "),
                 show_value(metric, score["as_chosen"]),
                 corrected,
-                _show_reading(metric, reading),
+                show_reading(metric, reading),
             )
         )
     heads = ("metric", "as chosen", "corrected, 95% interval", "test split")
     return table(heads, rows)
-
-
-def _show_reading(metric: str, reading: Any) -> str:
-    if reading is None:
-        return NOT_READ
-    found = reading.record["scores"].get(metric.removeprefix("val_"))
-    if found is None:
-        return "–"
-    ends = f"{show_value(metric, found['low'])} to {show_value(metric, found['high'])}"
-    return f"{show_value(metric, found['value'])} ({ends})"
 
 
 def _rules_table(findings: Findings) -> str:

@@ -12,7 +12,17 @@ from tempfile import TemporaryDirectory
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
-MODULES = ("tune.py", "plan.py", "wiring.py", "results.py", "final_runs.py", "pyproject.toml")
+MODULES = (
+    "tune.py",
+    "finalize.py",
+    "plan.py",
+    "wiring.py",
+    "answers.py",
+    "final_runs.py",
+    "split_reading.py",
+    "results.py",
+    "pyproject.toml",
+)
 SECRETS = (
     ".?*",  # not ".*", by which .rayignore would leave out the project's own folder, "."
     "*.pem",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,6 +14,7 @@ from contract.answer import Combination, MemberRef, Pooling
 from contract.messages import StudySettings
 from trainables.export.members import Configs, Member, common_fit, load_members
 from trainables.model.classifier import Normalise, probe_images
+from trainables.model.cpu.folding import folded
 from trainables.model.stages import UNTRACEABLE, Depth, cut_at_all
 
 NEAR = 1e-5
@@ -70,10 +70,10 @@ class Members(nn.Module):
 
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(make_branches(members))
-        order = [
-            tail.ref for branch in self.branches for point in cast("Branch", branch).points for tail in point
-        ]
+        branches = make_branches(members)
+        fold_norms(branches, image_size=members[0].image_size)
+        self.branches = nn.ModuleList(branches)
+        order = [tail.ref for branch in branches for tails in branch.points for tail in tails]
         self._order = [order.index(member.ref) for member in members]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -93,13 +93,12 @@ class CombinedClassifier(nn.Module):
         self._shares: list[float] = []
         for branch in branches:
             for place, tails in enumerate(branch.points):
-                kept = (
-                    merge_linear(tails, shares)
-                    if self.pools_logits
-                    else [(tail, shares[tail.ref]) for tail in tails]
-                )
+                kept = [(tail, shares[tail.ref]) for tail in tails]
+                if self.pools_logits:
+                    kept = merge_linear(kept)
                 branch.tails[place] = nn.ModuleList(tail for tail, _ in kept)
                 self._shares += [share for _, share in kept]
+        fold_norms(branches, image_size=members[0].image_size)
         self.branches = nn.ModuleList(branches)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -140,59 +139,78 @@ def load_combination(
 
 def make_branches(members: Sequence[Member]) -> list[Branch]:
     """Put members together that see the same images and have frozen layers of the same network."""
-
-    def key(member: Member) -> tuple[str, str]:
-        return member.network, member.ref.view
-
-    groups = [list(group) for _, group in groupby(sorted(members, key=key), key)]
-    segments: dict[tuple[str, tuple[Depth, ...]], list[tuple[Depth, nn.Module]]] = {}
-    return [branch for group in groups for branch in _branches_of(group, segments)]
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.network, []).append(member)
+    return [branch for group in groups.values() for branch in _branches_of(group)]
 
 
-@dataclass(eq=False)
-class _Trunk:
-    """Frozen segments in a row, and the depth's own tails behind each of them."""
-
-    segments: list[nn.Module]
-    outputs: list[Tensor]
-    """Activations of the probe images behind each segment."""
-    tails: list[list[Tail]] = field(default_factory=list)
-
-
-def _branches_of(
-    group: Sequence[Member], known: dict[tuple[str, tuple[Depth, ...]], list[tuple[Depth, nn.Module]]]
-) -> list[Branch]:
-    normalise, flip = group[0].classifier.normalise, bool(group[0].ref.view)
-    if len(group) == 1:
+def _branches_of(group: Sequence[Member]) -> list[Branch]:
+    """Make the branches of one network: one for each view, and more where it cannot be cut for all."""
+    if len({member.classifier for member in group}) == 1:
         classifier = group[0].classifier
         return [
-            Branch(normalise, [], [[Tail(group[0].ref, classifier.backbone, classifier.head)]], flip=flip)
+            Branch(
+                classifier.normalise,
+                [],
+                [[Tail(member.ref, classifier.backbone, classifier.head)]],
+                flip=bool(member.ref.view),
+            )
+            for member in group
         ]
-    size = group[0].image_size
-    images = normalise(probe_images(torch.empty(0, 3, size, size)))
-    prefixes = {member.classifier.depth: member.classifier.prefix[-1] for member in group}
-    frozen = tuple(depth for depth, prefix in prefixes.items() if not isinstance(prefix, nn.Identity))
-    key = (group[0].network, tuple(sorted(frozen, key=str)))
-    if key not in known:
-        known[key] = _cut(group, frozen)
-    trunks = [_trunk([part for _, part in known[key]], images)]
+    places = _find_places(group)
+    chains: dict[tuple[str, int], dict[int, list[Tail]]] = {}
     for member in group:
         classifier = member.classifier
-        tail = Tail(member.ref, classifier.suffix, classifier.head)
-        if isinstance(classifier.prefix[-1], nn.Identity):
-            trunks[0].tails[0].append(tail)
-            continue
-        with torch.no_grad():
-            wanted = classifier.prefix[-1](images)
-        trunk, place = _find(trunks, wanted) or (_trunk([classifier.prefix[-1]], images), 1)
-        trunk.tails[place].append(tail)
-        if trunk not in trunks:
-            trunks.append(trunk)
-    return [Branch(normalise, trunk.segments, trunk.tails, flip=flip) for trunk in trunks if any(trunk.tails)]
+        place = places[classifier.depth]
+        tails = chains.setdefault((member.ref.view, id(place.chain)), {})
+        tails.setdefault(place.count, []).append(Tail(member.ref, classifier.suffix, classifier.head))
+    by_id = {id(place.chain): place.chain for place in places.values()}
+    return [
+        Branch(
+            group[0].classifier.normalise,
+            by_id[chain][: max(tails)],
+            [tails.get(count, []) for count in range(max(tails) + 1)],
+            flip=bool(view),
+        )
+        for (view, chain), tails in chains.items()
+    ]
 
 
-def _cut(group: Sequence[Member], depths: Sequence[Depth]) -> list[tuple[Depth, nn.Module]]:
-    """Cut the network at all depths, taking the frozen layers of the member with the longest prefix."""
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a depth's suffix begins: behind so many segments of a chain."""
+
+    chain: list[nn.Module]
+    count: int
+
+
+@torch.no_grad()
+def _find_places(group: Sequence[Member]) -> dict[Depth, _Place]:
+    """Find where the suffix of each depth begins in one chain of frozen segments.
+
+    Several borders may move a cut past a layer without parameters, so outputs are compared, not names. A
+    depth whose prefix is found nowhere has it as a chain of its own.
+    """
+    size = group[0].image_size
+    images = group[0].classifier.normalise(probe_images(torch.empty(0, 3, size, size)))
+    prefixes = {member.classifier.depth: member.classifier.prefix[-1] for member in group}
+    frozen = [depth for depth, prefix in prefixes.items() if not isinstance(prefix, nn.Identity)]
+    chain = _cut(group, frozen)
+    outputs = [images]
+    for segment in chain:
+        outputs.append(segment(outputs[-1]))
+    places: dict[Depth, _Place] = {}
+    for depth, prefix in prefixes.items():
+        wanted = prefix(images)
+        counts = (count for count, output in enumerate(outputs) if _is_near(output, wanted))
+        found = next(counts, None)
+        places[depth] = _Place([prefix], 1) if found is None else _Place(chain, found)
+    return places
+
+
+def _cut(group: Sequence[Member], depths: Sequence[Depth]) -> list[nn.Module]:
+    """Cut the network at these depths, taking the frozen layers of the member with the longest prefix."""
     if not depths:
         return []
     longest = max(
@@ -200,53 +218,57 @@ def _cut(group: Sequence[Member], depths: Sequence[Depth]) -> list[tuple[Depth, 
         key=lambda classifier: len(list(classifier.prefix.modules())),
     )
     try:
-        return cut_at_all(longest.backbone, depths)
+        return [part.eval() for _, part in cut_at_all(longest.backbone, depths)]
     except UNTRACEABLE:
         return []
 
 
-@torch.no_grad()
-def _trunk(segments: list[nn.Module], images: Tensor) -> _Trunk:
-    outputs, state = [], images
-    for segment in segments:
-        state = segment.eval()(state)
-        outputs.append(state)
-    return _Trunk(segments, outputs, [[] for _ in range(len(segments) + 1)])
+def _is_near(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and bool((found - wanted).abs().max() <= NEAR * wanted.abs().max())
 
 
-def _find(trunks: Iterable[_Trunk], wanted: Tensor) -> tuple[_Trunk, int] | None:
-    """Find where these activations come out of a trunk.
-
-    Several borders may move a cut past a layer without parameters, so outputs are compared, not names.
-    """
-    for trunk in trunks:
-        for place, found in enumerate(trunk.outputs, start=1):
-            if found.shape == wanted.shape and (found - wanted).abs().max() <= NEAR * wanted.abs().max():
-                return trunk, place
-    return None
-
-
-def merge_linear(tails: Sequence[Tail], shares: dict[MemberRef, float]) -> list[tuple[Tail, float]]:
-    """Merge the linear heads on the same features to one, and return each tail with its share.
+def merge_linear(tails: Sequence[tuple[Tail, float]]) -> list[tuple[Tail, float]]:
+    """Merge the linear heads among tails at one point of a branch, given with their shares, to one.
 
     A weighted mean of linear layers is a linear layer; a batch norm before it is one too.
     """
-    found = [(tail, _as_linear(tail)) for tail in tails]
-    linear = [(tail, layer) for tail, layer in found if layer is not None]
-    kept = [(tail, shares[tail.ref]) for tail, layer in found if layer is None]
+    found = [(tail, share, _as_linear(tail)) for tail, share in tails]
+    linear = [(tail, share, layer) for tail, share, layer in found if layer is not None]
     if len(linear) < 2:
-        return [(tail, shares[tail.ref]) for tail in tails]
-    merged = nn.Linear(linear[0][1][0].shape[1], linear[0][1][0].shape[0])
+        return list(tails)
+    weight = torch.stack([share * weight for _, share, (weight, _) in linear]).sum(dim=0)
+    bias = torch.stack([share * bias for _, share, (_, bias) in linear]).sum(dim=0)
+    merged = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
-        merged.weight.copy_(sum_of([shares[tail.ref] * weight for tail, (weight, _) in linear]))
-        merged.bias.copy_(sum_of([shares[tail.ref] * bias for tail, (_, bias) in linear]))
+        merged.weight.copy_(weight)
+        merged.bias.copy_(bias)
     head = nn.Sequential(nn.Flatten(), merged)
-    return [(Tail(linear[0][0].ref, nn.Identity(), head), 1.0), *kept]
+    others = [(tail, share) for tail, share, layer in found if layer is None]
+    return [(Tail(linear[0][0].ref, nn.Identity(), head), 1.0), *others]
 
 
-def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    """The sum of tensors of one shape."""
-    return torch.stack(list(tensors)).sum(dim=0)
+@torch.no_grad()
+def fold_norms(branches: Iterable[Branch], *, image_size: int) -> None:
+    """Fold batch norms into the convolutions before them, which halves a program's operations.
+
+    Parts that several branches share stay shared.
+    """
+    known: dict[nn.Module, nn.Module] = {}
+    images = probe_images(torch.empty(0, 3, image_size, image_size))
+
+    def fold_once(part: nn.Module, inputs: Tensor) -> nn.Module:
+        if part not in known:
+            known[part] = folded(part, inputs)
+        return known[part]
+
+    for branch in branches:
+        state = branch.normalise(images)
+        for place, tails in enumerate(branch.points):
+            for tail in tails:
+                tail.suffix = fold_once(tail.suffix, state)
+            if place < len(branch.segments):
+                branch.segments[place] = fold_once(branch.segments[place], state)
+                state = branch.segments[place](state)
 
 
 @torch.no_grad()
@@ -260,13 +282,10 @@ def _as_linear(tail: Tail) -> tuple[Tensor, Tensor] | None:
     if len(rest) == 1:
         return weight, bias
     norm = rest[0]
-    if (
-        len(rest) > 2
-        or not isinstance(norm, nn.BatchNorm1d)
-        or norm.running_var is None
-        or norm.running_mean is None
-    ):
+    if len(rest) > 2 or not isinstance(norm, nn.BatchNorm1d):
         return None
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - norm.running_mean.double() * scale
     return weight * scale, bias + weight @ shift

@@ -29,7 +29,7 @@ def frozen_features(
     They are read from the activation cache where a trial with a frozen backbone has left them.
 
     Returns:
-        For "train" and "val": ids of the images [N], as in data.csv, and features [N, D], in the order of ids.
+        For "train" and "val": ids of the images as in data.csv, [N], and in their order features [N, D].
     """
     trial = make_trial_config(config)
     backbone = find_backbone(trial.backbone)

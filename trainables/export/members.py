@@ -65,7 +65,7 @@ def prefix_of(config: Mapping[str, Any], settings: StudySettings) -> str:
     """Name the network whose frozen prefix a configuration uses; empty where the whole network trains."""
     trial = make_trial_config(config)
     is_whole = trial.unfreeze_depth == ALL or not load_regime(trial.regime).pretrained
-    return "" if is_whole else _network(trial, _weights_of(trial, settings))
+    return "" if is_whole else network_of(trial, settings)
 
 
 def common_fit(refs: Iterable[MemberRef], configs: Configs, settings: StudySettings) -> Fit:
@@ -102,7 +102,7 @@ def load_members(refs: Sequence[MemberRef], configs: Configs, settings: StudySet
         whole = classifier_of(ref)
         if whole not in loaded:
             config = config_of(ref, configs)
-            network = _network(config, _weights_of(config, settings))
+            network = network_of(config, settings)
             if network not in backbones:
                 backbones[network] = load_pretrained(config, settings)
             classifier = _load(whole.paths(settings.paths), config, settings, backbones[network])
@@ -171,5 +171,7 @@ def _weights_of(config: TrialConfig, settings: StudySettings) -> WeightsSource:
     )
 
 
-def _network(config: TrialConfig, weights: WeightsSource) -> str:
+def network_of(config: TrialConfig, settings: StudySettings) -> str:
+    """Name the pretrained network that a configuration begins with: backbone, weights and pooling."""
+    weights = _weights_of(config, settings)
     return f"{find_backbone(config.backbone).key} {weights.identity} {config.head_pooling}"

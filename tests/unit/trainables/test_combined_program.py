@@ -190,13 +190,10 @@ def test_the_test_split_is_read_only_when_it_is_named(study: Study) -> None:
     settings, configs = study
     progress: list[tuple[int, int]] = []
 
-    found = predict_members(
-        [PLAIN, DEEPER],
-        configs,
-        settings,
-        "test",
-        progress=lambda done, count: progress.append((done, count)),
-    )
+    def note(done: int, count: int) -> None:
+        progress.append((done, count))
+
+    found = predict_members([PLAIN, DEEPER], configs, settings, "test", progress=note)
 
     assert set(load_splits(settings, "crop", torch.device("cpu"))) == {"train", "val"}
     assert set(found) == {PLAIN, DEEPER}
