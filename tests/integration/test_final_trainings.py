@@ -26,7 +26,7 @@ from trainables.data.manifest import read_manifest
 from trainables.training.checkpoints import load_state
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 240.0
 ASKED = ("--seeds", "1", "--folds", "2", "--refit")
 
 
@@ -72,7 +72,7 @@ def results_of(study: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_and_continued_they_are_what_they_would_have_been(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     killed, calm = (make_searched_study(tmp_path / name, images=images) for name in ("killed", "calm"))
