@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.finals import load_finals
 from analysis.reading import find_study, load_study, load_trial_rows
-from answers import AnswerMaker, Wishes
 from cluster.ray_tune.run import RunEnding
 from cluster.search.finals import Chosen, plan_finals
 from cluster.study.config import StudyConfig
@@ -29,11 +28,12 @@ from contract.files import first_line, plural
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
-from final_runs import check_images, reopen_settings, resources_here, run_finals
-from plan import console, say
-from results import Results
-from split_reading import read_test_split
 from trainables.data.policies import find_policy
+from wiring.answers import AnswerMaker, Wishes
+from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
+from wiring.plan import console, say
+from wiring.results import Results
+from wiring.split_reading import read_test_split
 
 
 def main(argv: Sequence[str] | None = None) -> int:

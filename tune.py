@@ -29,11 +29,11 @@ from contract.environment import prepare_process
 from contract.files import first_line
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
-from plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
-from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
-from wiring import (
+from wiring.plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
+from wiring.results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
+from wiring.search import (
     describe_probing,
     make_answer_maker,
     make_search,

@@ -14,8 +14,8 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from cluster.study.reopening import config_of_study, reopen_study
 from contract.trial_config import config_as_dict, make_trial_config
-from final_runs import reopen_settings, resources_here, run_finals
 from tests.tiny_data import make_settings
+from wiring.final_runs import reopen_settings, resources_here, run_finals
 
 HEAD: dict[str, Any] = {"backbone": "lite0", "regime": "linear_probe", "unfreeze_depth": 0, "max_epochs": 8}
 DEEP: dict[str, Any] = {"backbone": "lite0", "unfreeze_depth": 1, "max_epochs": 12, "policy": "light"}

@@ -10,10 +10,10 @@ import tune
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
 from contract.study_layout import StudyPaths
-from plan import make_plan
 from tests.tiny_data import write_images
 from trainables.data.manifest import Manifest, read_manifest
-from wiring import read_images, study_facts
+from wiring.plan import make_plan
+from wiring.search import read_images, study_facts
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.study.reopening import config_of_study
 from contract.messages import StudySettings
-from final_runs import check_folds, check_images, reopen_settings, resources_here
 from tests.integration.finals_driver import chosen, make_searched_study
+from wiring.final_runs import check_folds, check_images, reopen_settings, resources_here
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-import results
 import trainables.export.program
 from analysis.report import is_current
-from answers import AnswerMaker, Wishes
 from cluster.search.trial_status import TrialStatus
 from contract.answer import Combination
 from contract.messages import EpochDecision, Reason, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
-from results import Results, how_long_a_trial_takes, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
+from wiring import results
+from wiring.answers import AnswerMaker, Wishes
+from wiring.results import Results, how_long_a_trial_takes, why_nothing_completed
 
 Export = Callable[..., None]
 

@@ -105,6 +105,4 @@ def test_equal_probabilities_rank_as_chance_does() -> None:
     labels = np.arange(40) % 4
     values = np.full((40, 4), np.log(0.25), dtype=np.float32)
 
-    assert compute_ranking(values, labels) == pytest.approx(
-        {"val_auroc": 0.5, "val_average_precision": 0.25}
-    )
+    assert compute_ranking(values, labels) == pytest.approx({"val_auroc": 0.5, "val_average_precision": 0.25})

@@ -17,12 +17,12 @@ from rich.console import Console
 from analysis.answer.words import describe_answer, find_reading
 from analysis.report import is_current, write_report
 from analysis.tracking import log_model, sync
-from answers import AnswerMaker
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
 from contract.files import first_line
 from contract.study_layout import StudyPaths
+from wiring.answers import AnswerMaker
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,14 +25,14 @@ from contract.metrics import Direction
 from contract.study_layout import StudyPaths
 from contract.trial_config import config_as_dict, make_trial_config
 from contract.weights_source import WeightsSource
-from plan import console, say
 from trainables.batch_groups import expect_reuse
 from trainables.data.datasets import is_url
 from trainables.data.folds import cut_folds
 from trainables.data.manifest import read_manifest
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import fetch_weights, locate_weights
-from wiring import paths_on_nodes
+from wiring.plan import console, say
+from wiring.search import paths_on_nodes
 
 logger = logging.getLogger("unfreeze")
 NAMED = 3

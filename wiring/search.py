@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from analysis.finals import load_finals
 from analysis.reading import load_study
 from analysis.tracking import Tracker
-from answers import AnswerMaker
 from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources, check_resources
@@ -33,7 +32,6 @@ from contract.messages import StudySettings
 from contract.metrics import Direction
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, config_as_dict
-from plan import Plan, console, say
 from search_spaces import describe
 from trainables.batch_groups import batch_group
 from trainables.checks.known_copies import find_copies
@@ -43,6 +41,8 @@ from trainables.data.manifest import Manifest, describe_change
 from trainables.images.preparation import Preparation, Recorded, prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.training.schedules import planned_shares
+from wiring.answers import AnswerMaker
+from wiring.plan import Plan, console, say
 
 
 def read_images(plan: Plan) -> tuple[Manifest, Preparation]:

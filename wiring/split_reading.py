@@ -14,10 +14,10 @@ from analysis.image_table import load_groups
 from analysis.leaderboard import load_leaderboard
 from analysis.predictions import Predictions
 from analysis.reading import load_study
-from answers import AnswerMaker
 from cluster.study.directory import Study
 from contract.answer import MemberRef
 from contract.messages import State, StudySettings
+from wiring.answers import AnswerMaker
 
 
 def read_test_split(
