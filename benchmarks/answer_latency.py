@@ -2,7 +2,7 @@
 
     python -m benchmarks answer_latency --data PHOTOS --image-size 96
 
-Trials of one epoch are trained for every depth, since speed does not depend on how well they predict. Every
+A trial of four updates is trained for every depth, since speed does not depend on how well it predicts. Every
 program is exported with its proof, loaded again and timed in turns with the single trial's, so that a busy
 machine slows both. The last line printed is one line of JSON.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -53,6 +54,8 @@ ROWS: tuple[tuple[str, tuple[str, ...], Pooling], ...] = (
 BRIEF = {"max_epochs": 1, "steps_per_epoch": 4, "validation_images": 64}
 """Hyperparameters of trials that need not be good."""
 
+COPIES = 4
+
 Configs = dict[MemberRef, dict[str, Any]]
 
 
@@ -87,21 +90,25 @@ def make_settings(folder: Path, *, data: str, image_size: int) -> StudySettings:
 
 
 def train(settings: StudySettings) -> tuple[dict[str, list[MemberRef]], Configs]:
-    """Train four trials of each kind that a row names; returns them by kind, and their configurations."""
+    """Train a trial of each kind that a row names, and copy it: members by kind, and configurations.
+
+    A program holds the copies' weights as often as there are copies, as it does those of other trials.
+    """
     kinds = sorted({member.removesuffix(" flip") for _, members, _ in ROWS for member in members})
-    found: dict[str, list[MemberRef]] = {kind: [] for kind in kinds}
+    found: dict[str, list[MemberRef]] = {}
     configs: Configs = {}
-    for number, kind in enumerate(kind for kind in kinds for _ in range(4)):
+    for at, kind in enumerate(kinds):
         backbone, depth = kind.split()
         config = BRIEF | {"backbone": backbone, "unfreeze_depth": int(depth)}
-        leased = LeasedTrial(trial=number, attempt=1, config=config, done_epochs=0)
+        refs = [MemberRef("trial", COPIES * at + copy) for copy in range(COPIES)]
+        leased = LeasedTrial(trial=refs[0].number, attempt=1, config=config, done_epochs=0)
         (run,) = start_lease(Lease(trials=(leased,)).as_config(settings.as_values()))
         while not run.finished:
             for report in run.step():
                 assert report.reason is None, report.traceback
-        ref = MemberRef("trial", number)
-        found[kind].append(ref)
-        configs[ref] = config
+        for ref in refs[1:]:
+            shutil.copytree(refs[0].paths(settings.paths).directory, ref.paths(settings.paths).directory)
+        found[kind], configs = refs, configs | dict.fromkeys(refs, config)
     return found, configs
 
 

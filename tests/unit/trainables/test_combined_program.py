@@ -136,6 +136,7 @@ def test_a_mirrored_view_predicts_mirrored_images_in_one_pass_for_all_views(stud
     assert sum(isinstance(module, Branch) for module in network.modules()) == 2
 
 
+@pytest.mark.slow
 def test_an_exported_combination_keeps_shared_weights_once_and_says_its_backbones(
     study: Study, tmp_path: Path
 ) -> None:
