@@ -109,6 +109,14 @@ class AnswerMaker:
         save_answer(self.paths, answer)
         return answer
 
+    def choose(self) -> Answer:
+        """Choose without judging or writing anything.
+
+        Raises:
+            ValueError: as `make`.
+        """
+        return self._with_refits(self._choose().answer)
+
     @property
     def selectable(self) -> list[MemberRef]:
         """Trials and repetitions whose weights and predictions are there."""
