@@ -46,8 +46,8 @@ the members that trained on mirrored ones, and votes where it gains | \
 | B14 | mean of ResNet50, VGG16 and MobileNet | `python tune.py --space ensemble --data PATH`, then \
 `python finalize.py STUDY --rule mean` | `tests/contracts/test_ensemble_space.py` |
 | B15 | double model: "class 1 or not", then the other classes, merged by conditional probability | two \
-studies by `--classes`, then `python finalize.py FIRST --then SECOND` | `tests/unit/analysis/test_cascade.py`, \
-`tests/unit/trainables/test_cascade_program.py` |
+studies by `--classes`, then `python finalize.py FIRST --then SECOND` | \
+`tests/unit/analysis/test_cascade.py`, `tests/unit/trainables/test_cascade_program.py` |
 | D10 | final training on train and validation images together | `python finalize.py STUDY --refit` | \
 `tests/integration/test_final_trainings.py` |
 | E8 | confusion matrix, scores of each class, probabilities of right and wrong answers | \
@@ -55,8 +55,8 @@ studies by `--classes`, then `python finalize.py FIRST --then SECOND` | `tests/u
 | E9 | supervised removal of wrong images | `python -m trainables check DATA` lists suspects in \
 `labels.review.csv`; a person decides; the flag `--corrections` relabels and drops | \
 `tests/unit/commands/test_corrections_flag.py` |
-| E9 | an "unknown" class | `python finalize.py STUDY`: a score and its threshold, chosen by hiding each class \
-in turn, are kept with the model | `tests/unit/analysis/test_unknown_class.py` |
+| E9 | an "unknown" class | `python finalize.py STUDY`: a score and its threshold, chosen by hiding each \
+class in turn, are kept with the model | `tests/unit/analysis/test_unknown_class.py` |
 """
 """Rows of the five reports that are an analysis or a way to clean the data, with what does it here."""
 
