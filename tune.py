@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.answer.words import say_next
 from analysis.leaderboard import print_leaderboard
 from analysis.tracking import Tracker
 from cluster.jobs.flags import check_job_folders
@@ -28,14 +29,14 @@ from contract.environment import prepare_process
 from contract.files import first_line
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
-from plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
-from results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
-from wiring import (
+from wiring.plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
+from wiring.results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
+from wiring.search import (
     describe_probing,
+    make_answer_maker,
     make_search,
-    make_settings,
     read_images,
     run_leases,
     study_facts,
@@ -144,10 +145,12 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
             file=sys.stderr,
         )
         return 130
-    settings = make_settings(plan, study, plan.resources)
-    made = Results(study=study, search=search, settings=settings, console=console).make()
-    if search.best_complete() is None:
+    is_complete = search.best_complete() is not None
+    maker = make_answer_maker(plan, study, search) if is_complete else None
+    made = Results(directory=study.directory, maker=maker, console=console).make()
+    if not is_complete:
         return say_nothing_completed(plan, study, search, ending)
+    say(say_next(study.directory, has_test=study.info["data"]["num_test"] > 0))
     if search.finished and search.used_up:
         say(f"the search space holds no further configuration: all {len(search.trials)} are tried")
     if ending.how is RunOutcome.NO_GAIN:

@@ -1,4 +1,4 @@
-"""The command `python -m analysis`: leaderboard, report, compare, status, sync."""
+"""The command `python -m analysis`: leaderboard, report, compare, status, sync, clean."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "compare": "what changed between two studies, and which is better",
         "status": "how far a study is",
         "sync": "bring the MLflow view up to date with the study database",
+        "clean": "free the weights of the candidates that are no part of a study's answer",
     }
     made = {name: commands.add_parser(name, help=line, description=line) for name, line in help_of.items()}
     for command in made.values():
@@ -74,6 +75,11 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     made["leaderboard"].add_argument(
         "--top", type=_positive, metavar="N", help="only the N best (a table without it: 100)"
+    )
+    made["clean"].add_argument(
+        "--predictions",
+        action="store_true",
+        help="also the predictions, without which scores can be neither corrected nor compared",
     )
     made["sync"].add_argument("--tracking-uri", metavar="URI", help="another MLflow than the study's own")
     return parser
@@ -155,12 +161,23 @@ def _sync(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
     return 0
 
 
+def _clean(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis.answer.cleaning import clean_study
+
+    for directory in directories:
+        study = load_study(directory)
+        freed = clean_study(study, predictions=flags.predictions)
+        print(f"{study.name}: {freed / 1e6:,.1f} MB freed; the answer, the records and the report stay")
+    return 0
+
+
 COMMANDS = {
     "leaderboard": _leaderboard,
     "report": _report,
     "compare": _compare,
     "status": _status,
     "sync": _sync,
+    "clean": _clean,
 }
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from analysis.predictions import Array, Predictions, class_scores, count_by_clas
 from analysis.reading import Row, StudyInfo
 from contract.messages import State
 from contract.metrics import METRICS, Direction, is_share
+from contract.predictions import MOST_DENSE
+from contract.ranking_metrics import RANKING_METRICS, ranking_measure
 
 Measure = Callable[[Array], float]
 """Maps the weight of each image, [num_images], to the metric."""
@@ -137,13 +139,13 @@ def describe_finalists(rows: Sequence[Row], studies: Sequence[StudyInfo]) -> str
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def describe_test(tested: PairedTest, *, first: str, second: str) -> str:
-    """Say in one sentence which is better, with the evidence."""
+def describe_test(tested: PairedTest, *, first: str, second: str, images: str = "validation images") -> str:
+    """Say in one sentence which is better, with the evidence; `images` says what they were compared on."""
     scale, unit = (100, " points") if is_share(tested.metric) else (1, "")
     amount = f"{scale * tested.difference:+.2f}{unit}"
     interval = f"95% interval {scale * tested.low:+.2f} to {scale * tested.high:+.2f}"
     grouped = f" in {tested.num_groups:,} groups" if tested.is_grouped else ""
-    evidence = f"{amount} {tested.metric}, {interval}, on {tested.num_images:,} validation images{grouped}"
+    evidence = f"{amount} {tested.metric}, {interval}, on {tested.num_images:,} {images}{grouped}"
     only_first, only_second = tested.only_first_right, tested.only_second_right
     counts = f"{only_first} images only the first has right, {only_second} only the second"
     by = " by groups" if tested.is_grouped else ""
@@ -183,6 +185,9 @@ def make_measure(predictions: Predictions, metric: str) -> Measure | None:
     """Return the metric as a function of image weights; None if predictions do not determine it."""
     if metric in ("val_macro_f1", "val_balanced_accuracy"):
         return _class_measure(predictions, f1=metric == "val_macro_f1")
+    if metric in RANKING_METRICS:
+        values, is_whole = predictions.log_probabilities, predictions.log_probabilities.shape[1] <= MOST_DENSE
+        return ranking_measure(values, predictions.labels, metric) if is_whole else None
     if metric not in ("val_accuracy", "val_top3_accuracy", "val_loss"):
         return None
     scores = _image_scores(predictions, metric)

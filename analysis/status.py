@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from analysis.disk import measure_files
 from analysis.leaderboard import rank_rows
 from analysis.reading import StudyInfo, connect, load_trial_rows
 from contract.messages import State
@@ -44,6 +45,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
             for row in rows
             if row["state"] is State.RUNNING
         ],
+        "bytes": measure_files(study.paths),
         "seconds_since_last_epoch": None
         if newest is None
         else (time.time() if now is None else now) - newest,
@@ -67,6 +69,9 @@ def print_status(status: dict[str, Any], *, console: Console | None = None) -> N
         console.print(
             f"best {status['metric']} {best['value']:.4f}: trial {best['trial']}, epoch {best['epoch']}"
         )
+    if any(status["bytes"].values()):
+        sizes = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in status["bytes"].items() if size)
+        console.print(f"on disk: {sizes} (python -m analysis clean {status['study']} frees weights)")
     for row in status["running"]:
         value = row[status["metric"]]
         shown = "" if value is None else f", {status['metric']} {value:.4f}"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
+from contract.finals import FinalTraining
 from contract.probes import LeasedProbe
 from contract.study_layout import StudyPaths, TrialPaths
 from contract.weights_source import WeightsSource
@@ -150,9 +151,11 @@ _DECISIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedTrial:
-    """One study trial, as it is handed to a worker for the `attempt`-th time."""
+    """One study trial or final training, as it is handed to a worker for the `attempt`-th time."""
 
     trial: int
+    """Its number; final trainings have numbers of their own."""
+
     attempt: int
     config: Mapping[str, Any]
     """Hyperparameters by name."""
@@ -163,11 +166,31 @@ class LeasedTrial:
     checkpoint_epochs: tuple[int, ...] = ()
     """Epochs at which the scheduler may pause the trial: the worker leaves a checkpoint there."""
 
+    judged_epochs: tuple[int, ...] = ()
+    """Epochs at which the scheduler may stop the trial: the worker leaves its predictions there."""
+
     until_epoch: int | None = None
     """Last epoch of a trial that may share its lease, where it leaves a checkpoint unless it is over.
 
     A worker cannot be told to drop one trial of several, so none of them runs past where it may be stopped.
     """
+
+    final: FinalTraining | None = None
+    """What a final training does otherwise than its trial; None for a trial."""
+
+    @property
+    def noun(self) -> str:
+        """ "trial" or "final": what is numbered."""
+        return "trial" if self.final is None else "final"
+
+    @property
+    def draw(self) -> int:
+        """Number that random draws come from."""
+        return self.trial if self.final is None else self.final.draw
+
+    def paths(self, study: StudyPaths) -> TrialPaths:
+        """Files of the trial or the final training."""
+        return study.trial(self.trial) if self.final is None else study.final(self.trial)
 
     @property
     def shares_lease(self) -> bool:
@@ -175,11 +198,17 @@ class LeasedTrial:
         return self.until_epoch is not None
 
     def as_values(self) -> dict[str, Any]:
-        return asdict(self) | {"config": dict(self.config), "checkpoint_epochs": list(self.checkpoint_epochs)}
+        epochs = {name: list(getattr(self, name)) for name in ("checkpoint_epochs", "judged_epochs")}
+        final = None if self.final is None else self.final.as_values()
+        return asdict(self) | {"config": dict(self.config), "final": final} | epochs
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{**values, "checkpoint_epochs": tuple(values.get("checkpoint_epochs", ()))})
+        epochs = {name: tuple(values.get(name, ())) for name in ("checkpoint_epochs", "judged_epochs")}
+        final = values.get("final")
+        return cls(
+            **{**values, **epochs, "final": None if final is None else FinalTraining.from_values(final)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,28 +231,6 @@ class Lease:
             trials=tuple(LeasedTrial.from_values(values) for values in config["trials"]),
             probes=tuple(LeasedProbe.from_values(values) for values in config.get("probes", ())),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeaseError:
-    """Reason for which a lease ended before its trials did."""
-
-    message: str
-    transient: bool
-    """The worker, its node, its accelerator or its storage failed, and the trial itself may be fine: it is
-    tried again."""
-
-    reason: Reason = Reason.BUG
-    """The trial's reason if it is given up; after DISK_FULL it is not."""
-
-
-def interruption_of(error: BaseException) -> Reason | None:
-    """Read why an exception ends its lease and not its trial: its attribute `interrupts_lease`.
-
-    None means that the exception is the trial's own failure.
-    """
-    reason: Reason | None = getattr(error, "interrupts_lease", None)
-    return reason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,24 @@ _ROWS = (
         ranks_trials=True,
     ),
     Metric(
+        name="val_auroc",
+        title="val auroc",
+        unit=Unit.SHARE,
+        meaning="chance that an image of the second of two classes is ranked above one of the first; of more "
+        "classes the mean of each against the others",
+        maximize=True,
+        ranks_trials=True,
+    ),
+    Metric(
+        name="val_average_precision",
+        title="val average precision",
+        unit=Unit.SHARE,
+        meaning="mean precision where the images of the second of two classes are found one by one; of more "
+        "classes the mean of each against the others",
+        maximize=True,
+        ranks_trials=True,
+    ),
+    Metric(
         name="train_accuracy",
         title="train acc",
         unit=Unit.SHARE,

@@ -84,9 +84,13 @@ class StudyPaths:
     def trial(self, number: int) -> TrialPaths:
         return TrialPaths(self.trials / str(number))
 
+    @property
+    def finals(self) -> Path:
+        return self.directory / "finals"
+
     def final(self, number: int) -> TrialPaths:
         """Files of a final training: a repeated seed, a fold, a refit or a soup."""
-        return TrialPaths(self.directory / "finals" / str(number))
+        return TrialPaths(self.finals / str(number))
 
     @property
     def answer(self) -> Path:
@@ -160,13 +164,21 @@ class TrialPaths:
 
     @property
     def predictions(self) -> Path:
-        """Log-probabilities of the validation images."""
+        """Log-probabilities of the validation images, or of a fold: none of them was trained on."""
         return self.directory / "predictions.npz"
 
     @property
     def flipped_predictions(self) -> Path:
         """Log-probabilities of the mirrored validation images, where they were asked for."""
         return self.directory / "predictions_flip.npz"
+
+    @property
+    def fitted_predictions(self) -> Path:
+        """Log-probabilities of validation images that a refit was trained on; nothing may be chosen by them.
+
+        Their file has another name, so that whoever looks for `predictions` finds none.
+        """
+        return self.directory / "fitted.npz"
 
     @property
     def attempt(self) -> Path:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.decoding import Fit
+from contract.finals import FinalTraining
 from contract.messages import StudySettings
 from contract.trial_config import TrialConfig
 from trainables.data.mixing import Mix
@@ -48,13 +49,23 @@ def make_average(
     return average
 
 
-def make_view(config: TrialConfig, settings: StudySettings, *, fit: Fit, is_train: bool) -> ViewSettings:
-    """Settings of the trial's views; validation images are neither augmented nor mixed."""
+def make_view(
+    config: TrialConfig,
+    settings: StudySettings,
+    *,
+    fit: Fit,
+    is_train: bool,
+    final: FinalTraining | None = None,
+) -> ViewSettings:
+    """Settings of the trial's views; validation images are neither augmented nor mixed.
+
+    Trials of a study see the same views. One that is repeated sees others: they are part of its luck.
+    """
     plain = ViewSettings(
         policy="none",
         image_size=settings.image_size,
         fit=fit,
-        seed=settings.seed,
+        seed=settings.seed if final is None else settings.seed + final.draw - final.source,
         is_blank=config.zero_inputs,
     )
     if not is_train:

@@ -11,16 +11,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from contract.messages import (
-    Lease,
-    LeasedTrial,
-    Outcome,
-    Reason,
-    Report,
-    StudySettings,
-    interruption_of,
-    make_result,
-)
+from contract.lease_errors import interruption_of
+from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings, make_result
 
 WORKER_SHARE = 0.9
 """Share of its CPUs that a worker reserves. The rest is room for the functions that lead trials (a thousandth
@@ -44,7 +36,7 @@ def distributed_trial(config: dict[str, Any]) -> None:
             resources_per_worker=worker_resources(settings),
         ),
         run_config=train.RunConfig(
-            name=f"trial-{leased.trial}-attempt-{leased.attempt}",
+            name=f"{leased.noun}-{leased.trial}-attempt-{leased.attempt}",
             storage_path=str(settings.paths.ray_train),
             callbacks=[TuneReportCallback()],
         ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
-from contract.messages import LeasedTrial
 from contract.probes import frozen_head
 from contract.trial_config import config_as_dict
 from trainables.run import TrialRun
@@ -19,8 +19,9 @@ def start_from_probe(run: TrialRun) -> None:
     if run.config.initial_head == "new" or run.config.unfreeze_depth == 0:
         return
     config = frozen_head(config_as_dict(run.config))
-    leased = LeasedTrial(trial=run.number, attempt=run.attempt, config=config, done_epochs=0)
-    probe = TrialRun(leased, run.settings)
+    final = run.leased.final
+    whole = None if final is None else replace(final, fixed_epochs=None, val_losses=())
+    probe = TrialRun(replace(run.leased, config=config, final=whole), run.settings)
     while not probe.finished:
         probe.run_epoch()
     with probe.average.applied() if probe.average else nullcontext():

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from contract.files import find_os_error
 from contract.messages import Lease, LeasedTrial, Outcome, Reason, Report, StudySettings
@@ -25,7 +26,13 @@ from trainables.initial_head import start_from_probe
 from trainables.limits import OutsideLimits, check_limits
 from trainables.run import TrialRun
 from trainables.training import checkpoints
-from trainables.training.checkpoints import Superseded, begin_attempt, load_checkpoint, save_checkpoint
+from trainables.training.checkpoints import (
+    Superseded,
+    begin_attempt,
+    load_checkpoint,
+    save_checkpoint,
+    save_predictions,
+)
 from trainables.training.head_batch import lockstep_key, train_heads, trains_in_lockstep
 from trainables.training.loop import Diverged, TrainResult
 from trainables.training.process_group import ProcessGroup
@@ -85,8 +92,8 @@ class LeasedRun:
         if not self.finished:
             assert self.run is not None
             reports.append(self.run.run_epoch(trained))
-            run = self.run
-            self.process_group.decide(lambda: self._save(run))  # superseded, all workers have to end
+            run, shown = self.run, self._judged_predictions(self.run)
+            self.process_group.decide(lambda: self._save(run, shown))  # superseded, all workers have to end
             self.finished = self._is_over(self.run)
         return reports
 
@@ -126,7 +133,9 @@ class LeasedRun:
 
     @property
     def _last_epoch(self) -> int:
-        return self.leased.until_epoch or int(self.leased.config["max_epochs"])
+        final = self.leased.final
+        fixed = None if final is None else final.fixed_epochs
+        return self.leased.until_epoch or fixed or int(self.leased.config["max_epochs"])
 
     def _is_over(self, run: TrialRun) -> bool:
         return run.finished or (self.leased.shares_lease and run.epoch >= self._last_epoch)
@@ -136,13 +145,14 @@ class LeasedRun:
         if self.settings.use_gpu:
             limit_memory(self.settings.gpus_per_worker)
         self.run = TrialRun(self.leased, self.settings, process_group=self.process_group)
-        check_limits(
-            self.run.classifier,
-            image_size=self.settings.image_size,
-            max_params=self.settings.max_params,
-            max_latency_ms=self.settings.max_latency_ms,
-            process_group=self.process_group,
-        )
+        if self.leased.final is None:  # a final's trial was within the limits
+            check_limits(
+                self.run.classifier,
+                image_size=self.settings.image_size,
+                max_params=self.settings.max_params,
+                max_latency_ms=self.settings.max_latency_ms,
+                process_group=self.process_group,
+            )
         self._take_over(self.run)
         lacking = [record for record in self.run.records if record.epoch > self.leased.done_epochs]
         return [replace(record, attempt=self.run.attempt) for record in lacking]
@@ -156,8 +166,25 @@ class LeasedRun:
         if run.epoch == 0:
             wait_out_faults(lambda: start_from_probe(run))
 
-    def _save(self, run: TrialRun) -> None:
-        """Write a checkpoint where one is due, and the result at the end."""
+    def _judged_predictions(self, run: TrialRun) -> Tensor | None:
+        """Log-probabilities [validation images, classes] that a trial leaves if it is stopped; else None.
+
+        They are those of its kept epoch so far, or of this one where only the last is kept.
+        """
+        if run.finished or run.epoch not in self.leased.judged_epochs:
+            return None
+        if run.kept.log_probabilities is not None:
+            return run.kept.log_probabilities
+        assert run.evaluation is not None
+        return self.process_group.gather(
+            run.evaluation.log_probabilities, num_rows=len(run.validated), device=run.device
+        )
+
+    def _save(self, run: TrialRun, judged: Tensor | None) -> None:
+        """Write a checkpoint where one is due, predictions where it is judged, and the result at the end."""
+        if judged is not None:
+            values = pack_predictions(run, judged)
+            wait_out_faults(lambda: save_predictions(run.paths, values, attempt=run.attempt))
         if run.finished:
             wait_out_faults(lambda: save_result(run))
         elif (
@@ -256,23 +283,32 @@ def take_over(paths: TrialPaths, attempt: int) -> dict[str, Any] | None:
 
 def save_result(run: TrialRun) -> None:
     """Write the trained weights of the kept epoch and its log-probabilities on the validation images."""
-    kept = run.kept
+    kept, final = run.kept, run.leased.final
+    is_out_of_sample = final is None or final.kind.is_out_of_sample
     assert kept.log_probabilities is not None
     content = {
         "trained": kept.trained,
         "depth": kept.depth,
         "epoch": kept.epoch,
-        "value": kept.value,
+        "value": kept.value if is_out_of_sample else None,
         "num_train": len(run.splits["train"]),
     }
+    predictions = pack_predictions(run, kept.log_probabilities)
+    checkpoints.save_result(
+        run.paths,
+        model=content,
+        predictions=predictions,
+        attempt=run.attempt,
+        is_out_of_sample=is_out_of_sample,
+    )
+
+
+def pack_predictions(run: TrialRun, log_probabilities: Tensor) -> dict[str, Any]:
+    """Return the arrays of predictions.npz for log-probabilities [validation images, classes]."""
     split, shown = run.splits["val"], run.validated
     labels = split.labels.cpu().numpy()[shown]
-    predictions = {
-        "ids": split.ids[shown],
-        "labels": labels,
-        **pack_log_probabilities(kept.log_probabilities.numpy(), labels),
-    }
-    checkpoints.save_result(run.paths, model=content, predictions=predictions, attempt=run.attempt)
+    packed = pack_log_probabilities(log_probabilities.numpy(), labels)
+    return {"ids": split.ids[shown], "labels": labels, **packed}
 
 
 def raise_interruption(error: Exception) -> None:

@@ -14,6 +14,8 @@ from trainables.lease import STEP_SECONDS, LeasedRun, step_in_lockstep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from trainables.run import TrialRun
 
 
@@ -52,7 +54,7 @@ class ProbeRun(LeasedRun):
     def _take_over(self, run: TrialRun) -> None:
         """Nothing is left of an earlier attempt."""
 
-    def _save(self, run: TrialRun) -> None:
+    def _save(self, run: TrialRun, judged: Tensor | None) -> None:
         """Nothing is kept."""
 
 

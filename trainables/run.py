@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,17 +20,16 @@ from torch import Tensor
 from contract.messages import LeasedTrial, Outcome, Report, StudySettings
 from contract.metrics import epoch_merit
 from contract.predictions import pack_classes
+from contract.ranking_metrics import RANKING_METRICS
 from contract.trial_config import TrialConfig, kept_epoch, make_trial_config
 from trainables.activations.inputs import Inputs
 from trainables.activations.shared import (
     borrow_backbone,
     borrow_frozen_prefixes,
-    load_splits,
     open_cache,
     open_cost_model,
 )
 from trainables.assembly import (
-    choose_validated,
     make_average,
     make_phase_optimizer,
     make_view,
@@ -37,7 +38,6 @@ from trainables.data.storage_faults import wait_out_faults
 from trainables.data.views import draw_uniform
 from trainables.device.accelerator import forget_peak, peak_memory_gb
 from trainables.device.memory import FittingSize
-from trainables.images.split_view import oversampled
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import FrozenPrefixes
@@ -46,7 +46,7 @@ from trainables.model.stages import num_stages
 from trainables.model.weights import choose_weights
 from trainables.training.early_stopping import Kept, Patience
 from trainables.training.head_batch import HeadEpoch
-from trainables.training.imbalance import class_weights, draw_order
+from trainables.training.imbalance import draw_order
 from trainables.training.loop import (
     EVALUATION_BATCH,
     EvaluationResult,
@@ -62,6 +62,7 @@ from trainables.training.process_group import ProcessGroup
 from trainables.training.regimes import Phase, load_regime
 from trainables.training.schedules import make_schedule, num_batches
 from trainables.training.trainable_part import TrainablePart, compiled
+from trainables.trial_images import load_images
 
 CHECKPOINT_FORMAT = 4
 """Raised whenever the content of a checkpoint changes; a trial begins anew where it differs."""
@@ -75,11 +76,12 @@ class TrialRun:
     def __init__(
         self, leased: LeasedTrial, settings: StudySettings, *, process_group: ProcessGroup | None = None
     ) -> None:
-        self.number, self.attempt = leased.trial, leased.attempt
+        self.leased, self.number, self.attempt = leased, leased.trial, leased.attempt
         self.settings, self.process_group = settings, process_group or ProcessGroup()
         self.config: TrialConfig = make_trial_config(leased.config)
-        self.kept_rule = kept_epoch(leased.config)
-        self.paths = settings.trial_paths(self.number)
+        self.fixed_epochs = None if leased.final is None else leased.final.fixed_epochs
+        self.kept_rule = "last" if self.fixed_epochs else kept_epoch(leased.config)
+        self.paths = leased.paths(settings.paths)
         self.device = torch.device("cuda" if settings.use_gpu else "cpu")
         self.epoch, self.finished = 0, False
         self.records: list[Report] = []
@@ -106,15 +108,9 @@ class TrialRun:
             seed=settings.seed,
             pretrained=self.regime.pretrained,
         )
-        self.splits = load_splits(settings, self.fit, self.device)
-        if config.minority_policy:
-            self.splits = {**self.splits, "train": oversampled(self.splits["train"])}
-        self.train_labels = self.splits["train"].labels.cpu().numpy()
-        self.validated = choose_validated(
-            self.splits["val"].view_ids, limit=config.validation_images, seed=settings.seed
-        )
-        weights = class_weights(self.train_labels, len(settings.classes), config.class_weights)
-        self.class_weights = None if weights is None else weights.to(self.device)
+        images = load_images(config, settings, fit=self.fit, device=self.device, final=self.leased.final)
+        self.splits, self.validated = images.splits, images.validated
+        self.train_labels, self.class_weights = images.train_labels, images.class_weights
         module = borrow_backbone(
             self.backbone,
             weights=self.weights,
@@ -171,7 +167,7 @@ class TrialRun:
     def _make_inputs(self, split: str) -> Inputs:
         """Make the source of "train" or "val" batches in this phase, with a cache where one is worth it."""
         config, settings, is_train = self.config, self.settings, split == "train"
-        view = make_view(config, settings, fit=self.fit, is_train=is_train)
+        view = make_view(config, settings, fit=self.fit, is_train=is_train, final=self.leased.final)
         mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
         readings = 1 if view.is_random else self.phase.num_epochs
         others = settings.num_trials - 1
@@ -239,7 +235,7 @@ class TrialRun:
         with averaged:
             self.evaluation = validated = self._validate()
             metrics = self._metrics(trained, validated, seconds=time.perf_counter() - started)
-            self.schedule.observe(metrics["val_loss"])
+            self.schedule.observe(self._observed_loss(metrics["val_loss"]))
             self.patience.observe(metrics["val_loss"])
             self.finished = self._is_over(schedule_ended=trained.ended)
             self._keep(metrics, validated)
@@ -249,7 +245,7 @@ class TrialRun:
             epoch=self.epoch,
             metrics=metrics,
             outcome=Outcome.COMPLETE if self.finished else None,
-            predicted=self._pack_predicted(validated),
+            predicted=pack_classes(validated.log_probabilities.argmax(dim=1).numpy()),
         )
         self.records.append(report)
         return report
@@ -306,7 +302,7 @@ class TrialRun:
     def _validate(self) -> EvaluationResult:
         self.classifier.eval()
         self.process_group.agree_on(self._statistics)  # batch norm saw other images on each worker
-        return evaluate(
+        result = evaluate(
             self.inputs["val"].forward,
             self.inputs["val"].batches(cut_evaluation(self.process_group.share(self.validated)), epoch=0),
             num_classes=len(self.settings.classes),
@@ -314,13 +310,16 @@ class TrialRun:
             reduce=self.process_group.reduce,
             fitting=self.evaluated_at_once,
         )
+        return result.joined(
+            partial(self.process_group.gather, num_rows=len(self.validated), device=self.device)
+        )
 
     def _metrics(self, train: TrainResult, val: EvaluationResult, *, seconds: float) -> dict[str, float]:
         self.step = train.next_step
         parameters, trainable = self.classifier.num_parameters()
         return {
             **train.sums.compute("train"),
-            **val.sums.compute("val"),
+            **val.compute(always_rank=self.settings.metric in RANKING_METRICS),
             "images_per_second": train.images * self.process_group.size / train.seconds,
             "epoch_seconds": seconds,
             "last_learning_rate": train.learning_rate,
@@ -336,7 +335,7 @@ class TrialRun:
 
     def _keep(self, metrics: Mapping[str, float], validated: EvaluationResult) -> None:
         """Keep the epoch's weights and predictions, if the trial's rule puts it above those before."""
-        value, loss = metrics[self.settings.metric], metrics["val_loss"]
+        value, loss = metrics.get(self.settings.metric, math.nan), metrics["val_loss"]
         merit = epoch_merit(
             self.kept_rule, self.epoch, value=value, loss=loss, maximize=self.settings.maximize
         )
@@ -344,29 +343,23 @@ class TrialRun:
         if merit <= self.kept.merit or (self.kept_rule == "last" and not self.finished):
             return
         trained = {name: tensor.cpu().clone() for name, tensor in self.classifier.trained_state().items()}
-        log_probabilities = self.process_group.gather(
-            validated.log_probabilities, num_rows=len(self.validated), device=self.device
-        )
-        self.kept = Kept(self.epoch, value, merit, self.phase.depth, trained, log_probabilities)
+        self.kept = Kept(self.epoch, value, merit, self.phase.depth, trained, validated.log_probabilities)
 
-    def _pack_predicted(self, validated: EvaluationResult) -> bytes:
-        """Pack the class predicted for every validation image, whichever worker looked at it."""
-        classes = self.process_group.gather(
-            validated.log_probabilities.argmax(dim=1, keepdim=True),
-            num_rows=len(self.validated),
-            device=self.device,
-        )
-        return pack_classes(classes[:, 0].numpy())
+    def _observed_loss(self, val_loss: float) -> float:
+        """The loss that a plateau schedule follows: where the epochs are fixed, the source trial's."""
+        losses = () if self.leased.final is None else self.leased.final.val_losses
+        return losses[self.epoch - 1] if self.epoch <= len(losses) else val_loss
 
     def _is_over(self, *, schedule_ended: bool) -> bool:
-        if self.epoch >= self.phases[-1].last_epoch:
+        if self.epoch >= (self.fixed_epochs or self.phases[-1].last_epoch):
             return True
-        out_of_patience = self.patience.is_out(self.config.early_stopping_patience)
+        patience = 0 if self.fixed_epochs else self.config.early_stopping_patience
+        out_of_patience = self.patience.is_out(patience)
         return self.phase is self.phases[-1] and (schedule_ended or out_of_patience)
 
     def _draw_seed(self, purpose: str, epoch: int = 0) -> int:
         """A seed from the study's seed, the trial and the epoch: a replayed epoch draws the same numbers."""
-        value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.number]), 1)
+        value = draw_uniform(self.settings.seed, purpose, epoch, np.array([self.leased.draw]), 1)
         return int(value[0, 0] * 2**53)
 
     def checkpoint_state(self) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import json
 import re
 from pathlib import Path
 
+from analysis.answer.record import load_answer
+from analysis.finals import read_finals
 from analysis.probes import read_probes
 from analysis.reading import StudyInfo, connect, load_study, read_extent
+from analysis.readings import read_readings
 from analysis.report.page import render_page
 from contract.files import save_text
 from contract.html import Section
@@ -49,7 +52,11 @@ def _find_stamp(study: StudyInfo) -> str:
     """Hash everything that the page shows: records, study.json and export."""
     with connect(study) as (connection, study_id):
         extent = [*read_extent(connection, study_id), len(read_probes(connection, study_id))]
-    state = (dict(study.facts), extent, study.paths.model.digest())
+        finals = [(one.final, one.state, one.epochs) for one in read_finals(connection, study_id)]
+        readings = [one.digest for one in read_readings(connection, study_id)]
+    answer = load_answer(study.paths)
+    made_of = None if answer is None else answer.made_of
+    state = (dict(study.facts), extent, finals, readings, made_of, study.paths.model.digest())
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 

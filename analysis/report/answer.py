@@ -13,6 +13,7 @@ from analysis.majority import suggest_metric
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
 from analysis.report.group_section import tell_leaks
+from analysis.report.model_section import model_tables, say_model
 from analysis.report.page import show_config, show_seconds, show_setting, show_value
 from contract.files import plural
 from contract.html import Section, bullets, escape, make_section, paragraph
@@ -34,6 +35,9 @@ def answer_section(findings: Findings) -> Section:
     return make_section(
         "answer",
         "The answer",
+        *(paragraph(sentence, kind="answer") for sentence in say_model(findings)),
+        *model_tables(findings),
+        "<h3>The search behind it</h3>" if findings.answer else "",
         *(paragraph(sentence, kind="answer") for sentence in say_answer(findings)),
         *(paragraph(warning, kind="warning") for warning in warn_of_data(findings)),
         _tiles(findings),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.answer.record import Answer, load_answer
 from analysis.comparison import PairedTest, compare_predictions, confidence_interval, find_finalists
 from analysis.curves import Curve, find_common_epoch, load_curves
 from analysis.image_table import ImageTable, load_image_table
@@ -14,6 +15,7 @@ from analysis.leaderboard import class_name, find_varying, load_leaderboard
 from analysis.majority import Majority, find_majority
 from analysis.predictions import Predictions, load_predictions
 from analysis.reading import Row, StudyInfo
+from analysis.readings import TestReading, load_readings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,12 @@ class Findings:
     importance: list[Importance]
     searched: list[str]
     """Names of the hyperparameters that vary, the most important first."""
+
+    answer: Answer | None = None
+    """The model that was made of the trials; None where none was."""
+
+    readings: Sequence[TestReading] = ()
+    """Readings of the test split, the first one first."""
 
     @property
     def classes(self) -> list[str]:
@@ -133,4 +141,6 @@ def find_out(study: StudyInfo, *, no_images: bool = False) -> Findings:
         common_values=common,
         importance=importance,
         searched=ordered + [name for name in varying if name not in ordered],
+        answer=load_answer(study.paths),
+        readings=load_readings(study),
     )

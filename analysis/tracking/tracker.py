@@ -18,7 +18,7 @@ from analysis.tracking.server import (
     silence_mlflow,
 )
 from analysis.tracking.view import MlflowView
-from contract.files import first_line
+from contract.files import first_line, plural
 
 logger = logging.getLogger("unfreeze")
 
@@ -110,15 +110,15 @@ def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
     try:
         with only_writer(study_dir):
             view = open_view(study, tracking_uri)
-            num_trials = view.catch_up(status=study.status)
+            num_runs = view.catch_up(status=study.status)
     except BlockingIOError as error:
         raise ValueError(f"{study.name}: a running search writes this view itself") from error
     except Exception as error:
         reason = first_line(error).replace(uri, shown)
         raise ValueError(f"MLflow at {shown} cannot be written: {reason}") from error
-    if not num_trials:
+    if not num_runs:
         return f"up to date in {shown}"
-    return f"{num_trials} trials written to {shown} in {time.monotonic() - started:.1f} s"
+    return f"{plural(num_runs, 'run')} written to {shown} in {time.monotonic() - started:.1f} s"
 
 
 def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:

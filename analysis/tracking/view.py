@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.reading import Row, StudyInfo
 from analysis.tracking import runs
+from analysis.tracking.finals import FINAL_TAG, describe_final, find_lacking
 from analysis.tracking.following import StudyFollower, TrialChange
 from contract.files import printable
 from contract.messages import State
@@ -51,6 +52,7 @@ class MlflowView:
         self._study = study
         self._follower = StudyFollower(study)
         self._trials: dict[int, _Run] = {}
+        self._finals: dict[int, _Run] = {}
         self._ended: dict[int, tuple[Row, float | None]] = {}
         self._num_summed = 0
         self._logged: dict[str, str | None] = {}
@@ -60,7 +62,7 @@ class MlflowView:
         self._find_runs()
 
     def catch_up(self, *, status: StudyStatus, is_abandoned: Callable[[], bool] = lambda: False) -> int:
-        """Write what MLflow lacks of the study database, and return the number of trials written.
+        """Write what MLflow lacks of the study database, and return the number of runs written.
 
         Args:
             status: how the study stands.
@@ -75,10 +77,11 @@ class MlflowView:
             if is_abandoned():
                 return 0
             self._write_trial(change)
+        num_finals = self._write_finals()
         self._write_summary(status)
         self._write_inputs(status)
         self._follower.confirm()
-        return len(changes)
+        return len(changes) + num_finals
 
     def _note_end(self, change: TrialChange, closed: set[int]) -> bool:
         """Remember an ended trial for the summary; true if MLflow has all of it already."""
@@ -109,16 +112,22 @@ class MlflowView:
             if run.info.lifecycle_stage == "deleted":
                 self._client.restore_run(run.info.run_id)
             num_written = int(tags.get(runs.EPOCHS_TAG, 0))
+            is_closed = run.info.status in ("FINISHED", "FAILED", "KILLED")
+            if FINAL_TAG in tags:
+                self._finals[int(tags[FINAL_TAG])] = _Run(run.info.run_id, is_closed=is_closed)
+                continue
             if runs.TRIAL_TAG not in tags:
                 self.parent_id, self._num_summed = run.info.run_id, num_written
                 self._parent_status = run.info.status
                 self._logged = dict(tags)
                 continue
-            is_closed = run.info.status in ("FINISHED", "FAILED", "KILLED")
             self._trials[int(tags[runs.TRIAL_TAG])] = _Run(run.info.run_id, num_written, is_closed)
         if not self.parent_id:
             self.parent_id = self._create_parent()
-            for found in self._trials.values():  # their own parent was removed for good
+            for found in (
+                *self._trials.values(),
+                *self._finals.values(),
+            ):  # their own parent was removed for good
                 self._client.set_tag(found.run_id, "mlflow.parentRunId", self.parent_id)
 
     def _search_all(self) -> Iterator[Any]:
@@ -169,6 +178,26 @@ class MlflowView:
             ended = runs.to_milliseconds(row["ended"])
             self._client.set_terminated(run.run_id, runs.STATUSES[row["state"]], end_time=ended)
             run.is_closed = True
+
+    def _write_finals(self) -> int:
+        """Write the final trainings that have ended, each once; returns their number."""
+        written = {number for number, run in self._finals.items() if run.is_closed}
+        lacking = find_lacking(self._study, written=written)
+        for one in lacking:
+            told = describe_final(self._study, one)
+            run = self._finals.get(one.final)
+            if run is None:
+                created = self._client.create_run(
+                    self._experiment_id,
+                    run_name=told.name,
+                    tags=told.tags | {"mlflow.parentRunId": self.parent_id},
+                    start_time=told.started,
+                )
+                run = self._finals[one.final] = _Run(created.info.run_id)
+            self._log(run.run_id, points=told.points, params=told.params)
+            self._client.set_terminated(run.run_id, told.status, end_time=told.ended)
+            run.is_closed = True
+        return len(lacking)
 
     def _write_summary(self, status: StudyStatus) -> None:
         ended = self._ended_in_order()

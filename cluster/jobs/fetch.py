@@ -32,6 +32,7 @@ from cluster.jobs.server import JobServer
 from cluster.jobs.submission import ENDED
 from cluster.ray_tune.upload import staged_project
 from cluster.study.database import open_storage, present_columns
+from cluster.study.final_records import FINALS, READINGS
 from cluster.study.flags import make_parser
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, job_runs_dir
 from cluster.study.probe_records import PROBES
@@ -200,7 +201,8 @@ def copy_study_rows(source: str, target: str, *, study: str) -> None:
     if path is not None and not path.is_file():  # opening would create an empty one
         raise ValueError(f"the study database {path} is not there")
     there, here = open_storage(source), open_storage(target)
-    ours = [table for table in (EPOCHS, PROBES) if sa.inspect(there.engine).has_table(table.name)]
+    known = (EPOCHS, PROBES, FINALS, READINGS)
+    ours = [table for table in known if sa.inspect(there.engine).has_table(table.name)]
     for table in ours:
         table.create(here.engine, checkfirst=True)
     try:

@@ -1,4 +1,4 @@
-"""Adapters that show one Search to Ray Tune as a Searcher, a scheduler and a stopper."""
+"""Adapters that show a source of leases to Ray Tune as a Searcher, a scheduler and a stopper."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.ray_tune.progress import Progress
-from cluster.search.search import DONE, Search
+from cluster.search.lease_source import DONE, LeaseSource
 from contract.files import DISK_FULL
-from contract.messages import Action, Decision, Lease, LeaseError, Reason, interruption_of, read_reports
+from contract.lease_errors import LeaseError, interruption_of
+from contract.messages import Action, Decision, Lease, Reason, read_reports
 from contract.probes import read_probe_reports
 
 
@@ -29,7 +30,7 @@ class Bridge:
 
     def __init__(
         self,
-        search: Search,
+        search: LeaseSource,
         *,
         settings: Mapping[str, Any],
         slots: int,

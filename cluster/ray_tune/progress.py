@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.search.search import Search
-from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Report, State
+from cluster.search.lease_source import LeaseSource
+from contract.lease_errors import LeaseError
+from contract.messages import Action, Decision, Lease, Outcome, Report, State
 
 PLAIN_SECONDS = 30.0
 """Without a terminal: least seconds between two lines after an epoch."""
@@ -43,12 +44,12 @@ class Progress:
 
     def __init__(
         self,
-        search: Search,
+        search: LeaseSource,
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._search = search
+        self._search, self._noun = search, search.noun
         self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._clock = clock
         self._rows: dict[int, _Row] = {}
@@ -81,7 +82,7 @@ class Progress:
             return
         self._spoke = self._clock()
         running = [
-            f"trial {number}: epoch {row.epoch + 1} of {row.config.get('max_epochs', '?')}, "
+            f"{self._noun} {number}: epoch {row.epoch + 1} of {row.config.get('max_epochs', '?')}, "
             f"running for {_duration(self._clock() - row.since)}"
             for number, row in sorted(self._rows.items())[:SHOWN]
         ]
@@ -101,14 +102,14 @@ class Progress:
         row = self._rows.get(report.trial)
         if row is not None:
             row.epoch = report.epoch
-            row.value = report.metrics.get(self._search.scores.metric, row.value)
+            row.value = report.metrics.get(self._search.metric, row.value)
         if decision.outcome is not None:
             self._say_ended(decision)
         else:
             self._say_how_far()
 
     def probes_reported(self) -> None:
-        if self._live is not None or self._search.probes.is_open:
+        if self._live is not None or self._search.is_probing:
             self._say_how_far()
         elif not self._has_told_probes:
             self._has_told_probes = True
@@ -129,10 +130,11 @@ class Progress:
             self.note(f"a worker died at one of the probes {numbers}; those without a result are tried again")
         for leased in lease.trials:
             gone = self._rows.pop(leased.trial, None)
-            trial = self._search.trials[leased.trial]
-            if error is not None and trial.outcome is None:
-                epoch = trial.num_epochs if gone is None else gone.epoch  # it may die before its lease begins
-                self.note(f"trial {leased.trial}: its worker died after epoch {epoch}; it is tried again")
+            number = leased.trial
+            if error is not None and not self._search.has_ended(number):
+                # It may die before its lease begins.
+                epoch = self._search.num_epochs(number) if gone is None else gone.epoch
+                self.note(f"{self._noun} {number}: its worker died after epoch {epoch}; it is tried again")
 
     def _say_ended(self, decision: Decision) -> None:
         self._ended += 1
@@ -143,11 +145,11 @@ class Progress:
     def _ended_line(self, decision: Decision, row: _Row | None) -> str:
         counts = self._search.counts()
         done = sum(counts.values()) - counts[State.RUNNING]
-        value = self._search.scores.kept_value(decision.trial)
+        value = self._search.kept_value(decision.trial)
         why = "".join(f": {text}" for text in (decision.reason, decision.detail) if text)
-        parts = [f"trial {decision.trial} {decision.outcome}{why} ({done}/{self._search.num_trials})"]
+        parts = [f"{self._noun} {decision.trial} {decision.outcome}{why} ({done}/{self._search.num_trials})"]
         if value is not None and decision.outcome != Outcome.FAILED:
-            parts.append(f"{self._search.scores.metric} {value:.4f} after epoch {decision.epoch}")
+            parts.append(f"{self._search.metric} {value:.4f} after epoch {decision.epoch}")
         if row is not None:
             parts.append(_describe(row.config))
         self._spoke = self._clock()
@@ -155,7 +157,7 @@ class Progress:
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("trial", "epoch", self._search.scores.metric, "configuration", "time"):
+        for heading in (self._noun, "epoch", self._search.metric, "configuration", "time"):
             table.add_column(heading, justify="left" if heading == "configuration" else "right", no_wrap=True)
         # A copy: the table is drawn by Live's own thread.
         for number, row in sorted(self._rows.copy().items()):
@@ -166,18 +168,19 @@ class Progress:
         return Group(Text(self._headline(), style="bold"), table)
 
     def _probes_line(self) -> str:
-        return f"probes {self._search.probes.num_done} of {self._search.probes.total}"
+        done, total = self._search.num_probes
+        return f"probes {done} of {total}"
 
     def _headline(self) -> str:
         counts = self._search.counts()
         done = sum(counts.values()) - counts[State.RUNNING]
-        parts = [f"{done}/{self._search.num_trials} trials"]
+        parts = [f"{done}/{self._search.num_trials} {self._noun}s"]
         parts += [f"{counts[state]} {state}" for state in NOT_COMPLETE if counts[state]]
-        if self._search.probes.is_open:
+        if self._search.is_probing:
             parts.append(self._probes_line())
         best = self._search.best()
         if best is not None:
-            parts.append(f"best {best[1]:.4f} (trial {best[0]})")
+            parts.append(f"best {best[1]:.4f} ({self._noun} {best[0]})")
         spent = self._clock() - self._began
         parts += [f"{self._epochs} epochs", _duration(spent)]
         if self._ended and done < self._search.num_trials:

@@ -1,4 +1,4 @@
-"""Runs a search on Ray Tune until it is finished, interrupted, out of time, or cannot go on."""
+"""Runs a search, or final trainings, on Ray Tune until they end, are interrupted, or cannot go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ray.tune.error import TuneError
 from cluster.ray_tune.adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources
-from cluster.search.search import Search
+from cluster.search.lease_source import LeaseSource
 from cluster.study.records import DatabaseGone, TakenOver
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
@@ -34,7 +34,7 @@ class RunEnding:
 
 
 def run_search(
-    search: Search,
+    search: LeaseSource,
     *,
     trainable: Any,
     settings: Mapping[str, Any],
@@ -90,7 +90,7 @@ class _Watch:
 
     def __init__(
         self,
-        search: Search,
+        search: LeaseSource,
         progress: Progress,
         time_budget_seconds: float | None,
         why_lost: Callable[[], str | None],

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROJECT = Path(__file__).resolve().parents[2]
-CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "benchmarks")
-MODULES = ("tune.py", "plan.py", "wiring.py", "results.py", "pyproject.toml")
+CODE = ("contract", "search_spaces", "trainables", "cluster", "analysis", "wiring", "benchmarks")
+MODULES = ("tune.py", "finalize.py", "pyproject.toml")
 SECRETS = (
     ".?*",  # not ".*", by which .rayignore would leave out the project's own folder, "."
     "*.pem",

@@ -14,11 +14,11 @@ from contract.study_layout import StudyPaths
 
 logger = logging.getLogger("unfreeze")
 
-FINALISTS = 5
-"""Number of best complete trials that keep their weights.
+FINALISTS = 20
+"""Number of best complete trials that keep their weights, beside the best published recipe.
 
-They are second choices should the best one prove too slow or too large, and enough for an ensemble: each
-further member brings less than the one before.
+They are the candidates for the answer, which combines them or chooses one: as many as a greedy ensemble looks
+at. Only what trained is stored, a few kB of a head on a frozen backbone.
 """
 WEIGHTS_BYTES = 10 * 10**9
 """Limit on the finalists' weights in all; those that exceed it are removed, but never the best trial's."""
@@ -65,8 +65,7 @@ class Cleaner:
         """Remove what this run and earlier ones left of every ended trial."""
         ended = [number for number, trial in self._search.trials.items() if trial.outcome is not None]
         for number in ended:
-            self._remove(*self._paths.trial(number).checkpoints)
-            self._note_predictions(number)
+            self._clean_ended(number)
         self._keep_finalists(ended)
 
     def clean(self, number: int) -> None:
@@ -79,9 +78,17 @@ class Cleaner:
             for ended in self._end_paused():
                 self.clean(ended)
             return
-        self._remove(*self._paths.trial(number).checkpoints)
-        self._note_predictions(number)
+        self._clean_ended(number)
         self._keep_finalists([number])
+
+    def _clean_ended(self, number: int) -> None:
+        """Remove the checkpoints of a trial, and its predictions too if it failed or was infeasible."""
+        paths, outcome = self._paths.trial(number), self._search.trials[number].outcome
+        self._remove(*paths.checkpoints)
+        if outcome is not None and outcome.has_value:
+            self._note_predictions(number)
+        else:
+            self._remove(paths.predictions)
 
     def _end_paused(self) -> list[int]:
         """End the paused trials, the worst first, whose checkpoints are too much; returns their numbers."""
@@ -111,12 +118,18 @@ class Cleaner:
         self._with_weights = finalists
 
     def _find_finalists(self) -> set[int]:
-        """The best complete trials within the disk budget, in the order of the search's ranking."""
-        complete = (n for n, trial in self._search.trials.items() if trial.outcome is Outcome.COMPLETE)
+        """The best complete trials and the best recipe within the disk budget, in the order of the ranking.
+
+        The recipe is what the answer is compared with on the test split, so it comes second.
+        """
+        complete = [n for n, trial in self._search.trials.items() if trial.outcome is Outcome.COMPLETE]
         ranked = heapq.nsmallest(FINALISTS, complete, key=self._search.scores.rank)
+        recipes = [n for n in complete if self._search.trials[n].is_recipe]
+        if recipes:
+            ranked.insert(1, min(recipes, key=self._search.scores.rank))
         kept: set[int] = set()
         left = self._weights_limit
-        for number in ranked:
+        for number in dict.fromkeys(ranked):
             path = self._paths.trial(number).weights
             size = path.stat().st_size if path.exists() else 0
             if size <= left or not kept:

@@ -148,7 +148,8 @@ class LeaseChoice:
         trial.lease_number = self._num_leases if shares else None
         trial.until_epoch = next((e for e in rungs if e > trial.num_epochs), None) if shares else None
         ends = () if trial.until_epoch is None else (trial.until_epoch,)
-        return trial.lease(now=now, checkpoint_epochs=rungs if self._scheduler.pauses else ends)
+        checkpoints = rungs if self._scheduler.pauses else ends
+        return trial.lease(now=now, checkpoint_epochs=checkpoints, judged_epochs=rungs)
 
     def _rungs(self, trial: TrialStatus) -> tuple[int, ...] | None:
         return self._scheduler.rungs(self._scores.curves.shares(trial.number))

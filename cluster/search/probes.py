@@ -18,7 +18,7 @@ from cluster.search.leasing import MAX_GROUP_SIZE, GroupOf
 from cluster.search.proposals import Space
 from cluster.searchers import Probe
 from cluster.study.probe_records import ProbeRecord
-from contract.messages import LeaseError
+from contract.lease_errors import LeaseError
 from contract.probes import LeasedProbe, ProbeReport, frozen_head, has_frozen_head
 
 DRAWS_A_PROBE = 8

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cluster.search.lease_source import DONE, Done
 from cluster.search.leasing import LeaseChoice
 from cluster.search.outcomes import (
     Verdict,
@@ -24,7 +24,8 @@ from cluster.search.setup import SearchSetup, make_probes, make_proposals, not_y
 from cluster.search.stopping import FailureStreak, GainWatch, replay
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
-from contract.messages import PAUSED, Action, Decision, Lease, LeaseError, Outcome, Report, State
+from contract.lease_errors import LeaseError
+from contract.messages import PAUSED, Action, Decision, Lease, Outcome, Report, State
 from contract.probes import ProbeReport
 from contract.trial_config import kept_epoch
 
@@ -37,17 +38,10 @@ SPARE_TIME = 4.0
 several. In replays on one slot 4 was as good as 8, and better than 1.5 by 0.04 points."""
 
 
-class Done(enum.Enum):
-    """Type of DONE, which `Search.next_lease` returns after the last lease."""
-
-    DONE = "no trial is left"
-
-
-DONE = Done.DONE
-
-
 class Search:
-    """One run of a study. Whatever it answers is in the database before."""
+    """One run of a study, as a LeaseSource. Whatever it answers is in the database before."""
+
+    noun = "trial"
 
     def __init__(self, records: Records, setup: SearchSetup, *, now: Callable[[], float] = time.time) -> None:
         """Go on where the records end; `now` gives unix time."""
@@ -226,6 +220,33 @@ class Search:
         for trial in list(self.trials.values()):  # a copy: the progress display asks from its own thread
             counts[State.of(trial.outcome)] += 1
         return counts
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks trials."""
+        return self.scores.metric
+
+    @property
+    def is_probing(self) -> bool:
+        """Some probe has no result yet."""
+        return self.probes.is_open
+
+    @property
+    def num_probes(self) -> tuple[int, int]:
+        """Number of probes that are done, and of all."""
+        return self.probes.num_done, self.probes.total
+
+    def kept_value(self, number: int) -> float | None:
+        """The first metric at a trial's kept epoch so far; None without one."""
+        return self.scores.kept_value(number)
+
+    def num_epochs(self, number: int) -> int:
+        """Number of epochs that a trial has."""
+        return self.trials[number].num_epochs
+
+    def has_ended(self, number: int) -> bool:
+        """The trial has its outcome."""
+        return self.trials[number].outcome is not None
 
     def best(self) -> tuple[int, float] | None:
         """Number and first metric of the best trial by its kept epoch, without failed and infeasible ones."""

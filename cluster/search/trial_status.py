@@ -44,7 +44,13 @@ class TrialStatus:
     paused: bool = False
     """It waits at a rung, and its lease has ended."""
 
-    def lease(self, *, now: float, checkpoint_epochs: tuple[int, ...] = ()) -> LeasedTrial:
+    def lease(
+        self,
+        *,
+        now: float,
+        checkpoint_epochs: tuple[int, ...] = (),
+        judged_epochs: tuple[int, ...] = (),
+    ) -> LeasedTrial:
         """Begin the next attempt; `now` is unix time."""
         self.attempt += 1
         self.started = self.charged = now
@@ -56,6 +62,7 @@ class TrialStatus:
             config=self.config,
             done_epochs=self.num_epochs,
             checkpoint_epochs=checkpoint_epochs,
+            judged_epochs=judged_epochs,
             until_epoch=None if self.lease_number is None else shared_until,
         )
 

@@ -134,6 +134,10 @@ class StudyConfig:
     corrections: str | None = None
     """Relabel and drop images as this review file says, which python -m trainables check wrote [none]."""
 
+    classes: str | None = None
+    """Merge, rename and drop classes as this CSV says: class,name; an empty name drops, * is every class that
+    is not listed [none]."""
+
     no_images: bool = False
     """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
@@ -265,6 +269,7 @@ class StudyConfig:
             "cache_dir": expand(self.cache_dir) if self.cache_dir else usual_cache_dir(),
             "data": self._data_here,
             "corrections": self.corrections and str(expand(self.corrections)),
+            "classes": self.classes and str(expand(self.classes)),
             "weights": self.weights if self.weights in WEIGHTS else str(expand(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),

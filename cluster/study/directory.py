@@ -266,7 +266,7 @@ def _now() -> str:
 
 def _data_line(data: Mapping[str, Any]) -> str:
     num = sum(data.get(f"num_{split}", 0) for split in ("train", "val", "test"))
-    notes = [note["text"] for note in data.get("notes", ()) if note.get("kind") == "corrected"]
+    notes = [note["text"] for note in data.get("notes", ()) if note.get("kind") in ("corrected", "renamed")]
     return ", ".join((str(data.get("source")), f"{num} images", *notes, str(data.get("fingerprint"))[:8]))
 
 

@@ -1,4 +1,4 @@
-"""The command line of tune.py, made from the fields of StudyConfig and their docstrings."""
+"""Command lines made from the fields of a configuration and their docstrings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from cluster.study.config import StudyConfig
+from cluster.study.finalize_config import FinalizeConfig
 from cluster.study.passwords import without_password
 from contract.files import did_you_mean
 
@@ -29,7 +30,37 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> StudyConfig:
     """The StudyConfig of a command line; a wrong flag ends the program with one line and exit code 2."""
-    parser = make_parser(prog)
+    return _parse(make_parser(prog), StudyConfig, argv)
+
+
+def parse_finalize_flags(argv: Sequence[str] | None = None) -> FinalizeConfig:
+    """The FinalizeConfig of a command line; a wrong flag ends the program as with `parse_flags`."""
+    return _parse(make_finalize_parser(), FinalizeConfig, argv)
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    return _make_parser(
+        prog,
+        StudyConfig,
+        description="Find the best way to fine-tune a pretrained image classifier on your images.",
+        epilog="Run the same command again to continue an interrupted study.",
+    )
+
+
+def make_finalize_parser() -> argparse.ArgumentParser:
+    return _make_parser(
+        "finalize.py",
+        FinalizeConfig,
+        description="Make one model of a study's trials, with a score that can be believed.",
+        epilog="Run the same command again to continue; what was trained is not trained again.",
+        positional=("study",),
+    )
+
+
+C = TypeVar("C")
+
+
+def _parse(parser: argparse.ArgumentParser, config: Callable[..., C], argv: Sequence[str] | None) -> C:
     given = sys.argv[1:] if argv is None else list(argv)
     known = [option for action in parser._actions for option in action.option_strings]
     for word in given:  # before argparse complains that --space is missing because it was misspelt
@@ -41,24 +72,28 @@ def parse_flags(argv: Sequence[str] | None = None, *, prog: str = "tune.py") -> 
     if unknown:
         parser.error(f"unknown argument {unknown[0]} (--help lists them all)")
     try:
-        return StudyConfig(**vars(values))
+        return config(**vars(values))
     except ValueError as error:
         parser.error(str(error))
 
 
-def make_parser(prog: str) -> argparse.ArgumentParser:
+def _make_parser(
+    prog: str, config: type, *, description: str, epilog: str, positional: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="Find the best way to fine-tune a pretrained image classifier on your images.",
-        epilog="Run the same command again to continue an interrupted study.",
+        description=description,
+        epilog=epilog,
         allow_abbrev=False,
         # By default the help starts so far to the right that it wraps every few words.
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
-    docs = field_docs(StudyConfig)
-    hints = typing.get_type_hints(StudyConfig)
-    for field in fields(StudyConfig):
-        _add_flag(parser, field, hint=hints[field.name], doc=docs[field.name])
+    docs, hints = field_docs(config), typing.get_type_hints(config)
+    for field in fields(config):
+        if field.name in positional:
+            parser.add_argument(field.name, metavar=field.name.upper(), help=docs[field.name])
+        else:
+            _add_flag(parser, field, hint=hints[field.name], doc=docs[field.name])
     return parser
 
 

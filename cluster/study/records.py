@@ -18,6 +18,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from cluster.study.database import add_missing_columns, open_storage, param_row, utc_now, write_attrs
+from cluster.study.final_records import (
+    FINALS,
+    FinalRecord,
+    Reading,
+    add_reading,
+    load_finals,
+    load_readings,
+    write_finals,
+)
 from cluster.study.passwords import without_password
 from cluster.study.probe_records import PROBES, ProbeRecord, load_probes, write_probes
 from contract.messages import EpochDecision
@@ -157,11 +166,45 @@ class Records:
             TakenOver: another driver has taken the study over; nothing was written.
         """
         if probes:
-            self._patiently(lambda: self._record_probes(probes))
+            self._write(lambda connection: write_probes(connection, self.study_id, probes))
 
     def load_probes(self) -> list[ProbeRecord]:
         """All probes that ended, by number."""
-        return self._patiently(self._load_probes)
+        return self._read(lambda connection: load_probes(connection, self.study_id))
+
+    def record_finals(self, finals: Sequence[FinalRecord]) -> None:
+        """Write final trainings as they stand now, in one transaction.
+
+        Raises:
+            TakenOver: another driver has taken the study over; nothing was written.
+        """
+        if finals:
+            self._write(lambda connection: write_finals(connection, self.study_id, finals))
+
+    def load_finals(self) -> list[FinalRecord]:
+        """All final trainings, by number."""
+        return self._read(lambda connection: load_finals(connection, self.study_id))
+
+    def add_reading(
+        self, *, digest: str, rule: str, images: int, record: Mapping[str, Any], created: float
+    ) -> Reading:
+        """Record what a model did on the test split, unless that model's reading is recorded already.
+
+        Raises:
+            TakenOver: another driver has taken the study over; nothing was written.
+        """
+        values: dict[str, Any] = {
+            "digest": digest,
+            "rule": rule,
+            "images": images,
+            "record": record,
+            "created": created,
+        }
+        return self._write(lambda connection: add_reading(connection, self.study_id, **values))
+
+    def load_readings(self) -> list[Reading]:
+        """All readings of the test split, the first one first."""
+        return self._read(lambda connection: load_readings(connection, self.study_id))
 
     def load(self) -> list[TrialRecord]:
         """All trials by number, in a few queries: Optuna's get_trials takes 18 s for 10,000 trials."""
@@ -196,7 +239,7 @@ class Records:
                 pause = min(2 * pause, 10.0)
 
     def _find_or_create(self, study: str, directions: Sequence[str], *, new: bool) -> int:
-        for tables in (EPOCHS.metadata, PROBES.metadata):
+        for tables in (EPOCHS.metadata, PROBES.metadata, FINALS.metadata):
             tables.create_all(self._engine)
         add_missing_columns(self._engine, EPOCHS)
         try:
@@ -263,14 +306,22 @@ class Records:
             for ending in endings:
                 self._write_ending(connection, ending)
 
-    def _record_probes(self, probes: Sequence[ProbeRecord]) -> None:
-        with self._engine.begin() as connection:
-            self._check_driver(connection)
-            write_probes(connection, self.study_id, probes)
+    def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do the work in one transaction, if this process still drives the study."""
 
-    def _load_probes(self) -> list[ProbeRecord]:
-        with self._engine.connect() as connection:
-            return load_probes(connection, self.study_id)
+        def write() -> T:
+            with self._engine.begin() as connection:
+                self._check_driver(connection)
+                return work(connection)
+
+        return self._patiently(write)
+
+    def _read(self, work: Callable[[sa.Connection], T]) -> T:
+        def read() -> T:
+            with self._engine.connect() as connection:
+                return work(connection)
+
+        return self._patiently(read)
 
     def _write_epochs(self, connection: sa.Connection, epochs: list[EpochRecord]) -> None:
         for record in epochs:

@@ -17,7 +17,8 @@ from cluster.search.search import DONE, Search
 from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.records import Records
-from contract.messages import Action, Lease, LeaseError, Outcome, Report
+from contract.lease_errors import LeaseError
+from contract.messages import Action, Lease, Outcome, Report
 
 EPOCHS = 9
 TRIALS = 12

@@ -22,8 +22,11 @@ from cluster.jobs.fetch import copy_database
 from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
+from cluster.study.final_records import FinalRecord
 from cluster.study.probe_records import ProbeRecord
 from cluster.study.records import Records, TakenOver
+from contract.finals import FinalTraining
+from contract.messages import State
 from contract.study_layout import StudyPaths
 from tests.driven_search import (
     EPOCHS,
@@ -154,6 +157,34 @@ def test_probes_in_postgresql_are_read_back_as_they_were_written(records: Record
     records.record_probes([measured])
 
     assert records.load_probes() == [failed, measured]
+
+
+def test_finals_and_readings_in_postgresql_are_read_back_as_they_were_written(records: Records) -> None:
+    training = FinalTraining.fold_of(7, 1, 5, epochs=3, val_losses=(0.5, 0.25))
+    waiting = FinalRecord(final=0, training=training, config={"backbone": "lite0"})
+    ended = replace(
+        waiting,
+        final=1,
+        training=FinalTraining.seed(7, 2),
+        state=State.COMPLETE,
+        metrics={"val_accuracy": 0.875},
+        epochs=3,
+        seconds=0.25,
+        worker="localhost:7",
+        arrival=1_760_000_000.25,
+    )
+
+    records.record_finals([ended, waiting])
+    records.record_finals([ended])
+    first = records.add_reading(
+        digest="a", rule="single", images=9, record={"accuracy": 0.5}, created=1_760_000_000.25
+    )
+    records.add_reading(digest="b", rule="ensemble", images=9, record={}, created=1_760_000_001.0)
+
+    assert records.load_finals() == [waiting, ended]
+    again = records.add_reading(digest="a", rule="single", images=9, record={}, created=1_760_000_002.0)
+    assert again == first
+    assert [(one.reading, one.digest) for one in records.load_readings()] == [(1, "a"), (2, "b")]
 
 
 def test_a_driver_that_was_taken_over_writes_nothing_more(server: Server) -> None:

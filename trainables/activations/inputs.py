@@ -81,9 +81,12 @@ class Inputs:
             prefixes: frozen prefixes of the depths that may be computed in one pass with the trial's own.
             chance: probability that another trial will read the activations of a given depth.
         """
-        self.split, self.view, self.classifier, self.trainable = split, view, classifier, trainable
+        # Mixed views have partners of the split itself, so that nothing of the rest of the whole is seen.
+        is_part = split.whole is not None and not view.mix.is_on
+        self.split, self._rows = (split.whole, split.rows) if is_part and split.whole else (split, None)
+        self.view, self.classifier, self.trainable = view, classifier, trainable
         self.weights, self.backbone, self.costs = weights, backbone, costs
-        self.device = split.labels.device
+        self.device = self.split.labels.device
         self.cut = Cut(
             backbone=backbone,
             depth=classifier.depth,
@@ -121,7 +124,8 @@ class Inputs:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         number = self.view.number(epoch)
         activations = self._activations(number) if self.cache is not None else None
-        for positions in batches:
+        for chosen in batches:
+            positions = chosen if self._rows is None else self._rows[chosen]
             targets = self.view.targets(self.split, positions, epoch=number)
             if activations is None:
                 yield self._fitting.compute(partial(self._images, epoch=number), positions), targets

@@ -120,7 +120,7 @@ def read_corrections(listing: ImageListing, file: Path) -> list[Correction]:
     Raises:
         ValueError: in one line, the file and the line in it that cannot be followed, and what to do.
     """
-    finder, positions = _ImageFinder(listing), _spell(listing.classes)
+    finder, positions = _ImageFinder(listing), spell_names(listing.classes)
     corrections: list[Correction] = []
     earlier: dict[int, Correction] = {}
     for row in read_review(file):
@@ -204,7 +204,7 @@ class _ImageFinder:
     """Finds the images that a review file names."""
 
     def __init__(self, listing: ImageListing) -> None:
-        self._listing, self._positions = listing, _spell(listing.classes)
+        self._listing, self._positions = listing, spell_names(listing.classes)
         folder = data_folder(listing)
         self._by_path: dict[str, list[int]] = {}
         for image, path in enumerate(listing.paths):
@@ -230,7 +230,7 @@ class _ImageFinder:
         if not row.given:
             return tuple(images)
         classes, labels = self._listing.classes, self._listing.labels
-        given = _find_position(row.given, self._positions)
+        given = find_position(row.given, self._positions)
         as_given = [one for one in images if labels[one] == given]
         done = [one for one in images if labels[one] == new_label]
         if not as_given and not done:
@@ -274,14 +274,14 @@ def _read_action(file: Path, row: ReviewRow) -> Action | None:
 def _find_class(file: Path, row: ReviewRow, positions: Mapping[str, int]) -> int:
     if not row.suggested.strip():
         _refuse(file, row, f"to relabel {row.path!r}, write its class under suggested")
-    position = _find_position(row.suggested, positions)
+    position = find_position(row.suggested, positions)
     if position is None:
         hint = did_you_mean(row.suggested, positions) or f"classes are {list_names(list(positions))}"
         _refuse(file, row, f"there is no class {row.suggested!r}; {hint} (a new class needs its own folder)")
     return position
 
 
-def _spell(classes: Sequence[str]) -> dict[str, int]:
+def spell_names(classes: Sequence[str]) -> dict[str, int]:
     """Position of each class by its name, and by its other spellings where no class is written so."""
     positions: dict[str, int] = {}
     for spell in _SPELLINGS:
@@ -290,7 +290,7 @@ def _spell(classes: Sequence[str]) -> dict[str, int]:
     return positions
 
 
-def _find_position(name: str, positions: Mapping[str, int]) -> int | None:
+def find_position(name: str, positions: Mapping[str, int]) -> int | None:
     found = (positions.get(spell(name)) for spell in _SPELLINGS)
     return next((position for position in found if position is not None), None)
 

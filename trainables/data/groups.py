@@ -37,7 +37,18 @@ def join_groups(
         (np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(num_images, num_images)
     )
     _, labels = connected_components(links, directed=False)
-    _, first_at, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    return number_anew(labels)
+
+
+def number_anew(groups: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Number the groups [N] from 0, in the order of each group's first image."""
+    _, first_at, numbers = np.unique(groups, return_index=True, return_inverse=True)
     order = np.empty(len(first_at), dtype=np.int64)
     order[np.argsort(first_at, kind="stable")] = np.arange(len(first_at))
     return order[numbers]
+
+
+def take_pairs(pairs: Iterable[tuple[int, int]], keep: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """The pairs of positions of which both are kept, counted among those [N] that are."""
+    position = np.cumsum(keep) - 1
+    return [(int(position[a]), int(position[b])) for a, b in pairs if keep[a] and keep[b]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from contract.files import plural, printable, write_aside
 from trainables.data.datasets import ImageListing, Note
-from trainables.data.groups import join_groups
-from trainables.data.splits import split_images
+from trainables.data.groups import join_groups, number_anew, take_pairs
+from trainables.data.splits import split_in_use
 
 HEADER = ("id", "path", "label", "split", "group", "digest", "class")
 OLD_HEADER = HEADER[:4]
 """Columns of studies that knew no groups."""
+
+MAPPED_HEADER = (*HEADER, "original")
+"""Columns of studies with --classes: each image's class before it."""
 
 NAMED = 5
 """Images that a note names; the others are counted."""
@@ -42,6 +45,8 @@ class Manifest:
     digests: tuple[str, ...]
     """sha256 of every file's content."""
     notes: tuple[Note, ...] = ()
+    originals: tuple[str, ...] = ()
+    """Class of every image before --classes; () where it was not used."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -56,16 +61,19 @@ class Manifest:
         return np.flatnonzero(in_train & (self.splits != "train")).astype(np.int64)
 
     def write_csv(self, path: Path) -> None:
-        """Write data.csv: id, path, label, split, group, digest and class of every image."""
+        """Write data.csv: id, path, label, split, group, digest and class of every image.
+
+        With --classes also its original class.
+        """
         with (
             write_aside(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as lines,
         ):
             writer = csv.writer(lines)
-            writer.writerow(HEADER)
+            writer.writerow(MAPPED_HEADER if self.originals else HEADER)
             names = (self.classes[label] for label in self.labels)
             columns = (self.labels.tolist(), self.splits.tolist(), self.groups.tolist(), self.digests, names)
-            rows = zip(self.paths, *columns, strict=True)
+            rows = zip(self.paths, *columns, *([self.originals] if self.originals else ()), strict=True)
             writer.writerows((number, *row) for number, row in enumerate(rows))
 
 
@@ -75,16 +83,19 @@ def make_manifest(
     *,
     seed: int,
     near_copies: Iterable[tuple[int, int]] = (),
-    may_lack_val: bool = False,
-    recorded: Sequence[str] | None = None,
+    min_images: int | None = None,
+    recorded: Callable[[Sequence[str]], Sequence[str] | None] = lambda _: None,
 ) -> Manifest:
     """Group the images, split them so that no group is torn, and hash them with and without the split.
+
+    With --classes all images are grouped and split, and then those that are used are taken.
 
     Args:
         digests: content hash of every listed file, as the image store found it.
         near_copies: pairs of listed images that show the same.
-        may_lack_val: train on classes that cannot be validated.
-        recorded: splits that the study gave these images when it began, which are kept.
+        min_images: train on classes that cannot be validated, and leave out smaller names of --classes; None
+            refuses what cannot be validated.
+        recorded: returns the splits that the study gave the images of these contents when it began.
 
     Raises:
         ValueError: the images cannot be split.
@@ -92,16 +103,15 @@ def make_manifest(
     pairs = [pair for pair in near_copies if digests[pair[0]] != digests[pair[1]]]
     keys = [digests, listing.groups] if listing.groups else [digests]
     groups = join_groups(len(digests), keys, pairs)
-    splits = split_images(
-        listing.labels,
-        listing.splits,
-        seed=seed,
-        classes=listing.classes,
-        groups=groups,
-        may_lack_val=may_lack_val,
-    )
-    if recorded:
-        splits = np.array(recorded, dtype=splits.dtype)
+    used, splits = split_in_use(listing, seed=seed, groups=groups, min_images=min_images)
+    originals: tuple[str, ...] = ()
+    if listing.renamed:
+        rows = np.flatnonzero(used.keep)
+        originals = tuple(listing.classes[label] for label in listing.labels[rows])
+        listing, digests = used.listing, [digests[row] for row in rows.tolist()]
+        groups, pairs = number_anew(groups[rows]), take_pairs(pairs, used.keep)
+    if begun := recorded(digests):
+        splits = np.array(begun, dtype=splits.dtype)
     names = [listing.classes[label] for label in listing.labels]
     contents = sorted(f"{digest} {name}" for digest, name in zip(digests, names, strict=True))
     ordered = hashlib.sha256("\0".join(listing.classes).encode())
@@ -116,6 +126,7 @@ def make_manifest(
         fingerprint=ordered.hexdigest()[:16],
         groups=groups,
         digests=tuple(digests),
+        originals=originals,
     )
     return replace(manifest, notes=(*_describe_near_copies(manifest, pairs), *_describe_copies(manifest)))
 
@@ -179,7 +190,9 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
         header = tuple(next(reader, []))
         rows = list(reader)
     numbers = [row[0] for row in rows if len(row) == len(header)]
-    if header not in (HEADER, OLD_HEADER) or numbers != [str(number) for number in range(len(rows))]:
+    if header not in (HEADER, OLD_HEADER, MAPPED_HEADER) or numbers != [
+        str(number) for number in range(len(rows))
+    ]:
         raise ValueError(f"{path} is damaged: expected the columns {','.join(HEADER)} and ids counted from 0")
     is_old = header == OLD_HEADER
     return Manifest(
@@ -191,6 +204,7 @@ def read_manifest(path: Path, classes: Sequence[str]) -> Manifest:
         fingerprint="",
         groups=np.array([int(row[0] if is_old else row[4]) for row in rows], dtype=np.int64),
         digests=() if is_old else tuple(row[5] for row in rows),
+        originals=tuple(row[7] for row in rows) if header == MAPPED_HEADER else (),
     )
 
 

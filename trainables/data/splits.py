@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.class_mapping import InUse, use_classes
 from trainables.data.datasets import ImageListing
 from trainables.data.groups import join_groups
 from trainables.data.views import draw_uniform
@@ -37,35 +38,92 @@ def split_images(
     Raises:
         ValueError: classes with too few images (named by `classes`, else by number).
     """
-    splits = np.array(["" if split is None else split for split in given], dtype="<U5")
-    if (splits == "val").any():
-        splits[splits == ""] = "train"
-    else:
-        pool = np.flatnonzero((splits == "") | (splits == "train"))
+    pool = _find_pool(given)
+    if len(pool) and not may_lack_val:
         numbers = np.arange(len(pool)) if groups is None else np.unique(groups[pool], return_inverse=True)[1]
-        if not may_lack_val:
-            _check_pool(labels[pool], numbers, int(labels.max()) + 1, classes)
+        _check_pool(labels[pool], numbers, int(labels.max()) + 1, classes)
+    splits = _cut_images(labels, given, seed=seed, groups=groups)
+    _check_trained(labels, splits, classes)
+    return splits
+
+
+def split_in_use(
+    listing: ImageListing, *, seed: int, groups: NDArray[np.int64] | None, min_images: int | None
+) -> tuple[InUse, NDArray[np.str_]]:
+    """Split the images of a listing, and return those that are used, with their splits [N used].
+
+    Images whose classes --classes renames or drops are cut by the classes that the data have.
+
+    Args:
+        groups: group of every listed image.
+        min_images: None = every class, or every name by --classes, must be validated.
+
+    Raises:
+        ValueError: the images cannot be split.
+    """
+    may_lack_val = min_images is not None
+    used = use_classes(listing, min_images)
+    if not listing.renamed:
+        labels, given, classes = listing.labels, listing.splits, listing.classes
+        return used, split_images(
+            labels, given, seed=seed, classes=classes, groups=groups, may_lack_val=may_lack_val
+        )
+    splits = _cut_images(listing.labels, listing.splits, seed=seed, groups=groups)[used.keep]
+    _check_trained(used.listing.labels, splits, used.listing.classes)
+    labels = used.listing.labels
+    unvalidated = sorted(set(labels.tolist()) - set(labels[splits == "val"].tolist()))
+    if unvalidated and len(_find_pool(listing.splits)) and not may_lack_val:
+        raise ValueError(
+            f"no validation image of {_name_classes(unvalidated, used.listing.classes)}: images are cut by"
+            " the classes before --classes, and those it stands for have one image or one group each: add"
+            " images, drop them by an empty name, or pass --min-images 1 to train on them unvalidated"
+        )
+    return used, splits
+
+
+def split_listing(
+    listing: ImageListing, *, seed: int, min_images: int | None = None
+) -> tuple[InUse, NDArray[np.str_]]:
+    """Split listed images before any is opened, so that copies are not known yet: see `split_in_use`."""
+    groups = join_groups(len(listing.paths), [listing.groups]) if listing.groups else None
+    return split_in_use(listing, seed=seed, groups=groups, min_images=min_images)
+
+
+def _find_pool(given: Sequence[str | None]) -> NDArray[np.int64]:
+    """Images that are to be cut; none where the data came with a validation split."""
+    if "val" in given:
+        return np.zeros(0, dtype=np.int64)
+    return np.array([at for at, split in enumerate(given) if split in (None, "", "train")], dtype=np.int64)
+
+
+def _cut_images(
+    labels: NDArray[np.int64],
+    given: Sequence[str | None],
+    *,
+    seed: int,
+    groups: NDArray[np.int64] | None,
+) -> NDArray[np.str_]:
+    """Give every image its split, though a class may lack one: see `split_images`."""
+    splits = np.array([split or "" for split in given], dtype="<U5")
+    pool = _find_pool(given)
+    if len(pool):
+        numbers = np.arange(len(pool)) if groups is None else np.unique(groups[pool], return_inverse=True)[1]
         shares = {"val": VAL_SHARE, "test": 0.0 if (splits == "test").any() else TEST_SHARE}
         splits[pool] = _cut(labels[pool], numbers, shares=shares, seed=seed)
+    else:
+        splits[splits == ""] = "train"
+    return splits
+
+
+def _check_trained(
+    labels: NDArray[np.int64], splits: NDArray[np.str_], classes: Sequence[str] | None
+) -> None:
     untrained = sorted(set(labels.tolist()) - set(labels[splits == "train"].tolist()))
     if untrained:
         raise ValueError(
             f"no training image of {_name_classes(untrained, classes)}; add some to the train"
             " split, or remove the class"
         )
-    return splits
-
-
-def split_listing(listing: ImageListing, *, seed: int, may_lack_val: bool = False) -> NDArray[np.str_]:
-    """Split listed images before any is opened, so that copies are not known yet: see `split_images`."""
-    return split_images(
-        listing.labels,
-        listing.splits,
-        seed=seed,
-        classes=listing.classes,
-        groups=join_groups(len(listing.paths), [listing.groups]) if listing.groups else None,
-        may_lack_val=may_lack_val,
-    )
 
 
 def _cut(

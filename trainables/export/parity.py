@@ -121,9 +121,8 @@ def load_pooled_predictions(
         ValueError: the predictions of a member are missing, or there is no image that all have.
     """
     loaded = [
-        load_log_probabilities(paths.flipped_predictions if member.ref.view else paths.predictions)
+        load_log_probabilities(_find_file(member.ref.paths(study), is_flipped=bool(member.ref.view)))
         for member in combination.members
-        for paths in (member.ref.paths(study),)
     ]
     common = reduce(np.intersect1d, (ids for ids, _ in loaded))
     if not len(common):
@@ -135,8 +134,17 @@ def load_pooled_predictions(
     return common, probabilities.astype(np.float32)
 
 
+def _find_file(paths: TrialPaths, *, is_flipped: bool) -> Path:
+    """File with what a member predicted for validation images, which a refit was trained on."""
+    if is_flipped:
+        return paths.flipped_predictions
+    return paths.fitted_predictions if paths.fitted_predictions.exists() else paths.predictions
+
+
 def load_predictions(paths: TrialPaths) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Load image ids [N] and probabilities [N, classes] of the kept epoch on the validation images.
+
+    Those of a refit are of images that it was trained on: they prove a program, and tell nothing else.
 
     Raises:
         ValueError: the file is missing or damaged.

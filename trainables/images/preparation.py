@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from contract.decoding import FULL_RANGE, LARGE_PIXELS, DeepRange, Fit, Remark
 from contract.files import printable
 from trainables.data.datasets import ImageListing, Note, copy_missing, is_url, leave_out, list_names
+from trainables.data.groups import take_pairs
 from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
@@ -213,24 +214,24 @@ def _make_manifest(
     study: Recorded | None,
 ) -> Manifest:
     """Leave out the unreadable images, and the classes that have become too small, and split the rest."""
-    lost = sorted(set(listing.labels.tolist()) - set(listing.labels[store.readable].tolist()))
+    names = listing.renamed or listing.classes
+    lost = {names[label] for label in set(listing.labels.tolist())} - {""}
+    lost -= {names[label] for label in set(listing.labels[store.readable].tolist())}
     if lost and min_images is None:
         raise ValueError(
-            f"{listing.source}: no readable image of"
-            f" {list_names([listing.classes[label] for label in lost])}; repair them, remove the class,"
-            " or pass --min-images 1 to leave it out"
+            f"{listing.source}: no readable image of {list_names(sorted(lost))}; repair them, remove the"
+            " class, or pass --min-images 1 to leave it out"
         )
     kept, keep = leave_out(listing, min_images, readable=store.readable)
-    digests = [store.digests[number] for number in np.flatnonzero(keep)]
-    recorded = read_recorded_splits(study.manifest, digests, study.classes) if study else None
-    position = np.cumsum(keep) - 1
     return make_manifest(
         kept,
-        digests,
+        [store.digests[number] for number in np.flatnonzero(keep)],
         seed=seed,
-        near_copies=[(int(position[a]), int(position[b])) for a, b in pairs if keep[a] and keep[b]],
-        may_lack_val=min_images is not None,
-        recorded=recorded,
+        near_copies=take_pairs(pairs, keep),
+        min_images=min_images,
+        recorded=lambda digests: (
+            read_recorded_splits(study.manifest, digests, study.classes) if study else None
+        ),
     )
 
 

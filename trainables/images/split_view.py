@@ -42,6 +42,12 @@ class SplitView:
     digest: str
     """Hash of the images' contents, in this order."""
 
+    whole: SplitView | None = None
+    """A larger view that has all of these images, and whose activations are cached in place of their own."""
+
+    rows: Positions | None = None
+    """Their positions in it."""
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -54,6 +60,36 @@ class SplitView:
 def view_id(digest: str) -> int:
     """The number from which an image's views are drawn, given the hash of its file."""
     return int(digest[:15], 16)
+
+
+def joined(first: SplitView, second: SplitView) -> SplitView:
+    """All images of two views, those of the first before those of the second."""
+    content = hashlib.sha256(f"{first.digest} {second.digest}".encode())
+    return SplitView(
+        store=first.store,
+        ids=np.concatenate([first.ids, second.ids]),
+        labels=torch.cat([first.labels, second.labels]),
+        num_classes=first.num_classes,
+        view_ids=np.concatenate([first.view_ids, second.view_ids]),
+        copies=np.concatenate([first.copies, second.copies]),
+        digest=content.hexdigest(),
+    )
+
+
+def part_of(whole: SplitView, rows: Positions) -> SplitView:
+    """Some images of a view, by position; their activations are rows of the whole view's."""
+    content = hashlib.sha256(whole.digest.encode() + rows.tobytes())
+    return SplitView(
+        store=whole.store,
+        ids=whole.ids[rows],
+        labels=whole.labels[torch.from_numpy(rows).to(whole.labels.device)],
+        num_classes=whole.num_classes,
+        view_ids=whole.view_ids[rows],
+        copies=whole.copies[rows],
+        digest=content.hexdigest(),
+        whole=whole,
+        rows=rows,
+    )
 
 
 def oversampled(split: SplitView) -> SplitView:

@@ -46,28 +46,44 @@ def save_checkpoint(paths: TrialPaths, state: dict[str, Any], *, attempt: int) -
 
 
 def save_result(
-    paths: TrialPaths, *, model: Mapping[str, Any], predictions: Mapping[str, Any], attempt: int
+    paths: TrialPaths,
+    *,
+    model: Mapping[str, Any],
+    predictions: Mapping[str, Any],
+    attempt: int,
+    is_out_of_sample: bool = True,
 ) -> None:
     """Write what a trial leaves behind, `model.pt` and `predictions.npz`; each is there wholly or not at all.
 
     Args:
         model: tensors, numbers, strings and containers of them, as in a checkpoint.
         predictions: arrays by name.
+        is_out_of_sample: the model was not trained on the predicted images; otherwise they go to
+            `fitted.npz`, by which nothing can be chosen.
 
     Raises:
         Superseded: a newer attempt has begun; its files are not touched.
     """
-    import numpy as np
-
-    names = (paths.weights, paths.predictions)
+    target = paths.predictions if is_out_of_sample else paths.fitted_predictions
+    names = (paths.weights, target)
     with _fence(paths, attempt), temporary_names(*names) as (weights, arrays):
         _write_tensors(model, weights)
-        with arrays.open("wb") as file:
-            np.savez(file, **predictions)
+        _write_arrays(predictions, arrays)
         sync(arrays)
         weights.replace(paths.weights)
-        arrays.replace(paths.predictions)
+        arrays.replace(target)
         sync(paths.directory)
+
+
+def save_predictions(paths: TrialPaths, predictions: Mapping[str, Any], *, attempt: int) -> None:
+    """Write what a trial has predicted so far, in case it is stopped here; a power cut may lose it.
+
+    Raises:
+        Superseded: a newer attempt has begun.
+    """
+    with _fence(paths, attempt), temporary_names(paths.predictions) as (arrays,):
+        _write_arrays(predictions, arrays)
+        arrays.replace(paths.predictions)
 
 
 def load_checkpoint(paths: TrialPaths) -> dict[str, Any] | None:
@@ -120,6 +136,13 @@ def _write_tensors(state: Mapping[str, Any], path: Path) -> None:
     with path.open("wb") as file:  # torch.save hides the errno of a fault where it opens the file itself
         torch.save(dict(state), file)
     sync(path)
+
+
+def _write_arrays(arrays: Mapping[str, Any], path: Path) -> None:
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 @contextmanager

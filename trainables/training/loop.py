@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contract.ranking_metrics import MOST_CELLS, compute_ranking
 from trainables.device.accelerator import autocast
 from trainables.device.memory import MEMORY_ERRORS, FittingSize, Snapshot, release_memory
 from trainables.training.metric_sums import MetricSums, Reduce
@@ -64,6 +65,21 @@ class EvaluationResult:
 
     Logarithms, since a wrong answer that the network is sure of has a probability too small for a float.
     """
+
+    def joined(self, gather: Callable[[Tensor], Tensor]) -> EvaluationResult:
+        """The result with the rows of all workers, which `gather` joins."""
+        labels, log_probabilities = gather(self.labels[:, None])[:, 0], gather(self.log_probabilities)
+        return replace(self, labels=labels, log_probabilities=log_probabilities)
+
+    def compute(self, *, always_rank: bool = False) -> dict[str, float]:
+        """Compute the metrics of validation by their names in METRICS, ranking ones where they are quick.
+
+        Args:
+            always_rank: compute those of many images and classes, too.
+        """
+        ranks = always_rank or self.log_probabilities.numel() <= MOST_CELLS
+        ranking = compute_ranking(self.log_probabilities.numpy(), self.labels.numpy()) if ranks else {}
+        return {**self.sums.compute("val"), **ranking}
 
 
 def cut_batches(order: NDArray[np.int64], *, size: int, limit: int = 0) -> list[NDArray[np.int64]]:

@@ -98,6 +98,6 @@ def test_a_sync_below_a_folder_with_a_percent_code_leaves_no_other_folder(tmp_pa
 
     line = sync(study)
 
-    assert line.startswith("1 trials written to sqlite:///")
+    assert line.startswith("1 run written to sqlite:///")
     assert [path.name for path in tmp_path.iterdir()] == ["runs %20#?"]
     assert sync(study).startswith("up to date")

@@ -37,8 +37,7 @@ import sys
 from importlib.machinery import PathFinder
 
 root, model, request, reach = sys.argv[1:]
-PACKAGES = {"analysis", "cluster", "contract", "search_spaces", "trainables", "plan", "results", "tune"}
-PACKAGES.add("wiring")
+PACKAGES = {"analysis", "cluster", "contract", "search_spaces", "trainables", "wiring", "finalize", "tune"}
 sys.path[:] = [entry for entry in sys.path if entry not in ("", root)]
 if reach == "in reach":
     sys.path.insert(0, root)

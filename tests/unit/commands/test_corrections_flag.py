@@ -9,9 +9,9 @@ import pytest
 import tune
 from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study
-from plan import make_plan
 from tests.tiny_data import write_images
-from wiring import read_images, study_facts
+from wiring.plan import make_plan
+from wiring.search import read_images, study_facts
 
 HEADER = "path,given,suggested,why,action\n"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import plan as planning
 from cluster.ray_tune.resources import check_workers
 from cluster.study.config import StudyConfig
-from plan import make_plan, print_plan
 from tests.tiny_data import write_images
+from wiring import plan as planning
+from wiring.plan import make_plan, print_plan
 
 
 @pytest.fixture(autouse=True)

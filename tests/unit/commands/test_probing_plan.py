@@ -15,9 +15,9 @@ from rich.console import Console
 from cluster.search.search import Search
 from cluster.study.config import StudyConfig
 from cluster.study.records import Records
-from plan import make_plan, print_plan
 from tests.tiny_data import write_images
-from wiring import describe_probing, make_search
+from wiring.plan import make_plan, print_plan
+from wiring.search import describe_probing, make_search
 
 MANIFEST = SimpleNamespace(
     labels=np.arange(36) % 3, groups=np.arange(36), classes=("a", "b", "c"), indices=lambda _: np.arange(24)
@@ -68,7 +68,7 @@ def test_packaged_backbones_have_as_many_probes_as_were_asked_for(tmp_path: Path
 def test_without_pretrained_weights_or_with_several_workers_there_are_none_and_the_line_says_so(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("plan.count_cpus", lambda: 2)
+    monkeypatch.setattr("wiring.plan.count_cpus", lambda: 2)
 
     search, line = plan_search(tmp_path, records, **flags)
 

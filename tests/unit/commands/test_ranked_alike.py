@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-import plan as planning
 from cluster.study.config import StudyConfig
 from contract.messages import LeasedTrial
 from search_spaces import load_space
 from tests.small_study import make_settings, make_small_study
 from trainables.run import TrialRun
+from wiring import plan as planning
 
 
 def make_lease(number: int, **config: Any) -> LeasedTrial:

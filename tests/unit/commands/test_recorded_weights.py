@@ -13,10 +13,10 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import open_study, recorded_weights
 from contract.messages import StudySettings
 from contract.weights_source import WeightsSource
-from plan import make_plan
 from tests.tiny_data import write_images
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import choose_weights, fetch_weights, locate_weights
+from wiring.plan import make_plan
 
 FACTS: dict[str, Any] = {
     "space_table": [{"name": "x", "values": "0..1"}],

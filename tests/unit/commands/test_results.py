@@ -12,59 +12,71 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-import results
 import trainables.export.program
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
 from contract.answer import Combination
-from contract.messages import EpochDecision, Reason
+from contract.messages import EpochDecision, Reason, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
-from results import Results, how_long_a_trial_takes, is_export_of, why_nothing_completed
 from tests.study_factory import FakeTrial, add_trials, make_study
+from wiring import results
+from wiring.answers import AnswerMaker, Wishes
+from wiring.results import Results, how_long_a_trial_takes, why_nothing_completed
 
 Export = Callable[..., None]
 
 
 class Finished:
-    """A finished study, whose classifier, report page and MLflow are stood in for by short ones."""
+    """A finished study, whose program, report page and MLflow are stood in for by short ones."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.directory = make_study(directory, [FakeTrial(curve=[0.5]), FakeTrial(curve=[0.9])])
-        self.best: tuple[int, float] | None = (1, 0.9)
+        self.directory = make_study(directory, [])
+        self.has_complete = True
         self.exports: list[int] = []
         self.pages = 0
         self.tracked: list[str] = []
         self.export: Export = self._export
+        self.add(0.5)
+        self.add(0.9)
         monkeypatch.setattr(
             trainables.export.program, "export_combination", lambda *a, **k: self.export(*a, **k)
         )
+        monkeypatch.setattr(AnswerMaker, "_frozen_features", lambda *_: None)
         monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
         monkeypatch.setattr(results, "sync", lambda _: self.tracked.append("trials only"))
 
+    def add(self, accuracy: float) -> None:
+        add_trials(self.directory, [FakeTrial(curve=[accuracy])])
+        for folder in (self.directory / "trials").iterdir():
+            (folder / "model.pt").touch()
+
     def make(self) -> bool:
-        study = SimpleNamespace(
-            directory=self.directory,
-            paths=StudyPaths(self.directory),
-            info=json.loads((self.directory / "study.json").read_text()),
+        settings = StudySettings(
+            study_directory=str(self.directory),
+            classes=("daisy", "rose", "tulip"),
+            weights="random",
+            image_size=32,
+            seed=0,
+            metric="val_accuracy",
+            maximize=True,
+            cache_directory=str(self.directory / "cache"),
+            cache_gigabytes=0.0,
+            num_trials=2,
+            threads=1,
         )
-        search = SimpleNamespace(
-            best_complete=lambda: self.best,
-            scores=SimpleNamespace(metric="val_accuracy"),
-            trials={n: SimpleNamespace(config={}) for n in range(5)},
-        )
-        settings = cast(Any, None)
+        trials = {number: {"backbone": "lite0"} for number in range(5)}
+        wishes = Wishes(rule="single")
+        maker = AnswerMaker(settings=settings, trials=trials, wishes=wishes) if self.has_complete else None
         console = Console(file=io.StringIO())
-        return Results(
-            study=cast(Any, study), search=cast(Any, search), settings=settings, console=console
-        ).make()
+        return Results(directory=self.directory, maker=maker, console=console).make()
 
     def card(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.directory / "model" / "export.json").read_text())
         return found
 
     def _export(
-        self, combination: Combination, *_: Any, target: ModelPaths, about: Mapping[str, Any]
+        self, combination: Combination, *_: Any, target: ModelPaths, about: Mapping[str, Any], **__: Any
     ) -> None:
         self.exports.append(combination.members[0].ref.number)
         target.program.write_bytes(b"program")
@@ -120,8 +132,7 @@ def test_a_report_that_is_deleted_or_cut_short_is_made_again(study: Finished) ->
 
 def test_a_study_that_was_extended_gets_a_new_report_and_the_new_best_trials_model(study: Finished) -> None:
     study.make()
-    add_trials(study.directory, [FakeTrial(curve=[0.95])])
-    study.best = (2, 0.95)
+    study.add(0.95)
     assert not is_current(study.directory)
 
     assert study.make()
@@ -145,7 +156,7 @@ def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
     assert not study.make()
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("tune.py: the best classifier could not be exported: ")
+    assert line.startswith("tune.py: the answer could not be made: ")
     assert "run the same command to try again" in line
     assert (study.pages, study.tracked) == (1, ["trials only"])
     assert not list(study.directory.glob("*model*"))
@@ -179,14 +190,15 @@ def test_an_interrupted_export_leaves_the_whole_model_from_before(study: Finishe
     def interrupt(*_: Any, target: ModelPaths, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    study.best, study.export = (0, 0.5), interrupt
+    study.add(0.95)
+    study.export = interrupt
     with pytest.raises(KeyboardInterrupt):
         study.make()
 
     assert study.card()["trial"] == 1
     study.export = study._export
     assert study.make()
-    assert study.card()["trial"] == 0
+    assert study.card()["trial"] == 2
 
 
 def test_what_a_killed_export_left_behind_goes_away(study: Finished) -> None:
@@ -213,7 +225,7 @@ def test_mlflow_that_fails_is_said_and_the_results_stand(
 
 
 def test_without_a_complete_trial_there_is_a_report_and_no_model(study: Finished) -> None:
-    study.best = None
+    study.has_complete = False
 
     assert study.make()
 
@@ -221,12 +233,19 @@ def test_without_a_complete_trial_there_is_a_report_and_no_model(study: Finished
     assert (study.exports, study.pages, study.tracked) == ([], 1, ["trials only"])
 
 
-def test_the_export_of_another_trial_is_not_this_one(tmp_path: Path) -> None:
-    (tmp_path / "classifier.pt2").write_bytes(b"")
-    (tmp_path / "export.json").write_text(json.dumps({"trial": 3, "study": "s", "classes": []}))
+def test_an_answer_of_other_wishes_stays_while_the_candidates_are_the_same(study: Finished) -> None:
+    study.make()
+    path = StudyPaths(study.directory).answer
+    wished = json.loads(path.read_text())
+    wished["facts"]["wishes"]["at"] = "precision=0.9"
+    path.write_text(json.dumps(wished))
 
-    assert is_export_of(ModelPaths(tmp_path), {"trial": 3, "study": "s"})
-    assert not is_export_of(ModelPaths(tmp_path), {"trial": 4, "study": "s"})
+    study.make()
+    assert study.exports == [1]
+
+    study.add(0.3)
+    study.make()
+    assert study.exports == [1, 1]
 
 
 def test_a_search_without_a_result_says_how_its_trials_ended_and_the_commonest_reason() -> None:

@@ -17,9 +17,9 @@ from cluster.study.directory import open_study
 from cluster.study.flags import parse_flags
 from cluster.study.warm_start import likeness
 from contract.messages import Lease, Outcome, Report
-from plan import make_plan
 from tests.tiny_data import write_images
-from wiring import make_search, read_images, study_facts
+from wiring.plan import make_plan
+from wiring.search import make_search, read_images, study_facts
 
 
 def make_real_study(folder: Path, seed: int) -> StudyInfo:

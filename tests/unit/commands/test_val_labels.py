@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainables.data.manifest import Manifest
-from wiring import find_val_groups, find_val_labels
+from wiring.search import find_val_groups, find_val_labels
 
 MANIFEST = Manifest(
     paths=(),

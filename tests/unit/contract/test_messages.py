@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.lease_errors import interruption_of
 from contract.messages import (
     Action,
     EpochDecision,
@@ -18,7 +19,6 @@ from contract.messages import (
     Report,
     State,
     StudySettings,
-    interruption_of,
     make_result,
     read_reports,
 )

@@ -112,6 +112,6 @@ def test_a_checkpoint_is_left_where_the_scheduler_may_pause(
     for epoch in range(1, 5):
         fake = SimpleNamespace(finished=False, epoch=epoch, paths=TrialPaths(tmp_path), attempt=1)
         fake.checkpoint_state = partial(int, epoch)
-        run._save(cast(Any, fake))
+        run._save(cast(Any, fake), None)
 
     assert saved == [1, 3]

@@ -109,6 +109,23 @@ def test_a_lease_ends_at_its_epoch_with_checkpoints_and_the_next_goes_on_from_th
     assert [report.outcome for report in rest] == [None, None, "complete", "complete"]
 
 
+def test_a_trial_that_may_be_stopped_after_an_epoch_leaves_its_predictions_there(
+    settings: StudySettings,
+) -> None:
+    head = {90: {**HEADS[0], "kept_epoch": "last"}}
+    run_through(lease_of(settings, head, until_epoch=1, judged_epochs=[1]))
+    paths = settings.trial_paths(90)
+    with np.load(paths.predictions) as file:
+        judged = file["log_probabilities"]
+    assert not paths.weights.exists()
+
+    run_through(lease_of(settings, head, attempt=2, judged_epochs=[1]))
+
+    _, final = left_behind(settings, 90)
+    assert judged.shape == final.shape
+    assert not np.array_equal(judged, final)
+
+
 def test_a_checkpoint_ahead_of_the_database_is_replayed_and_not_trained_beyond_the_lease(
     settings: StudySettings,
 ) -> None:

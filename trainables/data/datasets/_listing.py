@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.class_names import sort_class_names
 from contract.files import plural, printable
 
 SAMPLE = 100
@@ -25,7 +26,8 @@ class Note:
     """Something a user should know about how a source was read."""
 
     kind: str
-    """left out, split, class, label, column, path, copy, leak, content, shape, other files or corrected."""
+    """left out, split, class, label, column, path, copy, leak, content, shape, other files, corrected
+    or renamed."""
 
     text: str
     """A line that stands for itself."""
@@ -67,6 +69,9 @@ class ImageListing:
 
     groups: tuple[str, ...] = ()
     """Images of the same group stay in one split; an empty name is a group of its own. () = no groups."""
+
+    renamed: tuple[str, ...] = ()
+    """Name of each class by --classes; empty = its images are cut into splits, but not used. () = its own."""
 
     notes: tuple[Note, ...] = ()
 
@@ -116,6 +121,7 @@ def take_images(listing: ImageListing, keep: NDArray[np.bool_], notes: Iterable[
         paths=tuple(listing.paths[row] for row in rows),
         labels=labels.astype(np.int64),
         classes=tuple(listing.classes[label] for label in present),
+        renamed=tuple(listing.renamed[label] for label in present) if listing.renamed else (),
         splits=tuple(listing.splits[row] for row in rows),
         names=tuple(listing.names[row] for row in rows) if listing.names else (),
         groups=tuple(listing.groups[row] for row in rows) if listing.groups else (),
@@ -129,7 +135,8 @@ def leave_out(
     """Leave out unreadable images, and by name the classes with fewer than --min-images others.
 
     Args:
-        min_images: None leaves out no class.
+        min_images: None leaves out no class. Of classes that --classes renames the names are counted, once
+            their images are cut: see `use_classes`.
         readable: which images can be read [N]; None = all.
 
     Returns:
@@ -140,7 +147,7 @@ def leave_out(
     """
     keep = np.ones(len(listing.labels), dtype=np.bool_) if readable is None else readable
     counts = np.bincount(listing.labels[keep], minlength=len(listing.classes))
-    small = np.flatnonzero(counts < (min_images or 0))
+    small = np.flatnonzero(counts < (0 if listing.renamed else min_images or 0))
     notes = []
     if len(small):
         named = list_names([listing.classes[label] for label in small], most=12)
@@ -162,13 +169,6 @@ def spell_class(name: str) -> str:
 def take_sample(paths: Sequence[Path]) -> Sequence[Path]:
     """About a hundred of the paths, evenly spread, whose sizes stand for all."""
     return paths[:: max(1, len(paths) // SAMPLE)]
-
-
-def sort_class_names(names: set[str]) -> tuple[str, ...]:
-    """Sort whole numbers by value ("2" before "10"), everything else by code point."""
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def find_similar_classes(classes: Iterable[str]) -> list[Note]:

@@ -33,7 +33,7 @@ def list_table(file: Path, *, group_by: str | None = None) -> ImageListing:
         ValueError: unreadable, a column missing, an unknown split, no image there, one class.
     """
     file = file.absolute()
-    text, notes = _read_text(file)
+    text, notes = read_table_text(file)
     titles, rows, found = _read_rows(file, text)
     notes += found
     if not rows:
@@ -47,7 +47,12 @@ def list_table(file: Path, *, group_by: str | None = None) -> ImageListing:
     return make_listing(str(file), images, [*notes, *_find_several_labels(images)])
 
 
-def _read_text(file: Path) -> tuple[str, list[Note]]:
+def read_table_text(file: Path) -> tuple[str, list[Note]]:
+    """Read a table's text in UTF-8, UTF-16 or Windows-1252.
+
+    Raises:
+        ValueError: it cannot be read, or is no text.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:

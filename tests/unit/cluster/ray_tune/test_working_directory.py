@@ -71,8 +71,8 @@ def test_the_projects_own_code_is_all_there() -> None:
 
     assert {
         "tune.py",
-        "plan.py",
-        "wiring.py",
+        "finalize.py",
+        "wiring/plan.py",
         "analysis/report/report.css",
         "cluster/study/passwords.py",
     } <= names

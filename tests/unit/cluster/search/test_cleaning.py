@@ -40,25 +40,41 @@ def with_weights(tmp_path: Path) -> set[int]:
 def test_the_finalists_keep_their_weights_and_all_keep_their_predictions(
     study: Study, tmp_path: Path
 ) -> None:
-    search = study.search()
+    search = study.search(num_trials=FINALISTS + 5)
     cleaner = make_cleaner(tmp_path, search)
-    values = (0.5, 0.9, 0.7, 0.1, 0.6, 0.8, 0.2)
+    values = [0.5, 0.9, 0.1, *(0.6 for _ in range(FINALISTS))]
     for value in values:
         cleaner.clean(end(search, tmp_path, value))
 
-    assert FINALISTS == 5
-    assert with_weights(tmp_path) == {0, 1, 2, 4, 5}
+    assert with_weights(tmp_path) == {1, *range(3, FINALISTS + 2)}
     assert all("predictions.npz" in left(tmp_path, number) for number in range(len(values)))
     assert not list((tmp_path / "trials").glob("*/checkpoint*"))
 
 
-def test_of_equal_trials_the_earlier_ones_are_finalists(study: Study, tmp_path: Path) -> None:
+def test_the_best_recipe_keeps_its_weights_however_many_trials_are_better(
+    study: Study, tmp_path: Path
+) -> None:
+    search = study.search(num_trials=FINALISTS + 5)
+    cleaner = make_cleaner(tmp_path, search)
+    search.trials[end(search, tmp_path, 0.5)].is_recipe = True
+    for _ in range(FINALISTS + 2):
+        cleaner.clean(end(search, tmp_path, 0.6))
+
+    assert with_weights(tmp_path) == set(range(FINALISTS + 1))
+
+
+def test_a_trial_that_failed_leaves_no_predictions_and_a_stopped_one_does(
+    study: Study, tmp_path: Path
+) -> None:
     search = study.search()
     cleaner = make_cleaner(tmp_path, search)
-    for _ in range(FINALISTS + 2):
-        cleaner.clean(end(search, tmp_path, 0.5))
+    for outcome in (Outcome.FAILED, Outcome.INFEASIBLE, Outcome.PRUNED):
+        number = end(search, tmp_path, 0.5, outcome=None)
+        search.trials[number].outcome = outcome
+        cleaner.clean(number)
 
-    assert with_weights(tmp_path) == set(range(FINALISTS))
+    assert left(tmp_path, 0) == left(tmp_path, 1) == set()
+    assert left(tmp_path, 2) == {"predictions.npz"}
 
 
 def test_finalists_that_do_not_fit_the_disk_budget_lose_their_weights_but_the_best_never(
@@ -75,18 +91,18 @@ def test_finalists_that_do_not_fit_the_disk_budget_lose_their_weights_but_the_be
 
 
 def test_a_continued_run_keeps_the_finalists_of_both_runs(study: Study, tmp_path: Path) -> None:
-    search = study.search()
+    search = study.search(num_trials=FINALISTS + 5)
     cleaner = make_cleaner(tmp_path, search)
-    for value in (0.5, 0.9, 0.7):
+    for value in (0.5, 0.1, 0.7):
         cleaner.clean(end(search, tmp_path, value))
 
-    search = study.search()
+    search = study.search(num_trials=FINALISTS + 5)
     cleaner = make_cleaner(tmp_path, search)
-    for value in (0.6, 0.8, 0.4):
-        cleaner.clean(end(search, tmp_path, value))
+    for _ in range(FINALISTS - 2):
+        cleaner.clean(end(search, tmp_path, 0.6))
     cleaner.clean_all()
 
-    assert with_weights(tmp_path) == {0, 1, 2, 3, 4}
+    assert with_weights(tmp_path) == set(range(FINALISTS + 1)) - {1}
 
 
 def test_a_running_trial_keeps_everything(study: Study, tmp_path: Path) -> None:

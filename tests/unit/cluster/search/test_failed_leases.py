@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 
 from cluster.search.search import DONE, MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
-from contract.messages import Lease, LeaseError, Outcome, Reason, State
+from contract.lease_errors import LeaseError
+from contract.messages import Lease, Outcome, Reason, State
 from tests.driven_search import LOST, METRIC, Study, report, run_all, take
 
 

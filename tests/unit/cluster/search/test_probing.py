@@ -14,7 +14,8 @@ import pytest
 from cluster.search.probes import ProbePlan, propose_policies, propose_probes
 from cluster.search.search import DONE, Search
 from cluster.searchers import Draw, Probe, load_searcher
-from contract.messages import Lease, LeaseError
+from contract.lease_errors import LeaseError
+from contract.messages import Lease
 from contract.probes import ProbeReport
 from contract.trial_config import make_trial_config
 from search_spaces import load_space

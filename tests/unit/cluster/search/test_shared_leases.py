@@ -12,7 +12,8 @@ import pytest
 from cluster.schedulers import load_scheduler
 from cluster.search.leasing import group_size
 from cluster.search.search import DONE, Search
-from contract.messages import Action, Decision, Lease, LeaseError, Outcome, Reason, State
+from contract.lease_errors import LeaseError
+from contract.messages import Action, Decision, Lease, Outcome, Reason, State
 from tests.driven_search import EPOCHS, LOST, Study, outcomes, report
 
 TRIALS = 16

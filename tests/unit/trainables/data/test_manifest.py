@@ -126,7 +126,7 @@ def test_a_study_goes_on_with_the_split_that_it_began_with(tmp_path: Path) -> No
     begun.write_csv(tmp_path / "data.csv")
     recorded = read_recorded_splits(tmp_path / "data.csv", DIGESTS, ("cat", "dog"))
 
-    again = make_manifest(make_listing("/moved"), DIGESTS, seed=0, recorded=recorded)
+    again = make_manifest(make_listing("/moved"), DIGESTS, seed=0, recorded=lambda _: recorded)
 
     assert again.fingerprint == begun.fingerprint
     assert read_recorded_splits(tmp_path / "data.csv", DIGESTS[::-1], ("cat", "dog")) is None

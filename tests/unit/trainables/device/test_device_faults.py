@@ -14,7 +14,8 @@ from ray.exceptions import RayTaskError
 from cluster.ray_tune.adapters import _describe_error
 from cluster.search.search import MAX_CRASHES
 from cluster.search.stopping import FAILURE_STREAK
-from contract.messages import LeaseError, Reason
+from contract.lease_errors import LeaseError
+from contract.messages import Reason
 from tests.driven_search import Study, take
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings

@@ -1,118 +1,101 @@
-"""Makes the results of a study: the exported classifier, the report, MLflow's view.
+"""Makes the results of a study: the answer with its exported model, the report, MLflow's view.
 
 Each is made by the first run that finds it missing, or made from an earlier state of the records.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from analysis.answer.words import describe_answer, find_reading
 from analysis.report import is_current, write_report
 from analysis.tracking import log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
-from contract.answer import Combination, MemberRef
-from contract.files import fill_aside, first_line, remove_leftovers
-from contract.messages import StudySettings
-from contract.study_layout import ModelPaths, StudyPaths
+from contract.files import first_line
+from contract.study_layout import StudyPaths
+from wiring.answers import AnswerMaker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """Makes the results of one study, whose search is over for now."""
 
-    study: Study
-    search: Search
-    settings: StudySettings
+    directory: Path
+    """The study's."""
+
+    maker: AnswerMaker | None
+    """Makes the answer; None where no trial completed."""
+
     console: Console
+    keeps_answer: bool = True
+    """An answer that finalize.py made with other wishes stays, as long as the candidates are the same."""
+
+    command: str = "tune.py"
 
     @property
     def paths(self) -> StudyPaths:
-        return self.study.paths
+        return StudyPaths(self.directory)
 
     def make(self) -> bool:
         """Make the missing results. A failure is one line and does not stop the others; false after one."""
-        exported = attempt("the best classifier could not be exported", self._export)
-        reported = attempt("the report could not be written", self._report)
-        # Whatever MLflow raises: classifier and report stand without it, and the next run writes it.
-        attempt("MLflow could not be written", lambda: self._track(with_model=exported))
+        exported = self._attempt("the answer could not be made", self._answer)
+        reported = self._attempt("the report could not be written", self._report)
+        # Whatever MLflow raises: model and report stand without it, and the next run writes it.
+        self._attempt("MLflow could not be written", lambda: self._track(with_model=exported))
         return exported and reported
 
-    def _export(self) -> None:
-        best = self.search.best_complete()
-        if best is None:
+    def _attempt(self, failure: str, work: Callable[[], None]) -> bool:
+        return attempt(failure, work, command=self.command)
+
+    def _answer(self) -> None:
+        if self.maker is None:
             return
-        number, value = best
-        metrics = {self.search.scores.metric: value}
-        about = {"study": self.study.info["study"], "trial": number, "metrics": metrics}
-        target = self.paths.model.directory
-        if not is_export_of(self.paths.model, about):
-            self._export_to(target, number, about)
-        self._say(f"best classifier: trial {number}, {target}")
-
-    def _export_to(self, target: Path, number: int, about: Mapping[str, Any]) -> None:
-        from trainables.export.program import export_combination  # torch takes seconds to import
-
-        remove_leftovers(target.parent, target.name)  # of a run that was killed here
-        status = self.console.status(f"exporting the classifier of trial {number}")
-        with status, fill_aside(target, replace=True, durable=True) as folder:
-            ref = MemberRef("trial", number)
-            export_combination(
-                Combination.single(ref),
-                {ref: self.search.trials[number].config},
-                self.settings,
-                target=ModelPaths(folder),
-                about=about,
-            )
+        answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
+        if answer is None:
+            with self.console.status("choosing the answer, and exporting it as a model"):
+                answer = self.maker.make()
+        for line in describe_answer(answer, find_reading(self.directory)):
+            self._say(line)
+        self._say(f"model: {self.paths.model.directory}")
 
     def _report(self) -> None:
         path = self.paths.report
-        if not is_current(self.study.directory):
+        if not is_current(self.directory):
             with self.console.status("writing the report"):
-                path = write_report(self.study.directory)
+                path = write_report(self.directory)
         self._say(f"report: {path}")
 
     def _track(self, *, with_model: bool) -> None:
         target = self.paths.model.directory
         with self.console.status("bringing MLflow up to date"):
             if with_model and target.exists():
-                self._say(f"MLflow model: {log_model(self.study.directory, target)}")
+                self._say(f"MLflow model: {log_model(self.directory, target)}")
             else:
-                sync(self.study.directory)
+                sync(self.directory)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def attempt(failure: str, work: Callable[[], None]) -> bool:
+def attempt(failure: str, work: Callable[[], None], *, command: str = "tune.py") -> bool:
     """Run one step; print its failure in one line, and return whether it worked."""
     try:
         work()
     except Exception as error:  # a full disk, torch.export, MLflow: each raises what it likes
         is_ours = isinstance(error, ValueError | OSError)
         cause = first_line(error) if is_ours else f"{type(error).__name__}: {first_line(error)}"
-        print(f"tune.py: {failure}: {cause}; run the same command to try again", file=sys.stderr)
+        print(f"{command}: {failure}: {cause}; run the same command to try again", file=sys.stderr)
         return False
     return True
-
-
-def is_export_of(model: ModelPaths, about: Mapping[str, Any]) -> bool:
-    """True if the directory holds the classifier that `about` describes."""
-    try:
-        card = json.loads(model.card.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return model.program.is_file() and all(card.get(name) == value for name, value in about.items())
 
 
 def why_nothing_completed(study: Study, search: Search) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.finals import load_finals
+from analysis.reading import load_study
 from analysis.tracking import Tracker
 from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
@@ -30,7 +32,6 @@ from contract.messages import StudySettings
 from contract.metrics import Direction
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, config_as_dict
-from plan import Plan, console, say
 from search_spaces import describe
 from trainables.batch_groups import batch_group
 from trainables.checks.known_copies import find_copies
@@ -40,6 +41,8 @@ from trainables.data.manifest import Manifest, describe_change
 from trainables.images.preparation import Preparation, Recorded, prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.training.schedules import planned_shares
+from wiring.answers import AnswerMaker
+from wiring.plan import Plan, console, say
 
 
 def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
@@ -60,7 +63,7 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
     )
     for line in found.complaints:
         print(line, file=sys.stderr)
-    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.listing.notes, *found.notes))))
+    say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.used.notes, *found.notes))))
     return manifest, found
 
 
@@ -83,7 +86,7 @@ def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str,
         "fingerprint": manifest.fingerprint,
         "classes": list(manifest.classes),
         "left_out": found.left_out,
-        "notes": [asdict(note) for note in (*plan.listing.notes, *manifest.notes, *found.notes)],
+        "notes": [asdict(note) for note in (*plan.used.notes, *manifest.notes, *found.notes)],
         **counts,
     }
     return {
@@ -211,6 +214,15 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 on_ended=Cleaner(study.paths, search).clean,
                 count_slots=count_slots,
             )
+
+
+def make_answer_maker(plan: Plan, study: Study, search: Search) -> AnswerMaker:
+    """Prepare the answer of a study whose search is over for now."""
+    return AnswerMaker(
+        settings=make_settings(plan, study, plan.resources),
+        trials={number: trial.config for number, trial in search.trials.items()},
+        finals=load_finals(load_study(study.directory)),
+    )
 
 
 def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:

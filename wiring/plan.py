@@ -19,10 +19,12 @@ from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from contract.machine import count_cpus, count_gpus
 from contract.metrics import check_objectives
+from contract.ranking_metrics import MOST_CELLS, RANKING_METRICS
 from contract.trial_config import check_validated_alike, make_trial_config
 from contract.weights_source import WeightsSource
 from search_spaces import DataFacts, Recipe, SearchSpace, load_space, make_table
 from trainables.batch_groups import ExpectedReuse, expect_reuse
+from trainables.data.class_mapping import map_classes
 from trainables.data.corrections import apply_corrections
 from trainables.data.datasets import ImageListing, find_images, leave_out
 from trainables.data.description import describe_listing
@@ -51,8 +53,13 @@ class Plan:
     """Weights of each backbone; those on the hub may not be downloaded yet."""
 
     listing: ImageListing
+    """All images that are cut into splits; --classes may leave some of them unused."""
+
+    used: ImageListing
+    """Those that are used."""
+
     splits: NDArray[np.str_]
-    """Split of every listed image, before any is opened: copies are not known yet."""
+    """Split of every image that is used, before any is opened: copies are not known yet."""
 
     resources: Resources
     facts: DataFacts
@@ -119,15 +126,18 @@ def make_plan(config: StudyConfig) -> Plan:
     )
     if config.corrections:
         listing, _ = apply_corrections(listing, Path(config.corrections))
+    if config.classes:
+        listing = map_classes(listing, Path(config.classes))
     listing, _ = leave_out(listing, config.min_images)
     weights = _locate_all(backbones, config)
-    splits = split_listing(listing, seed=config.seed, may_lack_val=config.min_images is not None)
-    sizes = sample_sizes(listing.paths)
+    (used, _), splits = split_listing(listing, seed=config.seed, min_images=config.min_images)
+    _check_ranking(config.metrics, used, splits)
+    sizes = sample_sizes(used.paths)
     fits = [config.fit or backbone.fit for backbone in backbones]
-    listing = replace(listing, notes=(*listing.notes, *note_shape(sizes.median_aspect, fits)))
+    used = replace(used, notes=(*used.notes, *note_shape(sizes.median_aspect, fits)))
     facts = DataFacts(
         num_train=int((splits == "train").sum()),
-        num_classes=len(listing.classes),
+        num_classes=len(used.classes),
         median_pixels=sizes.median_pixels,
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
@@ -139,6 +149,7 @@ def make_plan(config: StudyConfig) -> Plan:
         backbones=backbones,
         weights=weights,
         listing=listing,
+        used=used,
         splits=splits,
         resources=resources,
         facts=facts,
@@ -157,6 +168,23 @@ def make_plan(config: StudyConfig) -> Plan:
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
     return plan
+
+
+def _check_ranking(metrics: Sequence[str], used: ImageListing, splits: NDArray[np.str_]) -> None:
+    """Check that metrics of a ranking exist for the validation images, and are computed.
+
+    Raises:
+        ValueError: one is asked for and is not.
+    """
+    asked = [name for name in metrics if name in RANKING_METRICS]
+    labels = used.labels[splits == "val"]
+    if asked and len(set(labels.tolist())) < 2:
+        raise ValueError(f"--metric {asked[0]} needs validation images of two classes: add some")
+    if asked and metrics[0] not in RANKING_METRICS and len(labels) * len(used.classes) > MOST_CELLS:
+        raise ValueError(
+            f"--metric: of so many images and classes {asked[0]} is computed only where it comes first: pass "
+            f"{','.join([asked[0], *(name for name in metrics if name != asked[0])])}"
+        )
 
 
 def find_batch_sizes(plan: Plan) -> list[int]:
@@ -182,7 +210,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
     config = plan.config
-    lines = describe_listing(f"{config.data} (files not opened yet)", plan.listing, plan.splits)
+    lines = describe_listing(f"{config.data} (files not opened yet)", plan.used, plan.splits)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"

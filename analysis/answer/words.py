@@ -1,0 +1,79 @@
+"""The answer in words, as the commands print it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.answer.record import Answer
+from analysis.reading import load_study
+from analysis.readings import TestReading, load_readings
+from contract.metrics import is_share
+
+NAMES = {
+    "single": "the best single trial",
+    "prefix_ensemble": "an ensemble on one frozen prefix",
+    "ensemble": "an ensemble",
+    "soup": "an average of weights",
+    "mean": "the mean of all recipes",
+}
+"""What the rules make, in words."""
+
+SHOWN = ("val_accuracy", "val_loss")
+
+
+def describe_answer(answer: Answer, reading: TestReading | None = None) -> list[str]:
+    """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
+    members = ", ".join(ref.name for ref in answer.refs)
+    lines = [f"the answer is {NAMES[answer.rule]}: {members}"]
+    for metric in dict.fromkeys((*SHOWN, answer.metric)):
+        score = answer.scores.get(metric)
+        if score is None:
+            continue
+        name = metric.removeprefix("val_").replace("_", " ")
+        chosen, corrected, low, high = (
+            show(metric, score[key]) for key in ("as_chosen", "corrected", "low", "high")
+        )
+        lines.append(
+            f"{name}: {chosen} as chosen, {corrected} corrected for the choice (95% interval {low} to "
+            f"{high}), test split {show_reading(metric, reading)}"
+        )
+    return lines
+
+
+def show_reading(metric: str, reading: TestReading | None) -> str:
+    """Show a metric of a reading of the test split with its interval, or that there is none."""
+    if reading is None:
+        return "not read yet"
+    found = reading.record["scores"].get(metric.removeprefix("val_"))
+    if found is None:
+        return "does not have it"
+    value, low, high = (show(metric, found[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" + mark_later(reading)
+
+
+def mark_later(reading: TestReading) -> str:
+    """Mark a reading that an earlier one may have influenced; empty for the first."""
+    return "" if reading.reading == 1 else f", reading number {reading.reading} of this split"
+
+
+def show(metric: str, value: float) -> str:
+    """Format a value: shares in percent, others with four decimals."""
+    return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.4f}"
+
+
+def find_reading(study_dir: Path, readings: Sequence[TestReading] | None = None) -> TestReading | None:
+    """Find the reading of the model that the study has now; None if the test split was not read with it."""
+    study = load_study(study_dir)
+    digest = study.paths.model.digest()
+    found = load_readings(study) if readings is None else readings
+    return next((one for one in found if one.digest == digest), None)
+
+
+def say_next(study_dir: Path, *, has_test: bool) -> str:
+    """Name the command that reads the test split, or say that there is none to read."""
+    if not has_test:
+        return "the data have no test split: the corrected score is all there is"
+    if find_reading(study_dir) is not None:
+        return f"python finalize.py {study_dir} makes it again with more effort (--seeds, --folds, --refit)"
+    return f"python finalize.py {study_dir} --test reads the test split, once"

@@ -1,0 +1,85 @@
+"""FinalizeConfig: every flag of finalize.py, with its default, its documentation and its check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.study.job_environment import DEFAULT_RUNS_DIR, in_job, job_runs_dir
+from contract.environment import expand
+from contract.files import did_you_mean
+
+RULES = ("auto", "single", "prefix_ensemble", "ensemble", "soup", "mean")
+"""Names for --rule; "mean" gives all recipes equal weights, as ensembles are often published."""
+
+MOST_FOLDS = 20
+VIEWS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalizeConfig:
+    """The flags of finalize.py, checked and resolved."""
+
+    study: str
+    """Study: a directory, or a name under --runs-dir."""
+
+    runs_dir: Path = DEFAULT_RUNS_DIR
+    """Folder that holds the studies; in a cluster's job $UNFREEZE_RUNS, else ~/unfreeze/runs."""
+
+    rule: str = "auto"
+    """How the model is made of the trials: auto, single, prefix_ensemble, ensemble, soup (weights averaged)
+    or mean (all recipes alike)."""
+
+    seeds: int = 0
+    """Repeat the chosen configurations with so many other seeds; their runs become candidates."""
+
+    folds: int = 0
+    """Judge the chosen frozen configurations on all images of train and validation in so many folds."""
+
+    refit: bool = False
+    """Train the chosen configurations again on train and validation images together."""
+
+    tta: int = 0
+    """2 lets the mirrored image count as a second view of each candidate that trained on mirrored ones."""
+
+    then: str | None = None
+    """Study that tells the classes apart which this one takes for one: both become one model."""
+
+    at: str | None = None
+    """Operating point for two classes, such as precision=0.95: the model answers the second class there."""
+
+    test: bool = False
+    """Read the test split, and write the reading into the study."""
+
+    storage: str | None = None
+    """Database of the study, where its password is not in the environment [as recorded]."""
+
+    address: str | None = None
+    """Join the Ray cluster at this address for what trains [as recorded]."""
+
+    def __post_init__(self) -> None:
+        self._check()
+        use_jobs_folder = in_job() and self.runs_dir == DEFAULT_RUNS_DIR
+        runs_dir = job_runs_dir() if use_jobs_folder else expand(self.runs_dir)
+        object.__setattr__(self, "runs_dir", runs_dir)
+
+    @property
+    def trains(self) -> bool:
+        """True if anything is to be trained."""
+        return self.seeds > 0 or self.folds > 0 or self.refit
+
+    def _check(self) -> None:
+        """Check the flags as they were given.
+
+        Raises:
+            ValueError: one is wrong; the message names it and what to pass instead.
+        """
+        if self.rule not in RULES:
+            hint = did_you_mean(self.rule, RULES, before="; ")
+            raise ValueError(f"--rule must be one of {', '.join(RULES)}, got {self.rule!r}{hint}")
+        if self.seeds < 0:
+            raise ValueError(f"--seeds must not be negative, got {self.seeds}")
+        if self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
+            raise ValueError(f"--folds must be 2 to {MOST_FOLDS}, got {self.folds}")
+        if self.tta not in (0, 1, VIEWS):
+            raise ValueError(f"--tta must be 1 (the image alone) or {VIEWS} (and mirrored), got {self.tta}")

@@ -1,0 +1,247 @@
+"""The command: make one model of a study's trials, with a score that can be believed.
+
+It does what `tune.py` does at its end, and more where that is asked for: seeds, folds, a refit, views, and
+the one reading of the test split. Running the same line again goes on where it was ended.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from analysis.finals import load_finals
+from analysis.reading import find_study, load_study, load_trial_rows
+from cluster.ray_tune.run import RunEnding
+from cluster.search.finals import Chosen, plan_finals
+from cluster.study.config import StudyConfig
+from cluster.study.directory import Study
+from cluster.study.final_records import FinalRecord
+from cluster.study.finalize_config import FinalizeConfig
+from cluster.study.flags import parse_finalize_flags
+from cluster.study.passwords import without_password
+from cluster.study.reopening import config_of_study, reopen_study
+from contract.environment import prepare_process
+from contract.files import first_line, plural
+from contract.finals import FinalKind, FinalTraining
+from contract.messages import State, StudySettings
+from contract.stop_signals import stopping_like_ctrl_c
+from contract.study_layout import RunOutcome
+from trainables.data.policies import find_policy
+from wiring.answers import AnswerMaker, Wishes
+from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
+from wiring.plan import console, say
+from wiring.results import Results
+from wiring.split_reading import read_test_split
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 means done, 1 that it ended badly, 2 that the flags are wrong, 130 interrupted."""
+    prepare_process()
+    with stopping_like_ctrl_c():
+        return start(parse_finalize_flags(argv))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A study that was searched, opened again."""
+
+    study: Study
+    config: StudyConfig
+    settings: StudySettings
+    trials: Mapping[int, Chosen]
+    """Every complete trial by its number, as final trainings need it."""
+
+    def maker(self, wishes: Wishes) -> AnswerMaker:
+        """Prepare the answer from the candidates that there are now."""
+        return AnswerMaker(
+            settings=self.settings,
+            trials={number: one.config for number, one in self.trials.items()},
+            finals=load_finals(load_study(self.study.directory)),
+            wishes=wishes,
+        )
+
+
+def start(flags: FinalizeConfig) -> int:
+    """Open the study and make what the flags ask for; returns the exit code."""
+    try:
+        directory = find_study(flags.study, runs_dir=flags.runs_dir)
+        config = config_of_study(directory, storage=flags.storage, address=flags.address)
+        study = reopen_study(config)
+    except (ValueError, OSError) as error:
+        return fail(error, code=2)
+    except KeyboardInterrupt:
+        return interrupted()
+    try:
+        return finalize(open_settings(study, config), flags)
+    except ValueError as error:
+        return fail(error, code=2)
+    except (OSError, RuntimeError, SQLAlchemyError) as error:
+        return fail(error, code=1)
+    except KeyboardInterrupt:
+        return interrupted()
+    finally:
+        study.close()
+
+
+def open_settings(study: Study, config: StudyConfig) -> Opened:
+    """Read the trials, and make the settings that they ran with.
+
+    Raises:
+        ValueError: no trial completed, or weights or images are not there any more.
+    """
+    trials = {}
+    rows = {row["trial"]: row for row in load_trial_rows(load_study(study.directory))}
+    for record in study.records.load():
+        row = rows[record.number]
+        if row["state"] is not State.COMPLETE or not row["kept_at_epoch"]:
+            continue
+        losses = [epoch.metrics.get("val_loss", math.nan) for _, epoch in sorted(record.epochs.items())]
+        trials[record.number] = Chosen(
+            trial=record.number,
+            config=record.attrs["config"],
+            kept_epoch=row["kept_at_epoch"],
+            val_losses=tuple(losses),
+        )
+    if not trials:
+        raise ValueError(f"no trial of {study.directory.name} has completed: run its search to an end first")
+    settings = reopen_settings(
+        config,
+        study.info,
+        [one.config for one in trials.values()],
+        resources=resources_here(config),
+        num_trials=len(trials),
+    )
+    check_images(settings)
+    return Opened(study=study, config=config, settings=settings, trials=trials)
+
+
+def fail(error: Exception, *, code: int) -> int:
+    print(f"finalize.py: {without_password(first_line(error))}", file=sys.stderr)
+    return code
+
+
+def interrupted() -> int:
+    print("\ninterrupted; run the same command to continue", file=sys.stderr)
+    return 130
+
+
+def finalize(opened: Opened, flags: FinalizeConfig) -> int:
+    """Train what is asked for, make the answer, and read the test split if that is asked for.
+
+    Raises:
+        ValueError: the flags do not fit the study.
+    """
+    wishes = Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+    if flags.tta > 1:
+        predict_views(opened)
+    if flags.seeds or flags.folds:
+        ending = train(opened, wishes, seeds=flags.seeds, folds=flags.folds)
+        if ending is not None:
+            return tell_ending(ending)
+        if flags.tta > 1:
+            predict_views(opened)  # of the new candidates, too
+    if flags.rule == "soup":
+        make_soups(opened)
+    if flags.refit:
+        ending = train(opened, wishes, refit=True)
+        if ending is not None:
+            return tell_ending(ending)
+        wishes = replace(wishes, refit=True)
+    maker = opened.maker(wishes)
+    if flags.test:
+        if maker.find_current() is None:
+            with console.status("choosing the answer, and exporting it as a model"):
+                maker.make()
+        read_test_split(opened.study, opened.settings, maker, say=say)
+    results = Results(
+        directory=opened.study.directory,
+        maker=maker,
+        console=console,
+        keeps_answer=False,
+        command="finalize.py",
+    )
+    return 0 if results.make() else 1
+
+
+def train(
+    opened: Opened, wishes: Wishes, *, seeds: int = 0, folds: int = 0, refit: bool = False
+) -> RunEnding | None:
+    """Run what is lacking of the final trainings of the chosen trials; None once all have ended.
+
+    Chosen are the trials that the answer would be made of. For seeds and folds it is chosen among the trials
+    alone, so that a run that goes on chooses as the one before it.
+    """
+    sources = opened.maker(wishes).find_sources(among_trials=not refit)
+    chosen = [opened.trials[number] for number in sources if number in opened.trials]
+    existing = opened.study.records.load_finals()
+    planned = plan_finals(existing, chosen=chosen, seeds=seeds, folds=folds, refit=refit)
+    if not planned:
+        return None
+    say(f"{plural(len(planned), 'final training')} of {', '.join(f'trial {one.trial}' for one in chosen)}")
+    ending = run_finals(opened.study, opened.config, opened.settings, planned)
+    return None if ending.how is RunOutcome.FINISHED else ending
+
+
+def predict_views(opened: Opened) -> None:
+    """Predict the mirrored validation images by every candidate that trained on mirrored ones."""
+    from trainables.export.split_predictions import write_flipped_predictions
+
+    maker = opened.maker(Wishes())
+    refs = [ref for ref in maker.selectable if find_policy(str(maker.configs[ref].get("policy"))).flip]
+    if not refs:
+        say("no candidate trained on mirrored images: there is no second view")
+        return
+    with console.status(f"mirrored validation images, by {plural(len(refs), 'candidate')}"):
+        write_flipped_predictions(refs, maker.configs, opened.settings)
+
+
+def make_soups(opened: Opened) -> None:
+    """Average the weights of the candidates that began alike, where that is better than the best of them."""
+    from trainables.export.soup import make_soup, soup_key
+
+    maker, records = opened.maker(Wishes()), opened.study.records
+    kinds = defaultdict(list)
+    for ref in maker.selectable:
+        key = soup_key(maker.configs[ref], opened.settings)
+        if key is not None and maker.kind_of(ref) != FinalKind.SOUP:
+            kinds[key].append(ref)
+    for refs in kinds.values():
+        known = records.load_finals()
+        number = 1 + max((record.final for record in known), default=-1)
+        training = FinalTraining.soup(maker.source_of(refs[0]), (ref.name for ref in refs))
+        if len(refs) < 2 or any(record.training.key == training.key for record in known):
+            continue
+        with console.status(f"averaging the weights of {plural(len(refs), 'candidate')}"):
+            soup = make_soup(refs, maker.configs, opened.settings, target=opened.study.paths.final(number))
+        if soup is None:
+            say(f"no average of {', '.join(ref.name for ref in refs)} is better than the best of them")
+            continue
+        record = FinalRecord(
+            final=number,
+            training=training,
+            config=dict(soup.config),
+            state=State.COMPLETE,
+            metrics=soup.metrics,
+            arrival=time.time(),
+        )
+        records.record_finals([record])
+        taken = ", ".join(f"{ref.name} x {count}" for ref, count in soup.counts.items())
+        say(f"final {number} averages the weights of {taken}")
+
+
+def tell_ending(ending: RunEnding) -> int:
+    """Say how the final trainings ended before their time; returns the exit code."""
+    if ending.how is RunOutcome.INTERRUPTED:
+        return interrupted()
+    print(f"finalize.py: the final trainings ended badly: {ending.reason}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

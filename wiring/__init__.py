@@ -1,0 +1,1 @@
+"""What both commands need, and the only place that joins all packages."""
