@@ -49,18 +49,21 @@ def measure_latency(network: Network, *, image_size: int, device: torch.device) 
     )
 
 
-@torch.inference_mode()
 def time_ms(network: Network, inputs: Tensor, *, repeats: int = REPEATS, warm_ups: int = WARM_UPS) -> float:
     """Milliseconds of one call: the median of `repeats` calls after some that do not count."""
+    return statistics.median(_times_ms(network, inputs, repeats=repeats, warm_ups=warm_ups))
+
+
+@torch.inference_mode()
+def _times_ms(network: Network, inputs: Tensor, *, repeats: int, warm_ups: int) -> list[float]:
     times = []
-    for repeat in range(warm_ups + repeats):
+    for _ in range(warm_ups + repeats):
         began = time.perf_counter()
         network(inputs)
         if inputs.device.type == "cuda":
             torch.cuda.synchronize(inputs.device)
-        if repeat >= warm_ups:
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times)
+        times.append(1000 * (time.perf_counter() - began))
+    return times[warm_ups:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +145,13 @@ class CombinationCosts:
         prefix = folded(nn.Sequential(normalise, before).eval(), images)
         features = prefix(images)
         suffix = nn.Sequential(folded(after.eval(), features), head.eval().to(self._device))
+        # Parts are added up and compared, so other processes, which can only slow one down, must not count.
+        prefix_ms, own_ms = (
+            min(_times_ms(network, inputs, repeats=REPEATS, warm_ups=WARM_UPS))
+            for network, inputs in ((prefix, images), (suffix, features))
+        )
         return _Parts(
-            prefix_ms=time_ms(prefix, images),
-            own_ms=time_ms(suffix, features),
+            prefix_ms=prefix_ms,
+            own_ms=own_ms,
             is_linear=depth == 0 and config.head_width == 0 and not regime.uses_neighbours,
         )
