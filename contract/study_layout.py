@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from contract.model_digest import digest_content
 
 STUDY_FILE = "study.json"
 """File that makes a directory a study."""
@@ -207,15 +208,24 @@ class ModelPaths:
         return self.directory / "export.json"
 
     def digest(self) -> str | None:
-        """A hash of card and program, which tells one export from another; None unless both are there."""
-        digest = hashlib.sha256()
+        """A hash of what card and program hold, which tells one export from another; None unless both are there.
+
+        The same model exported again has the same.
+        """
+        return self._digest(whole_card=True)
+
+    def identity(self) -> str | None:
+        """The same of what decides its answers alone, so that scores on its card and its study's name are free.
+
+        By it a reading of the test split belongs to a model.
+        """
+        return self._digest(whole_card=False)
+
+    def _digest(self, *, whole_card: bool) -> str | None:
         try:
-            for path in (self.card, self.program):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            return digest_content(self.program, self.card, whole_card=whole_card)
         except FileNotFoundError:
             return None
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
