@@ -99,6 +99,11 @@ class StudyPaths:
         return self.directory / "answer.json"
 
     @property
+    def costs(self) -> Path:
+        """Measured milliseconds of the models that could be chosen, which the choice goes by."""
+        return self.directory / "costs.json"
+
+    @property
     def lock(self) -> Path:
         """Lock that the study's driver holds."""
         return self.directory / "lock"
@@ -208,16 +213,16 @@ class ModelPaths:
         return self.directory / "export.json"
 
     def digest(self) -> str | None:
-        """A hash of what card and program hold, which tells one export from another; None unless both are there.
+        """A hash of what card and program hold, to tell exports apart; None unless both are there.
 
         The same model exported again has the same.
         """
         return self._digest(whole_card=True)
 
     def identity(self) -> str | None:
-        """The same of what decides its answers alone, so that scores on its card and its study's name are free.
+        """A hash of what decides the model's answers alone, by which a reading of the test split is its.
 
-        By it a reading of the test split belongs to a model.
+        Scores on its card and the name of its study may change.
         """
         return self._digest(whole_card=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +21,12 @@ from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table
 from analysis.predictions import Predictions, join_predictions, load_file
 from analysis.reading import Row, load_study, load_trial_rows
-from contract.answer import Combination, MemberRef
+from contract.answer import MemberRef
 from contract.files import fill_aside, remove_leftovers
 from contract.finals import FinalKind
 from contract.messages import State, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
+from wiring.answer_memory import measure_once, stamp_predictions
 
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
@@ -80,12 +80,7 @@ class AnswerMaker:
 
         Not of their weights: those that the answer does not need may be freed.
         """
-        files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
-        seen = [
-            (str(path.relative_to(self.paths.directory)), path.stat().st_mtime_ns, path.stat().st_size)
-            for path in files
-        ]
-        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+        return stamp_predictions(self.paths)
 
     def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
         """The answer made of the present candidates with these wishes, if its model is there too."""
@@ -149,10 +144,11 @@ class AnswerMaker:
         from trainables.export.members import fit_of
 
         costs = CombinationCosts(settings=self.settings)
-
-        def measure(combinations: Mapping[str, Combination]) -> dict[str, float]:
-            return {rule: costs.milliseconds(one, self.configs) for rule, one in combinations.items()}
-
+        measure = measure_once(
+            self.paths,
+            lambda one: costs.milliseconds(one, self.configs),
+            device="cuda" if self.settings.use_gpu else "cpu",
+        )
         return choose_answer(
             pool,
             metric=self.metric,
