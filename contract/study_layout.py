@@ -206,11 +206,20 @@ class ModelPaths:
         """Classes, image size and origin, as JSON."""
         return self.directory / "export.json"
 
+    @property
+    def unknown(self) -> Path:
+        """Images and their probabilities in, a score out that is low for images of unknown classes.
+
+        Only there if the score needs more than the probabilities.
+        """
+        return self.directory / "unknown.pt2"
+
     def digest(self) -> str | None:
-        """A hash of card and program, which tells one export from another; None unless both are there."""
+        """A hash of card and programs, which tells one export from another; None without card or program."""
         digest = hashlib.sha256()
+        further = [self.unknown] if self.unknown.exists() else []
         try:
-            for path in (self.card, self.program):
+            for path in (self.card, self.program, *further):
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         except FileNotFoundError:
