@@ -20,6 +20,7 @@ from cluster.study.directory import Study
 from contract.answer import Combination, MemberRef, pool_log_probabilities
 from contract.messages import State, StudySettings
 from wiring.answers import AnswerMaker
+from wiring.unknown_class import score_test_images
 
 
 def read_test_split(
@@ -89,6 +90,7 @@ def score_test_split(
         classes=settings.classes,
         sets=answer.facts.get("prediction_sets"),
         operating_point=answer.facts.get("operating_point"),
+        unknown=score_test_images(study.paths.model, model, settings),
     )
 
 
