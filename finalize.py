@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,12 +24,14 @@ from cluster.ray_tune.run import RunEnding
 from cluster.search.finals import Chosen, plan_finals
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study
+from cluster.study.final_records import FinalRecord
 from cluster.study.finalize_config import FinalizeConfig
 from cluster.study.flags import parse_finalize_flags
 from cluster.study.passwords import without_password
 from cluster.study.reopening import config_of_study, reopen_study
 from contract.environment import prepare_process
 from contract.files import first_line, plural
+from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome, StudyPaths
@@ -98,7 +102,8 @@ def open_locked(directory: Path, flags: FinalizeConfig, stack: ExitStack) -> tup
     Raises:
         ValueError: another process drives it, or it is damaged.
     """
-    has_file = StudyPaths(directory).database.is_file()  # --storage is for a study that has its own nowhere
+    # Of two studies, --storage is for the one whose database does not lie beside it.
+    has_file = StudyPaths(directory).database.is_file()
     storage = None if flags.then and has_file else flags.storage
     config = config_of_study(directory, storage=storage, address=flags.address)
     study = reopen_study(config)
@@ -192,11 +197,10 @@ def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: Fin
             f"{second.study.directory.name} takes part with the answer that it has; the other flags are for "
             f"{first.study.directory.name}"
         )
-        ending = prepare(first, flags)
-        if isinstance(ending, int):
-            return ending
-        own = replace(parts[0], maker=first.maker(ending), keeps_answer=False)
-        maker = replace(maker, first=own)
+        prepared = prepare(first, flags)
+        if isinstance(prepared, int):
+            return prepared
+        maker = replace(maker, first=replace(parts[0], maker=first.maker(prepared), keeps_answer=False))
     return 0 if maker.make(test=flags.test) else 1
 
 
@@ -219,6 +223,8 @@ def prepare(opened: Opened, flags: FinalizeConfig) -> Wishes | int:
             return tell_ending(ending)
         if flags.tta > 1:
             predict_views(opened)  # of the new candidates, too
+    if flags.rule == "soup":
+        make_soups(opened)
     if flags.refit:
         ending = train(opened, wishes, refit=True)
         if ending is not None:
@@ -257,6 +263,40 @@ def predict_views(opened: Opened) -> None:
         return
     with console.status(f"mirrored validation images, by {plural(len(refs), 'candidate')}"):
         write_flipped_predictions(refs, maker.configs, opened.settings)
+
+
+def make_soups(opened: Opened) -> None:
+    """Average the weights of the candidates that began alike, where that is better than the best of them."""
+    from trainables.export.soup import make_soup, soup_key
+
+    maker, records = opened.maker(Wishes()), opened.study.records
+    kinds = defaultdict(list)
+    for ref in maker.selectable:
+        key = soup_key(maker.configs[ref], opened.settings)
+        if key is not None and maker.kind_of(ref) != FinalKind.SOUP:
+            kinds[key].append(ref)
+    for refs in kinds.values():
+        known = records.load_finals()
+        number = 1 + max((record.final for record in known), default=-1)
+        training = FinalTraining.soup(maker.source_of(refs[0]), (ref.name for ref in refs))
+        if len(refs) < 2 or any(record.training.key == training.key for record in known):
+            continue
+        with console.status(f"averaging the weights of {plural(len(refs), 'candidate')}"):
+            soup = make_soup(refs, maker.configs, opened.settings, target=opened.study.paths.final(number))
+        if soup is None:
+            say(f"no average of {', '.join(ref.name for ref in refs)} is better than the best of them")
+            continue
+        record = FinalRecord(
+            final=number,
+            training=training,
+            config=dict(soup.config),
+            state=State.COMPLETE,
+            metrics=soup.metrics,
+            arrival=time.time(),
+        )
+        records.record_finals([record])
+        taken = ", ".join(f"{ref.name} x {count}" for ref, count in soup.counts.items())
+        say(f"final {number} averages the weights of {taken}")
 
 
 def tell_ending(ending: RunEnding) -> int:

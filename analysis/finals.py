@@ -39,7 +39,7 @@ class Final:
 
         A fold predicts other images, and a refit has seen those that it predicts.
         """
-        return self.state is State.COMPLETE and self.training.kind is FinalKind.SEED
+        return self.state is State.COMPLETE and self.training.kind in (FinalKind.SEED, FinalKind.SOUP)
 
 
 _COLUMNS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,17 @@ def load_file(path: Path, *, groups: Array | None = None) -> Predictions | None:
         return None
     known = groups is not None and int(ids.max()) < len(groups)
     return Predictions(ids, labels, log_probabilities, groups[ids] if groups is not None and known else None)
+
+
+def join_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """Join predictions of different images."""
+    groups = [part.groups for part in parts if part.groups is not None]
+    return Predictions(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.log_probabilities for part in parts]),
+        np.concatenate(groups) if len(groups) == len(parts) else None,
+    )
 
 
 def load_labels(study_dir: Path, trial: int) -> Array | None:

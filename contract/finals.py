@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -22,6 +23,9 @@ class FinalKind(StrEnum):
 
     REFIT = "refit"
     """The trial on train and validation images together, which leaves none to judge it by."""
+
+    SOUP = "soup"
+    """The mean of several trials' weights: nothing is trained."""
 
     @property
     def is_out_of_sample(self) -> bool:
@@ -81,6 +85,12 @@ class FinalTraining:
         return cls(
             kind=FinalKind.REFIT, source=source, draw=source, fixed_epochs=epochs, val_losses=val_losses
         )
+
+    @classmethod
+    def soup(cls, source: int, members: Iterable[str]) -> Self:
+        """Make the average of the weights of `members`, of which trial `source` is the best alone."""
+        drawn = zlib.crc32(" ".join(sorted(members)).encode())
+        return cls(kind=FinalKind.SOUP, source=source, draw=drawn >> 1)
 
     @property
     def key(self) -> tuple[Any, ...]:

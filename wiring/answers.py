@@ -13,16 +13,19 @@ import numpy as np
 
 from analysis.answer.choose import Chosen, choose_answer
 from analysis.answer.more_photos import measure_photo_curve
-from analysis.answer.pool import Candidate, Pool, load_pool
+from analysis.answer.pool import Candidate, Pool, load_pool, trial_candidate
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
 from analysis.answer.unknown import FrozenFeatures, choose_unknown_rule
+from analysis.comparison import confidence_interval
 from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table
-from analysis.predictions import Predictions, load_file
+from analysis.predictions import Predictions, join_predictions, load_file
+from analysis.reading import Row, load_study, load_trial_rows
 from contract.answer import Combination, MemberRef
 from contract.files import fill_aside, remove_leftovers
-from contract.messages import StudySettings
+from contract.finals import FinalKind
+from contract.messages import State, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
 
 DEFAULT_METRIC = "val_accuracy"
@@ -100,10 +103,19 @@ class AnswerMaker:
         """
         chosen = self._choose()
         answer = self._with_refits(self._judge(chosen))
-        answer = replace(answer, facts={**answer.facts, "wishes": asdict(self.wishes)})
+        more = {"wishes": asdict(self.wishes), **self._repeated()}
+        answer = replace(answer, facts={**answer.facts, **more})
         self._export(answer, chosen)
         save_answer(self.paths, answer)
         return answer
+
+    def choose(self) -> Answer:
+        """Choose without judging or writing anything.
+
+        Raises:
+            ValueError: as `make`.
+        """
+        return self._with_refits(self._choose().answer)
 
     @property
     def selectable(self) -> list[MemberRef]:
@@ -125,7 +137,7 @@ class AnswerMaker:
         """
         maker = replace(self, finals=(), wishes=replace(self.wishes, views=1)) if among_trials else self
         refs = maker._choose().answer.refs
-        return sorted({self._source_of(ref) for ref in refs})
+        return sorted({self.source_of(ref) for ref in refs})
 
     def _choose(self) -> Chosen:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
@@ -149,7 +161,7 @@ class AnswerMaker:
             at=self.wishes.at,
             classes=self.settings.classes,
             fits={ref: fit_of(config, self.settings) for ref, config in self.configs.items()},
-            soups=[MemberRef("final", one.final) for one in self.finals if one.training.kind == "soup"],
+            soups=[ref for ref in self.configs if self.kind_of(ref) == FinalKind.SOUP],
             measure_costs=measure,
         )
 
@@ -171,17 +183,15 @@ class AnswerMaker:
         return found
 
     def _candidate(self, ref: MemberRef, name: str) -> Candidate:
-        from trainables.export.members import prefix_of
+        """Describe a final training, or a view, as the trial is described whose configuration it has."""
+        row = self._rows[self.source_of(ref)]
+        selectable = ref.paths(self.paths).weights.is_file()
+        return replace(trial_candidate(row, selectable=selectable), ref=ref, name=name, is_recipe=False)
 
-        config = self.configs[replace(ref, view="")]
-        return Candidate(
-            ref=ref,
-            name=name,
-            backbone=str(config["backbone"]),
-            prefix=prefix_of(config, self.settings),
-            cost=0.0,
-            selectable=ref.paths(self.paths).weights.is_file(),
-        )
+    @cached_property
+    def _rows(self) -> dict[int, Row]:
+        """Trials as the leaderboard has them, by number."""
+        return {row["trial"]: row for row in load_trial_rows(load_study(self.paths.directory))}
 
     def _judge(self, chosen: Chosen) -> Answer:
         """Add what frozen features tell: of unknown classes, and whether more photos would help."""
@@ -233,22 +243,73 @@ class AnswerMaker:
         refits = {
             one.training.source: MemberRef("final", one.final)
             for one in self.finals
-            if one.training.kind == "refit" and one.state == "complete"
+            if one.training.kind == FinalKind.REFIT and one.state is State.COMPLETE
         }
         members = []
         for member in answer.combination.members:
-            source = self._source_of(member.ref)
+            source = self.source_of(member.ref)
             if source not in refits:
                 raise ValueError(f"{member.ref.name} has no refit: run the same command again")
             members.append(replace(member, ref=replace(refits[source], view=member.ref.view)))
-        facts = {**answer.facts, "selected": answer.combination.as_values()}
+        facts = {**answer.facts, "selected": answer.combination.as_values(), "refits": self._check_refits()}
         return replace(answer, combination=replace(answer.combination, members=tuple(members)), facts=facts)
 
-    def _source_of(self, ref: MemberRef) -> int:
+    def _check_refits(self) -> list[dict[str, Any]]:
+        """Training loss of each refit beside its trial's: far apart, the refit went another way."""
+        return [
+            {
+                "trial": one.training.source,
+                "trial_train_loss": self._rows[one.training.source].get("train_loss"),
+                "refit_train_loss": one.metrics.get("train_loss"),
+            }
+            for one in self.finals
+            if one.training.kind == FinalKind.REFIT and one.state is State.COMPLETE
+        ]
+
+    def _repeated(self) -> dict[str, Any]:
+        """Mean and spread over the seeds of each repeated trial, and its scores over all folds."""
+        ended = [one for one in self.finals if one.state is State.COMPLETE]
+        seeds, folds = [], []
+        for source in sorted({one.training.source for one in ended}):
+            own = [one for one in ended if one.training.source == source]
+            values = [one.metrics[self.metric] for one in own if one.training.kind == FinalKind.SEED]
+            if values:
+                values.insert(0, float(self._rows[source][self.metric]))
+                spread = {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
+                seeds.append({"trial": source, "values": values, **spread})
+            folds += self._score_folds(source, [one for one in own if one.training.kind == FinalKind.FOLD])
+        return {name: found for name, found in (("seeds", seeds), ("folds", folds)) if found}
+
+    def _score_folds(self, source: int, trained: Sequence[Final]) -> list[dict[str, Any]]:
+        """Score the predictions of all folds together, each by the training that did not see it."""
+        groups, found = load_groups(self.paths.directory), []
+        for number in sorted({one.training.num_folds or 0 for one in trained}):
+            parts = [
+                load_file(self.paths.final(one.final).predictions, groups=groups)
+                for one in trained
+                if one.training.num_folds == number
+            ]
+            if len(parts) < number or any(part is None for part in parts):
+                continue
+            joined = join_predictions([part for part in parts if part is not None])
+            accuracy = confidence_interval(joined, metric="val_accuracy")
+            loss = confidence_interval(joined, metric="val_loss")
+            assert accuracy is not None and loss is not None
+            scores = dict(zip(("accuracy", "low", "high"), accuracy, strict=True))
+            found.append({"trial": source, "folds": number, "images": len(joined), **scores, "loss": loss[0]})
+        return found
+
+    def source_of(self, ref: MemberRef) -> int:
         """Number of the trial whose configuration a member has."""
         if ref.kind == "trial":
             return ref.number
         return next(one.training.source for one in self.finals if one.final == ref.number)
+
+    def kind_of(self, ref: MemberRef) -> str:
+        """Kind of a final training; "trial" of a trial."""
+        if ref.kind == "trial":
+            return "trial"
+        return str(next(one.training.kind for one in self.finals if one.final == ref.number))
 
     def _export(self, answer: Answer, chosen: Chosen) -> None:
         from trainables.export.program import export_combination  # torch takes seconds to import

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from analysis.answer.record import Answer, load_answer
 from analysis.answer.split_scores import score_split
 from analysis.image_table import load_groups
@@ -16,7 +18,7 @@ from analysis.predictions import Predictions
 from analysis.reading import load_study
 from cluster.study.directory import Study
 from cluster.study.final_records import Reading
-from contract.answer import MemberRef
+from contract.answer import Combination, MemberRef, pool_log_probabilities
 from contract.messages import State, StudySettings
 from wiring.answers import AnswerMaker
 
@@ -101,7 +103,16 @@ def score_test_split(
     for name, ref in find_rivals(study, maker, answer).items():
         fitting = predict_members([ref], maker.configs, settings, "test")
         rivals[name] = as_predictions(fitting[ref])
-    return score_split(
+    if "selected" in answer.facts:  # of refits, no label is needed to see whether they went another way
+        selected = Combination.from_values(answer.facts["selected"])
+        found = predict_members([one.ref for one in selected.members], maker.configs, settings, "test")
+        stacked = np.stack([found[one.ref].log_probabilities for one in selected.members])
+        weights = [one.weight for one in selected.members]
+        before = pool_log_probabilities(stacked, weights, selected.pooling)
+        agreement = {"refit_agreement": float((before.argmax(axis=1) == model.predicted).mean())}
+    else:
+        agreement = {}
+    return agreement | score_split(
         model,
         rivals=rivals,
         classes=settings.classes,

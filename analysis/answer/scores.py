@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.answer.pool import LOWEST, Pool
 from analysis.predictions import Array
-from contract.answer import Pooling, pool_log_probabilities
+from contract.answer import Pooling
 from contract.metrics import direction_of
 
 IMAGE_METRICS = ("val_accuracy", "val_loss", "val_top3_accuracy")
@@ -56,15 +56,28 @@ def score_images(log_probabilities: Array, labels: Array) -> ImageScores:
 
 
 def score_shares(pool: Pool, shares: Array, pooling: Pooling, images: Array) -> ImageScores:
-    """Score the combination with these shares [candidates] on some of the pool's images."""
+    """Score the combination with these shares [candidates] on some of the pool's images.
+
+    Args:
+        images: indices without repetition, in rising order.
+    """
     members = np.flatnonzero(shares)
-    values = pool.log_probabilities[np.ix_(members, images)] if len(members) > 1 else None
-    if values is None:
-        pooled = pool.log_probabilities[members[0], images]
-    else:
-        values = np.maximum(values, LOWEST)
-        pooled = pool_log_probabilities(values, shares[members], pooling)
-    return score_images(pooled, pool.labels[images])
+    whole = len(images) == pool.num_images
+    values = (
+        pool.log_probabilities[one] if whole else pool.log_probabilities[one, images] for one in members
+    )
+    labels = pool.labels if whole else pool.labels[images]
+    if len(members) == 1:
+        return score_images(next(values), labels)
+    # As pool_log_probabilities, but in single precision and member by member: a quarter of the time.
+    total = np.zeros((len(labels), pool.num_classes), dtype=np.float32)
+    for share, one in zip(shares[members].astype(np.float32), values, strict=True):
+        clipped = np.maximum(one, LOWEST)
+        total += share * (clipped if pooling is Pooling.LOGITS else np.exp(clipped))
+    if pooling is Pooling.PROBABILITIES:
+        return score_images(np.log(total), labels)
+    total -= total.max(axis=1, keepdims=True)
+    return score_images(total - np.log(np.exp(total).sum(axis=1, keepdims=True)), labels)
 
 
 def score_candidates(pool: Pool, metric: str, weights: Array) -> Array:

@@ -18,11 +18,11 @@ from analysis.answer.rules import (
     select_prefix_ensemble,
     select_single,
 )
-from analysis.answer.scores import METRICS_KNOWN, check_metric, score_candidates
+from analysis.answer.scores import METRICS_KNOWN, check_metric, score_candidates, score_images, score_shares
 from analysis.comparison import make_measure
 from analysis.predictions import Array, Predictions
 from benchmarks.simulated.predictions import Cell, simulate
-from contract.answer import Pooling
+from contract.answer import Pooling, pool_log_probabilities
 from contract.metrics import direction_of, ranking_metrics
 from tests.simulated_pool import draw_chances, make_candidate, make_pool_of
 
@@ -50,6 +50,20 @@ def test_scores_of_all_candidates_and_resamples_are_those_of_a_comparison(metric
         assert measure is not None
         expected = [direction_of(metric).sign * measure(one) for one in weights]
         np.testing.assert_allclose(found[:, number], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_a_combination_is_scored_as_the_contract_pools_it(pooling: Pooling) -> None:
+    pool = simulate(Cell(name="", trials=4, images=80, classes=7), np.random.default_rng(1)).pool
+    shares = np.array([0.5, 0.0, 0.3, 0.2])
+
+    for images in (np.arange(80), np.arange(3, 60, 2)):
+        found = score_shares(pool, shares, pooling, images)
+
+        pooled = pool_log_probabilities(pool.log_probabilities[:, images], shares, pooling)
+        expected = score_images(pooled, pool.labels[images])
+        np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-4, atol=1e-5)
+        assert (found.predicted == expected.predicted).all() and (found.top3 == expected.top3).all()
 
 
 def test_a_metric_that_predictions_do_not_determine_is_refused_with_the_choices() -> None:
