@@ -79,6 +79,10 @@ class StudyPaths:
         """The exported classifier."""
         return ModelPaths(self.directory / "model")
 
+    def cascade(self, then: str) -> ModelPaths:
+        """The model that this study's makes with that of another one, for the classes it takes for one."""
+        return ModelPaths(self.directory / "cascade" / then)
+
     @property
     def trials(self) -> Path:
         return self.directory / "trials"
