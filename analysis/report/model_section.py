@@ -13,7 +13,6 @@ from analysis.report.findings import Findings
 from analysis.report.page import show_config, show_value
 from contract.files import plural
 from contract.html import bullets, paragraph, table
-from contract.metrics import METRICS
 
 USEFUL_MISSES = 0.5
 """From this share of a hidden class's images that slip through on, the threshold is not to be relied on."""
@@ -108,8 +107,8 @@ def say_why_believed(answer: Answer) -> str:
     candidates = plural(int(answer.facts["candidates"]), "candidate")
     calibrated = " The first two are those before calibration." if "calibration" in answer.facts else ""
     return (
-        f"As chosen: on the {answer.images:,} validation images{groups} that the model was chosen by, so this "
-        f"number flatters. Corrected: the whole choice among {candidates} was repeated on samples of these "
+        f"As chosen: on the {answer.images:,} validation images{groups} that the model was chosen by, so it "
+        f"flatters. Corrected: the whole choice among {candidates} was repeated on samples of these "
         "images, and scored each time on the images outside the sample. Test split: images that neither "
         f"training nor choice has seen.{calibrated}"
     )
@@ -219,9 +218,9 @@ def say_more_photos(curve: Mapping[str, Any]) -> str:
     whole = curve["shares"][-1]["num_images"]
     sampled = f", {curve['note']}" if curve["note"] else ""
     return (
-        f"{verdict}: with 25, 50 and 100% of the {whole:,} training photos{sampled}, a linear probe on frozen "
-        f"features reaches {steps}. The second half brought {100 * curve['gain']:+.1f} points (95% interval "
-        f"{100 * curve['low']:+.1f} to {100 * curve['high']:+.1f})."
+        f"{verdict}: with 25, 50 and 100% of the {whole:,} training photos{sampled}, a linear probe on "
+        f"frozen features reaches {steps}. The second half brought {100 * curve['gain']:+.1f} points (95% "
+        f"interval {100 * curve['low']:+.1f} to {100 * curve['high']:+.1f})."
     )
 
 
@@ -241,8 +240,9 @@ def say_limits(answer: Answer, reading: TestReading | None) -> list[str]:
         )
     if sets := facts.get("prediction_sets"):
         said.append(
-            f"Where one class is too little: all those with a probability of {sets['least']:.2f} or more hold "
-            f"the right one for about {1 - sets['alpha']:.0%} of new images. They may be several or none."
+            f"Where one class is too little: all those with a probability of {sets['least']:.2f} or more "
+            f"hold the right one for about {1 - sets['alpha']:.0%} of new images; they may be several or "
+            "none."
         )
     if "unknown" in facts:
         said.append(say_unknown(facts["unknown"]))
@@ -278,9 +278,9 @@ def say_unknown(unknown: Mapping[str, Any]) -> str:
     auroc = sum(one["auroc"][unknown["score"]] for one in unknown["hidden"]) / len(unknown["hidden"])
     use = " So do not rely on it." if missed["value"] > USEFUL_MISSES else ""
     return (
-        f"{head} {kept}; of a class that it never saw, {100 * missed['value']:.0f}% pass unmarked.{use} This was "
-        f"measured by hiding {len(unknown['hidden'])} classes in turn from a linear probe on frozen features, "
-        f"which stands for the model (AUROC {auroc:.2f})."
+        f"{head} {kept}; of a class that it never saw, {100 * missed['value']:.0f}% pass unmarked.{use} "
+        f"This was measured by hiding {len(unknown['hidden'])} classes in turn from a linear probe on frozen "
+        f"features, which stands for the model (AUROC {auroc:.2f})."
     )
 
 
