@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.answer.record import Answer
-from analysis.reading import load_study
+from analysis.answer.record import Answer, load_answer
+from analysis.reading import StudyInfo, load_study
 from analysis.readings import TestReading, load_readings
 from contract.metrics import is_share
 from contract.study_layout import ModelPaths
@@ -74,6 +74,23 @@ def describe_scores(
             f"{high}), test split {show_reading(metric, reading)}"
         )
     return lines
+
+
+def summarise_answer(study: StudyInfo) -> str:
+    """Say in one line what the answer of a study is, with its three numbers; "" where there is none."""
+    answer = load_answer(study.paths)
+    if answer is None:
+        return ""
+    score, metric = answer.scores[answer.metric], answer.metric
+    chosen, corrected, low, high = (
+        show(metric, score[key]) for key in ("as_chosen", "corrected", "low", "high")
+    )
+    members = ", ".join(ref.name for ref in answer.refs)
+    reading = show_reading(metric, find_reading(study.directory))
+    return (
+        f"answer: {NAMES.get(answer.rule, answer.rule)} ({members}), {metric} {corrected} corrected (95% "
+        f"interval {low} to {high}), {chosen} as chosen, test split {reading}"
+    )
 
 
 def show_reading(metric: str, reading: TestReading | None) -> str:
