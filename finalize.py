@@ -137,6 +137,8 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     Raises:
         ValueError: the flags do not fit the study.
     """
+    if flags.test and not opened.study.info["data"].get("num_test"):
+        raise ValueError("--test: the data have no test split, so none can be read: leave the flag out")
     wishes = Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
     if flags.tta > 1:
         predict_views(opened)
@@ -154,10 +156,10 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
             return tell_ending(ending)
         wishes = replace(wishes, refit=True)
     maker = opened.maker(wishes)
+    if maker.find_current() is None:
+        with console.status("choosing the answer, and exporting it as a model"):
+            maker.make()
     if flags.test:
-        if maker.find_current() is None:
-            with console.status("choosing the answer, and exporting it as a model"):
-                maker.make()
         read_test_split(opened.study, opened.settings, maker, say=say)
     results = Results(
         directory=opened.study.directory,

@@ -170,7 +170,8 @@ def make_engine(study: StudyInfo) -> Engine:
     # Readers of a write-ahead log share memory, which neither a read-only directory nor a network file system
     # can hold. Without a log beside the file nobody writes it, so it can be read as it lies there.
     has_no_room = not os.access(path.parent, os.W_OK) or (
-        has_write_ahead_log(path) and network_file_system(path) is not None
+        # Asked first: to read the file's head and close it drops the locks that this process has on it.
+        network_file_system(path) is not None and has_write_ahead_log(path)
     )
     frozen = has_no_room and not path.with_name(path.name + "-wal").exists()
     uri = read_only_uri(path, immutable=frozen)

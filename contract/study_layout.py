@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from contract.model_digest import digest_content
 
 STUDY_FILE = "study.json"
 """File that makes a directory a study."""
@@ -96,6 +97,11 @@ class StudyPaths:
     def answer(self) -> Path:
         """What was chosen of the study's trials and why, as JSON."""
         return self.directory / "answer.json"
+
+    @property
+    def costs(self) -> Path:
+        """Measured milliseconds of the models that could be chosen, which the choice goes by."""
+        return self.directory / "costs.json"
 
     @property
     def lock(self) -> Path:
@@ -207,15 +213,24 @@ class ModelPaths:
         return self.directory / "export.json"
 
     def digest(self) -> str | None:
-        """A hash of card and program, which tells one export from another; None unless both are there."""
-        digest = hashlib.sha256()
+        """A hash of what card and program hold, to tell exports apart; None unless both are there.
+
+        The same model exported again has the same.
+        """
+        return self._digest(whole_card=True)
+
+    def identity(self) -> str | None:
+        """A hash of what decides the model's answers alone, by which a reading of the test split is its.
+
+        Scores on its card and the name of its study may change.
+        """
+        return self._digest(whole_card=False)
+
+    def _digest(self, *, whole_card: bool) -> str | None:
         try:
-            for path in (self.card, self.program):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            return digest_content(self.program, self.card, whole_card=whole_card)
         except FileNotFoundError:
             return None
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ def read_test_split(
     Raises:
         ValueError: the study has no test images, or no answer.
     """
-    answer, digest = load_answer(study.paths), study.paths.model.digest()
+    answer, digest = load_answer(study.paths), study.paths.model.identity()
     if answer is None or digest is None:
         raise ValueError("there is no model to read the test split with: run finalize.py without --test")
-    if not study.info["data"]["num_test"]:
+    if not study.info["data"].get("num_test"):
         raise ValueError("the data have no test split, and so none can be read: the corrected score stands")
     known = study.records.load_readings()
     if any(one.digest == digest for one in known):

@@ -65,7 +65,7 @@ def show(metric: str, value: float) -> str:
 def find_reading(study_dir: Path, readings: Sequence[TestReading] | None = None) -> TestReading | None:
     """Find the reading of the model that the study has now; None if the test split was not read with it."""
     study = load_study(study_dir)
-    digest = study.paths.model.digest()
+    digest = study.paths.model.identity()
     found = load_readings(study) if readings is None else readings
     return next((one for one in found if one.digest == digest), None)
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def kill(driver: subprocess.Popen[str]) -> None:
 def wait_for(study: Path, sql: str, driver: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and driver.poll() is None:
-        with sqlite3.connect(f"file:{study}/study.db?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{study}/study.db?mode=ro", uri=True)) as connection:
             if connection.execute(sql).fetchone()[0]:
                 return
         time.sleep(0.01)

@@ -128,7 +128,7 @@ def test_class_weights_reach_the_loss(settings: StudySettings) -> None:
     assert losses(weighted) != losses(plain)
 
 
-@pytest.mark.parametrize("metric", ["val_macro_f1", "val_balanced_accuracy"])
+@pytest.mark.parametrize("metric", ["val_macro_f1", "val_balanced_accuracy", "val_auroc"])
 def test_a_trial_is_ranked_by_the_metric_of_the_search(settings: StudySettings, metric: str) -> None:
     run, reports = train(replace(settings, metric=metric), max_epochs=3, learning_rate=1e-2)
 
