@@ -23,6 +23,8 @@ from trainables.training.regimes import load_regime
 
 WARM_UPS = 3
 REPEATS = 15
+PART_WARM_UPS = 2
+PART_REPEATS = 7
 BATCH = 32
 BATCH_REPEATS = 3
 
@@ -49,13 +51,9 @@ def measure_latency(network: Network, *, image_size: int, device: torch.device) 
     )
 
 
+@torch.inference_mode()
 def time_ms(network: Network, inputs: Tensor, *, repeats: int = REPEATS, warm_ups: int = WARM_UPS) -> float:
     """Milliseconds of one call: the median of `repeats` calls after some that do not count."""
-    return statistics.median(_times_ms(network, inputs, repeats=repeats, warm_ups=warm_ups))
-
-
-@torch.inference_mode()
-def _times_ms(network: Network, inputs: Tensor, *, repeats: int, warm_ups: int) -> list[float]:
     times = []
     for _ in range(warm_ups + repeats):
         began = time.perf_counter()
@@ -63,7 +61,28 @@ def _times_ms(network: Network, inputs: Tensor, *, repeats: int, warm_ups: int) 
         if inputs.device.type == "cuda":
             torch.cuda.synchronize(inputs.device)
         times.append(1000 * (time.perf_counter() - began))
-    return times[warm_ups:]
+    return statistics.median(times[warm_ups:])
+
+
+@torch.inference_mode()
+def computing_ms(network: Network, inputs: Tensor) -> float:
+    """Milliseconds of one call on an accelerator; on a CPU those that one thread computes.
+
+    Other processes do not count: parts are added up and compared, and a busy machine would turn their order.
+    """
+    if inputs.device.type != "cpu":
+        return time_ms(network, inputs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        for _ in range(PART_WARM_UPS + PART_REPEATS):
+            began = time.thread_time()
+            network(inputs)
+            times.append(1000 * (time.thread_time() - began))
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.median(times[PART_WARM_UPS:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +164,8 @@ class CombinationCosts:
         prefix = folded(nn.Sequential(normalise, before).eval(), images)
         features = prefix(images)
         suffix = nn.Sequential(folded(after.eval(), features), head.eval().to(self._device))
-        # Parts are added up and compared, so other processes, which can only slow one down, must not count.
-        prefix_ms, own_ms = (
-            min(_times_ms(network, inputs, repeats=REPEATS, warm_ups=WARM_UPS))
-            for network, inputs in ((prefix, images), (suffix, features))
-        )
         return _Parts(
-            prefix_ms=prefix_ms,
-            own_ms=own_ms,
+            prefix_ms=computing_ms(prefix, images),
+            own_ms=computing_ms(suffix, features),
             is_linear=depth == 0 and config.head_width == 0 and not regime.uses_neighbours,
         )
