@@ -124,7 +124,7 @@ def print_table(
             console.print(Text(note, style="dim"))
         if front := _front_line(studies, rows):
             console.print(Text(front))
-        answers = [line for study in studies if (line := _answer_line(study, of_several=len(studies) > 1))]
+        answers = [said for study in studies if (said := _answer_line(study, of_several=len(studies) > 1))]
         for sentence in (_best_line(studies, rows), _majority_line(studies, rows), *answers):
             if sentence:
                 console.print(Text(sentence))

@@ -55,8 +55,8 @@ def _find_stamp(study: StudyInfo) -> str:
         finals = [(one.final, one.state, one.epochs) for one in read_finals(connection, study_id)]
         readings = [one.digest for one in read_readings(connection, study_id)]
     answer = load_answer(study.paths)
-    made_of = None if answer is None else answer.made_of
-    state = (dict(study.facts), extent, finals, readings, made_of, study.paths.model.digest())
+    values = None if answer is None else answer.as_values()
+    state = (dict(study.facts), extent, finals, readings, values, study.paths.model.digest())
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 

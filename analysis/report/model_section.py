@@ -274,9 +274,7 @@ def say_unknown(unknown: Mapping[str, Any]) -> str:
     if threshold is None:
         return f"{head} There are too few validation images for a threshold that would tell others apart."
     alarms = unknown["false_alarms"]["value"]
-    kept = (
-        f"A threshold in its card flags odd ones, and {100 * alarms:.1f}% of images of its classes by mistake"
-    )
+    kept = f"A threshold marks odd ones, and by mistake {100 * alarms:.1f}% of images of its own classes"
     if missed is None:
         return f"{head} {kept}; how many others it finds cannot be judged: {unknown['note']}."
     auroc = sum(one["auroc"][unknown["score"]] for one in unknown["hidden"]) / len(unknown["hidden"])

@@ -77,6 +77,11 @@ class FinalizeConfig:
         if self.rule not in RULES:
             hint = did_you_mean(self.rule, RULES, before="; ")
             raise ValueError(f"--rule must be one of {', '.join(RULES)}, got {self.rule!r}{hint}")
+        if self.rule == "soup" and self.refit:
+            raise ValueError(
+                "--refit trains single configurations again, and --rule soup averages weights: "
+                "give one of them"
+            )
         if self.seeds < 0:
             raise ValueError(f"--seeds must not be negative, got {self.seeds}")
         if self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:

@@ -60,7 +60,7 @@ def choose(
 
 def read_test(study: Path, chosen: Chosen, *, number: int = 1) -> TestReading:
     """A reading of the study's model, on the validation images in the place of test images."""
-    digest = StudyPaths(study).model.digest()
+    digest = StudyPaths(study).model.identity()
     assert digest is not None
     pool, facts = chosen.pool, chosen.answer.facts
     found = Predictions(pool.ids, pool.labels, np.log(chosen.probabilities))
