@@ -11,11 +11,14 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.answer.cascade import Cascade, make_cascade
 from analysis.answer.operating_point import parse_target
 from analysis.finals import load_finals
 from analysis.reading import find_study, load_study, load_trial_rows
@@ -33,10 +36,11 @@ from contract.files import first_line, plural
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
-from contract.study_layout import RunOutcome
+from contract.study_layout import RunOutcome, StudyPaths
 from contract.trial_config import make_trial_config
 from trainables.data.policies import find_policy
 from wiring.answers import AnswerMaker, Wishes
+from wiring.cascade import CascadeMaker, Part
 from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
 from wiring.plan import console, say
 from wiring.results import Results
@@ -72,26 +76,44 @@ class Opened:
 
 def start(flags: FinalizeConfig) -> int:
     """Open the study and make what the flags ask for; returns the exit code."""
-    try:
-        if flags.at is not None:
-            parse_target(flags.at)
-        directory = find_study(flags.study, runs_dir=flags.runs_dir)
-        config = config_of_study(directory, storage=flags.storage, address=flags.address)
-        study = reopen_study(config)
-    except (ValueError, OSError) as error:
-        return fail(error, code=2)
-    except KeyboardInterrupt:
-        return interrupted()
-    try:
-        return finalize(open_settings(study, config), flags)
-    except ValueError as error:
-        return fail(error, code=2)
-    except (OSError, RuntimeError, SQLAlchemyError) as error:
-        return fail(error, code=1)
-    except KeyboardInterrupt:
-        return interrupted()
-    finally:
-        study.close()
+    with ExitStack() as stack:
+        try:
+            if flags.at is not None:
+                parse_target(flags.at)
+            directory = find_study(flags.study, runs_dir=flags.runs_dir)
+            then = find_study(flags.then, runs_dir=flags.runs_dir) if flags.then else None
+            cascade = make_cascade(directory, then) if then else None
+            opened = [open_locked(one, flags, stack) for one in (directory, then) if one]
+        except (ValueError, OSError) as error:
+            return fail(error, code=2)
+        except KeyboardInterrupt:
+            return interrupted()
+        try:
+            first, *others = (open_settings(study, config) for study, config in opened)
+            if cascade is not None:
+                return finalize_cascade(cascade, first, others[0], flags)
+            return finalize(first, flags)
+        except ValueError as error:
+            return fail(error, code=2)
+        except (OSError, RuntimeError, SQLAlchemyError) as error:
+            return fail(error, code=1)
+        except KeyboardInterrupt:
+            return interrupted()
+
+
+def open_locked(directory: Path, flags: FinalizeConfig, stack: ExitStack) -> tuple[Study, StudyConfig]:
+    """Open a study, which is closed with the stack.
+
+    Raises:
+        ValueError: another process drives it, or it is damaged.
+    """
+    # Of two studies, --storage is for the one whose database does not lie beside it.
+    has_file = StudyPaths(directory).database.is_file()
+    storage = None if flags.then and has_file else flags.storage
+    config = config_of_study(directory, storage=storage, address=flags.address)
+    study = reopen_study(config)
+    stack.callback(study.close)
+    return study, config
 
 
 def open_settings(study: Study, config: StudyConfig) -> Opened:
@@ -159,7 +181,62 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         ValueError: the flags do not fit the study.
     """
     check_flags(opened, flags)
-    wishes = Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+    wishes = prepare(opened, flags)
+    if isinstance(wishes, int):
+        return wishes
+    maker = opened.maker(wishes)
+    if maker.find_current() is None:
+        with console.status("choosing the answer, and exporting it as a model"):
+            maker.make()
+    if flags.test:
+        read_test_split(opened.study, opened.settings, maker, say=say)
+    results = Results(
+        directory=opened.study.directory,
+        maker=maker,
+        console=console,
+        keeps_answer=False,
+        command="finalize.py",
+    )
+    return 0 if results.make() else 1
+
+
+def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: FinalizeConfig) -> int:
+    """Make the model of two studies; what the flags ask for beside it is done for the first alone.
+
+    Raises:
+        ValueError: the studies do not fit, or the flags do not fit the first.
+    """
+    wishes = prepare_wishes(flags)
+    is_plain = wishes == Wishes() and not flags.trains
+    parts = [
+        Part(study=one.study, settings=one.settings, maker=one.maker(Wishes()), keeps_answer=True)
+        for one in (first, second)
+    ]
+    maker = CascadeMaker(cascade=cascade, first=parts[0], second=parts[1])
+    maker.check()
+    if not is_plain:
+        say(
+            f"{second.study.directory.name} takes part with the answer that it has; the other flags are for "
+            f"{first.study.directory.name}"
+        )
+        prepared = prepare(first, flags)
+        if isinstance(prepared, int):
+            return prepared
+        maker = replace(maker, first=replace(parts[0], maker=first.maker(prepared), keeps_answer=False))
+    return 0 if maker.make(test=flags.test) else 1
+
+
+def prepare_wishes(flags: FinalizeConfig) -> Wishes:
+    return Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+
+
+def prepare(opened: Opened, flags: FinalizeConfig) -> Wishes | int:
+    """Predict and train what the answer is to be made of; returns an exit code if that ended badly.
+
+    Raises:
+        ValueError: the flags do not fit the study.
+    """
+    wishes = prepare_wishes(flags)
     if flags.tta > 1:
         predict_views(opened)
     if flags.seeds or flags.folds:
@@ -175,20 +252,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         if ending is not None:
             return tell_ending(ending)
         wishes = replace(wishes, refit=True)
-    maker = opened.maker(wishes)
-    if maker.find_current() is None:
-        with console.status("choosing the answer, and exporting it as a model"):
-            maker.make()
-    if flags.test:
-        read_test_split(opened.study, opened.settings, maker, say=say)
-    results = Results(
-        directory=opened.study.directory,
-        maker=maker,
-        console=console,
-        keeps_answer=False,
-        command="finalize.py",
-    )
-    return 0 if results.make() else 1
+    return wishes
 
 
 def check_flags(opened: Opened, flags: FinalizeConfig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ DECIDING = ("classes", "image_size", "fit", "storage_size", "deep_range", "thres
 """Entries of the card that change what is answered for an image."""
 
 
-def digest_content(program: Path, card: Path, *, whole_card: bool) -> str:
+def digest_content(programs: Sequence[Path], card: Path, *, whole_card: bool) -> str:
     """Hash weights, graph and card: equal for two exports of one classifier, wherever each was written.
 
     Args:
@@ -31,8 +32,9 @@ def digest_content(program: Path, card: Path, *, whole_card: bool) -> str:
         FileNotFoundError: a file is missing.
     """
     digest = hashlib.sha256()
-    for name, content in sorted(_digest_parts(program).items()):
-        digest.update(f"{name}\n{content}\n".encode())
+    for program in programs:
+        for name, content in sorted(_digest_parts(program).items()):
+            digest.update(f"{name}\n{content}\n".encode())
     digest.update(_digest_card(card, whole=whole_card).encode())
     return digest.hexdigest()[:16]
 

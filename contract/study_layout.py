@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -77,6 +78,10 @@ class StudyPaths:
     def model(self) -> ModelPaths:
         """The exported classifier."""
         return ModelPaths(self.directory / "model")
+
+    def cascade(self, then: str) -> ModelPaths:
+        """The model that this study's makes with that of another one, for the classes it takes for one."""
+        return ModelPaths(self.directory / "cascade" / then)
 
     @property
     def trials(self) -> Path:
@@ -212,12 +217,20 @@ class ModelPaths:
         """Classes, image size and origin, as JSON."""
         return self.directory / "export.json"
 
+    @property
+    def unknown(self) -> Path:
+        """Images and their probabilities in, a score out that is low for images of unknown classes.
+
+        Only there if the score needs more than the probabilities.
+        """
+        return self.directory / "unknown.pt2"
+
     def digest(self) -> str | None:
-        """A hash of what card and program hold, to tell exports apart; None unless both are there.
+        """A hash of what card and programs hold, to tell exports apart; None without card or program.
 
         The same model exported again has the same.
         """
-        return self._digest(whole_card=True)
+        return self._digest(whole_card=True, further=[self.unknown] if self.unknown.exists() else [])
 
     def identity(self) -> str | None:
         """A hash of what decides the model's answers alone, by which a reading of the test split is its.
@@ -226,9 +239,9 @@ class ModelPaths:
         """
         return self._digest(whole_card=False)
 
-    def _digest(self, *, whole_card: bool) -> str | None:
+    def _digest(self, *, whole_card: bool, further: Sequence[Path] = ()) -> str | None:
         try:
-            return digest_content(self.program, self.card, whole_card=whole_card)
+            return digest_content([self.program, *further], self.card, whole_card=whole_card)
         except FileNotFoundError:
             return None
 

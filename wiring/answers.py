@@ -15,7 +15,7 @@ from analysis.answer.more_photos import measure_photo_curve
 from analysis.answer.pool import Candidate, Pool, load_pool, trial_candidate
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
-from analysis.answer.unknown import FrozenFeatures, choose_unknown_rule
+from analysis.answer.unknown import FrozenFeatures
 from analysis.comparison import confidence_interval
 from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table
@@ -27,6 +27,7 @@ from contract.finals import FinalKind
 from contract.messages import State, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
 from wiring.answer_memory import measure_once, stamp_predictions
+from wiring.unknown_class import UnknownClasses, needs_program
 
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
@@ -99,10 +100,11 @@ class AnswerMaker:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
         chosen = self._choose()
-        answer = self._with_refits(self._judge(chosen))
+        answer, unknown = self._judge(chosen)
+        answer = self._with_refits(answer)
         more = {"wishes": asdict(self.wishes), **self._repeated()}
         answer = replace(answer, facts={**answer.facts, **more})
-        self._export(answer, chosen)
+        self._export(answer, unknown)
         save_answer(self.paths, answer)
         return answer
 
@@ -195,15 +197,16 @@ class AnswerMaker:
         """Trials as the leaderboard has them, by number."""
         return {row["trial"]: row for row in load_trial_rows(load_study(self.paths.directory))}
 
-    def _judge(self, chosen: Chosen) -> Answer:
+    def _judge(self, chosen: Chosen) -> tuple[Answer, UnknownClasses | None]:
         """Add what frozen features tell: of unknown classes, and whether more photos would help."""
         first = chosen.answer.refs[0]
-        frozen = self._frozen_features(chosen.pool, self.configs[replace(first, view="")])
+        config = self.configs[replace(first, view="")]
+        frozen = self._frozen_features(chosen.pool, config)
         if frozen is None:
-            return chosen.answer
-        log_probabilities = np.log(np.maximum(chosen.probabilities, np.finfo(np.float32).tiny))
-        classes = self.settings.classes
-        unknown = choose_unknown_rule(frozen, log_probabilities, classes=classes, allow_distance=False)
+            return chosen.answer, None
+        unknown = UnknownClasses.choose(
+            frozen, chosen.probabilities, ids=chosen.pool.ids, config=config, settings=self.settings
+        )
         curve = measure_photo_curve(
             frozen.train,
             frozen.train_labels,
@@ -211,13 +214,13 @@ class AnswerMaker:
             frozen.val,
             frozen.val_labels,
             frozen.val_groups,
-            num_classes=len(classes),
+            num_classes=len(self.settings.classes),
         )
         more = {
-            "unknown": {"said": unknown.describe(), **unknown.as_values()},
+            "unknown": {"said": unknown.rule.describe(), **unknown.rule.as_values()},
             "more_photos": {"said": curve.describe(), **curve.as_values()},
         }
-        return replace(chosen.answer, facts={**chosen.answer.facts, **more})
+        return replace(chosen.answer, facts={**chosen.answer.facts, **more}), unknown
 
     def _frozen_features(self, pool: Pool, config: Mapping[str, Any]) -> FrozenFeatures | None:
         """Features of the member's pretrained backbone, for the images of the pool; None without any."""
@@ -311,7 +314,7 @@ class AnswerMaker:
             return "trial"
         return str(next(one.training.kind for one in self.finals if one.final == ref.number))
 
-    def _export(self, answer: Answer, chosen: Chosen) -> None:
+    def _export(self, answer: Answer, unknown: UnknownClasses | None) -> None:
         from trainables.export.program import export_combination  # torch takes seconds to import
 
         target = self.paths.model.directory
@@ -325,6 +328,8 @@ class AnswerMaker:
                 about=describe_export(answer, self.settings),
                 compare_stored=not self.wishes.refit,
             )
+            if unknown is not None:
+                unknown.export(self.settings, ModelPaths(folder))
 
 
 def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:
@@ -361,4 +366,6 @@ def is_export_of(model: ModelPaths, answer: Answer) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     wanted = answer.combination.as_values()
+    if needs_program(card) and not model.unknown.is_file():
+        return False
     return model.program.is_file() and all(card.get(name) == value for name, value in wanted.items())
