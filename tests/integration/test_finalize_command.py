@@ -1,4 +1,4 @@
-"""finalize.py as users run it: killed in every phase and continued, asked twice, on studies that lack things."""
+"""finalize.py as users run it: killed in every phase, asked twice, and on studies that lack things."""
 
 from __future__ import annotations
 
