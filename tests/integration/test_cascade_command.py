@@ -64,9 +64,6 @@ def test_two_studies_become_one_model_whose_test_reading_stands(tmp_path: Path) 
     assert model.program.stat().st_mtime_ns == written
     check_readings(first, second)
 
-    own = run("finalize.py", "one", "--test", "--runs-dir", str(tmp_path / "runs")).stdout
-    assert "reading number 2 of this split" in own
-
 
 def check_probabilities(first: Path, second: Path) -> None:
     """The program's probabilities are those of both, merged."""
