@@ -39,11 +39,11 @@ from analysis.answer.unknown_scores import (
     auroc_of,
     fit_distances,
     keep,
-    score_probabilities,
 )
 from benchmarks.planted.measure import join_copies
 from benchmarks.planted.plant import find_photos
 from contract.answer import apply_temperature
+from contract.unknown_score import score_probabilities
 from trainables.checks.features import compute_features
 from trainables.checks.near_copies import find_near_copies
 from trainables.data.views import storage_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,17 +15,19 @@ from analysis.answer.more_photos import measure_photo_curve
 from analysis.answer.pool import Candidate, Pool, load_pool, trial_candidate
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
-from analysis.answer.unknown import FrozenFeatures, choose_unknown_rule
+from analysis.answer.unknown import FrozenFeatures
 from analysis.comparison import confidence_interval
 from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table
 from analysis.predictions import Predictions, join_predictions, load_file
 from analysis.reading import Row, load_study, load_trial_rows
-from contract.answer import Combination, MemberRef
+from contract.answer import MemberRef, WeightedMember
 from contract.files import fill_aside, remove_leftovers
 from contract.finals import FinalKind
 from contract.messages import State, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
+from wiring.answer_memory import measure_once, stamp_predictions
+from wiring.unknown_class import UnknownClasses, needs_program
 
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
@@ -80,17 +81,14 @@ class AnswerMaker:
 
         Not of their weights: those that the answer does not need may be freed.
         """
-        files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
-        seen = [
-            (str(path.relative_to(self.paths.directory)), path.stat().st_mtime_ns, path.stat().st_size)
-            for path in files
-        ]
-        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+        return stamp_predictions(self.paths)
 
     def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
         """The answer made of the present candidates with these wishes, if its model is there too."""
         answer = load_answer(self.paths)
-        if answer is None or answer.made_of != self.stamp or not is_export_of(self.paths.model, answer):
+        if answer is None or not is_export_of(self.paths.model, answer):
+            return None
+        if self.stamp not in ("", answer.made_of):  # without any predictions nothing else can be made
             return None
         is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
         return answer if is_wanted else None
@@ -102,10 +100,11 @@ class AnswerMaker:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
         chosen = self._choose()
-        answer = self._with_refits(self._judge(chosen))
+        answer, unknown = self._judge(chosen)
+        answer = self._with_refits(answer)
         more = {"wishes": asdict(self.wishes), **self._repeated()}
         answer = replace(answer, facts={**answer.facts, **more})
-        self._export(answer, chosen)
+        self._export(answer, unknown)
         save_answer(self.paths, answer)
         return answer
 
@@ -135,7 +134,10 @@ class AnswerMaker:
         Args:
             among_trials: choose among the trials alone, without repetitions and views.
         """
-        maker = replace(self, finals=(), wishes=replace(self.wishes, views=1)) if among_trials else self
+        maker = self
+        if among_trials:
+            rule = "auto" if self.wishes.rule == "soup" else self.wishes.rule  # soups are no trials
+            maker = replace(self, finals=(), wishes=replace(self.wishes, rule=rule, views=1))
         refs = maker._choose().answer.refs
         return sorted({self.source_of(ref) for ref in refs})
 
@@ -143,16 +145,18 @@ class AnswerMaker:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
         if pool is None:
             raise ValueError(
-                "no trial has left predictions of the validation images: there is nothing to choose"
+                "no trial has predictions of the validation images: they were freed, or never written, so "
+                "that there is nothing to choose"
             )
         from trainables.export.latency import CombinationCosts
         from trainables.export.members import fit_of
 
         costs = CombinationCosts(settings=self.settings)
-
-        def measure(combinations: Mapping[str, Combination]) -> dict[str, float]:
-            return {rule: costs.milliseconds(one, self.configs) for rule, one in combinations.items()}
-
+        measure = measure_once(
+            self.paths,
+            lambda one: costs.milliseconds(one, self.configs),
+            device="cuda" if self.settings.use_gpu else "cpu",
+        )
         return choose_answer(
             pool,
             metric=self.metric,
@@ -193,15 +197,16 @@ class AnswerMaker:
         """Trials as the leaderboard has them, by number."""
         return {row["trial"]: row for row in load_trial_rows(load_study(self.paths.directory))}
 
-    def _judge(self, chosen: Chosen) -> Answer:
+    def _judge(self, chosen: Chosen) -> tuple[Answer, UnknownClasses | None]:
         """Add what frozen features tell: of unknown classes, and whether more photos would help."""
         first = chosen.answer.refs[0]
-        frozen = self._frozen_features(chosen.pool, self.configs[replace(first, view="")])
+        config = self.configs[replace(first, view="")]
+        frozen = self._frozen_features(chosen.pool, config)
         if frozen is None:
-            return chosen.answer
-        log_probabilities = np.log(np.maximum(chosen.probabilities, np.finfo(np.float32).tiny))
-        classes = self.settings.classes
-        unknown = choose_unknown_rule(frozen, log_probabilities, classes=classes, allow_distance=False)
+            return chosen.answer, None
+        unknown = UnknownClasses.choose(
+            frozen, chosen.probabilities, ids=chosen.pool.ids, config=config, settings=self.settings
+        )
         curve = measure_photo_curve(
             frozen.train,
             frozen.train_labels,
@@ -209,13 +214,13 @@ class AnswerMaker:
             frozen.val,
             frozen.val_labels,
             frozen.val_groups,
-            num_classes=len(classes),
+            num_classes=len(self.settings.classes),
         )
         more = {
-            "unknown": {"said": unknown.describe(), **unknown.as_values()},
+            "unknown": {"said": unknown.rule.describe(), **unknown.rule.as_values()},
             "more_photos": {"said": curve.describe(), **curve.as_values()},
         }
-        return replace(chosen.answer, facts={**chosen.answer.facts, **more})
+        return replace(chosen.answer, facts={**chosen.answer.facts, **more}), unknown
 
     def _frozen_features(self, pool: Pool, config: Mapping[str, Any]) -> FrozenFeatures | None:
         """Features of the member's pretrained backbone, for the images of the pool; None without any."""
@@ -240,17 +245,15 @@ class AnswerMaker:
         """Put refits in the members' places; weights and temperature stay those of the selected version."""
         if not self.wishes.refit:
             return answer
-        refits = {
-            one.training.source: MemberRef("final", one.final)
-            for one in self.finals
-            if one.training.kind == FinalKind.REFIT and one.state is State.COMPLETE
-        }
-        members = []
+        refits = {one.training.source: one for one in self.finals if one.training.kind == FinalKind.REFIT}
+        shares: dict[MemberRef, float] = {}  # a trial and its repetition have one refit
         for member in answer.combination.members:
-            source = self.source_of(member.ref)
-            if source not in refits:
-                raise ValueError(f"{member.ref.name} has no refit: run the same command again")
-            members.append(replace(member, ref=replace(refits[source], view=member.ref.view)))
+            refit = refits.get(self.source_of(member.ref))
+            if refit is None or refit.state is not State.COMPLETE:
+                raise ValueError(_say_no_refit(member.ref, refit))
+            ref = MemberRef("final", refit.final, member.ref.view)
+            shares[ref] = shares.get(ref, 0.0) + member.weight
+        members = [WeightedMember(ref=ref, weight=weight) for ref, weight in shares.items()]
         facts = {**answer.facts, "selected": answer.combination.as_values(), "refits": self._check_refits()}
         return replace(answer, combination=replace(answer.combination, members=tuple(members)), facts=facts)
 
@@ -311,7 +314,7 @@ class AnswerMaker:
             return "trial"
         return str(next(one.training.kind for one in self.finals if one.final == ref.number))
 
-    def _export(self, answer: Answer, chosen: Chosen) -> None:
+    def _export(self, answer: Answer, unknown: UnknownClasses | None) -> None:
         from trainables.export.program import export_combination  # torch takes seconds to import
 
         target = self.paths.model.directory
@@ -325,6 +328,14 @@ class AnswerMaker:
                 about=describe_export(answer, self.settings),
                 compare_stored=not self.wishes.refit,
             )
+            if unknown is not None:
+                unknown.export(self.settings, ModelPaths(folder))
+
+
+def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:
+    if refit is None or not refit.state.has_ended:
+        return f"{ref.name} has no refit: run the same command again"
+    return f"the refit of {ref.name} {refit.state} ({refit.error}): leave --refit out"
 
 
 def describe_export(answer: Answer, settings: StudySettings) -> dict[str, Any]:
@@ -355,4 +366,6 @@ def is_export_of(model: ModelPaths, answer: Answer) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     wanted = answer.combination.as_values()
+    if needs_program(card) and not model.unknown.is_file():
+        return False
     return model.program.is_file() and all(card.get(name) == value for name, value in wanted.items())

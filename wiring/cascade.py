@@ -212,7 +212,7 @@ class CascadeMaker:
 
     def _read_test_split(self) -> None:
         """Record the reading in both studies: either's next model may be chosen by what it told."""
-        digest = self.model.digest()
+        digest = self.model.identity()
         assert digest is not None
         reading = record_reading(
             self.first.study, digest=digest, rule=RULE, score=self._score_test_split, say=say

@@ -21,6 +21,7 @@ from cluster.study.final_records import Reading
 from contract.answer import Combination, MemberRef, pool_log_probabilities
 from contract.messages import State, StudySettings
 from wiring.answers import AnswerMaker
+from wiring.unknown_class import score_test_images
 
 
 def read_test_split(
@@ -34,7 +35,7 @@ def read_test_split(
     Raises:
         ValueError: the study has no test images, or no answer.
     """
-    answer, digest = load_answer(study.paths), study.paths.model.digest()
+    answer, digest = load_answer(study.paths), study.paths.model.identity()
     if answer is None or digest is None:
         raise ValueError("there is no model to read the test split with: run finalize.py without --test")
     record_reading(
@@ -64,7 +65,7 @@ def record_reading(
     Raises:
         ValueError: the study has no test images.
     """
-    if not study.info["data"]["num_test"]:
+    if not study.info["data"].get("num_test"):
         raise ValueError("the data have no test split, and so none can be read: the corrected score stands")
     known = study.records.load_readings()
     for one in known:
@@ -118,6 +119,7 @@ def score_test_split(
         classes=settings.classes,
         sets=answer.facts.get("prediction_sets"),
         operating_point=answer.facts.get("operating_point"),
+        unknown=score_test_images(study.paths.model, model, settings),
     )
 
 

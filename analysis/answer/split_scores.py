@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.answer.operating_point import measure_ranking
 from analysis.answer.prediction_sets import SetThreshold, check_coverage
+from analysis.answer.unknown import measure_share
 from analysis.comparison import compare_predictions, confidence_interval, describe_test, number_groups
 from analysis.predictions import Array, Predictions, calibration, class_scores
 from contract.metrics import METRICS
@@ -27,6 +28,7 @@ def score_split(
     classes: Sequence[str],
     sets: Mapping[str, Any] | None = None,
     operating_point: Mapping[str, Any] | None = None,
+    unknown: tuple[Array, float] | None = None,
 ) -> dict[str, Any]:
     """Collect everything that a reading of the test split records, as plain values.
 
@@ -35,6 +37,7 @@ def score_split(
         rivals: predictions of the same images by what the model is compared with, by name.
         sets: threshold of the prediction sets, as answer.json has it.
         operating_point: the same of an operating point for two classes.
+        unknown: scores of the images [N] that are low for unknown classes, and their threshold.
     """
     groups = number_groups(predictions)
     bins, error = calibration(predictions)
@@ -56,6 +59,9 @@ def score_split(
             predictions.probabilities, predictions.labels, SetThreshold(**sets), groups=groups
         )
         found["coverage"] = {"said": coverage.describe(), **coverage.as_values()}
+    if unknown is not None:
+        called = measure_share(unknown[0] < unknown[1], groups)
+        found["unknown"] = {"said": f"{called} of known images are called unknown", **asdict(called)}
     present = np.unique(predictions.labels)
     if predictions.log_probabilities.shape[1] == 2 and len(present) == 2:
         ranking = measure_ranking(predictions.probabilities, predictions.labels, positive=1, groups=groups)

@@ -31,12 +31,12 @@ from analysis.answer.unknown_scores import (
     fit_distances,
     fit_distances_to_sums,
     keep,
-    score_probabilities,
     sum_fourth_powers,
 )
 from analysis.comparison import wilson, wilson_of_groups
 from analysis.predictions import Array
 from contract.answer import apply_temperature, normalise
+from contract.unknown_score import DistanceScore, score_probabilities
 
 MOST_HIDDEN = 20
 """Most classes that are hidden in turn; of more, a sample."""
@@ -102,6 +102,18 @@ class UnknownRule:
         if self.scales is None:
             return distances
         return add_scores(score_probabilities(log_probabilities, Score.ENTROPY), distances, self.scales)
+
+    @property
+    def program_parts(self) -> DistanceScore | None:
+        """Return what a program needs that scores images so; None for scores of probabilities alone."""
+        if self.distances is None:
+            return None
+        scales = [(one.middle, one.spread) for one in self.scales or ()]
+        return DistanceScore(
+            means=self.distances.means,
+            whitening=self.distances.whitening,
+            scales=(scales[0], scales[1]) if scales else None,
+        )
 
     def mean(self, score: Score) -> float:
         """Mean AUROC over the hidden classes."""
@@ -199,7 +211,9 @@ def choose_unknown_rule(
     )
     values = rule.score_images(log_probabilities, frozen.val)
     threshold = keep(values)
-    return replace(rule, threshold=threshold, false_alarms=_share(values < threshold, frozen.val_groups))
+    return replace(
+        rule, threshold=threshold, false_alarms=measure_share(values < threshold, frozen.val_groups)
+    )
 
 
 def hide_classes(
@@ -293,7 +307,8 @@ def predict_by_probe(probe: Probe, units: Features) -> NDArray[np.float64]:
     return normalise(SCORE_SCALE * probe.scores(units).astype(np.float64))
 
 
-def _share(hits: Array, groups: Array) -> Measured:
+def measure_share(hits: Array, groups: Array) -> Measured:
+    """Share of the images that are hit, with its 95 % interval by groups."""
     own: Array = np.unique(groups, return_inverse=True)[1]
     if int(own.max()) + 1 < len(own):
         return Measured(float(hits.mean()), *wilson_of_groups(hits.astype(float), own))

@@ -15,9 +15,6 @@ from analysis.predictions import Array
 KEPT_SHARE = 0.95
 """Share of the validation images that the threshold keeps."""
 
-GAMMA, MOST_SUMMED = 0.1, 100
-"""GEN's exponent and the likeliest classes that it adds up, as published for 1,000 classes."""
-
 
 class Score(StrEnum):
     """What is low for images of unknown classes; the values stand in answer.json."""
@@ -85,21 +82,6 @@ class Scale:
         """Count from the median in spreads."""
         scaled: NDArray[np.float64] = (values - self.middle) / self.spread
         return scaled
-
-
-def score_probabilities(log_probabilities: Array, score: Score) -> NDArray[np.float64]:
-    """Score images by their log-probabilities [N, C]: low for unknown classes, [N]."""
-    values = np.asarray(log_probabilities, dtype=np.float64)
-    if score is Score.PROBABILITY:
-        highest: NDArray[np.float64] = np.exp(values.max(axis=1))
-        return highest
-    most = min(MOST_SUMMED, values.shape[1])
-    likeliest = -np.partition(-values, most - 1, axis=1)[:, :most]
-    # Of log p, because p to the 0.1th still counts where p is 1e-30; 1 - p of p = 1 is 0, and so is its term.
-    with np.errstate(divide="ignore"):
-        others = np.log(-np.expm1(np.minimum(likeliest, 0.0)))
-    entropy: NDArray[np.float64] = np.exp(GAMMA * (likeliest + others)).sum(axis=1)
-    return -entropy
 
 
 def add_scores(entropy: Array, distance: Array, scales: tuple[Scale, Scale]) -> NDArray[np.float64]:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SERVING_FILE = Path(__file__).with_name("served_model.py")
 """The model's code: MLflow copies this file and runs it where the model is served."""
 
+SERVED_FILES = (*contract.decoding.FILES, "unknown_score.py")
+"""Files of the package `contract` that decode images and score them for unknown classes."""
+
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow")
 PLUGINS = ("pillow-heif", "pillow-jxl-plugin")
 """Readers of further image formats: a model wants those that were there where it was trained."""
@@ -80,7 +83,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
                 python_model=str(SERVING_FILE),
                 artifacts={"export": export.directory.as_uri()},
                 code_paths=[str(decoder)],
-                signature=_make_signature(),
+                signature=_make_signature(tells_known=bool((facts.get("thresholds") or {}).get("unknown"))),
                 input_example=make_input_example(int(facts["image_size"])),
                 pip_requirements=_list_requirements(),
                 metadata={
@@ -104,11 +107,11 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
 
 @contextmanager
 def _copied_decoder() -> Iterator[Path]:
-    """Yield a package `contract` that decodes images and nothing else: the model carries it as its code."""
+    """Yield a package `contract` of SERVED_FILES: the model carries it as its code."""
     with TemporaryDirectory() as root:
         package = Path(root) / "contract"
         package.mkdir()
-        for name in contract.decoding.FILES:
+        for name in SERVED_FILES:
             shutil.copy(Path(contract.decoding.__file__).with_name(name), package)
         (package / "__init__.py").touch()
         yield package
@@ -134,7 +137,7 @@ def make_input_example(image_size: int) -> pd.DataFrame:
     return pd.DataFrame({"image": [base64.b64encode(buffer.getvalue()).decode("ascii")]})
 
 
-def _make_signature() -> Any:
+def _make_signature(*, tells_known: bool) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType, Map
@@ -144,4 +147,6 @@ def _make_signature() -> Any:
     kinds = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
     outputs = [ColSpec(kind, name, required=False) for name, kind in kinds.items()]
     outputs.append(ColSpec(DataType.string, "error", required=False))
+    if tells_known:
+        outputs.append(ColSpec(DataType.boolean, "known", required=False))
     return ModelSignature(inputs=Schema([ColSpec(AnyType(), "image")]), outputs=Schema(outputs))

@@ -3,7 +3,8 @@
 Input: a table with a column `image`, each value the bytes of an image file or their base64 text, of either
 alphabet, with or without line breaks, padding and a data: prefix.
 Output: label, its probability, the probability of every class by name, and what is wrong with the image, if
-anything is; an image that cannot be read has no label, and costs the others nothing.
+anything is; an image that cannot be read has no label, and costs the others nothing. Of a model with a rule
+for unknown classes also `known`: false where the image looks like none of the classes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from contract.decoding import FULL_RANGE, DeepRange, Fit, UnreadableImage, decode_square
+from contract.unknown_score import ENTROPY, PROBABILITY, score_probabilities
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +96,11 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         self._view = {name: facts[name] for name in ("image_size", "storage_size", "fit")}
         self._view["deep"] = DeepRange(*facts.get("deep_range", ()))
         self._network: torch.nn.Module = torch.export.load(export / "classifier.pt2").module()
+        self._unknown = (facts.get("thresholds") or {}).get("unknown")
+        self._outputs = [*OUTPUTS, "known"] if self._unknown else OUTPUTS
+        self._scorer: torch.nn.Module | None = None
+        if self._unknown and self._unknown["score"] not in (PROBABILITY, ENTROPY):
+            self._scorer = torch.export.load(export / "unknown.pt2").module()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return one row an image, in the order of the input.
@@ -108,12 +115,12 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         wrong = [row["error"] for row in rows if row["error"]]
         if wrong and len(wrong) == len(rows):
             raise ValueError(wrong[0])
-        return pd.DataFrame(rows, columns=OUTPUTS, dtype=object)  # JSON has null for None, and no NaN
+        return pd.DataFrame(rows, columns=self._outputs, dtype=object)  # JSON has null for None, and no NaN
 
     def _predict_batch(self, images: list[bytes | str]) -> list[dict[str, Any]]:
         import torch
 
-        rows: list[dict[str, Any]] = [dict.fromkeys(OUTPUTS) for _ in images]
+        rows: list[dict[str, Any]] = [dict.fromkeys(self._outputs) for _ in images]
         prepared = []
         for row, image in zip(rows, images, strict=True):
             try:
@@ -123,14 +130,29 @@ class ServedClassifier(mlflow.pyfunc.PythonModel):
         if not prepared:
             return rows
         with torch.inference_mode():
-            probabilities: Pixels = self._network(torch.from_numpy(np.stack(prepared))).numpy()
-        found = iter(probabilities)
+            pixels = torch.from_numpy(np.stack(prepared))
+            probabilities = self._network(pixels)
+            known = iter(self._tell_known(pixels, probabilities))
+        found = iter(probabilities.tolist())
         for row in rows:
             if row["error"] is None:
-                each = dict(zip(self._classes, next(found).tolist(), strict=True))
+                each = dict(zip(self._classes, next(found), strict=True))
                 label = max(each, key=each.__getitem__)
                 row |= {"label": label, "probability": each[label], "probabilities": each}
+                if self._unknown:
+                    row["known"] = next(known)
         return rows
+
+    def _tell_known(self, pixels: torch.Tensor, probabilities: torch.Tensor) -> list[bool | None]:
+        """Tell which images look like one of the classes; None where too few images set no threshold."""
+        if not self._unknown or self._unknown["threshold"] is None:
+            return [None] * len(pixels)
+        if self._scorer is not None:
+            scores = self._scorer(pixels, probabilities).numpy()
+        else:
+            logarithms = np.log(np.maximum(probabilities.numpy(), np.finfo(np.float32).tiny))
+            scores = score_probabilities(logarithms, self._unknown["score"])
+        return [bool(one >= self._unknown["threshold"]) for one in scores]
 
 
 mlflow.models.set_model(ServedClassifier())

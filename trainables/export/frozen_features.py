@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.trial_config import make_trial_config
 from trainables.activations.inputs import Inputs
@@ -19,6 +21,37 @@ from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
 from trainables.model.weights import choose_weights
 from trainables.training.loop import cut_evaluation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FrozenBackbone:
+    """The pretrained backbone of a configuration, nothing of it trained."""
+
+    classifier: Classifier
+    """Without a head, on the device."""
+
+    key: str
+    weights: str
+    """Identity of its weights."""
+
+    fit: Fit
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], settings: StudySettings, *, device: torch.device) -> Self:
+        """Load it, or take the one that is loaded."""
+        backbone = find_backbone(make_trial_config(config).backbone)
+        weights = choose_weights(
+            backbone, settings.backbone_weights, settings.weights, seed=settings.seed, pretrained=True
+        )
+        shared = borrow_backbone(
+            backbone, weights=weights, depth=0, image_size=settings.image_size, device=device
+        )
+        return cls(
+            classifier=Classifier(shared, nn.Identity(), depth=0).to(device).eval(),
+            key=backbone.key,
+            weights=weights.identity,
+            fit=settings.fit or backbone.fit,
+        )
 
 
 def frozen_features(
@@ -31,26 +64,17 @@ def frozen_features(
     Returns:
         For "train" and "val": ids of the images as in data.csv, [N], and in their order features [N, D].
     """
-    trial = make_trial_config(config)
-    backbone = find_backbone(trial.backbone)
     device = torch.device("cuda" if settings.use_gpu else "cpu")
-    fit = settings.fit or backbone.fit
-    weights = choose_weights(
-        backbone, settings.backbone_weights, settings.weights, seed=settings.seed, pretrained=True
-    )
-    shared = borrow_backbone(
-        backbone, weights=weights, depth=0, image_size=settings.image_size, device=device
-    )
-    classifier = Classifier(shared, nn.Identity(), depth=0).to(device).eval()
+    frozen = FrozenBackbone.of(config, settings, device=device)
     found = {}
-    for name, split in load_splits(settings, fit, device).items():
+    for name, split in load_splits(settings, frozen.fit, device).items():
         inputs = Inputs(
             split,
-            ViewSettings(policy="none", image_size=settings.image_size, fit=fit, seed=settings.seed),
-            classifier,
+            ViewSettings(policy="none", image_size=settings.image_size, fit=frozen.fit, seed=settings.seed),
+            frozen.classifier,
             trainable=nn.Identity(),
-            weights=weights.identity,
-            backbone=f"{backbone.key} average",
+            weights=frozen.weights,
+            backbone=f"{frozen.key} average",
             cache=open_cache(settings.cache_directory, settings.cache_gigabytes),
             costs=open_cost_model(settings.cache_directory),
             threads=settings.threads,

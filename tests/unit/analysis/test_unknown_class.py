@@ -17,8 +17,9 @@ from analysis.answer.unknown import (
     choose_unknown_rule,
     hide_classes,
 )
-from analysis.answer.unknown_scores import Score, auroc_of, fit_distances, keep, score_probabilities
+from analysis.answer.unknown_scores import Score, auroc_of, fit_distances, keep
 from contract.answer import normalise
+from contract.unknown_score import score_probabilities
 
 DIMENSIONS = 24
 

@@ -1,0 +1,99 @@
+"""Finds how images of unknown classes are told, and writes and runs the program that tells them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.answer.unknown import FrozenFeatures, UnknownRule, choose_unknown_rule
+from analysis.predictions import Predictions
+from contract.messages import StudySettings
+from contract.study_layout import ModelPaths
+from contract.unknown_score import ENTROPY, PROBABILITY, score_probabilities
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UnknownClasses:
+    """The rule for unknown classes of an answer, with what its program is made of."""
+
+    rule: UnknownRule
+    config: Mapping[str, Any]
+    """Of the member whose pretrained backbone gives the features."""
+
+    ids: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    """Of the validation images."""
+
+    features: NDArray[np.float32]
+
+    @classmethod
+    def choose(
+        cls,
+        frozen: FrozenFeatures,
+        probabilities: NDArray[np.float64],
+        *,
+        ids: NDArray[np.int64],
+        config: Mapping[str, Any],
+        settings: StudySettings,
+    ) -> UnknownClasses:
+        """Choose the score and its threshold by the validation images."""
+        rule = choose_unknown_rule(frozen, to_log(probabilities), classes=settings.classes)
+        return cls(rule=rule, config=config, ids=ids, probabilities=probabilities, features=frozen.val)
+
+    def export(self, settings: StudySettings, target: ModelPaths) -> None:
+        """Write the program of a score that needs features; the others need none.
+
+        Raises:
+            ValueError: it scores otherwise than the threshold was set by.
+        """
+        parts = self.rule.program_parts
+        if parts is None:
+            return
+        from trainables.export.unknown_program import ScoredImages, export_unknown_program
+
+        scores = self.rule.score_images(to_log(self.probabilities), self.features)
+        scored = ScoredImages(ids=self.ids, probabilities=self.probabilities, scores=scores)
+        export_unknown_program(parts, self.config, settings, target=target, scored=scored)
+
+
+def to_log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Log-probabilities without infinities."""
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
+
+
+def needs_program(card: Mapping[str, Any]) -> bool:
+    """True if the rule for unknown classes of a model's card needs a program of its own."""
+    rule = (card.get("thresholds") or {}).get("unknown")
+    return rule is not None and rule["score"] not in (PROBABILITY, ENTROPY)
+
+
+def score_test_images(
+    model: ModelPaths, predictions: Predictions, settings: StudySettings
+) -> tuple[NDArray[np.float64], float] | None:
+    """Score the test images, [N], with the threshold; None where the model has no rule or threshold."""
+    card = json.loads(model.card.read_text(encoding="utf-8"))
+    rule = (card.get("thresholds") or {}).get("unknown")
+    if rule is None or rule["threshold"] is None:
+        return None
+    if not needs_program(card):
+        scores = score_probabilities(predictions.log_probabilities, rule["score"])
+        return scores, float(rule["threshold"])
+    import torch
+
+    from trainables.export.unknown_program import score_images
+
+    program = torch.export.load(model.unknown).module()
+    scores = score_images(
+        program,
+        settings,
+        "test",
+        fit=card["fit"],
+        ids=predictions.ids,
+        probabilities=predictions.probabilities,
+    )
+    return scores, float(rule["threshold"])
