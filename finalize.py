@@ -185,7 +185,8 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     if isinstance(wishes, int):
         return wishes
     maker = opened.maker(wishes)
-    if maker.find_current() is None:
+    keeps = flags.reads_only  # the model that there is, whatever it was made with
+    if maker.find_current(of_any_wishes=keeps) is None:
         with console.status("choosing the answer, and exporting it as a model"):
             maker.make()
     if flags.test:
@@ -194,7 +195,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         directory=opened.study.directory,
         maker=maker,
         console=console,
-        keeps_answer=False,
+        keeps_answer=keeps,
         command="finalize.py",
     )
     return 0 if results.make() else 1

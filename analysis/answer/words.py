@@ -24,10 +24,12 @@ NAMES = {
 SHOWN = ("val_accuracy", "val_loss")
 
 
-def describe_answer(answer: Answer, reading: TestReading | None = None) -> list[str]:
+def describe_answer(
+    answer: Answer, reading: TestReading | None = None, *, has_test: bool = True
+) -> list[str]:
     """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
     members = ", ".join(ref.name for ref in answer.refs)
-    lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading)
+    lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading, has_test=has_test)
     return [f"the answer is {NAMES[answer.rule]}: {members}", *lines]
 
 
@@ -57,7 +59,11 @@ def describe_cascade(
 
 
 def describe_scores(
-    scores: Mapping[str, Mapping[str, float]], metrics: Iterable[str], reading: TestReading | None
+    scores: Mapping[str, Mapping[str, float]],
+    metrics: Iterable[str],
+    reading: TestReading | None,
+    *,
+    has_test: bool = True,
 ) -> list[str]:
     """Say the three numbers of each of these metrics that there is."""
     lines = []
@@ -71,7 +77,7 @@ def describe_scores(
         )
         lines.append(
             f"{name}: {chosen} as chosen, {corrected} corrected for the choice (95% interval {low} to "
-            f"{high}), test split {show_reading(metric, reading)}"
+            f"{high}), test split {show_reading(metric, reading, has_test=has_test)}"
         )
     return lines
 
@@ -86,17 +92,23 @@ def summarise_answer(study: StudyInfo) -> str:
         show(metric, score[key]) for key in ("as_chosen", "corrected", "low", "high")
     )
     members = ", ".join(ref.name for ref in answer.refs)
-    reading = show_reading(metric, find_reading(study.directory))
+    has_test = has_test_split(study)
+    reading = show_reading(metric, find_reading(study.directory), has_test=has_test)
     return (
         f"answer: {NAMES.get(answer.rule, answer.rule)} ({members}), {metric} {corrected} corrected (95% "
         f"interval {low} to {high}), {chosen} as chosen, test split {reading}"
     )
 
 
-def show_reading(metric: str, reading: TestReading | None) -> str:
+def has_test_split(study: StudyInfo) -> bool:
+    """False where the images were cut without a test split."""
+    return (study.facts.get("data") or {}).get("num_test") != 0
+
+
+def show_reading(metric: str, reading: TestReading | None, *, has_test: bool = True) -> str:
     """Show a metric of a reading of the test split with its interval, or that there is none."""
     if reading is None:
-        return "not read yet"
+        return "not read yet" if has_test else "there is none"
     found = reading.record["scores"].get(metric.removeprefix("val_"))
     if found is None:
         return "does not have it"

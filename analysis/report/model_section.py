@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from analysis.answer.record import Answer
-from analysis.answer.words import NAMES, find_reading, mark_later, show_reading
+from analysis.answer.words import NAMES, find_reading, has_test_split, mark_later, show_reading
 from analysis.readings import TestReading
 from analysis.report.findings import Findings
 from analysis.report.page import show_config, show_value
@@ -38,7 +38,11 @@ def model_parts(findings: Findings) -> list[str]:
         return []
     reading = find_reading(findings.study.directory, findings.readings)
     parts = [paragraph(sentence, kind="answer") for sentence in say_model(findings)]
-    parts += [_scores_table(answer, reading), paragraph(say_why_believed(answer), kind="note")]
+    has_test = has_test_split(findings.study)
+    parts += [
+        _scores_table(answer, reading, has_test=has_test),
+        paragraph(say_why_believed(answer), kind="note"),
+    ]
     titled = {
         "What the test split said": bullets(say_compared(reading)),
         "What it costs": paragraph(say_cost(answer)),
@@ -119,7 +123,7 @@ def _say_reading(findings: Findings) -> str:
     own = find_reading(study.directory, readings)
     if own is not None:
         return _say_own_reading(own)
-    if (study.facts.get("data") or {}).get("num_test") == 0:
+    if not has_test_split(study):
         return "The data have no test split, so the corrected score is all there is."
     before = (
         f" {plural(len(readings), 'other model')} of this study "
@@ -270,9 +274,7 @@ def say_unknown(unknown: Mapping[str, Any]) -> str:
     if threshold is None:
         return f"{head} There are too few validation images for a threshold that would tell others apart."
     alarms = unknown["false_alarms"]["value"]
-    kept = (
-        f"A threshold in its card flags odd ones, and {100 * alarms:.1f}% of images of its classes by mistake"
-    )
+    kept = f"A threshold marks odd ones, and by mistake {100 * alarms:.1f}% of images of its own classes"
     if missed is None:
         return f"{head} {kept}; how many others it finds cannot be judged: {unknown['note']}."
     auroc = sum(one["auroc"][unknown["score"]] for one in unknown["hidden"]) / len(unknown["hidden"])
@@ -289,7 +291,7 @@ def name_of(metric: str) -> str:
     return {"val_loss": "log-loss"}.get(metric, metric.removeprefix("val_").replace("_", " "))
 
 
-def _scores_table(answer: Answer, reading: TestReading | None) -> str:
+def _scores_table(answer: Answer, reading: TestReading | None, *, has_test: bool) -> str:
     """As chosen, corrected and read from the test split, always together: a row each."""
     heads, chosen, corrected, read = [""], ["as chosen"], ["corrected (95% interval)"], ["test split"]
     for metric, score in answer.scores.items():
@@ -297,7 +299,7 @@ def _scores_table(answer: Answer, reading: TestReading | None) -> str:
         heads.append(name_of(metric))
         chosen.append(show_value(metric, score["as_chosen"]))
         corrected.append(f"{value} ({low} to {high})")
-        read.append(show_reading(metric, reading))
+        read.append(show_reading(metric, reading, has_test=has_test))
     return table(heads, (chosen, corrected, read), wraps=True)
 
 
