@@ -32,7 +32,7 @@ from cluster.study.flags import parse_finalize_flags
 from cluster.study.passwords import without_password
 from cluster.study.reopening import config_of_study, reopen_study
 from contract.environment import prepare_process
-from contract.files import first_line, plural
+from contract.files import first_line, plural, remove_leftovers
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
@@ -297,6 +297,9 @@ def predict_views(opened: Opened) -> None:
     if not refs:
         say("no candidate trained on mirrored images: there is no second view")
         return
+    for ref in refs:
+        path = ref.paths(maker.paths).flipped_predictions
+        remove_leftovers(path.parent, path.name)  # of a run that was killed here
     with console.status(f"mirrored validation images, by {plural(len(refs), 'candidate')}"):
         write_flipped_predictions(refs, maker.configs, opened.settings)
 

@@ -318,7 +318,8 @@ class AnswerMaker:
         from trainables.export.program import export_combination  # torch takes seconds to import
 
         target = self.paths.model.directory
-        remove_leftovers(target.parent, target.name)  # of a run that was killed here
+        for path in (target, self.paths.answer, self.paths.costs):
+            remove_leftovers(path.parent, path.name)  # of a run that was killed here
         with fill_aside(target, replace=True, durable=True) as folder:
             export_combination(
                 answer.combination,
