@@ -11,16 +11,21 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from analysis.answer.cascade import Cascade, make_cascade
+from analysis.answer.operating_point import parse_target
 from analysis.finals import load_finals
 from analysis.reading import find_study, load_study, load_trial_rows
 from cluster.ray_tune.run import RunEnding
 from cluster.search.finals import Chosen, plan_finals
 from cluster.study.config import StudyConfig
-from cluster.study.directory import Study
+from cluster.study.directory import Study, name_version
 from cluster.study.final_records import FinalRecord
 from cluster.study.finalize_config import FinalizeConfig
 from cluster.study.flags import parse_finalize_flags
@@ -31,9 +36,11 @@ from contract.files import first_line, plural
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
-from contract.study_layout import RunOutcome
+from contract.study_layout import RunOutcome, StudyPaths
+from contract.trial_config import make_trial_config
 from trainables.data.policies import find_policy
 from wiring.answers import AnswerMaker, Wishes
+from wiring.cascade import CascadeMaker, Part
 from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
 from wiring.plan import console, say
 from wiring.results import Results
@@ -69,24 +76,44 @@ class Opened:
 
 def start(flags: FinalizeConfig) -> int:
     """Open the study and make what the flags ask for; returns the exit code."""
-    try:
-        directory = find_study(flags.study, runs_dir=flags.runs_dir)
-        config = config_of_study(directory, storage=flags.storage, address=flags.address)
-        study = reopen_study(config)
-    except (ValueError, OSError) as error:
-        return fail(error, code=2)
-    except KeyboardInterrupt:
-        return interrupted()
-    try:
-        return finalize(open_settings(study, config), flags)
-    except ValueError as error:
-        return fail(error, code=2)
-    except (OSError, RuntimeError, SQLAlchemyError) as error:
-        return fail(error, code=1)
-    except KeyboardInterrupt:
-        return interrupted()
-    finally:
-        study.close()
+    with ExitStack() as stack:
+        try:
+            if flags.at is not None:
+                parse_target(flags.at)
+            directory = find_study(flags.study, runs_dir=flags.runs_dir)
+            then = find_study(flags.then, runs_dir=flags.runs_dir) if flags.then else None
+            cascade = make_cascade(directory, then) if then else None
+            opened = [open_locked(one, flags, stack) for one in (directory, then) if one]
+        except (ValueError, OSError) as error:
+            return fail(error, code=2)
+        except KeyboardInterrupt:
+            return interrupted()
+        try:
+            first, *others = (open_settings(study, config) for study, config in opened)
+            if cascade is not None:
+                return finalize_cascade(cascade, first, others[0], flags)
+            return finalize(first, flags)
+        except ValueError as error:
+            return fail(error, code=2)
+        except (OSError, RuntimeError, SQLAlchemyError) as error:
+            return fail(error, code=1)
+        except KeyboardInterrupt:
+            return interrupted()
+
+
+def open_locked(directory: Path, flags: FinalizeConfig, stack: ExitStack) -> tuple[Study, StudyConfig]:
+    """Open a study, which is closed with the stack.
+
+    Raises:
+        ValueError: another process drives it, or it is damaged.
+    """
+    # Of two studies, --storage is for the one whose database does not lie beside it.
+    has_file = StudyPaths(directory).database.is_file()
+    storage = None if flags.then and has_file else flags.storage
+    config = config_of_study(directory, storage=storage, address=flags.address)
+    study = reopen_study(config)
+    stack.callback(study.close)
+    return study, config
 
 
 def open_settings(study: Study, config: StudyConfig) -> Opened:
@@ -102,6 +129,7 @@ def open_settings(study: Study, config: StudyConfig) -> Opened:
         if row["state"] is not State.COMPLETE or not row["kept_at_epoch"]:
             continue
         losses = [epoch.metrics.get("val_loss", math.nan) for _, epoch in sorted(record.epochs.items())]
+        check_version(study.info, record.attrs["config"])
         trials[record.number] = Chosen(
             trial=record.number,
             config=record.attrs["config"],
@@ -121,6 +149,21 @@ def open_settings(study: Study, config: StudyConfig) -> Opened:
     return Opened(study=study, config=config, settings=settings, trials=trials)
 
 
+def check_version(info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check that this version knows the hyperparameters of a trial.
+
+    Raises:
+        ValueError: it does not; the message names the version that made the study.
+    """
+    try:
+        make_trial_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"study {info['study']} was made by {name_version(info)}, whose trials mean nothing here "
+            f"({str(error).partition(';')[0]}): search again with this version, or finalize it with that one"
+        ) from None
+
+
 def fail(error: Exception, *, code: int) -> int:
     print(f"finalize.py: {without_password(first_line(error))}", file=sys.stderr)
     return code
@@ -137,7 +180,64 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     Raises:
         ValueError: the flags do not fit the study.
     """
-    wishes = Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+    check_flags(opened, flags)
+    wishes = prepare(opened, flags)
+    if isinstance(wishes, int):
+        return wishes
+    maker = opened.maker(wishes)
+    keeps = flags.reads_only  # the model that there is, whatever it was made with
+    if maker.find_current(of_any_wishes=keeps) is None:
+        with console.status("choosing the answer, and exporting it as a model"):
+            maker.make()
+    if flags.test:
+        read_test_split(opened.study, opened.settings, maker, say=say)
+    results = Results(
+        directory=opened.study.directory,
+        maker=maker,
+        console=console,
+        keeps_answer=keeps,
+        command="finalize.py",
+    )
+    return 0 if results.make() else 1
+
+
+def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: FinalizeConfig) -> int:
+    """Make the model of two studies; what the flags ask for beside it is done for the first alone.
+
+    Raises:
+        ValueError: the studies do not fit, or the flags do not fit the first.
+    """
+    wishes = prepare_wishes(flags)
+    is_plain = wishes == Wishes() and not flags.trains
+    parts = [
+        Part(study=one.study, settings=one.settings, maker=one.maker(Wishes()), keeps_answer=True)
+        for one in (first, second)
+    ]
+    maker = CascadeMaker(cascade=cascade, first=parts[0], second=parts[1])
+    maker.check()
+    if not is_plain:
+        say(
+            f"{second.study.directory.name} takes part with the answer that it has; the other flags are for "
+            f"{first.study.directory.name}"
+        )
+        prepared = prepare(first, flags)
+        if isinstance(prepared, int):
+            return prepared
+        maker = replace(maker, first=replace(parts[0], maker=first.maker(prepared), keeps_answer=False))
+    return 0 if maker.make(test=flags.test) else 1
+
+
+def prepare_wishes(flags: FinalizeConfig) -> Wishes:
+    return Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+
+
+def prepare(opened: Opened, flags: FinalizeConfig) -> Wishes | int:
+    """Predict and train what the answer is to be made of; returns an exit code if that ended badly.
+
+    Raises:
+        ValueError: the flags do not fit the study.
+    """
+    wishes = prepare_wishes(flags)
     if flags.tta > 1:
         predict_views(opened)
     if flags.seeds or flags.folds:
@@ -153,20 +253,20 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         if ending is not None:
             return tell_ending(ending)
         wishes = replace(wishes, refit=True)
-    maker = opened.maker(wishes)
-    if flags.test:
-        if maker.find_current() is None:
-            with console.status("choosing the answer, and exporting it as a model"):
-                maker.make()
-        read_test_split(opened.study, opened.settings, maker, say=say)
-    results = Results(
-        directory=opened.study.directory,
-        maker=maker,
-        console=console,
-        keeps_answer=False,
-        command="finalize.py",
-    )
-    return 0 if results.make() else 1
+    return wishes
+
+
+def check_flags(opened: Opened, flags: FinalizeConfig) -> None:
+    """Check what flags want of the study before anything is predicted or trained.
+
+    Raises:
+        ValueError: one does not fit it.
+    """
+    if flags.test and not opened.study.info["data"].get("num_test"):
+        raise ValueError("--test: the data have no test split, so none can be read: leave the flag out")
+    classes = opened.settings.classes
+    if flags.at is not None and len(classes) != 2:
+        raise ValueError(f"--at: an operating point is for two classes, and these are {len(classes)}")
 
 
 def train(

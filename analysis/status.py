@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from analysis.answer.words import summarise_answer
 from analysis.disk import measure_files
 from analysis.leaderboard import rank_rows
 from analysis.reading import StudyInfo, connect, load_trial_rows
@@ -37,6 +38,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
         "best": {"trial": best["trial"], "value": best[study.metric], "epoch": best["kept_at_epoch"]}
         if best
         else None,
+        "answer": summarise_answer(study) or None,
         "running": [
             {
                 name: row.get(name)
@@ -69,6 +71,8 @@ def print_status(status: dict[str, Any], *, console: Console | None = None) -> N
         console.print(
             f"best {status['metric']} {best['value']:.4f}: trial {best['trial']}, epoch {best['epoch']}"
         )
+    if status["answer"]:
+        console.print(Text(status["answer"]))
     if any(status["bytes"].values()):
         sizes = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in status["bytes"].items() if size)
         console.print(f"on disk: {sizes} (python -m analysis clean {status['study']} frees weights)")

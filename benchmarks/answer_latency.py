@@ -3,8 +3,9 @@
     python -m benchmarks answer_latency --data PHOTOS --image-size 96
 
 A trial of four updates is trained for every depth, since speed does not depend on how well it predicts. Every
-program is exported with its proof, loaded again and timed in turns with the single trial's, so that a busy
-machine slows both. The last line printed is one line of JSON.
+program is exported with its proof, loaded again and timed in turns with the single trial's, on one thread and
+by the time that it computes, so that other processes do not count: without them, that is the latency. The
+last line printed is one line of JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from contract.answer import Combination, MemberRef, Pooling, WeightedMember
 from contract.messages import Lease, LeasedTrial, StudySettings
 from contract.study_layout import ModelPaths
 from trainables.data.datasets import find_images
-from trainables.export.latency import BATCH, CombinationCosts, time_ms
+from trainables.export.latency import BATCH, CombinationCosts
 from trainables.export.program import export_combination
 from trainables.export.split_predictions import write_flipped_predictions
 from trainables.images.preparation import prepare_images
@@ -130,13 +131,17 @@ Program = Callable[[Tensor], Tensor]
 
 def compare(program: Program, single: Program, images: Tensor, *, rounds: int) -> tuple[float, float]:
     """Time a program in turns with the single one: its milliseconds, and the median ratio of a round."""
-    repeats = 5 if len(images) == 1 else 1
-    pairs = [
-        tuple(time_ms(each, images, repeats=repeats, warm_ups=1) for each in (program, single))
-        for _ in range(rounds)
-    ]
+    pairs = [(cpu_ms(program, images), cpu_ms(single, images)) for _ in range(rounds + 1)][1:]
     ratios = [mine / other for mine, other in pairs]
     return statistics.median(mine for mine, _ in pairs), statistics.median(ratios)
+
+
+@torch.inference_mode()
+def cpu_ms(program: Program, images: Tensor) -> float:
+    """Milliseconds that the process computes in one call."""
+    began = time.process_time()
+    program(images)
+    return 1000 * (time.process_time() - began)
 
 
 def measure(settings: StudySettings, folder: Path, *, rounds: int) -> list[dict[str, Any]]:
@@ -146,9 +151,9 @@ def measure(settings: StudySettings, folder: Path, *, rounds: int) -> list[dict[
     costs = CombinationCosts(settings)
 
     def export(combination: Combination, name: str) -> tuple[Program, float, float]:
-        target, began = ModelPaths(folder / name), time.perf_counter()
+        target, began = ModelPaths(folder / name), time.process_time()
         export_combination(combination, configs, settings, target=target, about={})
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         megabytes = target.program.stat().st_size / 1e6
         return torch.export.load(target.program).module(), seconds, megabytes
 
@@ -160,11 +165,11 @@ def measure(settings: StudySettings, folder: Path, *, rounds: int) -> list[dict[
     rows = [
         {
             "row": "single, depth 0",
-            "ms": time_ms(single, image),
+            "ms": compare(single, single, image, rounds=rounds)[0],
             "ratio": 1.0,
             "batch_ratio": 1.0,
             "estimated_ratio": 1.0,
-            "export_s": seconds,
+            "export_cpu_s": seconds,
             "mb": megabytes,
         }
     ]
@@ -172,7 +177,7 @@ def measure(settings: StudySettings, folder: Path, *, rounds: int) -> list[dict[
         combination = combine(members, pooling, trials)
         program, seconds, megabytes = export(combination, str(number))
         ms, ratio = compare(program, single, image, rounds=rounds)
-        _, batch_ratio = compare(program, single, batch, rounds=max(rounds // 4, 3))
+        _, batch_ratio = compare(program, single, batch, rounds=max(rounds // 7, 3))
         estimated = costs.milliseconds(combination, configs) / costs.milliseconds(one, configs)
         values = (name, ms, ratio, batch_ratio, estimated, seconds, megabytes)
         rows.append(dict(zip(rows[0], values, strict=True)))
@@ -185,6 +190,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=21, help="turns of both programs; medians count")
     flags = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = make_settings(folder, data=flags.data, image_size=flags.image_size)

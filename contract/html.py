@@ -92,8 +92,15 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: int = 1) -> str:
-    """Make a plain table; columns from `numeric_from` on are numbers, aligned right."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: int = 1, wraps: bool = False
+) -> str:
+    """Make a plain table.
+
+    Args:
+        numeric_from: columns from this one on are numbers, aligned right.
+        wraps: break long cells, so that a phone shows all columns; else the table scrolls sideways.
+    """
 
     def cells(values: Sequence[Any], tag: str) -> str:
         kinds = ["" if index < numeric_from else ' class="number"' for index in range(len(values))]
@@ -103,7 +110,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numeric_from: i
 
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     top = f"<thead><tr>{cells(head, 'th')}</tr></thead>"
-    return f'<div class="wide"><table>{top}<tbody>{body}</tbody></table></div>'
+    kind = "wide wraps" if wraps else "wide"
+    return f'<div class="{kind}"><table>{top}<tbody>{body}</tbody></table></div>'
 
 
 def data_script(content: Any, *, kind: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from contract.model_digest import digest_content
 
 STUDY_FILE = "study.json"
 """File that makes a directory a study."""
@@ -77,6 +79,10 @@ class StudyPaths:
         """The exported classifier."""
         return ModelPaths(self.directory / "model")
 
+    def cascade(self, then: str) -> ModelPaths:
+        """The model that this study's makes with that of another one, for the classes it takes for one."""
+        return ModelPaths(self.directory / "cascade" / then)
+
     @property
     def trials(self) -> Path:
         return self.directory / "trials"
@@ -96,6 +102,11 @@ class StudyPaths:
     def answer(self) -> Path:
         """What was chosen of the study's trials and why, as JSON."""
         return self.directory / "answer.json"
+
+    @property
+    def costs(self) -> Path:
+        """Measured milliseconds of the models that could be chosen, which the choice goes by."""
+        return self.directory / "costs.json"
 
     @property
     def lock(self) -> Path:
@@ -215,16 +226,24 @@ class ModelPaths:
         return self.directory / "unknown.pt2"
 
     def digest(self) -> str | None:
-        """A hash of card and programs, which tells one export from another; None without card or program."""
-        digest = hashlib.sha256()
-        further = [self.unknown] if self.unknown.exists() else []
+        """A hash of what card and programs hold, to tell exports apart; None without card or program.
+
+        The same model exported again has the same.
+        """
+        return self._digest(whole_card=True, further=[self.unknown] if self.unknown.exists() else [])
+
+    def identity(self) -> str | None:
+        """A hash of what decides the model's answers alone, by which a reading of the test split is its.
+
+        Scores on its card and the name of its study may change.
+        """
+        return self._digest(whole_card=False)
+
+    def _digest(self, *, whole_card: bool, further: Sequence[Path] = ()) -> str | None:
         try:
-            for path in (self.card, self.program, *further):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            return digest_content([self.program, *further], self.card, whole_card=whole_card)
         except FileNotFoundError:
             return None
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

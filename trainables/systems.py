@@ -47,7 +47,8 @@ the members that trained on mirrored ones, and votes where it gains | \
 `python finalize.py STUDY --rule mean` | `tests/contracts/test_ensemble_space.py` |
 | B15 | double model: "class 1 or not", then the other classes, merged by conditional probability | two \
 studies by `--classes`, then `python finalize.py FIRST --then SECOND` | \
-`tests/unit/analysis/test_cascade.py`, `tests/unit/trainables/test_cascade_program.py` |
+`tests/unit/analysis/test_cascade.py`, `tests/unit/trainables/test_cascade_program.py`, \
+`tests/unit/commands/test_cascade_refusals.py`, `tests/integration/test_cascade_command.py` |
 | D10 | final training on train and validation images together | `python finalize.py STUDY --refit` | \
 `tests/integration/test_final_trainings.py` |
 | E8 | confusion matrix, scores of each class, probabilities of right and wrong answers | \

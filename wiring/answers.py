@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +21,12 @@ from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table
 from analysis.predictions import Predictions, join_predictions, load_file
 from analysis.reading import Row, load_study, load_trial_rows
-from contract.answer import Combination, MemberRef
+from contract.answer import MemberRef, WeightedMember
 from contract.files import fill_aside, remove_leftovers
 from contract.finals import FinalKind
 from contract.messages import State, StudySettings
 from contract.study_layout import ModelPaths, StudyPaths
+from wiring.answer_memory import measure_once, stamp_predictions
 from wiring.unknown_class import UnknownClasses, needs_program
 
 DEFAULT_METRIC = "val_accuracy"
@@ -81,17 +81,14 @@ class AnswerMaker:
 
         Not of their weights: those that the answer does not need may be freed.
         """
-        files = sorted(self.paths.trials.glob("*/*.npz")) + sorted(self.paths.finals.glob("*/*.npz"))
-        seen = [
-            (str(path.relative_to(self.paths.directory)), path.stat().st_mtime_ns, path.stat().st_size)
-            for path in files
-        ]
-        return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+        return stamp_predictions(self.paths)
 
     def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
         """The answer made of the present candidates with these wishes, if its model is there too."""
         answer = load_answer(self.paths)
-        if answer is None or answer.made_of != self.stamp or not is_export_of(self.paths.model, answer):
+        if answer is None or not is_export_of(self.paths.model, answer):
+            return None
+        if self.stamp not in ("", answer.made_of):  # without any predictions nothing else can be made
             return None
         is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
         return answer if is_wanted else None
@@ -137,7 +134,10 @@ class AnswerMaker:
         Args:
             among_trials: choose among the trials alone, without repetitions and views.
         """
-        maker = replace(self, finals=(), wishes=replace(self.wishes, views=1)) if among_trials else self
+        maker = self
+        if among_trials:
+            rule = "auto" if self.wishes.rule == "soup" else self.wishes.rule  # soups are no trials
+            maker = replace(self, finals=(), wishes=replace(self.wishes, rule=rule, views=1))
         refs = maker._choose().answer.refs
         return sorted({self.source_of(ref) for ref in refs})
 
@@ -145,16 +145,18 @@ class AnswerMaker:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
         if pool is None:
             raise ValueError(
-                "no trial has left predictions of the validation images: there is nothing to choose"
+                "no trial has predictions of the validation images: they were freed, or never written, so "
+                "that there is nothing to choose"
             )
         from trainables.export.latency import CombinationCosts
         from trainables.export.members import fit_of
 
         costs = CombinationCosts(settings=self.settings)
-
-        def measure(combinations: Mapping[str, Combination]) -> dict[str, float]:
-            return {rule: costs.milliseconds(one, self.configs) for rule, one in combinations.items()}
-
+        measure = measure_once(
+            self.paths,
+            lambda one: costs.milliseconds(one, self.configs),
+            device="cuda" if self.settings.use_gpu else "cpu",
+        )
         return choose_answer(
             pool,
             metric=self.metric,
@@ -243,17 +245,15 @@ class AnswerMaker:
         """Put refits in the members' places; weights and temperature stay those of the selected version."""
         if not self.wishes.refit:
             return answer
-        refits = {
-            one.training.source: MemberRef("final", one.final)
-            for one in self.finals
-            if one.training.kind == FinalKind.REFIT and one.state is State.COMPLETE
-        }
-        members = []
+        refits = {one.training.source: one for one in self.finals if one.training.kind == FinalKind.REFIT}
+        shares: dict[MemberRef, float] = {}  # a trial and its repetition have one refit
         for member in answer.combination.members:
-            source = self.source_of(member.ref)
-            if source not in refits:
-                raise ValueError(f"{member.ref.name} has no refit: run the same command again")
-            members.append(replace(member, ref=replace(refits[source], view=member.ref.view)))
+            refit = refits.get(self.source_of(member.ref))
+            if refit is None or refit.state is not State.COMPLETE:
+                raise ValueError(_say_no_refit(member.ref, refit))
+            ref = MemberRef("final", refit.final, member.ref.view)
+            shares[ref] = shares.get(ref, 0.0) + member.weight
+        members = [WeightedMember(ref=ref, weight=weight) for ref, weight in shares.items()]
         facts = {**answer.facts, "selected": answer.combination.as_values(), "refits": self._check_refits()}
         return replace(answer, combination=replace(answer.combination, members=tuple(members)), facts=facts)
 
@@ -330,6 +330,12 @@ class AnswerMaker:
             )
             if unknown is not None:
                 unknown.export(self.settings, ModelPaths(folder))
+
+
+def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:
+    if refit is None or not refit.state.has_ended:
+        return f"{ref.name} has no refit: run the same command again"
+    return f"the refit of {ref.name} {refit.state} ({refit.error}): leave --refit out"
 
 
 def describe_export(answer: Answer, settings: StudySettings) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.answer.words import describe_answer, find_reading
+from analysis.answer.words import describe_answer, find_reading, has_test_split
+from analysis.reading import load_study
 from analysis.report import is_current, write_report
 from analysis.tracking import log_model, sync
 from cluster.search.outcomes import last_line
@@ -63,7 +64,8 @@ class Results:
         if answer is None:
             with self.console.status("choosing the answer, and exporting it as a model"):
                 answer = self.maker.make()
-        for line in describe_answer(answer, find_reading(self.directory)):
+        has_test = has_test_split(load_study(self.directory))
+        for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)
         self._say(f"model: {self.paths.model.directory}")
 

@@ -17,6 +17,7 @@ from analysis.leaderboard import load_leaderboard
 from analysis.predictions import Predictions
 from analysis.reading import load_study
 from cluster.study.directory import Study
+from cluster.study.final_records import Reading
 from contract.answer import Combination, MemberRef, pool_log_probabilities
 from contract.messages import State, StudySettings
 from wiring.answers import AnswerMaker
@@ -34,23 +35,51 @@ def read_test_split(
     Raises:
         ValueError: the study has no test images, or no answer.
     """
-    answer, digest = load_answer(study.paths), study.paths.model.digest()
+    answer, digest = load_answer(study.paths), study.paths.model.identity()
     if answer is None or digest is None:
         raise ValueError("there is no model to read the test split with: run finalize.py without --test")
-    if not study.info["data"]["num_test"]:
+    record_reading(
+        study,
+        digest=digest,
+        rule=answer.rule,
+        score=lambda: score_test_split(study, settings, maker, answer),
+        say=say,
+    )
+
+
+def record_reading(
+    study: Study,
+    *,
+    digest: str,
+    rule: str,
+    score: Callable[[], Mapping[str, Any]],
+    say: Callable[[str], None],
+) -> Reading:
+    """Record what a model does on the test split, unless its reading is recorded already.
+
+    Args:
+        digest: of the model.
+        rule: what made it of the trials.
+        score: reads the split; called at most once.
+
+    Raises:
+        ValueError: the study has no test images.
+    """
+    if not study.info["data"].get("num_test"):
         raise ValueError("the data have no test split, and so none can be read: the corrected score stands")
     known = study.records.load_readings()
-    if any(one.digest == digest for one in known):
-        say("this model has read the test split before: its reading stands")
-        return
+    for one in known:
+        if one.digest == digest:
+            say("this model has read the test split before: its reading stands")
+            return one
     if known:
         say(
             f"the test split was read {len(known)} time(s) before, by other models: this reading is number "
             f"{len(known) + 1} and marked so, since the model can have been chosen by what they told"
         )
-    record = score_test_split(study, settings, maker, answer)
-    study.records.add_reading(
-        created=time.time(), digest=digest, rule=answer.rule, images=record["images"], record=record
+    record = score()
+    return study.records.add_reading(
+        created=time.time(), digest=digest, rule=rule, images=record["images"], record=record
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from analysis.answer.record import Answer
-from analysis.reading import load_study
+from analysis.answer.record import Answer, load_answer
+from analysis.reading import StudyInfo, load_study
 from analysis.readings import TestReading, load_readings
 from contract.metrics import is_share
+from contract.study_layout import ModelPaths
 
 NAMES = {
     "single": "the best single trial",
@@ -22,12 +24,51 @@ NAMES = {
 SHOWN = ("val_accuracy", "val_loss")
 
 
-def describe_answer(answer: Answer, reading: TestReading | None = None) -> list[str]:
+def describe_answer(
+    answer: Answer, reading: TestReading | None = None, *, has_test: bool = True
+) -> list[str]:
     """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
     members = ", ".join(ref.name for ref in answer.refs)
-    lines = [f"the answer is {NAMES[answer.rule]}: {members}"]
-    for metric in dict.fromkeys((*SHOWN, answer.metric)):
-        score = answer.scores.get(metric)
+    lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading, has_test=has_test)
+    return [f"the answer is {NAMES[answer.rule]}: {members}", *lines]
+
+
+def describe_cascade(
+    card: Mapping[str, Any], reading: TestReading | None, second: TestReading | None
+) -> list[str]:
+    """Say what a cascade is made of, and its three numbers.
+
+    Args:
+        card: of the model.
+        reading: of the test split, as the first study has it.
+        second: the same as the second study has it, which may have been read before.
+    """
+    first, then = (part["study"] for part in card["parts"])
+    lines = [f"cascade: {card['one']} or not by {first}, the other classes by {then}"]
+    if reading is not None and second is not None and second.reading > reading.reading:
+        reading = second
+    if card["scores"]:
+        return lines + describe_scores(card["scores"], SHOWN, reading)
+    lines.append(
+        "a part was trained on the validation images too, so only the test split can tell how good it is"
+    )
+    for metric in SHOWN:
+        name = metric.removeprefix("val_").replace("_", " ")
+        lines.append(f"{name}: test split {show_reading(metric, reading)}")
+    return lines
+
+
+def describe_scores(
+    scores: Mapping[str, Mapping[str, float]],
+    metrics: Iterable[str],
+    reading: TestReading | None,
+    *,
+    has_test: bool = True,
+) -> list[str]:
+    """Say the three numbers of each of these metrics that there is."""
+    lines = []
+    for metric in dict.fromkeys(metrics):
+        score = scores.get(metric)
         if score is None:
             continue
         name = metric.removeprefix("val_").replace("_", " ")
@@ -36,15 +77,38 @@ def describe_answer(answer: Answer, reading: TestReading | None = None) -> list[
         )
         lines.append(
             f"{name}: {chosen} as chosen, {corrected} corrected for the choice (95% interval {low} to "
-            f"{high}), test split {show_reading(metric, reading)}"
+            f"{high}), test split {show_reading(metric, reading, has_test=has_test)}"
         )
     return lines
 
 
-def show_reading(metric: str, reading: TestReading | None) -> str:
+def summarise_answer(study: StudyInfo) -> str:
+    """Say in one line what the answer of a study is, with its three numbers; "" where there is none."""
+    answer = load_answer(study.paths)
+    if answer is None:
+        return ""
+    score, metric = answer.scores[answer.metric], answer.metric
+    chosen, corrected, low, high = (
+        show(metric, score[key]) for key in ("as_chosen", "corrected", "low", "high")
+    )
+    members = ", ".join(ref.name for ref in answer.refs)
+    has_test = has_test_split(study)
+    reading = show_reading(metric, find_reading(study.directory), has_test=has_test)
+    return (
+        f"answer: {NAMES.get(answer.rule, answer.rule)} ({members}), {metric} {corrected} corrected (95% "
+        f"interval {low} to {high}), {chosen} as chosen, test split {reading}"
+    )
+
+
+def has_test_split(study: StudyInfo) -> bool:
+    """False where the images were cut without a test split."""
+    return (study.facts.get("data") or {}).get("num_test") != 0
+
+
+def show_reading(metric: str, reading: TestReading | None, *, has_test: bool = True) -> str:
     """Show a metric of a reading of the test split with its interval, or that there is none."""
     if reading is None:
-        return "not read yet"
+        return "not read yet" if has_test else "there is none"
     found = reading.record["scores"].get(metric.removeprefix("val_"))
     if found is None:
         return "does not have it"
@@ -62,10 +126,12 @@ def show(metric: str, value: float) -> str:
     return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.4f}"
 
 
-def find_reading(study_dir: Path, readings: Sequence[TestReading] | None = None) -> TestReading | None:
-    """Find the reading of the model that the study has now; None if the test split was not read with it."""
+def find_reading(
+    study_dir: Path, readings: Sequence[TestReading] | None = None, *, model: ModelPaths | None = None
+) -> TestReading | None:
+    """Find the reading of a model, by default the study's own; None if it has not read the test split."""
     study = load_study(study_dir)
-    digest = study.paths.model.digest()
+    digest = (model or study.paths.model).identity()
     found = load_readings(study) if readings is None else readings
     return next((one for one in found if one.digest == digest), None)
 

@@ -55,8 +55,8 @@ def _find_stamp(study: StudyInfo) -> str:
         finals = [(one.final, one.state, one.epochs) for one in read_finals(connection, study_id)]
         readings = [one.digest for one in read_readings(connection, study_id)]
     answer = load_answer(study.paths)
-    made_of = None if answer is None else answer.made_of
-    state = (dict(study.facts), extent, finals, readings, made_of, study.paths.model.digest())
+    values = None if answer is None else answer.as_values()
+    state = (dict(study.facts), extent, finals, readings, values, study.paths.model.digest())
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -67,6 +67,7 @@ def _make_sections(study_dir: Path, *, no_images: bool) -> list[Section]:
     from analysis.report.board import board_section
     from analysis.report.class_sections import calibration_section, classes_section, failures_section
     from analysis.report.cost_sections import cost_section, workers_section
+    from analysis.report.finals_section import finals_sections
     from analysis.report.findings import find_out
     from analysis.report.group_section import groups_section
     from analysis.report.image_sections import image_sections
@@ -80,6 +81,7 @@ def _make_sections(study_dir: Path, *, no_images: bool) -> list[Section]:
         answer_section(findings),
         account_section(findings),
         board_section(findings.rows, metric=study.metric),
+        *finals_sections(findings),
         *search_sections(findings),
         cost_section(findings),
         workers_section(findings),

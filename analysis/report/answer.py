@@ -13,7 +13,7 @@ from analysis.majority import suggest_metric
 from analysis.predictions import Predictions
 from analysis.report.findings import Findings
 from analysis.report.group_section import tell_leaks
-from analysis.report.model_section import model_tables, say_model
+from analysis.report.model_section import model_parts
 from analysis.report.page import show_config, show_seconds, show_setting, show_value
 from contract.files import plural
 from contract.html import Section, bullets, escape, make_section, paragraph
@@ -35,10 +35,9 @@ def answer_section(findings: Findings) -> Section:
     return make_section(
         "answer",
         "The answer",
-        *(paragraph(sentence, kind="answer") for sentence in say_model(findings)),
-        *model_tables(findings),
+        *model_parts(findings),
         "<h3>The search behind it</h3>" if findings.answer else "",
-        *(paragraph(sentence, kind="answer") for sentence in say_answer(findings)),
+        *(paragraph(one, kind="" if findings.answer else "answer") for one in say_answer(findings)),
         *(paragraph(warning, kind="warning") for warning in warn_of_data(findings)),
         _tiles(findings),
         "<h3>What to try next</h3>" + bullets(steps) if steps else "",
@@ -77,7 +76,8 @@ def _say_nothing_found(findings: Findings) -> str:
 def _say_best(findings: Findings) -> str:
     best, metric = findings.best, findings.study.metric
     assert best is not None
-    head = f"Trial {best['trial']} is best ({show_config(best, findings.searched)})"
+    of_all = "Of the trials, trial" if findings.answer else "Trial"
+    head = f"{of_all} {best['trial']} is best ({show_config(best, findings.searched)})"
     early = "" if best["state"] is State.COMPLETE else f", although it was stopped early ({best['state']})"
     if findings.interval is None or findings.predictions is None:
         return (
@@ -91,7 +91,7 @@ def _say_best(findings: Findings) -> str:
         what = f"reaches {metric} {show_value(metric, value)} on {images}"
     caution = (
         ""
-        if len(findings.rows) < 2
+        if len(findings.rows) < 2 or findings.answer  # whose corrected score says it in numbers
         else (
             f"; it was chosen from {plural(len(findings.rows), 'trial')} on these same images, so expect "
             "a little less on new ones"

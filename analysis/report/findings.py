@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.answer.record import Answer, load_answer
 from analysis.comparison import PairedTest, compare_predictions, confidence_interval, find_finalists
 from analysis.curves import Curve, find_common_epoch, load_curves
+from analysis.finals import Final, load_finals
 from analysis.image_table import ImageTable, load_image_table
 from analysis.importance import Importance, measure_importance
 from analysis.leaderboard import class_name, find_varying, load_leaderboard
@@ -60,6 +61,9 @@ class Findings:
 
     readings: Sequence[TestReading] = ()
     """Readings of the test split, the first one first."""
+
+    finals: Sequence[Final] = ()
+    """What was trained for the answer, after the search."""
 
     @property
     def classes(self) -> list[str]:
@@ -143,4 +147,5 @@ def find_out(study: StudyInfo, *, no_images: bool = False) -> Findings:
         searched=ordered + [name for name in varying if name not in ordered],
         answer=load_answer(study.paths),
         readings=load_readings(study),
+        finals=load_finals(study),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.reading import Row, StudyInfo
 from analysis.tracking import runs
+from analysis.tracking.answer import ANSWER_TAG, describe_answer_run
 from analysis.tracking.finals import FINAL_TAG, describe_final, find_lacking
 from analysis.tracking.following import StudyFollower, TrialChange
 from contract.files import printable
@@ -79,6 +80,7 @@ class MlflowView:
             self._write_trial(change)
         num_finals = self._write_finals()
         self._write_summary(status)
+        self._write_answer()
         self._write_inputs(status)
         self._follower.confirm()
         return len(changes) + num_finals
@@ -211,6 +213,14 @@ class MlflowView:
             self._num_summed = len(ended)
         if self._parent_status != runs.PARENT_STATUSES[status]:
             self.write_parent_status(status)
+
+    def _write_answer(self) -> None:
+        """Log what the answer is and its scores, unless MLflow has them; a later answer replaces them."""
+        told = describe_answer_run(self._study)
+        if told is None or self._logged.get(ANSWER_TAG) == told.tags[ANSWER_TAG]:
+            return
+        self._log(self.parent_id, points=told.points, tags=told.tags)
+        self._logged[ANSWER_TAG] = told.tags[ANSWER_TAG]
 
     def _write_inputs(self, status: StudyStatus) -> None:
         """Log the data set at once, and the report page when the search is over; neither a second time."""

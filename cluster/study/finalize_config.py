@@ -68,6 +68,12 @@ class FinalizeConfig:
         """True if anything is to be trained."""
         return self.seeds > 0 or self.folds > 0 or self.refit
 
+    @property
+    def reads_only(self) -> bool:
+        """True if nothing but the reading of the test split is asked for, with the model that there is."""
+        wished = self.rule != "auto" or self.tta > 1 or self.at is not None or self.then is not None
+        return self.test and not self.trains and not wished
+
     def _check(self) -> None:
         """Check the flags as they were given.
 
@@ -77,6 +83,11 @@ class FinalizeConfig:
         if self.rule not in RULES:
             hint = did_you_mean(self.rule, RULES, before="; ")
             raise ValueError(f"--rule must be one of {', '.join(RULES)}, got {self.rule!r}{hint}")
+        if self.rule == "soup" and self.refit:
+            raise ValueError(
+                "--refit trains single configurations again, and --rule soup averages weights: "
+                "give one of them"
+            )
         if self.seeds < 0:
             raise ValueError(f"--seeds must not be negative, got {self.seeds}")
         if self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
