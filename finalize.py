@@ -14,27 +14,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.answer.cascade import Cascade, make_cascade
+from analysis.answer.operating_point import parse_target
 from analysis.finals import load_finals
 from analysis.reading import find_study, load_study, load_trial_rows
 from cluster.ray_tune.run import RunEnding
 from cluster.search.finals import Chosen, plan_finals
 from cluster.study.config import StudyConfig
-from cluster.study.directory import Study
+from cluster.study.directory import Study, name_version
 from cluster.study.final_records import FinalRecord
 from cluster.study.finalize_config import FinalizeConfig
 from cluster.study.flags import parse_finalize_flags
 from cluster.study.passwords import without_password
 from cluster.study.reopening import config_of_study, reopen_study
 from contract.environment import prepare_process
-from contract.files import first_line, plural
+from contract.files import first_line, plural, remove_leftovers
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome, StudyPaths
+from contract.trial_config import make_trial_config
 from trainables.data.policies import find_policy
 from wiring.answers import AnswerMaker, Wishes
 from wiring.cascade import CascadeMaker, Part
@@ -75,6 +78,8 @@ def start(flags: FinalizeConfig) -> int:
     """Open the study and make what the flags ask for; returns the exit code."""
     with ExitStack() as stack:
         try:
+            if flags.at is not None:
+                parse_target(flags.at)
             directory = find_study(flags.study, runs_dir=flags.runs_dir)
             then = find_study(flags.then, runs_dir=flags.runs_dir) if flags.then else None
             cascade = make_cascade(directory, then) if then else None
@@ -124,6 +129,7 @@ def open_settings(study: Study, config: StudyConfig) -> Opened:
         if row["state"] is not State.COMPLETE or not row["kept_at_epoch"]:
             continue
         losses = [epoch.metrics.get("val_loss", math.nan) for _, epoch in sorted(record.epochs.items())]
+        check_version(study.info, record.attrs["config"])
         trials[record.number] = Chosen(
             trial=record.number,
             config=record.attrs["config"],
@@ -143,6 +149,21 @@ def open_settings(study: Study, config: StudyConfig) -> Opened:
     return Opened(study=study, config=config, settings=settings, trials=trials)
 
 
+def check_version(info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check that this version knows the hyperparameters of a trial.
+
+    Raises:
+        ValueError: it does not; the message names the version that made the study.
+    """
+    try:
+        make_trial_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"study {info['study']} was made by {name_version(info)}, whose trials mean nothing here "
+            f"({str(error).partition(';')[0]}): search again with this version, or finalize it with that one"
+        ) from None
+
+
 def fail(error: Exception, *, code: int) -> int:
     print(f"finalize.py: {without_password(first_line(error))}", file=sys.stderr)
     return code
@@ -159,13 +180,13 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     Raises:
         ValueError: the flags do not fit the study.
     """
-    if flags.test and not opened.study.info["data"].get("num_test"):
-        raise ValueError("--test: the data have no test split, so none can be read: leave the flag out")
+    check_flags(opened, flags)
     wishes = prepare(opened, flags)
     if isinstance(wishes, int):
         return wishes
     maker = opened.maker(wishes)
-    if maker.find_current() is None:
+    keeps = flags.reads_only  # the model that there is, whatever it was made with
+    if maker.find_current(of_any_wishes=keeps) is None:
         with console.status("choosing the answer, and exporting it as a model"):
             maker.make()
     if flags.test:
@@ -174,7 +195,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         directory=opened.study.directory,
         maker=maker,
         console=console,
-        keeps_answer=False,
+        keeps_answer=keeps,
         command="finalize.py",
     )
     return 0 if results.make() else 1
@@ -186,8 +207,8 @@ def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: Fin
     Raises:
         ValueError: the studies do not fit, or the flags do not fit the first.
     """
-    wishes = prepare_wishes(flags)
-    is_plain = wishes == Wishes() and not flags.trains
+    check_flags(first, flags)
+    is_plain = prepare_wishes(flags) == Wishes() and not flags.trains
     parts = [
         Part(study=one.study, settings=one.settings, maker=one.maker(Wishes()), keeps_answer=True)
         for one in (first, second)
@@ -235,6 +256,19 @@ def prepare(opened: Opened, flags: FinalizeConfig) -> Wishes | int:
     return wishes
 
 
+def check_flags(opened: Opened, flags: FinalizeConfig) -> None:
+    """Check what flags want of the study before anything is predicted or trained.
+
+    Raises:
+        ValueError: one does not fit it.
+    """
+    if flags.test and not opened.study.info["data"].get("num_test"):
+        raise ValueError("--test: the data have no test split, so none can be read: leave the flag out")
+    classes = opened.settings.classes
+    if flags.at is not None and len(classes) != 2:
+        raise ValueError(f"--at: an operating point is for two classes, and these are {len(classes)}")
+
+
 def train(
     opened: Opened, wishes: Wishes, *, seeds: int = 0, folds: int = 0, refit: bool = False
 ) -> RunEnding | None:
@@ -263,6 +297,9 @@ def predict_views(opened: Opened) -> None:
     if not refs:
         say("no candidate trained on mirrored images: there is no second view")
         return
+    for ref in refs:
+        path = ref.paths(maker.paths).flipped_predictions
+        remove_leftovers(path.parent, path.name)  # of a run that was killed here
     with console.status(f"mirrored validation images, by {plural(len(refs), 'candidate')}"):
         write_flipped_predictions(refs, maker.configs, opened.settings)
 

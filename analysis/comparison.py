@@ -99,14 +99,14 @@ def compare_predictions(
     resampled = [
         sign * (measures[0](weights) - measures[1](weights)) for weights in resample(groups, seed=seed)
     ]
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    low, high = percentile_interval(resampled)
     only_first = int((first.right & ~second.right).sum())
     only_second = int((second.right & ~first.right).sum())
     return PairedTest(
         metric=metric,
         difference=sign * (measures[0](ones) - measures[1](ones)),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         only_first_right=only_first,
         only_second_right=only_second,
         p_value=mcnemar_of_groups(first.right.astype(int) - second.right.astype(int), groups),
@@ -177,8 +177,20 @@ def confidence_interval(
     if is_grouped and int(groups.max()) + 1 < FEWEST_GROUPS:
         return value, 0.0, 1.0 if is_share(metric) else math.inf  # so few groups leave everything open
     values = [measure(weights) for weights in resample(groups, seed=seed)]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return value, float(low), float(high)
+    return value, *percentile_interval(values)
+
+
+def percentile_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the middle 95% of resampled values, less those that are undefined.
+
+    The ranking of few images is undefined where a resample holds one class alone; without any value left,
+    nothing is known.
+    """
+    known = np.array(values)[np.isfinite(values)]
+    if not len(known):
+        return -math.inf, math.inf
+    low, high = np.quantile(known, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def make_measure(predictions: Predictions, metric: str) -> Measure | None:

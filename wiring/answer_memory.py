@@ -17,12 +17,19 @@ Measure = Callable[[Combination], float]
 """Milliseconds for one image."""
 
 
+OF_CANDIDATES = "predictions*.npz"
+"""Names of the files that an answer is made from."""
+
+
 def stamp_predictions(paths: StudyPaths) -> str:
     """Hash the content of all candidates' predictions: a copied study has the same, whenever it was copied.
 
-    The checksums are those that the archives carry, so that little is read.
+    The checksums are those that the archives carry, so that little is read. Empty where all were freed.
     """
-    files = sorted(paths.trials.glob("*/*.npz")) + sorted(paths.finals.glob("*/*.npz"))
+    pattern = f"*/{OF_CANDIDATES}"
+    files = sorted(paths.trials.glob(pattern)) + sorted(paths.finals.glob(pattern))
+    if not files:
+        return ""
     seen = [(path.relative_to(paths.directory).as_posix(), _checksums(path)) for path in files]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 

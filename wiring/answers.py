@@ -86,7 +86,9 @@ class AnswerMaker:
     def find_current(self, *, of_any_wishes: bool = False) -> Answer | None:
         """The answer made of the present candidates with these wishes, if its model is there too."""
         answer = load_answer(self.paths)
-        if answer is None or answer.made_of != self.stamp or not is_export_of(self.paths.model, answer):
+        if answer is None or not is_export_of(self.paths.model, answer):
+            return None
+        if self.stamp not in ("", answer.made_of):  # without any predictions nothing else can be made
             return None
         is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
         return answer if is_wanted else None
@@ -143,7 +145,8 @@ class AnswerMaker:
         pool = load_pool(self.paths.directory, extra=self._extra_candidates())
         if pool is None:
             raise ValueError(
-                "no trial has left predictions of the validation images: there is nothing to choose"
+                "no trial has predictions of the validation images: they were freed, or never written, so "
+                "that there is nothing to choose"
             )
         from trainables.export.latency import CombinationCosts
         from trainables.export.members import fit_of
@@ -315,7 +318,8 @@ class AnswerMaker:
         from trainables.export.program import export_combination  # torch takes seconds to import
 
         target = self.paths.model.directory
-        remove_leftovers(target.parent, target.name)  # of a run that was killed here
+        for path in (target, self.paths.answer, self.paths.costs):
+            remove_leftovers(path.parent, path.name)  # of a run that was killed here
         with fill_aside(target, replace=True, durable=True) as folder:
             export_combination(
                 answer.combination,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from analysis.answer.cascade import Cascade
 from analysis.answer.prediction_sets import fit_threshold
 from analysis.answer.record import Answer
 from analysis.answer.split_scores import score_split
-from analysis.answer.words import SHOWN, describe_cascade, find_reading
+from analysis.answer.words import SHOWN, describe_cascade, find_reading, has_test_split
 from analysis.comparison import confidence_interval
 from analysis.predictions import Predictions
+from analysis.reading import load_study
 from analysis.report import is_current, write_report
 from cluster.study.directory import Study
+from contract.decoding import Fit
 from contract.files import fill_aside, remove_leftovers
 from contract.messages import StudySettings
 from contract.study_layout import ModelPaths
@@ -100,10 +102,9 @@ class CascadeMaker:
             self._read_test_split()
         card = self._read_card()
         assert card is not None
-        reading = find_reading(self.second.study.directory, model=self.model)
-        for line in describe_cascade(
-            card, find_reading(self.first.study.directory, model=self.model), reading
-        ):
+        readings = [find_reading(part.study.directory, model=self.model) for part in self.parts]
+        has_test = has_test_split(load_study(self.first.study.directory))
+        for line in describe_cascade(card, *readings, has_test=has_test):
             say(line)
         say(f"model: {self.model.directory}")
         # The answer of either study may stand in another light now: its next reading is a later one.
@@ -157,13 +158,13 @@ class CascadeMaker:
         with fill_aside(target, replace=True, durable=True) as folder:
             write_program(
                 program,
-                StudySettings(**{**vars(settings), "classes": cascade.classes}),
+                replace(settings, classes=cascade.classes),
                 fit=shared["fit"],
                 target=ModelPaths(folder),
                 about=about,
             )
 
-    def _describe(self, program: Any, *, fit: str) -> dict[str, Any]:
+    def _describe(self, program: Any, *, fit: Fit) -> dict[str, Any]:
         """What the card says of the cascade's origin, its scores and its threshold."""
         cascade = self.cascade
         about: dict[str, Any] = {
@@ -181,10 +182,10 @@ class CascadeMaker:
         least = about["prediction_sets"] and about["prediction_sets"]["least"]
         return about | {"thresholds": {"prediction_sets": least, "unknown": None, "operating_point": None}}
 
-    def _predict(self, program: Any, split: Split, *, fit: str) -> Predictions:
+    def _predict(self, program: Any, split: Split, *, fit: Fit) -> Predictions:
         from trainables.export.split_predictions import predict_split
 
-        found: SplitPredictions = predict_split(program, self.first.settings, split, fit=fit)  # type: ignore[arg-type]
+        found: SplitPredictions = predict_split(program, self.first.settings, split, fit=fit)
         images = self.cascade.images(split)
         rows = np.searchsorted(images.ids, found.ids)
         return Predictions(found.ids, images.labels[rows], found.log_probabilities, images.groups[rows])

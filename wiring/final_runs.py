@@ -106,7 +106,10 @@ def check_images(settings: StudySettings) -> None:
     """
     if settings.data_source:
         return
-    paths = read_manifest(settings.paths.manifest, settings.classes).paths
+    table = settings.paths.manifest
+    if not table.is_file():
+        raise ValueError(f"{table} is missing, which says where the images of the study lie: put it back")
+    paths = read_manifest(table, settings.classes).paths
     gone = [path for path in paths if not path.is_file()]
     if gone:
         named = ", ".join(str(path) for path in gone[:NAMED]) + (", …" if len(gone) > NAMED else "")

@@ -75,8 +75,8 @@ def choose_answer(
     correction = correct(pool, metric, rules=[*make_rules(pool, metric), *wanted])
     if correction is None:
         raise ValueError(
-            "no candidate has its weights any more: they were freed, or no trial completed; --seeds"
-            " trains new ones"
+            "no candidate has its weights any more: they were freed, or no trial completed;"
+            " tune.py with more --trials trains new ones"
         )
     costs = (
         measure_costs({one.rule: one.choice.combination for one in correction.rules}) if measure_costs else {}

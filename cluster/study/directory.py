@@ -211,14 +211,14 @@ def _check_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
         return
     here = {"versions": new.get("versions"), "git_revision": new.get("git_revision")}
     raise ValueError(
-        f"study {old['study']} was made by {_name_version(old)}, whose hyperparameters are not those of "
-        f"{_name_version(here)} (only there: {_list_names(before.keys() - now.keys())}; "
+        f"study {old['study']} was made by {name_version(old)}, whose hyperparameters are not those of "
+        f"{name_version(here)} (only there: {_list_names(before.keys() - now.keys())}; "
         f"only here: {_list_names(now.keys() - before.keys())}): start another one with --study NAME"
         f"{', or check out that revision to continue it' if old.get('git_revision') else ''}"
     )
 
 
-def _name_version(info: Mapping[str, Any]) -> str:
+def name_version(info: Mapping[str, Any]) -> str:
     """The version and revision of unfreeze that wrote study.json, as far as it says."""
     version, revision = (info.get("versions") or {}).get(OWN_NAME), info.get("git_revision")
     known = [OWN_NAME, *([version] if version else []), *([f"(git {revision[:12]})"] if revision else [])]

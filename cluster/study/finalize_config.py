@@ -68,6 +68,12 @@ class FinalizeConfig:
         """True if anything is to be trained."""
         return self.seeds > 0 or self.folds > 0 or self.refit
 
+    @property
+    def reads_only(self) -> bool:
+        """True if nothing but the reading of the test split is asked for, with the model that there is."""
+        wished = self.rule != "auto" or self.tta > 1 or self.at is not None or self.then is not None
+        return self.test and not self.trains and not wished
+
     def _check(self) -> None:
         """Check the flags as they were given.
 

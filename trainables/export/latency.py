@@ -23,6 +23,8 @@ from trainables.training.regimes import load_regime
 
 WARM_UPS = 3
 REPEATS = 15
+PART_WARM_UPS = 2
+PART_REPEATS = 7
 BATCH = 32
 BATCH_REPEATS = 3
 
@@ -53,14 +55,34 @@ def measure_latency(network: Network, *, image_size: int, device: torch.device) 
 def time_ms(network: Network, inputs: Tensor, *, repeats: int = REPEATS, warm_ups: int = WARM_UPS) -> float:
     """Milliseconds of one call: the median of `repeats` calls after some that do not count."""
     times = []
-    for repeat in range(warm_ups + repeats):
+    for _ in range(warm_ups + repeats):
         began = time.perf_counter()
         network(inputs)
         if inputs.device.type == "cuda":
             torch.cuda.synchronize(inputs.device)
-        if repeat >= warm_ups:
-            times.append(1000 * (time.perf_counter() - began))
-    return statistics.median(times)
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times[warm_ups:])
+
+
+@torch.inference_mode()
+def computing_ms(network: Network, inputs: Tensor) -> float:
+    """Milliseconds of one call on an accelerator; on a CPU those that one thread computes.
+
+    Other processes do not count: parts are added up and compared, and a busy machine would turn their order.
+    """
+    if inputs.device.type != "cpu":
+        return time_ms(network, inputs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        for _ in range(PART_WARM_UPS + PART_REPEATS):
+            began = time.thread_time()
+            network(inputs)
+            times.append(1000 * (time.thread_time() - began))
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.median(times[PART_WARM_UPS:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +165,7 @@ class CombinationCosts:
         features = prefix(images)
         suffix = nn.Sequential(folded(after.eval(), features), head.eval().to(self._device))
         return _Parts(
-            prefix_ms=time_ms(prefix, images),
-            own_ms=time_ms(suffix, features),
+            prefix_ms=computing_ms(prefix, images),
+            own_ms=computing_ms(suffix, features),
             is_linear=depth == 0 and config.head_width == 0 and not regime.uses_neighbours,
         )

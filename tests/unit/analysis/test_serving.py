@@ -24,8 +24,9 @@ import torch
 from PIL import Image
 
 from analysis.tracking import log_model
+from analysis.tracking.model import SERVED_FILES
 from analysis.tracking.served_model import ServedClassifier, read_image
-from contract.decoding import FILES, decode_square
+from contract.decoding import decode_square
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE, STORAGE = 16, 18
@@ -242,7 +243,7 @@ def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, 
     answer = json.loads(asked.stdout.splitlines()[-1])
     assert bool(answer["found"]) == (reach == "in reach")
     assert answer["label"] == [CLASSES[2]]
-    assert set(answer["files"]) == {"contract", *(f"contract.{Path(name).stem}" for name in FILES)}
+    assert set(answer["files"]) == {"contract", *(f"contract.{Path(name).stem}" for name in SERVED_FILES)}
     for file in answer["files"].values():
         assert not Path(file).is_relative_to(ROOT)
         assert Path(file).parts[-3:-1] == ("code", "contract")
