@@ -207,8 +207,8 @@ def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: Fin
     Raises:
         ValueError: the studies do not fit, or the flags do not fit the first.
     """
-    wishes = prepare_wishes(flags)
-    is_plain = wishes == Wishes() and not flags.trains
+    check_flags(first, flags)
+    is_plain = prepare_wishes(flags) == Wishes() and not flags.trains
     parts = [
         Part(study=one.study, settings=one.settings, maker=one.maker(Wishes()), keeps_answer=True)
         for one in (first, second)

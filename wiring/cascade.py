@@ -14,9 +14,10 @@ from analysis.answer.cascade import Cascade
 from analysis.answer.prediction_sets import fit_threshold
 from analysis.answer.record import Answer
 from analysis.answer.split_scores import score_split
-from analysis.answer.words import SHOWN, describe_cascade, find_reading
+from analysis.answer.words import SHOWN, describe_cascade, find_reading, has_test_split
 from analysis.comparison import confidence_interval
 from analysis.predictions import Predictions
+from analysis.reading import load_study
 from analysis.report import is_current, write_report
 from cluster.study.directory import Study
 from contract.decoding import Fit
@@ -101,10 +102,9 @@ class CascadeMaker:
             self._read_test_split()
         card = self._read_card()
         assert card is not None
-        reading = find_reading(self.second.study.directory, model=self.model)
-        for line in describe_cascade(
-            card, find_reading(self.first.study.directory, model=self.model), reading
-        ):
+        readings = [find_reading(part.study.directory, model=self.model) for part in self.parts]
+        has_test = has_test_split(load_study(self.first.study.directory))
+        for line in describe_cascade(card, *readings, has_test=has_test):
             say(line)
         say(f"model: {self.model.directory}")
         # The answer of either study may stand in another light now: its next reading is a later one.

@@ -34,7 +34,11 @@ def describe_answer(
 
 
 def describe_cascade(
-    card: Mapping[str, Any], reading: TestReading | None, second: TestReading | None
+    card: Mapping[str, Any],
+    reading: TestReading | None,
+    second: TestReading | None,
+    *,
+    has_test: bool = True,
 ) -> list[str]:
     """Say what a cascade is made of, and its three numbers.
 
@@ -48,13 +52,13 @@ def describe_cascade(
     if reading is not None and second is not None and second.reading > reading.reading:
         reading = second
     if card["scores"]:
-        return lines + describe_scores(card["scores"], SHOWN, reading)
+        return lines + describe_scores(card["scores"], SHOWN, reading, has_test=has_test)
     lines.append(
         "a part was trained on the validation images too, so only the test split can tell how good it is"
     )
     for metric in SHOWN:
         name = metric.removeprefix("val_").replace("_", " ")
-        lines.append(f"{name}: test split {show_reading(metric, reading)}")
+        lines.append(f"{name}: test split {show_reading(metric, reading, has_test=has_test)}")
     return lines
 
 

@@ -64,15 +64,13 @@ def test_two_studies_become_one_model_whose_test_reading_stands(tmp_path: Path) 
     assert model.program.stat().st_mtime_ns == written
     check_readings(first, second)
 
-    own = run("finalize.py", "one", "--test", "--runs-dir", str(tmp_path / "runs")).stdout
-    assert "reading number 2 of this split" in own
-
 
 def check_probabilities(first: Path, second: Path) -> None:
     """The program's probabilities are those of both, merged."""
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     models = (StudyPaths(first).cascade("others"), StudyPaths(first).model, StudyPaths(second).model)
-    merged, own, others = (torch.export.load(model.program).module()(images) for model in models)
+    with torch.no_grad():
+        merged, own, others = (torch.export.load(model.program).module()(images) for model in models)
 
     expected = make_cascade(first, second).merge(own.log().numpy(), others.log().numpy())
 
@@ -80,7 +78,7 @@ def check_probabilities(first: Path, second: Path) -> None:
 
 
 def check_readings(first: Path, second: Path) -> None:
-    digest = StudyPaths(first).cascade("others").digest()
+    digest = StudyPaths(first).cascade("others").identity()
     for study in (first, second):
         (reading,) = load_readings(load_study(study))
         assert (reading.rule, reading.digest, reading.reading) == ("cascade", digest, 1)

@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from analysis.answer.split_scores import score_split
+from analysis.predictions import Predictions
 from analysis.tracking import log_model
 from analysis.tracking.served_model import ServedClassifier
 from contract.study_layout import ModelPaths
@@ -122,3 +124,16 @@ def test_the_logged_model_tells_unknown_images(tmp_path: Path) -> None:
     assert list(answer["known"]) == [True, False]
     assert "known" in model.metadata.signature.outputs.input_names()
     assert np.isfinite(answer["probability"].astype(float)).all()
+
+
+def test_a_reading_of_the_test_split_states_how_many_images_are_called_unknown() -> None:
+    labels = np.arange(40) % 3
+    logs = np.log(np.full((40, 3), 0.1) + 0.7 * np.eye(3)[labels])
+    predictions = Predictions(np.arange(40), labels, logs)
+    scores = np.where(np.arange(40) < 4, -1.0, 1.0)
+
+    record = score_split(predictions, rivals={}, classes=CLASSES, unknown=(scores, 0.0))
+
+    assert record["unknown"]["value"] == pytest.approx(0.1)
+    assert record["unknown"]["low"] < 0.1 < record["unknown"]["high"]
+    assert "unknown" not in score_split(predictions, rivals={}, classes=CLASSES)

@@ -29,7 +29,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StudySettings:
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
+    units: np.ndarray = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return units
 
 
 def make_rule(
