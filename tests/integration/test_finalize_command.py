@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -35,13 +36,18 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs directory of a search of three tiny trials."""
     folder = tmp_path_factory.mktemp("searched")
     write_images(folder / "images")
-    places = ("--runs-dir", str(folder / "runs"), "--cache-dir", str(folder / "cache"))
+    search(folder, folder / "runs", trials=3)
+    return folder / "runs"
+
+
+def search(folder: Path, runs_dir: Path, *, trials: int) -> None:
+    """Run tune.py to its end."""
+    places = ("--runs-dir", str(runs_dir), "--cache-dir", str(folder / "cache"))
     what = ("--space", "demo", "--data", str(folder / "images"), "--study", "mine", "--image-size", "32")
-    limits = ("--trials", "3", "--max-epochs", "2", "--scheduler", "none")
+    limits = ("--trials", str(trials), "--max-epochs", "2", "--scheduler", "none")
     words = [sys.executable, "tune.py", *what, *places, *limits]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "runs"
 
 
 @pytest.fixture
@@ -190,6 +196,42 @@ def test_killed_between_program_and_answer_it_is_the_same_model_with_one_reading
     assert len(after["readings"]) == 1
     assert {**after, "readings": []} == before
     assert "its reading stands" in finish(study, "--test")
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_it_with_130_and_the_answer_before_stands(runs_dir: Path) -> None:
+    study = runs_dir / "mine"
+    before = answer_of(study)
+    StudyPaths(study).costs.unlink()
+
+    process = start(study, "--rule", "mean")
+    while not StudyPaths(study).costs.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=PATIENCE_SECONDS)[0]
+
+    assert process.returncode == 130, told
+    assert "run the same command to continue" in told and "Traceback" not in told
+    assert answer_of(study) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_keeps_the_answer_that_was_asked_for_until_it_has_more_trials(
+    searched: Path, runs_dir: Path
+) -> None:
+    study = runs_dir / "mine"
+    finish(study, "--rule", "mean")
+    asked = answer_of(study)
+
+    search(searched.parent, runs_dir, trials=3)
+    assert answer_of(study) == asked
+    search(searched.parent, runs_dir, trials=4)
+
+    extended = answer_of(study)
+    assert extended.made_of != asked.made_of
+    assert extended.facts["wishes"]["rule"] == "auto"
+    assert is_current(study)
 
 
 def test_a_reading_of_another_model_is_marked_as_the_second(
