@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -56,13 +57,22 @@ def reopen_study(config: StudyConfig) -> Study:
     Unlike a search it writes nothing into study.json.
 
     Raises:
-        ValueError: another process drives the study, or its database is not there.
+        ValueError: another process drives the study, its database is not there, or its directory cannot be
+            written.
     """
     paths = StudyPaths(config.directory)
     info = _read_facts(config.directory)
     path = sqlite_path(config.storage_url)
     if path is not None and not path.is_file():  # opening would create an empty one
         raise ValueError(f"the study database {path} is not there: pass --storage")
+    probe = paths.write_probe(os.getpid())
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{paths.directory} cannot be written ({error.strerror}): work on a copy of the study"
+        ) from None
     lock = acquire_lock(paths.lock)
     try:
         records = Records(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from cluster.study.flags import parse_finalize_flags
 from cluster.study.lock import acquire_lock
 from contract.study_layout import StudyPaths
 from tests.integration.finals_driver import make_searched_study
+from tests.other_user import STRANGER, call_as, needs_root, open_way
 from tests.study_factory import FakeTrial, make_study
 
 MADE_THEN = Path(__file__).parents[2] / "data" / "study_086efa2"
@@ -91,6 +95,24 @@ def test_a_study_that_runs_is_left_alone(tmp_path: Path, capsys: pytest.CaptureF
         lock.release()
 
     assert "another process" in told or "is being" in told or "in use" in told
+
+
+@needs_root
+def test_a_study_that_is_another_users_is_named_and_left_alone(tmp_path: Path) -> None:
+    study = make_study(open_way(tmp_path) / "s", [FakeTrial()])
+    before = sorted(path.name for path in study.iterdir())
+    assert codecs.lookup("ascii")  # now, as the other user may not read Python's own files
+
+    def run() -> str:
+        with redirect_stderr(io.StringIO()) as told:
+            return f"{finalize.main([str(study)])} {told.getvalue()}"
+
+    told = call_as(STRANGER, run)
+
+    assert (
+        told == f"2 finalize.py: {study} cannot be written (Permission denied): work on a copy of the study\n"
+    )
+    assert sorted(path.name for path in study.iterdir()) == before
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"study": "s"}'])
