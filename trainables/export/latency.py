@@ -16,15 +16,15 @@ from contract.trial_config import TrialConfig
 from trainables.export.members import Configs, config_of, load_pretrained, network_of
 from trainables.model.backbones import num_features
 from trainables.model.classifier import Normalise, channels_last
-from trainables.model.cpu.folding import folded
+from trainables.model.cpu.folding import Fold, find_folds, fold
 from trainables.model.networks import normalisation
 from trainables.model.stages import Depth, cut, num_stages
 from trainables.training.regimes import load_regime
 
 WARM_UPS = 3
 REPEATS = 15
-PART_WARM_UPS = 2
-PART_REPEATS = 7
+PART_WARM_UPS = 1
+PART_REPEATS = 5
 BATCH = 32
 BATCH_REPEATS = 3
 
@@ -108,6 +108,7 @@ class CombinationCosts:
     """Training images, which nearest neighbours compare with."""
 
     _backbones: dict[str, nn.Module] = field(default_factory=dict)
+    _folds: dict[nn.Module, list[Fold]] = field(default_factory=dict)
     _timed: dict[Hashable, _Parts] = field(default_factory=dict)
 
     def milliseconds(self, combination: Combination, configs: Configs) -> float:
@@ -143,6 +144,12 @@ class CombinationCosts:
             self._timed[key] = self._time(config, self._backbones[network])
         return self._timed[key]
 
+    def _folds_of(self, backbone: nn.Module, images: Tensor) -> list[Fold]:
+        """Batch norms that a program has folded, found once for all depths, which takes 0.3 s."""
+        if backbone not in self._folds:
+            self._folds[backbone] = find_folds(backbone, images)
+        return self._folds[backbone]
+
     @property
     def _device(self) -> torch.device:
         return torch.device("cuda" if self.settings.use_gpu else "cpu")
@@ -159,11 +166,11 @@ class CombinationCosts:
             seed=0,
         )
         images = channels_last(torch.rand(1, 3, size, size, device=self._device))
-        before, after = cut(backbone, depth)
+        before, after = (fold(part.eval(), self._folds_of(backbone, images)) for part in cut(backbone, depth))
         normalise = Normalise(*normalisation(backbone)).to(self._device)
-        prefix = folded(nn.Sequential(normalise, before).eval(), images)
+        prefix = nn.Sequential(normalise, before)
         features = prefix(images)
-        suffix = nn.Sequential(folded(after.eval(), features), head.eval().to(self._device))
+        suffix = nn.Sequential(after, head.eval().to(self._device))
         return _Parts(
             prefix_ms=computing_ms(prefix, images),
             own_ms=computing_ms(suffix, features),
