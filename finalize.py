@@ -197,6 +197,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         console=console,
         keeps_answer=keeps,
         command="finalize.py",
+        tracking_uri=opened.config.tracking_uri,
     )
     return 0 if results.make() else 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from analysis.reading import find_study, load_study
+from analysis.reading import StudyInfo, find_study, load_study
 from contract.environment import prepare_process
 
 
@@ -113,7 +113,18 @@ def _leaderboard(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
         )
     else:
         leaderboard.print_table(studies, top=flags.top)
+        _print_answers(studies)
     return 0
+
+
+def _print_answers(studies: Sequence[StudyInfo]) -> None:
+    """Print a line for each study that has an answer."""
+    from analysis.answer.words import summarise_answer  # numpy takes 0.2 s: not for --json
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for study in studies:
+        if line := summarise_answer(study):
+            console.print(line if len(studies) == 1 else f"{study.name}: {line}")
 
 
 def _report(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
@@ -142,8 +153,10 @@ def _compare(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
 
 def _status(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
     from analysis import status
+    from analysis.answer.words import summarise_answer
 
-    loaded = [status.load_status(load_study(directory)) for directory in directories]
+    studies = [load_study(directory) for directory in directories]
+    loaded = [status.load_status(study) | {"answer": summarise_answer(study) or None} for study in studies]
     if flags.json:
         print(json.dumps(loaded, ensure_ascii=False, indent=1))
     else:

@@ -124,8 +124,7 @@ def print_table(
             console.print(Text(note, style="dim"))
         if front := _front_line(studies, rows):
             console.print(Text(front))
-        answers = [said for study in studies if (said := _answer_line(study, of_several=len(studies) > 1))]
-        for sentence in (_best_line(studies, rows), _majority_line(studies, rows), *answers):
+        for sentence in (_best_line(studies, rows), _majority_line(studies, rows)):
             if sentence:
                 console.print(Text(sentence))
 
@@ -148,15 +147,6 @@ def _best_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
     from analysis.comparison import describe_finalists  # numpy takes 0.2 s: not for --json
 
     return describe_finalists(rows, studies)
-
-
-def _answer_line(study: StudyInfo, *, of_several: bool) -> str:
-    if not study.paths.answer.is_file():
-        return ""
-    from analysis.answer.words import summarise_answer  # numpy takes 0.2 s: not for --json
-
-    line = summarise_answer(study)
-    return f"{study.name}: {line}" if of_several and line else line
 
 
 def _majority_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from analysis.answer.words import summarise_answer
 from analysis.disk import measure_files
 from analysis.leaderboard import rank_rows
 from analysis.reading import StudyInfo, connect, load_trial_rows
@@ -38,7 +37,6 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
         "best": {"trial": best["trial"], "value": best[study.metric], "epoch": best["kept_at_epoch"]}
         if best
         else None,
-        "answer": summarise_answer(study) or None,
         "running": [
             {
                 name: row.get(name)
@@ -55,7 +53,7 @@ def load_status(study: StudyInfo, *, now: float | None = None) -> dict[str, Any]
 
 
 def print_status(status: dict[str, Any], *, console: Console | None = None) -> None:
-    """Print the values of a status as lines of text."""
+    """Print the values of a status as lines of text; "answer" is one that may have been added."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     num_ended = sum(num for state, num in status["trials"].items() if State(state).has_ended)
     of_wanted = f" of {status['trials_wanted']}" if status["trials_wanted"] else ""
@@ -71,7 +69,7 @@ def print_status(status: dict[str, Any], *, console: Console | None = None) -> N
         console.print(
             f"best {status['metric']} {best['value']:.4f}: trial {best['trial']}, epoch {best['epoch']}"
         )
-    if status["answer"]:
+    if status.get("answer"):
         console.print(Text(status["answer"]))
     if any(status["bytes"].values()):
         sizes = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in status["bytes"].items() if size)

@@ -76,7 +76,7 @@ def main() -> int:
                 found.write_text(
                     json.dumps([{"set": Path(data).name, "seed": seed, **one} for one in figures])
                 )
-            rows += json.loads(found.read_text())
+            rows += json.loads(found.read_text(encoding="utf-8"))
             print(f"{name}: done", flush=True)
     print_tables(rows)
     print(json.dumps(summarise(rows)))

@@ -41,6 +41,8 @@ class Results:
     """An answer that finalize.py made with other wishes stays, as long as the candidates are the same."""
 
     command: str = "tune.py"
+    tracking_uri: str | None = None
+    """MLflow store or server of a study that has moved; None = the one that study.json names."""
 
     @property
     def paths(self) -> StudyPaths:
@@ -80,9 +82,9 @@ class Results:
         target = self.paths.model.directory
         with self.console.status("bringing MLflow up to date"):
             if with_model and target.exists():
-                self._say(f"MLflow model: {log_model(self.directory, target)}")
+                self._say(f"MLflow model: {log_model(self.directory, target, self.tracking_uri)}")
             else:
-                sync(self.directory)
+                sync(self.directory, self.tracking_uri)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

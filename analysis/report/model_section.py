@@ -109,12 +109,17 @@ def say_why_believed(answer: Answer) -> str:
     """Say how the corrected score comes about, and why the one it was chosen by is not it."""
     groups = f" in {answer.groups:,} groups" if answer.groups < answer.images else ""
     candidates = plural(int(answer.facts["candidates"]), "candidate")
+    refitted = (
+        " The model was trained again on train and validation images: the first two are of the one before."
+        if "selected" in answer.facts
+        else ""
+    )
     calibrated = " The first two are those before calibration." if "calibration" in answer.facts else ""
     return (
         f"As chosen: on the {answer.images:,} validation images{groups} that the model was chosen by, so it "
         f"flatters. Corrected: the whole choice among {candidates} was repeated on samples of these "
         "images, and scored each time on the images outside the sample. Test split: images that neither "
-        f"training nor choice has seen.{calibrated}"
+        f"training nor choice has seen.{calibrated}{refitted}"
     )
 
 

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from analysis.answer.choose import choose_answer
+from analysis.answer.record import save_answer
 from analysis.report import write_report
+from contract.study_layout import StudyPaths
+from tests.simulated_pool import draw_chances, make_pool_of
 from tests.study_factory import FakeTrial, make_study
 
 pytestmark = pytest.mark.slow
@@ -82,6 +86,24 @@ def click(page: Any, label: str) -> None:
 
 def type_filter(page: Any, text: str) -> None:
     page.find_element("css selector", ".board input").send_keys(text)
+
+
+def test_the_answer_comes_first_and_a_phone_shows_its_three_numbers(browser: Any, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "answered", [FakeTrial(curve=[0.8]), FakeTrial(curve=[0.7])])
+    pool = make_pool_of([draw_chances(200, 0.85, seed=seed) for seed in range(3)])
+    answer = choose_answer(pool, metric="val_accuracy", made_of="x").answer
+    save_answer(StudyPaths(study), answer)
+    browser.set_window_size(500, 1000)  # the narrowest that chromium makes
+
+    browser.get(write_report(study).as_uri())
+    first = browser.find_element("css selector", "section")
+    rows = first.find_elements("css selector", "table:first-of-type tbody tr")
+    ends = [row.rect["x"] + row.rect["width"] for row in rows[:3]]
+    browser.set_window_size(1200, 1000)
+
+    assert first.find_element("css selector", "p.answer").text.startswith("The model is ")
+    assert [row.text.split()[0] for row in rows[:3]] == ["as", "corrected", "test"]
+    assert max(ends) <= 500
 
 
 def test_the_leaderboard_starts_ranked(page: Any) -> None:

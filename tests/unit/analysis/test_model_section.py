@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.__main__ import main
 from analysis.answer.choose import Chosen, choose_answer
 from analysis.answer.record import Answer, save_answer
 from analysis.answer.split_scores import score_split
@@ -25,7 +27,6 @@ from analysis.report.answer import answer_section, say_answer
 from analysis.report.finals_section import finals_sections
 from analysis.report.findings import Findings, find_out
 from analysis.report.model_section import model_parts, say_improvements, say_model, say_unknown
-from analysis.status import load_status
 from analysis.tracking.answer import describe_answer_run
 from contract.finals import FinalTraining
 from contract.messages import State
@@ -178,7 +179,7 @@ def test_a_study_of_an_earlier_version_has_the_search_alone(tmp_path: Path) -> N
     assert model_parts(findings) == [] and finals_sections(findings) == []
     assert "The search behind it" not in section.body
     assert "expect a little less on new ones" in section.body
-    assert load_status(load_study(study))["answer"] is None
+    assert summarise_answer(load_study(study)) == ""
 
 
 def test_one_trial_alone_is_the_model_and_nothing_is_compared(study: Path) -> None:
@@ -288,7 +289,9 @@ def test_seeds_and_folds_have_tables_and_each_training_a_row(study: Path) -> Non
     assert "final 1 on train and validation trial 0 complete – 12 s" in text
 
 
-def test_status_page_and_mlflow_show_a_saved_answer(study: Path) -> None:
+def test_status_leaderboard_page_and_mlflow_show_a_saved_answer(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = choose(alike(5)).answer
     save_answer(StudyPaths(study), answer)
 
@@ -298,7 +301,11 @@ def test_status_page_and_mlflow_show_a_saved_answer(study: Path) -> None:
 
     assert line.startswith("answer: an ensemble on one frozen prefix (trial ")
     assert line.endswith("as chosen, test split not read yet")
-    assert load_status(load_study(study))["answer"] == line
+    assert main(["status", str(study), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["answer"] == line
+    for command in ("status", "leaderboard"):
+        assert main([command, str(study)]) == 0
+        assert line in " ".join(capsys.readouterr().out.split())
     assert "classifiers in one (trial" in page and "What would improve it" in page
     assert told is not None and told.tags["answer_test_split"] == "not read"
     values = {name: value for name, value, _, _ in told.points}

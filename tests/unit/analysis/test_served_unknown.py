@@ -102,7 +102,7 @@ def test_the_digest_of_an_export_covers_its_second_program(tmp_path: Path) -> No
     rule = {"score": "both", "threshold": 0.5}
     paths = ModelPaths(write_export(tmp_path, rule, with_program=True))
     before = paths.digest()
-    paths.unknown.write_bytes(paths.unknown.read_bytes() + b"x")
+    paths.unknown.write_bytes(paths.program.read_bytes())
     changed = paths.digest()
     paths.unknown.unlink()
 

@@ -44,7 +44,7 @@ class Finished:
         monkeypatch.setattr(AnswerMaker, "_frozen_features", lambda *_: None)
         monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
-        monkeypatch.setattr(results, "sync", lambda _: self.tracked.append("trials only"))
+        monkeypatch.setattr(results, "sync", lambda *_: self.tracked.append("trials only"))
 
     def add(self, accuracy: float) -> None:
         add_trials(self.directory, [FakeTrial(curve=[accuracy])])
@@ -86,7 +86,7 @@ class Finished:
         self.pages += 1
         return []
 
-    def _log_model(self, _: Path, export: Path) -> str:
+    def _log_model(self, _: Path, export: Path, __: str | None) -> str:
         self.tracked.append(export.name)
         return "models:/m-1"
 
