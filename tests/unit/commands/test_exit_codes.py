@@ -25,6 +25,7 @@ class FakeStudy:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.paths = StudyPaths(directory)
+        self.info = {"data": {"num_test": 1}}
         self.ended: list[str] = []
         self.closed = False
 
@@ -70,7 +71,8 @@ class Command:
             "Tracker": lambda _: SimpleNamespace(finish=lambda timeout: None),
             "Cleaner": lambda *_: SimpleNamespace(clean_all=self._clean),
             "print_leaderboard": lambda _: None,
-            "make_settings": lambda *_: None,
+            "make_answer_maker": lambda *_: None,
+            "say_next": lambda *_, **__: "next",
             "Results": lambda **_: SimpleNamespace(make=lambda: self.results),
             "why_nothing_completed": lambda *_: "no trial completed (3 failed)",
             "how_long_a_trial_takes": lambda _: "an epoch takes about 12.0 s, a whole trial about 120 s",
