@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from analysis.answer.choose import Chosen, choose_answer
 from analysis.answer.more_photos import measure_photo_curve
@@ -99,8 +100,12 @@ class AnswerMaker:
         Raises:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
-        chosen = self._choose()
-        answer, unknown = self._judge(chosen)
+        import scipy.linalg  # noqa: F401  # loads the library whose threads are limited
+
+        # Two threads of OpenBLAS that wait for each other on a busy machine took 16 s instead of 2.
+        with threadpool_limits(1, user_api="blas"):
+            chosen = self._choose()
+            answer, unknown = self._judge(chosen)
         answer = self._with_refits(answer)
         more = {"wishes": asdict(self.wishes), **self._repeated()}
         answer = replace(answer, facts={**answer.facts, **more})
