@@ -281,12 +281,32 @@ def train(
     sources = opened.maker(wishes).find_sources(among_trials=not refit)
     chosen = [opened.trials[number] for number in sources if number in opened.trials]
     existing = opened.study.records.load_finals()
-    planned = plan_finals(existing, chosen=chosen, seeds=seeds, folds=folds, refit=refit)
+    planned = plan_finals(existing, chosen=chosen, seeds=seeds, refit=refit)
+    if folds:
+        planned += plan_finals([*existing, *planned], chosen=find_frozen(chosen), folds=folds)
     if not planned:
         return None
     say(f"{plural(len(planned), 'final training')} of {', '.join(f'trial {one.trial}' for one in chosen)}")
     ending = run_finals(opened.study, opened.config, opened.settings, planned)
     return None if ending.how is RunOutcome.FINISHED else ending
+
+
+def find_frozen(chosen: Sequence[Chosen]) -> list[Chosen]:
+    """The trials whose backbone is frozen: K folds of a head cost as much as one reading of its features.
+
+    Raises:
+        ValueError: there is none.
+    """
+    frozen = [one for one in chosen if one.config.get("unfreeze_depth") == 0]
+    others = ", ".join(f"trial {one.trial}" for one in chosen if one not in frozen)
+    if not frozen:
+        raise ValueError(
+            f"--folds is for heads on a frozen backbone, and the answer is made of {others}: use --seeds, or "
+            "a --rule whose members are frozen"
+        )
+    if others:
+        say(f"--folds judges heads on a frozen backbone only, not {others}")
+    return frozen
 
 
 def predict_views(opened: Opened) -> None:
