@@ -108,6 +108,11 @@ class AnswerMaker:
             answer, unknown = self._judge(chosen)
         answer = self._with_refits(answer)
         more = {"wishes": asdict(self.wishes), **self._repeated()}
+        if self.metric != self.settings.metric:
+            more["metric_note"] = (
+                f"The rules go by {self.metric}: {self.settings.metric}, which the search went by, is not "
+                "computed on resamples."
+            )
         answer = replace(answer, facts={**answer.facts, **more})
         self._export(answer, unknown)
         save_answer(self.paths, answer)

@@ -29,8 +29,12 @@ def describe_answer(
 ) -> list[str]:
     """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
     members = ", ".join(ref.name for ref in answer.refs)
+    is_alone = len(answer.refs) == 1 and answer.rule != "soup"
+    what = "one classifier alone" if is_alone and answer.rule != "single" else NAMES[answer.rule]
     lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading, has_test=has_test)
-    return [f"the answer is {NAMES[answer.rule]}: {members}", *lines]
+    said = [str(answer.facts["operating_point"]["said"])] if "operating_point" in answer.facts else []
+    said += [str(answer.facts["metric_note"])] if "metric_note" in answer.facts else []
+    return [f"the answer is {what}: {members}", *lines, *said]
 
 
 def describe_cascade(
