@@ -239,6 +239,8 @@ def say_limits(answer: Answer, reading: TestReading | None) -> list[str]:
     said = []
     if ranking := facts.get("ranking"):
         said.append(_say_ranking(ranking, reading))
+    if "metric_note" in facts:
+        said.append(str(facts["metric_note"]))
     if "operating_point" in facts:
         said.append(str(facts["operating_point"]["said"]))
     if calibration := facts.get("calibration"):
