@@ -251,9 +251,8 @@ def say_limits(answer: Answer, reading: TestReading | None) -> list[str]:
         )
     if sets := facts.get("prediction_sets"):
         said.append(
-            f"Where one class is too little: all those with a probability of {sets['least']:.2f} or more "
-            f"hold the right one for about {1 - sets['alpha']:.0%} of new images; they may be several or "
-            "none."
+            f"Where one class is too little: the likeliest one and all others with a probability of "
+            f"{sets['least']:.2f} or more hold the right one for about {1 - sets['alpha']:.0%} of new images."
         )
     if "unknown" in facts:
         said.append(say_unknown(facts["unknown"]))
