@@ -198,7 +198,7 @@ def test_a_share_that_is_gone_while_a_trial_is_built_ends_the_lease_and_not_the_
 ) -> None:
     settings = make_settings(tmp_path)
     monkeypatch.setattr(storage_faults, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr("trainables.run.load_splits", raise_not_connected)
+    monkeypatch.setattr("trainables.trial_images.load_splits", raise_not_connected)
     [run] = start_trials(settings, make_lease())
 
     with pytest.raises(StorageFault, match="not connected"):

@@ -14,7 +14,7 @@ from contract.predictions import unpack_classes
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables import run as trial_run
-from trainables.export.program import load_classifier
+from trainables.export.members import load_classifier
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 
