@@ -73,9 +73,8 @@ def main() -> int:
                 search(data, name, seed=seed, flags=flags, out=out)
                 found.parent.mkdir(parents=True, exist_ok=True)
                 figures = measure(out / "runs" / name)
-                found.write_text(
-                    json.dumps([{"set": Path(data).name, "seed": seed, **one} for one in figures])
-                )
+                about = {"set": Path(data).name, "seed": seed}
+                found.write_text(json.dumps([about | one for one in figures]), encoding="utf-8")
             rows += json.loads(found.read_text(encoding="utf-8"))
             print(f"{name}: done", flush=True)
     print_tables(rows)
