@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.answer.cascade import Cascade, make_cascade
-from analysis.answer.operating_point import parse_target
+from analysis.calibration.operating_point import parse_target
 from analysis.finals import load_finals
 from analysis.reading import find_study, load_study, load_trial_rows
 from cluster.ray_tune.run import RunEnding

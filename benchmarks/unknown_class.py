@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from analysis.answer.calibration import fit_temperature
-from analysis.answer.probe import Sums, deal_groups, fit_probe, unit_length
-from analysis.answer.unknown import (
+from analysis.calibration.probe import Sums, deal_groups, fit_probe, unit_length
+from analysis.calibration.temperature import fit_temperature
+from analysis.calibration.unknown import (
     FrozenFeatures,
     choose_score,
     hide_classes,
     predict_by_probe,
 )
-from analysis.answer.unknown_scores import (
+from analysis.calibration.unknown_scores import (
     Scale,
     Score,
     add_scores,

@@ -12,11 +12,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from analysis.answer.choose import Chosen, choose_answer
-from analysis.answer.more_photos import measure_photo_curve
 from analysis.answer.pool import Candidate, Pool, load_pool, trial_candidate
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
-from analysis.answer.unknown import FrozenFeatures
+from analysis.calibration.more_photos import measure_photo_curve
+from analysis.calibration.unknown import FrozenFeatures
 from analysis.comparison import confidence_interval
 from analysis.finals import Final
 from analysis.image_table import load_groups, load_image_table

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.answer.cascade import Cascade
-from analysis.answer.prediction_sets import fit_threshold
 from analysis.answer.record import Answer
 from analysis.answer.split_scores import score_split
 from analysis.answer.words import SHOWN, describe_cascade, find_reading, has_test_split
+from analysis.calibration.prediction_sets import fit_threshold
 from analysis.comparison import confidence_interval
 from analysis.predictions import Predictions
 from analysis.reading import load_study

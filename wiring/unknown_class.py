@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer.unknown import FrozenFeatures, UnknownRule, choose_unknown_rule
+from analysis.calibration.unknown import FrozenFeatures, UnknownRule, choose_unknown_rule
 from analysis.predictions import Predictions
 from contract.messages import StudySettings
 from contract.study_layout import ModelPaths

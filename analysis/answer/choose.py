@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer.calibration import calibrate
 from analysis.answer.correction import Correction, RuleScores, correct
 from analysis.answer.gate import Decision, decide
-from analysis.answer.operating_point import find_operating_point, measure_ranking, parse_target
 from analysis.answer.pool import Pool
 from analysis.answer.power import find_smallest_difference
-from analysis.answer.prediction_sets import fit_threshold
 from analysis.answer.record import Answer
 from analysis.answer.rules import GREEDY_RESAMPLES, Choice, Rule, make_rules
+from analysis.calibration.operating_point import find_operating_point, measure_ranking, parse_target
+from analysis.calibration.prediction_sets import fit_threshold
+from analysis.calibration.temperature import calibrate
 from analysis.predictions import Array
 from contract.answer import Combination, MemberRef, Pooling, apply_temperature, pool_log_probabilities
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.answer.operating_point import measure_ranking
-from analysis.answer.prediction_sets import SetThreshold, check_coverage
-from analysis.answer.unknown import measure_share
+from analysis.calibration.operating_point import measure_ranking
+from analysis.calibration.prediction_sets import SetThreshold, check_coverage
+from analysis.calibration.unknown import measure_share
 from analysis.comparison import compare_predictions, confidence_interval, describe_test, number_groups
 from analysis.predictions import Array, Predictions, calibration, class_scores
 from contract.metrics import METRICS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.answer.calibration import HIGHEST, LOWEST, calibrate, fit_temperature, log_loss
+from analysis.calibration.temperature import HIGHEST, LOWEST, calibrate, fit_temperature, log_loss
 from contract.answer import apply_temperature, normalise
 
 

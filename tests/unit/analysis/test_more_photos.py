@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from analysis.answer.more_photos import PhotoCurve, measure_photo_curve
+from analysis.calibration.more_photos import PhotoCurve, measure_photo_curve
 
 
 def measure(

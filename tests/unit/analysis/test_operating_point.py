@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from analysis.answer.operating_point import (
+from analysis.calibration.operating_point import (
     Target,
     find_operating_point,
     measure_ranking,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.answer.prediction_sets import check_coverage, fit_threshold, make_sets
+from analysis.calibration.prediction_sets import check_coverage, fit_threshold, make_sets
 from contract.answer import normalise
 
 

@@ -9,15 +9,15 @@ import pytest
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
-from analysis.answer.probe import unit_length
-from analysis.answer.unknown import (
+from analysis.calibration.probe import unit_length
+from analysis.calibration.unknown import (
     FrozenFeatures,
     HiddenClass,
     choose_score,
     choose_unknown_rule,
     hide_classes,
 )
-from analysis.answer.unknown_scores import Score, auroc_of, fit_distances, keep
+from analysis.calibration.unknown_scores import Score, auroc_of, fit_distances, keep
 from contract.answer import normalise
 from contract.unknown_score import score_probabilities
 

@@ -41,7 +41,7 @@ ROOMS = {
         "rehearsal",
         "__main__",
     ),
-    "analysis": ("", "answer", "report", "tracking", "__main__"),
+    "analysis": ("", "calibration", "answer", "report", "tracking", "__main__"),
     "benchmarks": ("simulated", "versus_plain", ""),
 }
 """Rooms of each package, in the order that imports may follow: a room imports itself and rooms before it.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer.probe import deal_groups
+from analysis.calibration.probe import deal_groups
 from analysis.predictions import Array, Predictions, calibration
 from contract.answer import apply_temperature
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer.probe import Features, Sums, deal_groups, draw_groups, fit_probe, unit_length
+from analysis.calibration.probe import Features, Sums, deal_groups, draw_groups, fit_probe, unit_length
 from analysis.comparison import FEWEST_GROUPS, resample
 from analysis.predictions import Array
 

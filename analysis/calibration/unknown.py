@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer.calibration import fit_temperature
-from analysis.answer.operating_point import Measured
-from analysis.answer.probe import Features, Probe, Sums, draw_groups, fit_probe, unit_length
-from analysis.answer.unknown_scores import (
+from analysis.calibration.operating_point import Measured
+from analysis.calibration.probe import Features, Probe, Sums, draw_groups, fit_probe, unit_length
+from analysis.calibration.temperature import fit_temperature
+from analysis.calibration.unknown_scores import (
     TITLES,
     Distances,
     Scale,

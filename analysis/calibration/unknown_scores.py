@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.answer.probe import Features, Sums, unit_length
+from analysis.calibration.probe import Features, Sums, unit_length
 from analysis.predictions import Array
 
 KEPT_SHARE = 0.95

@@ -1,0 +1,1 @@
+"""What probabilities and features are good for: a temperature, sets of classes, unknown classes."""
