@@ -181,7 +181,11 @@ def test_killed_in_every_phase_and_continued_it_comes_to_the_same_answer(
 
 
 @pytest.mark.timeout(600)
-def test_killed_between_program_and_answer_it_is_the_same_model_with_one_reading(runs_dir: Path) -> None:
+def test_killed_between_program_and_answer_it_is_the_same_model_with_one_reading(
+    runs_dir: Path, full: bool
+) -> None:
+    if not full:
+        pytest.skip("a minute; the kills in every phase cover it (--full)")
     study = runs_dir / "mine"
     before = outcome(study)
     paths = StudyPaths(study)
