@@ -72,7 +72,7 @@ def test_a_search_is_interrupted_continued_and_then_only_shown(tmp_path: Path) -
     assert "is finished" in third.stdout
     assert "val acc" in third.stdout
 
-    model = second.stdout.partition("MLflow model: ")[2].strip()
+    model = second.stdout.partition("MLflow model: ")[2].splitlines()[0]
     check_model_answers(tmp_path, images, model=model)
 
 
