@@ -26,13 +26,12 @@ from contract.study_layout import StudyPaths
 from contract.trial_config import config_as_dict, make_trial_config
 from contract.weights_source import WeightsSource
 from trainables.batch_groups import expect_reuse
-from trainables.data.datasets import is_url
 from trainables.data.folds import cut_folds
 from trainables.data.manifest import read_manifest
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import fetch_weights, locate_weights
 from wiring.plan import console, say
-from wiring.search import paths_on_nodes
+from wiring.search import paths_on_nodes, settings_of
 
 logger = logging.getLogger("unfreeze")
 NAMED = 3
@@ -59,31 +58,14 @@ def reopen_settings(
         ValueError: weights of the study are not on this machine and cannot be downloaded.
     """
     known = [config_as_dict(make_trial_config(one)) for one in configs]
-    reuse = expect_reuse(known)
-    return StudySettings(
-        study_directory=str(config.directory),
-        classes=tuple(info["data"]["classes"]),
-        weights=config.weights,
-        backbone_weights=_fetch_weights(config, info, {str(one["backbone"]) for one in known}),
-        image_size=info["image_size"],
-        fit=info.get("fit"),
-        deep_range=tuple(info.get("deep_range") or ()),
-        seed=info["seed"],
-        metric=info["metric"],
-        maximize=Direction(info["direction"]) is Direction.MAXIMIZE,
-        cache_directory=str(config.cache_dir),
-        cache_gigabytes=config.cache_gb,
+    return settings_of(
+        config,
+        info,
+        resources=resources,
+        reuse=expect_reuse(known),
         num_trials=num_trials,
-        shared_depths=reuse.depths,
-        expected_reuse=reuse.share,
-        threads=resources.threads,
-        data_source=config.data if is_url(config.data) else "",
-        workers=resources.workers_per_trial,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=resources.gpus_per_worker or 0.0,
-        compile=config.compile,
-        max_params=config.max_params,
-        max_latency_ms=config.max_latency_ms,
+        weights=_fetch_weights(config, info, {str(one["backbone"]) for one in known}),
+        source=config.data,
     )
 
 

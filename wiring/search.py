@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -32,8 +33,9 @@ from contract.messages import StudySettings
 from contract.metrics import Direction
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig, config_as_dict
+from contract.weights_source import WeightsSource
 from search_spaces import describe
-from trainables.batch_groups import batch_group
+from trainables.batch_groups import ExpectedReuse, batch_group
 from trainables.checks.known_copies import find_copies
 from trainables.data.datasets import is_url
 from trainables.data.description import describe_manifest
@@ -232,25 +234,52 @@ def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
 
 
 def make_settings(plan: Plan, study: Study, resources: Resources) -> StudySettings:
-    config, reuse = plan.config, plan.expected_reuse
+    return settings_of(
+        plan.config,
+        study.info,
+        resources=resources,
+        reuse=plan.expected_reuse,
+        num_trials=plan.num_trials,
+        weights=plan.weights,
+        source=plan.listing.source,
+    )
+
+
+def settings_of(
+    config: StudyConfig,
+    info: Mapping[str, Any],
+    *,
+    resources: Resources,
+    reuse: ExpectedReuse,
+    num_trials: int,
+    weights: tuple[WeightsSource, ...],
+    source: str,
+) -> StudySettings:
+    """Make the settings of a study from its flags and study.json, for a search as for what follows it.
+
+    Args:
+        info: the content of study.json.
+        num_trials: trials of the study, which estimates how often activations are read again.
+        source: where the images come from: a path, a data set's name, or the URL of a bucket.
+    """
     return StudySettings(
-        study_directory=str(study.directory),
-        classes=tuple(study.info["data"]["classes"]),
+        study_directory=str(config.directory),
+        classes=tuple(info["data"]["classes"]),
         weights=config.weights,
-        backbone_weights=plan.weights,
-        image_size=plan.image_size,
-        fit=config.fit,
-        deep_range=tuple(study.info["deep_range"]),
-        seed=config.seed,
+        backbone_weights=weights,
+        image_size=info["image_size"],
+        fit=info.get("fit"),
+        deep_range=tuple(info.get("deep_range") or ()),
+        seed=info["seed"],
         metric=config.metrics[0],
-        maximize=Direction(study.info["direction"]) is Direction.MAXIMIZE,
+        maximize=Direction(info["direction"]) is Direction.MAXIMIZE,
         cache_directory=str(config.cache_dir),
         cache_gigabytes=config.cache_gb,
-        num_trials=plan.num_trials,
+        num_trials=num_trials,
         shared_depths=reuse.depths,
         expected_reuse=reuse.share,
         threads=resources.threads,
-        data_source=plan.listing.source if is_url(plan.listing.source) else "",
+        data_source=source if is_url(source) else "",
         workers=resources.workers_per_trial,
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=resources.gpus_per_worker or 0.0,
