@@ -13,7 +13,7 @@ from contract.answer import MemberRef
 from contract.decoding import Fit
 from contract.messages import StudySettings
 from contract.study_layout import TrialPaths
-from contract.trial_config import ALL, TrialConfig, make_trial_config
+from contract.trial_config import TrialConfig, make_trial_config
 from contract.weights_source import WeightsSource
 from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
@@ -59,13 +59,6 @@ def config_of(ref: MemberRef, configs: Configs) -> TrialConfig:
 def fit_of(config: Mapping[str, Any], settings: StudySettings) -> Fit:
     """How images are made square for a configuration."""
     return settings.fit or find_backbone(str(config["backbone"])).fit
-
-
-def prefix_of(config: Mapping[str, Any], settings: StudySettings) -> str:
-    """Name the network whose frozen prefix a configuration uses; empty where the whole network trains."""
-    trial = make_trial_config(config)
-    is_whole = trial.unfreeze_depth == ALL or not load_regime(trial.regime).pretrained
-    return "" if is_whole else network_of(trial, settings)
 
 
 def common_fit(refs: Iterable[MemberRef], configs: Configs, settings: StudySettings) -> Fit:
