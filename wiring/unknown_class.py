@@ -23,11 +23,11 @@ class UnknownClasses:
 
     rule: UnknownRule
     config: Mapping[str, Any]
-    """Of the member whose pretrained backbone gives the features."""
+    """Configuration of the member whose pretrained backbone gives the features."""
 
     ids: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    """Of the validation images."""
+    """Calibrated probabilities of the validation images, [images, classes]."""
 
     features: NDArray[np.float32]
 

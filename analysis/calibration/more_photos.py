@@ -43,7 +43,7 @@ class PhotoCurve:
     """Accuracy on the validation images by the number of training images."""
 
     shares: tuple[Share, ...]
-    """Of a quarter, half and all of them; none where that cannot be judged."""
+    """Accuracy with a quarter, half and all of them; empty where that cannot be judged."""
 
     gain: float
     """Accuracy with all less that with half of the training images."""

@@ -47,7 +47,7 @@ class Soup:
     """Configuration of the best trial: backbone, depth and head are those of all."""
 
     metrics: Mapping[str, float]
-    """Of the validation images, by the names of METRICS."""
+    """Values on the validation images, by the names of METRICS."""
 
     single_loss: float
     """Validation loss of the best trial alone."""
