@@ -24,17 +24,21 @@ NAMES = {
 SHOWN = ("val_accuracy", "val_loss")
 
 
+def name_answer(answer: Answer) -> str:
+    """Name in words what the rule made, which may be one classifier where it could have been several."""
+    is_alone = len(answer.refs) == 1 and answer.rule not in ("single", "soup")
+    return "one classifier alone" if is_alone else NAMES[answer.rule]
+
+
 def describe_answer(
     answer: Answer, reading: TestReading | None = None, *, has_test: bool = True
 ) -> list[str]:
     """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
     members = ", ".join(ref.name for ref in answer.refs)
-    is_alone = len(answer.refs) == 1 and answer.rule != "soup"
-    what = "one classifier alone" if is_alone and answer.rule != "single" else NAMES[answer.rule]
     lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading, has_test=has_test)
     said = [str(answer.facts["operating_point"]["said"])] if "operating_point" in answer.facts else []
     said += [str(answer.facts["metric_note"])] if "metric_note" in answer.facts else []
-    return [f"the answer is {what}: {members}", *lines, *said]
+    return [f"the answer is {name_answer(answer)}: {members}", *lines, *said]
 
 
 def describe_cascade(
