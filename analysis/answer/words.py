@@ -27,7 +27,7 @@ SHOWN = ("val_accuracy", "val_loss")
 def name_answer(answer: Answer) -> str:
     """Name in words what the rule made, which may be one classifier where it could have been several."""
     is_alone = len(answer.refs) == 1 and answer.rule not in ("single", "soup")
-    return "one classifier alone" if is_alone else NAMES[answer.rule]
+    return "one classifier alone" if is_alone else NAMES.get(answer.rule, answer.rule)
 
 
 def describe_answer(
@@ -107,7 +107,7 @@ def summarise_answer(study: StudyInfo) -> str:
     has_test = has_test_split(study)
     reading = show_reading(metric, find_reading(study.directory), has_test=has_test)
     return (
-        f"answer: {NAMES.get(answer.rule, answer.rule)} ({members}), {metric} {corrected} corrected (95% "
+        f"answer: {name_answer(answer)} ({members}), {metric} {corrected} corrected (95% "
         f"interval {low} to {high}), {chosen} as chosen, test split {reading}"
     )
 
