@@ -27,7 +27,7 @@ from torch import Tensor
 
 from contract.answer import Combination, MemberRef, Pooling, WeightedMember
 from contract.messages import Lease, LeasedTrial, StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from trainables.data.datasets import find_images
 from trainables.export.latency import BATCH, CombinationCosts
 from trainables.export.program import export_combination

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from contract.model_digest import digest_content
+from contract.model_layout import ModelPaths
 
 STUDY_FILE = "study.json"
 """File that makes a directory a study."""
@@ -199,51 +198,6 @@ class TrialPaths:
     @property
     def lock(self) -> Path:
         return self.directory / ".lock"
-
-
-@dataclass(frozen=True)
-class ModelPaths:
-    """Files of an exported model."""
-
-    directory: Path
-
-    @property
-    def program(self) -> Path:
-        """The program that torch.export writes: images in, probabilities out."""
-        return self.directory / "classifier.pt2"
-
-    @property
-    def card(self) -> Path:
-        """Classes, image size and origin, as JSON."""
-        return self.directory / "export.json"
-
-    @property
-    def unknown(self) -> Path:
-        """Images and their probabilities in, a score out that is low for images of unknown classes.
-
-        Only there if the score needs more than the probabilities.
-        """
-        return self.directory / "unknown.pt2"
-
-    def digest(self) -> str | None:
-        """A hash of what card and programs hold, to tell exports apart; None without card or program.
-
-        The same model exported again has the same.
-        """
-        return self._digest(whole_card=True, further=[self.unknown] if self.unknown.exists() else [])
-
-    def identity(self) -> str | None:
-        """A hash of what decides the model's answers alone, by which a reading of the test split is its.
-
-        Scores on its card and the name of its study may change.
-        """
-        return self._digest(whole_card=False)
-
-    def _digest(self, *, whole_card: bool, further: Sequence[Path] = ()) -> str | None:
-        try:
-            return digest_content([self.program, *further], self.card, whole_card=whole_card)
-        except FileNotFoundError:
-            return None
 
 
 @dataclass(frozen=True)

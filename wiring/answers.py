@@ -26,7 +26,8 @@ from contract.answer import MemberRef, WeightedMember
 from contract.files import fill_aside, remove_leftovers
 from contract.finals import FinalKind
 from contract.messages import State, StudySettings
-from contract.study_layout import ModelPaths, StudyPaths
+from contract.model_layout import ModelPaths
+from contract.study_layout import StudyPaths
 from wiring.answer_memory import measure_once, stamp_predictions
 from wiring.unknown_class import UnknownClasses, needs_program
 

@@ -23,7 +23,7 @@ from cluster.study.directory import Study
 from contract.decoding import Fit
 from contract.files import fill_aside, remove_leftovers
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from wiring.answers import AnswerMaker
 from wiring.plan import console, say
 from wiring.results import Results, attempt

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis.calibration.unknown import FrozenFeatures, UnknownRule, choose_unknown_rule
 from analysis.predictions import Predictions
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from contract.unknown_score import ENTROPY, PROBABILITY, score_probabilities
 
 

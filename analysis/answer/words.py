@@ -10,7 +10,7 @@ from analysis.answer.record import Answer, load_answer
 from analysis.reading import StudyInfo, load_study
 from analysis.readings import TestReading, load_readings
 from contract.metrics import is_share
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 
 NAMES = {
     "single": "the best single trial",

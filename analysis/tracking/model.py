@@ -22,7 +22,7 @@ from analysis.reading import StudyInfo, load_study
 from analysis.tracking.server import find_tracking_uri, no_stray_folders, only_writer
 from analysis.tracking.tracker import open_view
 from contract.files import printable
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 
 if TYPE_CHECKING:
     import pandas as pd

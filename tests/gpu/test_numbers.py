@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contract.answer import Combination, MemberRef
 from contract.messages import LeasedTrial, Report, StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.gpu.conftest import Measure
 from tests.gpu.trial_process import run_trials
 from tests.lone_trial import start_trials

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 
 ALIKE = ("image_size", "fit", "storage_size", "deep_range")
 """What two models must agree on, since their images are made once."""

@@ -13,7 +13,7 @@ from contract.answer import Combination
 from contract.decoding import Fit
 from contract.files import to_json
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from trainables.data.views import storage_size
 from trainables.export.ensemble import load_combination
 from trainables.export.members import Configs, common_fit, config_of

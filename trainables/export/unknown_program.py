@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from contract.decoding import Fit
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from contract.unknown_score import GAMMA, MOST_SUMMED, DistanceScore
 from trainables.activations.shared import load_splits
 from trainables.export.frozen_features import FrozenBackbone

@@ -17,7 +17,7 @@ from PIL import Image
 
 from analysis.tracking.served_model import ServedClassifier
 from contract.decoding import FULL_RANGE, DeepRange, Fit
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from trainables.data.augmentation import evaluation_view
 from trainables.images.decoding import decode_files
 

@@ -19,7 +19,7 @@ from analysis.answer.split_scores import score_split
 from analysis.predictions import Predictions
 from analysis.tracking import log_model
 from analysis.tracking.served_model import ServedClassifier
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE = 16

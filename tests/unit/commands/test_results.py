@@ -17,7 +17,8 @@ from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
 from contract.answer import Combination
 from contract.messages import EpochDecision, Reason, StudySettings
-from contract.study_layout import ModelPaths, StudyPaths
+from contract.model_layout import ModelPaths
+from contract.study_layout import StudyPaths
 from tests.study_factory import FakeTrial, add_trials, make_study
 from wiring import results
 from wiring.answers import AnswerMaker, Wishes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 
 CARD = {"classes": ["a", "b"], "image_size": 32, "study": "s", "scores": {"val_loss": 0.5}, "thresholds": {}}
 

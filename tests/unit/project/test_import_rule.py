@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("search_spaces", "trainables", "cluster", "analysis")
+PACKAGES = ("search_spaces", "trainables", "cluster", "analysis", "serving")
 GROUND_FLOOR = "contract"
 MAY_IMPORT_ALL = ("wiring", "benchmarks")
 """With the commands beside the packages (tune.py, finalize.py) and the tests."""
@@ -42,6 +42,7 @@ ROOMS = {
         "__main__",
     ),
     "analysis": ("", "calibration", "answer", "report", "tracking", "__main__"),
+    "serving": ("", "backends", "__main__"),
     "benchmarks": ("simulated", "versus_plain", ""),
 }
 """Rooms of each package, in the order that imports may follow: a room imports itself and rooms before it.
@@ -54,11 +55,18 @@ EDGES = {
         "cluster/rehearsal/",
         "trainables/trial.py",
         "trainables/distributed.py",
+        "serving/server",
+        "serving/spread.py",
     ),
     "mlflow": ("analysis/tracking/",),
-    "timm": ("trainables/model/",),
+    "timm": ("trainables/model/", "trainables/export/timm_folder.py", "serving/backends/timm_folder.py"),
     "optuna": ("search_spaces/", "cluster/", "analysis/"),
-    "torch": ("trainables/", "analysis/tracking/served_model.py"),
+    "torch": (
+        "trainables/",
+        "serving/backends/",
+        "contract/model_example.py",
+        "analysis/tracking/served_model.py",
+    ),
 }
 """Where alone a heavy library is imported."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from trainables.export.cascade import load_cascade
 from trainables.export.program import make_program
 

@@ -14,7 +14,7 @@ import torch
 
 from contract.answer import Combination, MemberRef, Pooling
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.tiny_data import make_settings
 from tests.trained_members import combine, train_members, validation_images
 from trainables.export.ensemble import Branch, CombinedClassifier, load_combination

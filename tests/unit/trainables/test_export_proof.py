@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from contract.answer import Combination, MemberRef
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.parity import compare

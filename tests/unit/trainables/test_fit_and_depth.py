@@ -15,7 +15,7 @@ from PIL import Image
 from analysis.tracking.served_model import ServedClassifier
 from contract.answer import Combination, MemberRef
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.data.augmentation import augment, evaluation_view

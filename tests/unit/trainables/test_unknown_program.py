@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from contract.messages import StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from contract.unknown_score import ENTROPY, DistanceScore, score_probabilities
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.frozen_features import frozen_features

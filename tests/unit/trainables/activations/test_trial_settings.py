@@ -12,7 +12,7 @@ import torch
 
 from contract.answer import Combination, MemberRef
 from contract.messages import Report, StudySettings
-from contract.study_layout import ModelPaths
+from contract.model_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.members import load_classifier

@@ -1,0 +1,1 @@
+"""Uses exported models: predicts files, serves requests, checks machines; needs no study and no Ray Tune."""
