@@ -24,6 +24,7 @@ from cluster.study.directory import Study
 from contract.files import first_line
 from contract.study_layout import StudyPaths
 from wiring.answers import AnswerMaker
+from wiring.model_formats import telling_lost_formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,9 @@ class Results:
             return
         answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
         if answer is None:
-            with self.console.status("choosing the answer, and exporting it as a model"):
-                answer = self.maker.make()
+            with telling_lost_formats(self.paths.model, self._say):
+                with self.console.status("choosing the answer, and exporting it as a model"):
+                    answer = self.maker.make()
         has_test = has_test_split(load_study(self.directory))
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)
