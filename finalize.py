@@ -44,7 +44,7 @@ from wiring.cascade import CascadeMaker, Part
 from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
 from wiring.model_formats import FormatAdder, check_libraries, telling_lost_formats
 from wiring.plan import console, say
-from wiring.results import Results
+from wiring.results import MAKING, Results
 from wiring.split_reading import read_test_split
 
 
@@ -190,13 +190,12 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     keeps = flags.reads_only  # the model that there is, whatever it was made with
     model = opened.study.paths.model
     if maker.find_current(of_any_wishes=keeps) is None:
-        with telling_lost_formats(model, say, asked=flags.export):
-            with console.status("choosing the answer, and exporting it as a model"):
-                maker.make()
+        with telling_lost_formats(model, say, asked=flags.export), console.status(MAKING):
+            maker.make()
     if flags.test:
         read_test_split(opened.study, opened.settings, maker, say=say)
     adder = FormatAdder(model=model, settings=opened.settings, configs=maker.configs, say=say)
-    added = adder.add(flags.export)
+    added = adder.add(flags.export, console)
     results = Results(
         directory=opened.study.directory,
         maker=maker,

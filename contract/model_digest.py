@@ -21,8 +21,8 @@ WHERE_IT_WAS_MADE = ("metadata", "nn_module_call_graph", "torch_version")
 DECIDING = ("classes", "image_size", "fit", "storage_size", "deep_range", "thresholds")
 """Entries of the card that change what is answered for an image."""
 
-OF_OTHER_FORMATS = "formats"
-"""Entry of the card that says in which other formats the same programs lie beside them."""
+FORMATS = "formats"
+"""Entry of the card: of each other format of the same programs its files, and how it compares with them."""
 
 
 def digest_content(programs: Sequence[Path], card: Path, *, whole_card: bool) -> str:
@@ -71,6 +71,6 @@ def _digest_card(card: Path, *, whole: bool) -> str:
     except ValueError:
         return hashlib.sha256(content).hexdigest()
     if isinstance(found, dict):
-        found.pop(OF_OTHER_FORMATS, None)
+        found.pop(FORMATS, None)
         found = found if whole else {name: found.get(name) for name in DECIDING}
     return json.dumps(found, sort_keys=True)

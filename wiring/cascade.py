@@ -100,9 +100,9 @@ class CascadeMaker:
         if not all(self._make_answer(part) for part in self.parts):
             return False
         if self._read_card() is None:
-            with telling_lost_formats(self.model, say, asked=formats):
-                with console.status("putting both models together"):
-                    self._export()
+            told = telling_lost_formats(self.model, say, asked=formats)
+            with told, console.status("putting both models together"):
+                self._export()
         if test:
             self._read_test_split()
         added = self._add_formats(formats)
@@ -128,7 +128,7 @@ class CascadeMaker:
             find_labels=lambda ids: images.labels[np.searchsorted(images.ids, ids)],
             say=say,
         )
-        return adder.add(formats)
+        return adder.add(formats, console)
 
     def _make_answer(self, part: Part) -> bool:
         if part.find_answer() is not None:

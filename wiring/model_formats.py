@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from contract.answer import Combination, MemberRef
 from contract.decoding import Fit
 from contract.files import fill_aside, first_line, remove_leftovers, temporary_names, to_json
 from contract.messages import StudySettings
+from contract.model_digest import FORMATS
 from contract.model_layout import ModelPaths
 from wiring.unknown_class import needs_program
 
@@ -33,9 +35,6 @@ LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "int8": ("onnx", "on
 
 ORDER = ("onnx", "int8", "timm")
 """int8 is made of what onnx is."""
-
-FORMATS = "formats"
-"""Entry of the card: for each format its files, and how it compares with the program."""
 
 
 def check_libraries(formats: Sequence[str]) -> None:
@@ -67,7 +66,7 @@ class FormatAdder:
     find_labels: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     """Classes of images by their ids; None = those of the study."""
 
-    def add(self, formats: Sequence[str]) -> bool:
+    def add(self, formats: Sequence[str], console: Console) -> bool:
         """Add what is lacking, and say of each format what came of it.
 
         Returns:
@@ -90,7 +89,8 @@ class FormatAdder:
             for name in lacking:
                 folder = ModelPaths(work / name)
                 folder.directory.mkdir(exist_ok=True)
-                facts = self._make(name, folder)
+                with console.status(f"writing {name}, and comparing it on all validation images"):
+                    facts = self._make(name, folder)
                 if facts is not None:
                     made[name] = facts
             if made:
@@ -289,10 +289,12 @@ def describe(facts: Mapping[str, Any]) -> str:
     """Say in a line how a format compares with the program."""
     images, changed = f"{facts['images']:,}", facts["changed_labels"]
     if "calibration_images" not in facts:
-        return f"the same labels on {images} validation images, probabilities to {facts['largest_difference']:.0e}"
+        difference = f"{facts['largest_difference']:.0e}"
+        return f"the same labels on {images} validation images, and probabilities to {difference}"
     return (
-        f"{changed} of {images} validation images get another label, accuracy {-100 * facts['accuracy_lost']:+.1f} "
-        f"points, log-loss {facts['log_loss_added']:+.3f}; ranges of {facts['calibration_images']} training images"
+        f"{changed} of {images} validation images get another label, accuracy "
+        f"{-100 * facts['accuracy_lost']:+.1f} points, log-loss {facts['log_loss_added']:+.3f}; ranges of "
+        f"{facts['calibration_images']} training images"
     )
 
 

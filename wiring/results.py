@@ -26,6 +26,8 @@ from contract.study_layout import StudyPaths
 from wiring.answers import AnswerMaker
 from wiring.model_formats import telling_lost_formats
 
+MAKING = "choosing the answer, and exporting it as a model"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -65,9 +67,8 @@ class Results:
             return
         answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
         if answer is None:
-            with telling_lost_formats(self.paths.model, self._say):
-                with self.console.status("choosing the answer, and exporting it as a model"):
-                    answer = self.maker.make()
+            with telling_lost_formats(self.paths.model, self._say), self.console.status(MAKING):
+                answer = self.maker.make()
         has_test = has_test_split(load_study(self.directory))
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)

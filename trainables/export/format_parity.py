@@ -52,8 +52,8 @@ class Agreement:
         """
         if self.changed_labels or not self.largest_difference <= TOLERANCE:
             raise ValueError(
-                f"{self.changed_labels} of {plural(self.images, 'validation image')} get another label, and a "
-                f"probability differs by {self.largest_difference:.1e} (none and {TOLERANCE:g} are allowed)"
+                f"{self.changed_labels} of {plural(self.images, 'validation image')} get another label, and "
+                f"a probability differs by {self.largest_difference:.1e} (allowed are none and {TOLERANCE:g})"
             )
 
     def check_near(self) -> None:
@@ -70,9 +70,9 @@ class Agreement:
         if not is_near:
             raise ValueError(
                 f"{self.changed_labels / self.images:.1%} of {plural(self.images, 'validation image')} get "
-                f"another label, accuracy falls by {100 * self.accuracy_lost:.1f} points and log-loss rises by "
-                f"{self.log_loss_added:.3f} (at most {MOST_CHANGED:.0%}, {100 * MOST_LOST:g} point and "
-                f"{MOST_LOSS:g} are allowed)"
+                f"another label, accuracy falls by {100 * self.accuracy_lost:.1f} points and log-loss rises "
+                f"by {self.log_loss_added:.3f} (allowed are {MOST_CHANGED:.0%}, {100 * MOST_LOST:g} point "
+                f"and {MOST_LOSS:g})"
             )
 
     def as_values(self) -> dict[str, Any]:

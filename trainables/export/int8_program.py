@@ -24,7 +24,7 @@ NUM_IMAGES = 256
 BATCH = 16
 
 OPERATIONS = ("Conv", "Clip", "Relu", "Add")
-"""Operations in whole numbers: convolutions with the activation that ends their range, and the sums of blocks.
+"""Operations in whole numbers: convolutions with the activation that ends their range, and sums of blocks.
 
 Heads, pooling and the softmax stay in floating point: they take next to no time, and a probability of 1/255
 is too coarse. Without the activation a convolution's range would be that of what is cut off.
