@@ -24,6 +24,7 @@ from cluster.study.directory import Study
 from contract.files import first_line
 from contract.study_layout import StudyPaths
 from wiring.answers import AnswerMaker
+from wiring.model_directory import refresh_readme
 from wiring.model_formats import telling_lost_formats
 
 MAKING = "choosing the answer, and exporting it as a model"
@@ -69,6 +70,7 @@ class Results:
         if answer is None:
             with telling_lost_formats(self.paths.model, self._say), self.console.status(MAKING):
                 answer = self.maker.make()
+        refresh_readme(self.paths.model, self.directory, answer.facts)  # of a reading that came since
         has_test = has_test_split(load_study(self.directory))
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)
