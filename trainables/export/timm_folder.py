@@ -172,7 +172,8 @@ def make_timm_model(found: LinearClassifier, settings: StudySettings) -> nn.Modu
     weight = found.weight.float()
     if isinstance(layer, nn.Conv2d):
         weight = weight[:, :, None, None]
-    if not isinstance(layer, nn.Linear | nn.Conv2d) or layer.weight.shape != weight.shape:
+    is_one = isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.shape == weight.shape
+    if not is_one or layer.bias is None:
         raise ValueError(f"timm's {name} has more than one layer behind its pooled features")
     own = set(layer.state_dict(prefix=_name_of(layer, model) + "."))
     state = found.backbone.state_dict()
