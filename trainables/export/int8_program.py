@@ -55,7 +55,6 @@ def write_int8(source: Path, target: Path, *, settings: StudySettings, fit: Fit)
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATIONS),
                 per_channel=True,
-                reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,

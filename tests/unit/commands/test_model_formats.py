@@ -1,4 +1,4 @@
-"""A model in another format answers as its program does, or is refused; all are added at once or not at all."""
+"""A model in another format answers as its program does, or is refused, and is added wholly or not at all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from contract.answer import Combination, MemberRef, Pooling
 from contract.messages import StudySettings
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
+from contract.unknown_score import DistanceScore
 from serving.backends.onnx import OnnxBackend
 from serving.backends.timm_folder import TimmBackend
 from tests.tiny_data import make_settings
@@ -29,6 +30,7 @@ from trainables.export import format_parity
 from trainables.export.format_parity import compare
 from trainables.export.program import export_combination
 from trainables.export.split_predictions import write_flipped_predictions
+from trainables.export.unknown_program import UnknownScorer
 from wiring import model_formats
 from wiring.model_formats import FormatAdder, check_libraries, list_formats, telling_lost_formats
 
@@ -180,11 +182,8 @@ def test_timm_loads_the_folder_without_our_code_and_gives_the_same_probabilities
     assert np.abs(backend.probabilities(images.numpy()) - expected).max() < 1e-5
     assert loaded.num_classes == 3
     assert list(loaded.pretrained_cfg["label_names"]) == list(ODD_CLASSES)
-    assert (config["input_size"], config["crop_mode"], config["interpolation"]) == (
-        (3, 32, 32),
-        "center",
-        "bilinear",
-    )
+    assert tuple(config["input_size"]) == (3, 32, 32)
+    assert (config["crop_mode"], config["interpolation"]) == ("center", "bilinear")
     assert config["crop_pct"] == pytest.approx(32 / 37)
     assert read_card(model)["formats"]["timm"]["largest_difference"] < 1e-5
 
@@ -273,7 +272,7 @@ def test_the_same_formats_again_are_there_already(study: Study, tmp_path: Path, 
     assert model.find_changed() == []
     model.onnx.write_bytes(b"torn")
     assert add(study, model, said, "onnx", "timm")
-    assert said[4].startswith("onnx: model.onnx, ")
+    assert said[5].startswith("onnx: model.onnx, ")
     assert model.onnx.read_bytes() == before["model.onnx"][1]
     assert model.find_changed() == []
 
@@ -307,6 +306,40 @@ def place_made_file(adder: FormatAdder, folder: Path) -> None:
     (made / "onnx").mkdir(parents=True)
     (made / "onnx" / "model.onnx").write_bytes(b"made")
     adder._place({"onnx": {"files": {"model.onnx": "0"}}}, made)
+
+
+def test_the_program_for_unknown_classes_becomes_onnx_too(
+    study: Study, tmp_path: Path, said: list[str]
+) -> None:
+    model = export(study, tmp_path, combine(PLAIN))
+    random = np.random.default_rng(0)
+    parts = DistanceScore(
+        means=random.normal(size=(3, 12)).astype(np.float32),
+        whitening=random.normal(size=(12, 12)).astype(np.float32),
+        scales=((-0.9, 0.2), (1.0, 0.3)),
+    )
+    features = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    batch = {0: torch.export.Dim("images", min=1, max=64)}
+    scorer = torch.export.export(
+        UnknownScorer(features, parts).eval(),
+        (torch.rand(2, 3, 32, 32), torch.full((2, 3), 1 / 3)),
+        dynamic_shapes={"images": batch, "probabilities": batch},
+    )
+    torch.export.save(scorer, model.unknown)
+    thresholds = {"unknown": {"score": "both", "threshold": 0.0}}
+    model.card.write_text(json.dumps(read_card(model) | {"thresholds": thresholds}), encoding="utf-8")
+
+    assert add(study, model, said, "onnx"), said
+
+    backend = OnnxBackend(model, ModelCard.load(model), model.onnx)
+    for number in (1, 2, 7):
+        images = random.random((number, 3, 32, 32), np.float32)
+        probabilities = backend.probabilities(images)
+        expected = scorer.module()(torch.from_numpy(images), torch.from_numpy(probabilities))
+        assert np.abs(backend.scores(images, probabilities) - expected.numpy()).max() < 1e-4
+    facts = read_card(model)["formats"]["onnx"]
+    assert set(facts["files"]) == {"model.onnx", "unknown.onnx"}
+    assert facts["largest_score_difference"] < 1e-4
 
 
 def test_formats_lost_with_a_model_are_named_unless_they_are_asked_for(
