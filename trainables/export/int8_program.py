@@ -40,6 +40,7 @@ def write_int8(source: Path, target: Path, *, settings: StudySettings, fit: Fit)
     Raises:
         ValueError: onnxruntime cannot quantize the model.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -54,14 +55,33 @@ def write_int8(source: Path, target: Path, *, settings: StudySettings, fit: Fit)
                 reader,
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATIONS),
+                nodes_to_exclude=find_first_convolutions(onnx.load(prepared)),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
+                # The mean of the batches' ranges, so that one odd image does not make all others coarse.
+                extra_options={"CalibMovingAverage": True},
             )
         except Exception as error:  # onnxruntime's own kinds
             raise ValueError(f"onnxruntime cannot write this model in int8: {first_line(error)}") from error
     return len(reader.positions)
+
+
+def find_first_convolutions(model: Any) -> list[str]:
+    """Names of the convolutions that see the images themselves; they stay in floating point.
+
+    Pixels and weights of the first layer bear rounding least, and it is a small part of the time.
+    """
+    behind: set[str] = set()  # names of values that a convolution has gone into
+    found = []
+    for node in model.graph.node:  # in an order in which each comes after what it takes
+        is_behind = not behind.isdisjoint(node.input)
+        if node.op_type == "Conv" and not is_behind:
+            found.append(node.name)
+        if node.op_type == "Conv" or is_behind:
+            behind.update(node.output)
+    return found
 
 
 class CalibrationImages:
