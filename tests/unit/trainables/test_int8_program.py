@@ -92,5 +92,5 @@ def test_what_onnxruntime_cannot_read_is_told_in_a_line(settings: StudySettings,
     source = tmp_path / "model.onnx"
     source.write_bytes(b"no model")
 
-    with pytest.raises(ValueError, match="onnxruntime cannot write this model in int8: [^\n]+$"):
+    with pytest.raises(ValueError, match=r"onnxruntime cannot write this model in int8: .+"):
         write_int8(source, tmp_path / "model.int8.onnx", settings=settings, fit="crop")
