@@ -27,8 +27,9 @@ from serving.backends.timm_folder import TimmBackend
 from tests.tiny_data import make_settings
 from tests.trained_members import combine, train_members, validation_images
 from trainables.export import format_parity
+from trainables.export.cascade import load_cascade
 from trainables.export.format_parity import compare
-from trainables.export.program import export_combination
+from trainables.export.program import export_combination, make_program, write_program
 from trainables.export.split_predictions import write_flipped_predictions
 from trainables.export.unknown_program import UnknownScorer
 from wiring import model_formats
@@ -340,6 +341,48 @@ def test_the_program_for_unknown_classes_becomes_onnx_too(
     facts = read_card(model)["formats"]["onnx"]
     assert set(facts["files"]) == {"model.onnx", "unknown.onnx"}
     assert facts["largest_score_difference"] < 1e-4
+
+
+def test_a_cascade_becomes_onnx_and_is_refused_as_a_timm_folder(
+    study: Study, tmp_path: Path, said: list[str]
+) -> None:
+    settings, _ = study
+    two = ModelPaths(tmp_path / "two")
+    second = export(study, tmp_path / "second", combine(DEEPER))
+    write_program(
+        make_program(TwoOfThree(second).eval(), 32), settings, fit="crop", target=two,
+        about={"classes": ["one", "rest"]},
+    )  # fmt: skip
+    module, shared = load_cascade(two, second, one=0, order=(0, 1, 2, 3))
+    model = ModelPaths(tmp_path / "model")
+    write_program(
+        make_program(module, 32), settings, fit=shared["fit"], target=model, about={"rule": "cascade"}
+    )
+    adder = FormatAdder(
+        model=model, settings=settings, say=said.append, find_labels=lambda ids: np.zeros(len(ids), np.int64)
+    )
+
+    assert not adder.add(("onnx", "timm"), Console(quiet=True))
+
+    assert said[0].startswith("onnx: model.onnx, ")
+    assert said[1].endswith("it is a cascade")
+    backend = OnnxBackend(model, ModelCard.load(model), model.onnx)
+    images = validation_images(*study)[:7]
+    expected = torch.export.load(model.program).module()(images).detach().numpy()
+    assert expected.shape == (7, 4)
+    assert np.abs(backend.probabilities(images.numpy()) - expected).max() < 1e-5
+
+
+class TwoOfThree(torch.nn.Module):
+    """A model of two classes: the first of three, and the rest."""
+
+    def __init__(self, model: ModelPaths) -> None:
+        super().__init__()
+        self.inner = torch.export.load(model.program).module()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        three = self.inner(images)
+        return torch.stack([three[:, 0], 1 - three[:, 0]], dim=1)
 
 
 def test_formats_lost_with_a_model_are_named_unless_they_are_asked_for(
