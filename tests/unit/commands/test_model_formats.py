@@ -350,7 +350,7 @@ def test_a_cascade_becomes_onnx_and_is_refused_as_a_timm_folder(
     two = ModelPaths(tmp_path / "two")
     second = export(study, tmp_path / "second", combine(DEEPER))
     write_program(
-        make_program(TwoOfThree(second).eval(), 32), settings, fit="crop", target=two,
+        make_program(TwoOfThree(second), 32), settings, fit="crop", target=two,
         about={"classes": ["one", "rest"]},
     )  # fmt: skip
     module, shared = load_cascade(two, second, one=0, order=(0, 1, 2, 3))
