@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 import uvicorn
+from ray import serve
 
 from contract.environment import LOOPBACK
 from contract.files import first_line
@@ -34,11 +36,8 @@ from serving.server_config import ModelSource, ServerConfig
 from serving.server_connections import make_connection_class
 from serving.server_replica import ModelReplica, ReplicaSettings
 
-os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # read when Serve is imported
-import ray
-from ray import serve
-
 logger = logging.getLogger("unfreeze")
+logging.getLogger("ray.serve").setLevel(logging.ERROR)
 MOST_DEATHS = 5
 """Replicas that may die under one request: if it is its image that kills them, it shall not kill all."""
 
@@ -148,8 +147,8 @@ async def _serve(config: ServerConfig, listening: socket.socket, folder: Path) -
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=None,
         )
     )
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
