@@ -48,7 +48,10 @@ def explain(model: Model, image: Floats, *, label: str | None = None, size: int 
     covered: list[Floats] = []
     for start in range(0, size * size, BATCH):
         images = np.stack(
-            [_cover(image, *divmod(cell, size), size) for cell in range(start, min(start + BATCH, size * size))]
+            [
+                _cover(image, *divmod(cell, size), size)
+                for cell in range(start, min(start + BATCH, size * size))
+            ]
         )
         covered.append(model.backend.probabilities(images)[:, number])
     drops = (whole - np.concatenate(covered).astype(np.float64)).reshape(size, size)

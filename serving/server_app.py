@@ -26,7 +26,8 @@ from serving.server_metrics import ServerMetrics
 
 logger = logging.getLogger("unfreeze")
 PAGE = Path(__file__).with_name("page")
-PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+SCRIPTS = ("page.js", "picture.js", "map.js", "asking.js", "showing.js")
+PAGE_FILES = {"page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
 DOCS_CSS = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0}"
     "main{max-width:48rem;margin:auto;padding:1rem}h2{font-size:1.1rem;margin:2rem 0 .25rem}p{margin:.25rem 0}"

@@ -90,7 +90,8 @@ def _log_as_new(study: StudyInfo, export: ModelPaths, card: ModelCard, *, run_id
                 input_example=make_input_example(card.image_size),
                 pip_requirements=_list_requirements(),
                 metadata={
-                    name: card.facts.get(name) for name in ("classes", "backbone", "study", "trial", "metrics")
+                    name: card.facts.get(name)
+                    for name in ("classes", "backbone", "study", "trial", "metrics")
                 },
             )
     except mlflow.exceptions.MlflowException as error:  # whose first line never tells this cause

@@ -36,7 +36,10 @@ READ_TABLE = """
 def make(folder: Path, **facts: Any) -> Path:
     accuracies = (0.3, 0.9, 0.1, 0.7, 0.5)
     trials = [FakeTrial(curve=[value], config={"dropout": value / 2}) for value in accuracies]
-    searched = [{"name": "learning_rate", "values": "1e-5 .. 1e-2"}, {"name": "dropout", "values": "0 .. 0.5"}]
+    searched = [
+        {"name": "learning_rate", "values": "1e-5 .. 1e-2"},
+        {"name": "dropout", "values": "0 .. 0.5"},
+    ]
     return make_study(folder, trials, space_table=searched, **facts)
 
 

@@ -80,7 +80,9 @@ def test_the_image_is_not_changed_and_the_answer_is_plain_json(model: Model) -> 
     assert [len(row) for row in json.loads(text)["grid"]] == [5] * 5
 
 
-@pytest.mark.parametrize(("wish", "said"), [({"label": "cat"}, "no class 'cat'"), ({"size": 33}, "from 1 to 32")])
+@pytest.mark.parametrize(
+    ("wish", "said"), [({"label": "cat"}, "no class 'cat'"), ({"size": 33}, "from 1 to 32")]
+)
 def test_what_cannot_be_explained_is_refused(model: Model, wish: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         explain(model, thing_at(0, 0), **wish)  # type: ignore[arg-type]
