@@ -22,7 +22,7 @@ BATCH = 16
 def explain(model: Model, image: Floats, *, label: str | None = None, size: int = 8) -> dict[str, Any]:
     """Cover parts of an image, and tell by how much each lowers the probability of a class.
 
-    The patch is two cells wide and high, and moves by one: half as fine a patch hides too little of an object.
+    The patch is two cells wide and high, and moves by one: a smaller one hides too little of an object.
 
     Args:
         image: [3, S, S] in [0, 1], as `ModelCard.read_image` makes it.

@@ -17,7 +17,8 @@ UI = "http://127.0.0.1:5000"
 def find_leaderboard(study_dir: Path, tracking_uri: str | None = None) -> str:
     """Find the address of a study's runs in MLflow; of a database, after the command that shows it.
 
-    Order and columns are MLflow's shared view `leaderboard`, a tag of the experiment: no address holds columns.
+    Order and columns are MLflow's shared view `leaderboard`, a tag of the experiment: no address holds
+    columns.
 
     Raises:
         ValueError: MLflow does not have the study.

@@ -43,7 +43,5 @@ export function drawMap(canvas, grid, seen) {
   context.fillStyle = "rgba(0, 0, 0, 0.55)"; // the model does not see this margin
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.clearRect(seen.left, seen.top, seen.width, seen.height);
-  context.imageSmoothingEnabled = true;
-  context.imageSmoothingQuality = "high";
   context.drawImage(small, seen.left, seen.top, seen.width, seen.height);
 }

@@ -1,4 +1,4 @@
-"""The server's page in a real browser: pictures in, labels out, by mouse, keyboard and phone, in both schemes."""
+"""The server's page in a real browser: by mouse, keyboard and phone, in light and dark."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_dropped_photo_gets_its_label_and_probabilities(page: Any, tmp_path: P
 
     assert heads(page) == ["green"]
     found = rows(page)
-    assert list(found)[0] == "green" and set(found) == set(COLOURS)
+    assert next(iter(found)) == "green" and set(found) == set(COLOURS)
     assert sum(float(text.strip("<> %")) for text in found.values()) == pytest.approx(100, abs=0.3)
     assert page.find_element("class name", "set").text == "The 90 % set holds only green."
     assert page.find_element("id", "status").text.startswith("a photo.jpg: green, ")
@@ -250,7 +250,7 @@ def test_what_the_model_looked_at_is_drawn_where_it_lies_on_the_picture(
     canvas = page.find_element("tag name", "canvas")
     wait_for(canvas.is_displayed)
 
-    red, green, blue, alpha = at(page, 117, 33)
+    red, _, blue, alpha = at(page, 117, 33)
     image = page.find_element("css selector", "article img").rect
 
     assert {name: round(canvas.rect[name]) for name in image} == {name: round(image[name]) for name in image}
@@ -268,7 +268,8 @@ def at(page: Any, across: int, down: int) -> list[int]:
     script = """
         const canvas = document.querySelector('article canvas');
         const scale = canvas.width / document.querySelector('article img').naturalWidth;
-        return [...canvas.getContext('2d').getImageData(arguments[0] * scale, arguments[1] * scale, 1, 1).data];"""
+        const [across, down] = [...arguments].map((place) => place * scale);
+        return [...canvas.getContext('2d').getImageData(across, down, 1, 1).data];"""
     return list(page.execute_script(script, across, down))
 
 
@@ -322,8 +323,8 @@ def press(page: Any, key: str) -> None:
 def outlined(page: Any) -> bool:
     script = """
         const element = document.activeElement;
-        return [element, element.closest('label')].some(
-            (one) => one && getComputedStyle(one).outlineStyle !== 'none' && parseFloat(getComputedStyle(one).outlineWidth) >= 2);"""
+        return [element, element.closest('label')].filter(Boolean).map(getComputedStyle).some(
+            (style) => style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2);"""
     return bool(page.execute_script(script))
 
 
@@ -365,17 +366,19 @@ def test_all_text_stands_out_in_both_schemes(page: Any, tmp_path: Path, scheme: 
     contrasts = page.execute_script("""
         const parse = (text) => text.match(/[\\d.]+/g).map(Number);
         const light = ([r, g, b]) => {
-            const [x, y, z] = [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            const [x, y, z] = [r, g, b].map((v) => v / 255)
+                .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
             return 0.2126 * x + 0.7152 * y + 0.0722 * z;
         };
         const ground = (one) => {
             const colour = parse(getComputedStyle(one).backgroundColor);
             return colour.length === 3 || colour[3] > 0 ? colour : ground(one.parentElement);
         };
-        const own = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-        return [...document.body.querySelectorAll('*')].filter((one) => own(one) && one.checkVisibility()).map((one) => {
-            const [a, b] = [light(parse(getComputedStyle(one).color)), light(ground(one))].sort((x, y) => y - x);
-            return [one.className || one.tagName, (a + 0.05) / (b + 0.05)];
+        const isText = (node) => node.nodeType === 3 && node.textContent.trim();
+        const shown = (one) => [...one.childNodes].some(isText) && one.checkVisibility();
+        return [...document.body.querySelectorAll('*')].filter(shown).map((one) => {
+            const lights = [parse(getComputedStyle(one).color), ground(one)].map(light);
+            return [one.className || one.tagName, (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05)];
         });""")
 
     assert len(contrasts) > 15
