@@ -386,7 +386,4 @@ def is_export_of(model: ModelPaths, answer: Answer) -> bool:
     wanted = answer.combination.as_values()
     if needs_program(card) and not model.unknown.is_file():
         return False
-    is_whole = (
-        model.program.is_file() and model.golden_facts.is_file()
-    )  # earlier versions wrote no golden ones
-    return is_whole and all(card.get(name) == value for name, value in wanted.items())
+    return model.is_whole and all(card.get(name) == value for name, value in wanted.items())

@@ -136,8 +136,7 @@ class CascadeMaker:
         except (OSError, ValueError):
             return None
         facts = [part.facts for part in self.parts]
-        files = (self.model.program, self.model.golden_facts)
-        is_whole = all(file.is_file() for file in files) and card.get("classes") == list(self.cascade.classes)
+        is_whole = self.model.is_whole and card.get("classes") == list(self.cascade.classes)
         return card if is_whole and card.get("parts") == facts else None
 
     @cached_property
