@@ -37,7 +37,8 @@ from serving.server_connections import make_connection_class
 from serving.server_replica import ModelReplica, ReplicaSettings
 
 logger = logging.getLogger("unfreeze")
-logging.getLogger("ray.serve").setLevel(logging.ERROR)
+for _library in ("ray.serve", "uvicorn", "python_multipart"):  # what they warn of is told to the client
+    logging.getLogger(_library).setLevel(logging.ERROR)
 MOST_DEATHS = 5
 """Replicas that may die under one request: if it is its image that kills them, it shall not kill all."""
 
@@ -279,6 +280,7 @@ class Deployer:
             num_replicas=self.config.replicas,
             ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
             max_ongoing_requests=256,
+            max_constructor_retry_count=2,
             graceful_shutdown_timeout_s=5,
             health_check_period_s=2,
             health_check_timeout_s=30,

@@ -46,6 +46,10 @@ class PatientConnection(HttpToolsProtocol):
         self._in_head = True
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as everything else is answered."""
+        self._end(b"400 Bad Request", b"this is no HTTP request")
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
