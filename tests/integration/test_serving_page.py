@@ -378,7 +378,8 @@ def test_all_text_stands_out_in_both_schemes(page: Any, tmp_path: Path, scheme: 
         const shown = (one) => [...one.childNodes].some(isText) && one.checkVisibility();
         return [...document.body.querySelectorAll('*')].filter(shown).map((one) => {
             const lights = [parse(getComputedStyle(one).color), ground(one)].map(light);
-            return [one.className || one.tagName, (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05)];
+            const contrast = (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05);
+            return [one.className || one.tagName, contrast];
         });""")
 
     assert len(contrasts) > 15
