@@ -2,13 +2,22 @@
 
 const WEAK_DROP = 0.02; // in probability: below it, no part matters
 
+function extremes(grid) {
+  const values = grid.flat();
+  return { most: Math.max(...values), least: Math.min(...values) };
+}
+
+// Tell whether no single part matters.
+export function isWeak(grid) {
+  const { most, least } = extremes(grid);
+  return most < WEAK_DROP && least > -WEAK_DROP;
+}
+
 // Say what the map's colours mean, and how much they are worth.
 export function legend(found) {
-  const values = found.grid.flat();
-  const most = Math.max(...values);
-  const least = Math.min(...values);
+  const { most, least } = extremes(found.grid);
   const points = (value) => `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} points`;
-  if (most < WEAK_DROP && least > -WEAK_DROP) {
+  if (isWeak(found.grid)) {
     return `No part alone decides: covering any one changes the probability of ${found.label} by less than ${points(WEAK_DROP)}.`;
   }
   const drops = `Orange: covered, it lowers the probability of ${found.label}, by up to ${points(Math.max(most, 0))}.`;

@@ -1,7 +1,7 @@
 // A picture on the page: its answer, and on request what the model looked at.
 
 import { Refused, ask, inWords } from "./asking.js";
-import { drawMap, legend, seenBox } from "./map.js";
+import { drawMap, isWeak, legend, seenBox } from "./map.js";
 import { find, percent, show } from "./showing.js";
 
 const SHOWN_CLASSES = 5;
@@ -108,7 +108,7 @@ export class Picture {
     const sure = Math.round(100 * coverage);
     const others = found.set.length === 1 ? `only ${found.set[0]}` : found.set.slice(0, 20).join(", ");
     this.parts.set.textContent = `The ${sure} % set holds ${others}${found.set.length > 20 ? " and more" : ""}.`;
-    show(this.parts.set, Boolean(coverage));
+    show(this.parts.set, Boolean(coverage) && found.known !== false); // no set holds a class that it does not know
     show(this.parts.explain);
     this.summary = `${this.name}: ${found.known === false ? "unknown, nearest to " : ""}${found.label}, ${percent(found.probability)}`;
     this.page.tell(this);
@@ -190,7 +190,7 @@ export class Picture {
     canvas.height = Math.max(1, Math.round(height * scale));
     const seen = seenBox(this.model.card.fit, canvas.width, canvas.height, this.model);
     drawMap(canvas, this.map.grid, seen);
-    this.parts.frame.classList.add("mapped");
+    this.parts.frame.classList.toggle("mapped", !isWeak(this.map.grid));
     show(canvas);
   }
 }

@@ -211,6 +211,7 @@ def test_a_picture_like_none_of_the_classes_is_called_unknown(page: Any, tmp_pat
 
     assert heads(page)[0].startswith("Unknown; nearest to ")
     assert page.find_element("css selector", "article .unknown").is_displayed()
+    assert not page.find_element("class name", "set").is_displayed()
 
 
 def test_another_coverage_and_another_model_answer_again_for_the_pictures_there(
