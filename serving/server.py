@@ -66,7 +66,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return listening
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ValueError(f"cannot listen on {host}:{port} ({reason}): --port names another, 0 a free one") from None
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({reason}): --port names another, 0 a free one"
+        ) from None
 
 
 @contextmanager
@@ -82,7 +84,9 @@ def _ray(config: ServerConfig) -> Iterator[None]:
                 raise ValueError(f"no Ray cluster answers at {config.address}: {first_line(error)}") from None
         else:
             _start_ray(config, quiet)
-        serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
+        serve.start(
+            proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"}
+        )
     try:
         yield
     finally:
@@ -92,8 +96,8 @@ def _ray(config: ServerConfig) -> Iterator[None]:
 
 def _start_ray(config: ServerConfig, quiet: dict[str, Any]) -> None:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    # Ray would listen on all of the machine's addresses; this is its own setting for staying on loopback, which
-    # this process has read already.
+    # Ray would listen on all of the machine's addresses. This is its own setting for staying on loopback; the
+    # constant is for this process, which has read the setting already.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -155,7 +159,7 @@ async def _serve(config: ServerConfig, listening: socket.socket, folder: Path) -
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    server.capture_signals = suppress  # type: ignore[method-assign]
+    server.capture_signals = suppress
     answering = asyncio.create_task(server.serve(sockets=[listening]))
     starting = asyncio.create_task(deployer.start())
     ended = asyncio.create_task(stopping.wait())
@@ -257,10 +261,14 @@ class Deployer:
         )
 
     def _copy(self, source: ModelSource, version: str) -> Path:
-        if self.config.address is not None:  # the cluster's nodes see the model's own directory, not this copy
+        if (
+            self.config.address is not None
+        ):  # the cluster's nodes see the model's own directory, not this copy
             return source.paths.directory
         copy = self.folder / f"{source.name}-{version}-{secrets.token_hex(3)}"
-        shutil.copytree(source.paths.directory, copy, ignore=shutil.ignore_patterns("golden", "*.csv", "__pycache__"))
+        shutil.copytree(
+            source.paths.directory, copy, ignore=shutil.ignore_patterns("golden", "*.csv", "__pycache__")
+        )
         return copy
 
     def _make_deployment(self, source: ModelSource, version: str, directory: Path) -> Any:
@@ -314,17 +322,21 @@ async def _run_application(target: Any, application: str, what: str) -> Any:
             raise ValueError(f"{what} does not start: {_last_line(reasons[0])}")
         await asyncio.sleep(0.1)
     await asyncio.to_thread(serve.delete, application)
-    raise ValueError(f"{what} does not start in {START_SECONDS:g} s: is there room for it beside the old one?")
+    raise ValueError(
+        f"{what} does not start in {START_SECONDS:g} s: is there room for it beside the old one?"
+    )
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
+    return next(
+        (line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given"
+    )
 
 
 @dataclass(eq=False)
 class ReplicaCalls:
-    """Calls a model's replicas; a call whose replica dies is repeated on another, since it changes nothing."""
+    """Calls a model's replicas; where one dies, the call is repeated on another, since it changes nothing."""
 
     handle: Any
     name: str
@@ -354,7 +366,9 @@ class ReplicaCalls:
                         logger.debug("a replica of %s is gone: %s", self.name, first_line(error))
                         deaths += isinstance(error, ray.exceptions.RayActorError)
                         if deaths > MOST_DEATHS:
-                            raise Unavailable(f"{deaths} replicas of {self.name} died under this request") from None
+                            raise Unavailable(
+                                f"{deaths} replicas of {self.name} died under this request"
+                            ) from None
                         self.on_repeat()
                         await asyncio.sleep(0.05)
                     except ray.exceptions.RayTaskError as error:

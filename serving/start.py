@@ -74,13 +74,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving start", description=main.__doc__)
     add = parser.add_argument
     add(
-        "models", nargs="+", metavar="MODEL", help="name of a study, its directory, or a model's; NAME=MODEL names it"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="name of a study, its directory, or a model's; NAME=MODEL names it",
     )
     add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="folder of the studies [runs]")
     add("--format", type=Format, choices=list(Format), default=Format.PT2, help="program to run [pt2]")
     add("--host", default="127.0.0.1", help="address to listen on [127.0.0.1, this machine alone]")
     add("--port", type=int, default=8000, help="0 takes a free one [8000]")
-    add("--token", metavar="FILE", help=f"file with a token that requests must bring [${TOKEN_VARIABLE}, else none]")
+    add(
+        "--token",
+        metavar="FILE",
+        help=f"file with a token that requests must bring [${TOKEN_VARIABLE}, else none]",
+    )
     add("--replicas", type=int, default=1, metavar="N", help="processes of each model [1]")
     add("--cpus-per-replica", type=float, metavar="X", help="cores of each [this machine's, shared]")
     add("--gpus-per-replica", type=float, metavar="X", help="GPUs of each, 0.5 is half of one [all, shared]")
@@ -89,7 +96,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-images", type=int, default=256, metavar="N", help="most images of a request [256]")
     add("--max-megapixels", type=float, default=64, metavar="X", help="largest image [64]")
     add("--max-batch", type=int, default=32, metavar="N", help="most images computed at once [32]")
-    add("--request-timeout", type=float, default=30, metavar="S", help="seconds a client may take to send [30]")
+    add(
+        "--request-timeout",
+        type=float,
+        default=30,
+        metavar="S",
+        help="seconds a client may take to send [30]",
+    )
     add("--answer-timeout", type=float, default=60, metavar="S", help="seconds until 503 [60]")
     return parser
 
