@@ -115,7 +115,8 @@ def running(command: list[str], *, port: int, path: str, log: Path, **environmen
         try:
             deadline = time.monotonic() + START_SECONDS
             while not _answers(port, path):
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                waiting = process.poll() is None and time.monotonic() < deadline
+                assert waiting, log.read_text(encoding="utf-8", errors="replace")[-2000:]
                 time.sleep(0.2)
             yield
         finally:

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -243,6 +244,5 @@ def test_pages_load_nothing_from_elsewhere(client: Client) -> None:
     for path in ("/", "/docs", "/docs.css"):
         reply = client.ask("GET", path)
         assert reply.status == 200
-        assert "http://" not in reply.value
-        assert "https://" not in reply.value
+        assert not re.search(r"(src|href|url)\W{1,3}(https?:)?//", reply.value)
         assert reply.headers["content-security-policy"].startswith("default-src 'none'")
