@@ -25,12 +25,14 @@ from typing import Any
 import ray
 import uvicorn
 from ray import serve
+from ray._private import ray_constants
+from ray.serve._private import replica as serve_replica
 
 from contract.environment import LOOPBACK
 from contract.files import first_line
 from contract.machine import count_cpus
 from contract.model_card import ModelCard
-from contract.stop_signals import kept_handlers
+from contract.stop_signals import SIGNALS, kept_handlers
 from serving.server_app import ServedModel, Service, Unavailable, make_app
 from serving.server_config import ModelSource, ServerConfig
 from serving.server_connections import make_connection_class
@@ -100,7 +102,7 @@ def _start_ray(config: ServerConfig, quiet: dict[str, Any]) -> None:
     # Ray would listen on all of the machine's addresses. This is its own setting for staying on loopback; the
     # constant is for this process, which has read the setting already.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ.setdefault("RAY_worker_niceness", "0")
     root = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -158,8 +160,9 @@ async def _serve(config: ServerConfig, listening: socket.socket, folder: Path) -
         )
     )
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            loop.add_signal_handler(number, stopping.set)
     server.capture_signals = suppress
     answering = asyncio.create_task(server.serve(sockets=[listening]))
     starting = asyncio.create_task(deployer.start())
@@ -284,7 +287,7 @@ class Deployer:
             most_batch=self.config.most_batch,
         )
         return serve.deployment(
-            ModelReplica,
+            PrivateReplica,
             name="model",
             num_replicas=self.config.replicas,
             ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
@@ -299,6 +302,19 @@ class Deployer:
         while old.num_running:
             await asyncio.sleep(0.05)
         await asyncio.to_thread(serve.delete, application)
+
+
+class PrivateReplica(ModelReplica):
+    """A replica that opens no port to the network.
+
+    Serve starts a gRPC server in each replica, on all of the machine's addresses, which unpickles what
+    anybody sends to it. Nobody calls it here: calls come through Ray.
+    """
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        bind = serve_replica.add_port_to_grpc_server
+        serve_replica.add_port_to_grpc_server = lambda server, _: bind(server, "127.0.0.1:0")
+        super().__init__(settings)
 
 
 async def _run_application(target: Any, application: str, what: str) -> Any:

@@ -292,6 +292,7 @@ async def _explain(service: Service, request: Request) -> Response:
     async with _sent_images(service, request, most=1) as sent:
         if sent[0].error is not None:
             raise RequestError(400, sent[0].error)
+        model = service.find(model.name)  # a new version may have come while the image did
         model.num_running += 1
         try:
             found = await model.calls.explain(sent[0].content, label)

@@ -16,27 +16,20 @@ from serving.requests import Limits
 from serving.server_config import ModelSource, ServerConfig
 
 TOKEN_VARIABLE = "UNFREEZE_TOKEN"
+LIBRARIES = ("ray", "starlette", "uvicorn", "prometheus_client", "python_multipart")
+"""Of the extra `serve`, by the names of their packages."""
+
 NAME = re.compile(r"[\w.\-]{1,80}")
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve models until Ctrl-C or SIGTERM; exit code 0 then, 2 for wrong flags or models."""
     config = read_flags(argv)
-    for package, library in (("ray.serve", "ray[serve]"), ("python_multipart", "python-multipart")):
-        if not _has(package):
-            raise ValueError(f"the server needs {library}: pip install 'unfreeze[serve]'")
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise ValueError(f"the server needs {', '.join(missing)}: pip install 'unfreeze[serve]'")
     from serving.server import run_server
 
     return run_server(config)
-
-
-def _has(package: str) -> bool:
-    try:
-        return find_spec(package.partition(".")[0]) is not None and (
-            package != "ray.serve" or find_spec("starlette") is not None
-        )
-    except (ImportError, ValueError):
-        return False
 
 
 def read_flags(argv: Sequence[str]) -> ServerConfig:

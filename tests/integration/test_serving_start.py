@@ -149,6 +149,19 @@ def test_models_side_by_side_answer_as_their_programs_do(server: Server) -> None
             assert is_right(reply, expected, number)
 
 
+def test_no_process_of_the_server_listens_to_the_network(server: Server) -> None:
+    main = psutil.Process(server.process.pid)
+    found = [
+        (process.name(), connection.laddr.ip)
+        for process in (main, *main.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(found) > 4
+    assert {address.removeprefix("::ffff:") for _, address in found} <= {"127.0.0.1", "::1"}, found
+
+
 def test_no_request_is_lost_or_wrong_while_replicas_are_killed_twice(server: Server, full: bool) -> None:
     count = 10_000 if full else 1_500
     version = server.tiny.digest()
