@@ -65,7 +65,8 @@ def ask_serve(port: int, model: str) -> Ask:
         kind, body = "image/jpeg", contents[0]
         if len(contents) > 1:
             boundary = secrets.token_hex(8)
-            head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'.encode()
+            disposition = 'Content-Disposition: form-data; name="file"; filename="a.jpg"'
+            head = f"--{boundary}\r\n{disposition}\r\n\r\n".encode()
             body = b"".join(head + one + b"\r\n" for one in contents) + f"--{boundary}--\r\n".encode()
             kind = f"multipart/form-data; boundary={boundary}"
         value = _post(connection, f"/models/{model}/predict", body, kind)
@@ -114,7 +115,8 @@ def running(command: list[str], *, port: int, path: str, log: Path, **environmen
         try:
             deadline = time.monotonic() + START_SECONDS
             while not _answers(port, path):
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+                waiting = process.poll() is None and time.monotonic() < deadline
+                assert waiting, log.read_text(encoding="utf-8", errors="replace")[-2000:]
                 time.sleep(0.2)
             yield
         finally:
@@ -189,7 +191,18 @@ def summarize(seconds: Any, *, rounds: int, num_images: int) -> list[dict[str, A
 
 def search_small_study(folder: Path) -> Path:
     """Search a study of two frozen trials at 224 px."""
-    flags = ["--image-size", "224", "--backbones", "lite0", "--trials", "2", "--max-epochs", "1", "--study", "small"]
+    flags = [
+        "--image-size",
+        "224",
+        "--backbones",
+        "lite0",
+        "--trials",
+        "2",
+        "--max-epochs",
+        "1",
+        "--study",
+        "small",
+    ]
     command = [sys.executable, "tune.py", "--space", "demo", *flags, "--runs-dir", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder / "small"
@@ -211,7 +224,15 @@ def main() -> None:
         paths = StudyPaths(study.absolute())
         asks: dict[str, Ask] = {"bare": ask_bare(load_model(paths.model, device="cpu", threads=count_cpus()))}
         port = free_port()
-        command = [sys.executable, "-m", "serving", "start", f"model={paths.model.directory}", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "serving",
+            "start",
+            f"model={paths.model.directory}",
+            "--port",
+            str(port),
+        ]
         stack.enter_context(
             running([*command, *flags.serve], port=port, path="/health", log=folder / "serve.log")
         )
@@ -222,13 +243,12 @@ def main() -> None:
             served = [*mlflow, "-m", f"models:/{study.name}/1", "--port", str(port)]
             own = {
                 "MLFLOW_TRACKING_URI": sqlite_url(paths.tracking_database),
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # it calls uvicorn by name
+                # It calls uvicorn by name.
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             }
             stack.enter_context(running(served, port=port, path="/ping", log=folder / "mlflow.log", **own))
             asks["mlflow"] = ask_mlflow(port)
-        seconds = measure(
-            asks, photos, rounds=flags.rounds, num_single=flags.single, num_many=flags.many
-        )
+        seconds = measure(asks, photos, rounds=flags.rounds, num_single=flags.single, num_many=flags.many)
     rows = summarize(seconds, rounds=flags.rounds, num_images=len(photos))
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in rows[0]:

@@ -107,7 +107,7 @@ def check_header(content: bytes, *, most_pixels: int) -> None:
         raise UnreadableImage(f"{kind} is not read from strangers: send JPEG or PNG")
     if width * height > most_pixels:
         raise UnreadableImage(
-            f"{width} x {height} pixels are more than the {most_pixels / 1e6:g} megapixels that are taken here"
+            f"{width} x {height} pixels are more than the {most_pixels / 1e6:g} megapixels that are read"
         )
 
 
@@ -212,7 +212,9 @@ def _cut(name: str | None) -> str | None:
 
 def _check_count(count: int, most: int) -> None:
     if count > most:
-        raise RequestError(413, f"more than the {most} images that a request may bring: send several requests")
+        raise RequestError(
+            413, f"more than the {most} images that a request may bring: send several requests"
+        )
 
 
 def _brief(error: BaseException) -> str:
@@ -229,7 +231,7 @@ def name_rows(sent: Sequence[SentImage], rows: Sequence[dict[str, Any] | str]) -
         {"name": one.name, "error": row} if isinstance(row, str) else {"name": one.name, **row}
         for one, row in zip(sent, rows, strict=True)
     ]
-    errors = [row["error"] for row in named if "error" in row]
+    errors = [row for row in rows if isinstance(row, str)]
     if len(errors) == len(named):
         first = errors[0] if len(errors) == 1 else f"none of {len(errors)} images can be read: {errors[0]}"
         raise RequestError(400, first, predictions=named)

@@ -25,12 +25,14 @@ from typing import Any
 import ray
 import uvicorn
 from ray import serve
+from ray._private import ray_constants
+from ray.serve._private import replica as serve_replica
 
 from contract.environment import LOOPBACK
 from contract.files import first_line
 from contract.machine import count_cpus
 from contract.model_card import ModelCard
-from contract.stop_signals import kept_handlers
+from contract.stop_signals import SIGNALS, kept_handlers
 from serving.server_app import ServedModel, Service, Unavailable, make_app
 from serving.server_config import ModelSource, ServerConfig
 from serving.server_connections import make_connection_class
@@ -59,14 +61,17 @@ def run_server(config: ServerConfig) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio sends small packets at once only over a socket whose protocol is named: 40 ms a request.
+        listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         return listening
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ValueError(f"cannot listen on {host}:{port} ({reason}): --port names another, 0 a free one") from None
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({reason}): --port names another, 0 a free one"
+        ) from None
 
 
 @contextmanager
@@ -82,7 +87,9 @@ def _ray(config: ServerConfig) -> Iterator[None]:
                 raise ValueError(f"no Ray cluster answers at {config.address}: {first_line(error)}") from None
         else:
             _start_ray(config, quiet)
-        serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"})
+        serve.start(
+            proxy_location="Disabled", logging_config={"enable_access_log": False, "log_level": "WARNING"}
+        )
     try:
         yield
     finally:
@@ -92,10 +99,10 @@ def _ray(config: ServerConfig) -> Iterator[None]:
 
 def _start_ray(config: ServerConfig, quiet: dict[str, Any]) -> None:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    # Ray would listen on all of the machine's addresses; this is its own setting for staying on loopback, which
-    # this process has read already.
+    # Ray would listen on all of the machine's addresses. This is its own setting for staying on loopback; the
+    # constant is for this process, which has read the setting already.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ.setdefault("RAY_worker_niceness", "0")
     root = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -153,9 +160,10 @@ async def _serve(config: ServerConfig, listening: socket.socket, folder: Path) -
         )
     )
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    server.capture_signals = suppress  # type: ignore[method-assign]
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            loop.add_signal_handler(number, stopping.set)
+    server.capture_signals = suppress
     answering = asyncio.create_task(server.serve(sockets=[listening]))
     starting = asyncio.create_task(deployer.start())
     ended = asyncio.create_task(stopping.wait())
@@ -257,10 +265,14 @@ class Deployer:
         )
 
     def _copy(self, source: ModelSource, version: str) -> Path:
-        if self.config.address is not None:  # the cluster's nodes see the model's own directory, not this copy
+        if (
+            self.config.address is not None
+        ):  # the cluster's nodes see the model's own directory, not this copy
             return source.paths.directory
         copy = self.folder / f"{source.name}-{version}-{secrets.token_hex(3)}"
-        shutil.copytree(source.paths.directory, copy, ignore=shutil.ignore_patterns("golden", "*.csv", "__pycache__"))
+        shutil.copytree(
+            source.paths.directory, copy, ignore=shutil.ignore_patterns("golden", "*.csv", "__pycache__")
+        )
         return copy
 
     def _make_deployment(self, source: ModelSource, version: str, directory: Path) -> Any:
@@ -275,7 +287,7 @@ class Deployer:
             most_batch=self.config.most_batch,
         )
         return serve.deployment(
-            ModelReplica,
+            PrivateReplica,
             name="model",
             num_replicas=self.config.replicas,
             ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
@@ -290,6 +302,19 @@ class Deployer:
         while old.num_running:
             await asyncio.sleep(0.05)
         await asyncio.to_thread(serve.delete, application)
+
+
+class PrivateReplica(ModelReplica):
+    """A replica that opens no port to the network.
+
+    Serve starts a gRPC server in each replica, on all of the machine's addresses, which unpickles what
+    anybody sends to it. Nobody calls it here: calls come through Ray.
+    """
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        bind = serve_replica.add_port_to_grpc_server
+        serve_replica.add_port_to_grpc_server = lambda server, _: bind(server, "127.0.0.1:0")
+        super().__init__(settings)
 
 
 async def _run_application(target: Any, application: str, what: str) -> Any:
@@ -314,17 +339,21 @@ async def _run_application(target: Any, application: str, what: str) -> Any:
             raise ValueError(f"{what} does not start: {_last_line(reasons[0])}")
         await asyncio.sleep(0.1)
     await asyncio.to_thread(serve.delete, application)
-    raise ValueError(f"{what} does not start in {START_SECONDS:g} s: is there room for it beside the old one?")
+    raise ValueError(
+        f"{what} does not start in {START_SECONDS:g} s: is there room for it beside the old one?"
+    )
 
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
+    return next(
+        (line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given"
+    )
 
 
 @dataclass(eq=False)
 class ReplicaCalls:
-    """Calls a model's replicas; a call whose replica dies is repeated on another, since it changes nothing."""
+    """Calls a model's replicas; where one dies, the call is repeated on another, since it changes nothing."""
 
     handle: Any
     name: str
@@ -354,7 +383,9 @@ class ReplicaCalls:
                         logger.debug("a replica of %s is gone: %s", self.name, first_line(error))
                         deaths += isinstance(error, ray.exceptions.RayActorError)
                         if deaths > MOST_DEATHS:
-                            raise Unavailable(f"{deaths} replicas of {self.name} died under this request") from None
+                            raise Unavailable(
+                                f"{deaths} replicas of {self.name} died under this request"
+                            ) from None
                         self.on_repeat()
                         await asyncio.sleep(0.05)
                     except ray.exceptions.RayTaskError as error:

@@ -165,17 +165,18 @@ def make_docs_page(described: dict[str, Any], style: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{html.escape(info["title"])}</title><link rel="stylesheet" href="{style}"></head><body><main>'
-        f"<h1>{html.escape(info['title'])}</h1><p>{html.escape(info['description'])} "
-        '<a href="/openapi.json">openapi.json</a> is the same for programs; <a href="/">the page</a> tries it.</p>'
+        f'<title>{html.escape(info["title"])}</title><link rel="stylesheet" href="{style}"></head>'
+        f"<body><main><h1>{html.escape(info['title'])}</h1><p>{html.escape(info['description'])} "
+        '<a href="/openapi.json">openapi.json</a> is the same for programs, '
+        '<a href="/">the page</a> tries it.</p>'
         f"{''.join(sections)}</main></body></html>"
     )
 
 
 def _section(method: str, path: str, operation: dict[str, Any]) -> str:
-    lines = [f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(operation['summary'])}</p>"]
+    head = f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
     items = [
-        f"<li>{one['in']} <code>{html.escape(one['name'])}</code> {html.escape(one.get('description', ''))}</li>"
+        f"<li>{one['in']} <code>{one['name']}</code> {html.escape(one.get('description', ''))}</li>"
         for one in operation.get("parameters", [])
     ]
     kinds = operation.get("requestBody", {}).get("content", {})
@@ -185,4 +186,4 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
         f"<li>{status} {html.escape(response['description'])}</li>"
         for status, response in operation["responses"].items()
     ]
-    return "".join(lines) + f"<ul>{''.join(items)}</ul>"
+    return f"{head}<p>{html.escape(operation['summary'])}</p><ul>{''.join(items)}</ul>"

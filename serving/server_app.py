@@ -26,11 +26,13 @@ from serving.server_metrics import ServerMetrics
 
 logger = logging.getLogger("unfreeze")
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("page.js", "picture.js", "map.js", "asking.js", "showing.js")
-PAGE_FILES = {"page.css": "text/css"} | dict.fromkeys(SCRIPTS, "text/javascript")
+PAGE_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Files beside the page that it may load, by suffix."""
+
 DOCS_CSS = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0}"
-    "main{max-width:48rem;margin:auto;padding:1rem}h2{font-size:1.1rem;margin:2rem 0 .25rem}p{margin:.25rem 0}"
+    "main{max-width:48rem;margin:auto;padding:1rem}"
+    "h2{font-size:1.1rem;margin:2rem 0 .25rem}p{margin:.25rem 0}"
 )
 HEADERS = {
     "Content-Security-Policy": (
@@ -144,7 +146,8 @@ def make_app(service: Service) -> Starlette:
         route("/metrics", _metrics, "GET"),
         route("/docs", _docs, "GET"),
         route("/openapi.json", _openapi, "GET"),
-        route("/{file}", _page_file, "GET"),
+        route("/docs.css", _docs_style, "GET"),
+        *(route(f"/{one.name}", _page_file, "GET") for one in PAGE.glob("*") if one.suffix in PAGE_TYPES),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: refuse})
 
@@ -289,6 +292,7 @@ async def _explain(service: Service, request: Request) -> Response:
     async with _sent_images(service, request, most=1) as sent:
         if sent[0].error is not None:
             raise RequestError(400, sent[0].error)
+        model = service.find(model.name)  # a new version may have come while the image did
         model.num_running += 1
         try:
             found = await model.calls.explain(sent[0].content, label)
@@ -342,7 +346,9 @@ async def _health(service: Service, _: Request) -> Response:
     missing = [name for name in service.names if name not in service.models]
     if missing:
         return JSONResponse({"status": "starting", "waiting_for": missing}, 503)
-    return JSONResponse({"status": "ok", "models": {one.name: one.version for one in service.models.values()}})
+    return JSONResponse(
+        {"status": "ok", "models": {one.name: one.version for one in service.models.values()}}
+    )
 
 
 async def _metrics(service: Service, request: Request) -> Response:
@@ -368,9 +374,9 @@ async def _page(_: Service, __: Request) -> Response:
 
 
 async def _page_file(_: Service, request: Request) -> Response:
-    name = request.path_params["file"]
-    if name == "docs.css":
-        return Response(DOCS_CSS, media_type="text/css")
-    if name not in PAGE_FILES or not (PAGE / name).is_file():
-        raise RequestError(404, "there is no such page: see /docs")
-    return Response((PAGE / name).read_bytes(), media_type=PAGE_FILES[name])
+    path = PAGE / request.url.path.removeprefix("/")  # a route of make_app, and nothing else
+    return Response(path.read_bytes(), media_type=PAGE_TYPES[path.suffix])
+
+
+async def _docs_style(_: Service, __: Request) -> Response:
+    return Response(DOCS_CSS, media_type="text/css")

@@ -66,7 +66,9 @@ class Batches(Generic[SentT, ReadT, FoundT]):
     async def _read_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._take():
-            calls = [loop.run_in_executor(self._readers, self._read, one) for each in batch for one in each.sent]
+            calls = [
+                loop.run_in_executor(self._readers, self._read, one) for each in batch for one in each.sent
+            ]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             if self._computing is not None:
                 await self._computing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
@@ -57,7 +57,7 @@ class ServerConfig:
     """Of a running Ray cluster; None starts Ray on this machine."""
 
     token: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     most_batch: int = 32
     """Images of a batch at most."""
 

@@ -52,8 +52,11 @@ class ModelReplica:
         )
 
     async def classify(self, contents: Sequence[bytes], coverage: float) -> dict[str, Any]:
-        """Answer for files: `rows`, of each image its values or why it cannot be read, and `batches`, sizes of
-        the batches that were computed since the last answer."""
+        """Answer for files.
+
+        The reply has `rows`, of each image its values or why it cannot be read, and `batches`, the sizes of
+        the batches that were computed since the last reply.
+        """
         found = await self._batches.add(contents)
         known = [one for one in found if not isinstance(one, str)]
         answers = iter(self._answer(known, coverage) if known else [])
@@ -80,7 +83,10 @@ class ModelReplica:
             return self._model.read(content)
         except UnreadableImage as error:
             return str(error)
-        except (Exception, MemoryError) as error:  # a decoder may raise anything: this image is told to be bad
+        except (
+            Exception,
+            MemoryError,
+        ) as error:  # a decoder may raise anything: this image is told to be bad
             return " ".join(str(error).split()) or type(error).__name__
 
     def _compute(self, read: list[Floats | str]) -> list[_Found | str]:
@@ -108,7 +114,9 @@ def _load(settings: ReplicaSettings) -> Model:
     paths = ModelPaths(Path(settings.directory))
     model = load_model(paths, settings.format, device=settings.device, threads=settings.threads)
     if paths.digest() != settings.version:
-        raise ValueError(f"{paths.directory} holds another version by now: POST /models/NAME/reload serves it")
+        raise ValueError(
+            f"{paths.directory} holds another version by now: POST /models/NAME/reload serves it"
+        )
     _compute(model, np.zeros((1, 3, model.card.image_size, model.card.image_size), dtype=np.float32))
     return model
 

@@ -16,27 +16,20 @@ from serving.requests import Limits
 from serving.server_config import ModelSource, ServerConfig
 
 TOKEN_VARIABLE = "UNFREEZE_TOKEN"
+LIBRARIES = ("ray", "starlette", "uvicorn", "prometheus_client", "python_multipart")
+"""Of the extra `serve`, by the names of their packages."""
+
 NAME = re.compile(r"[\w.\-]{1,80}")
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve models until Ctrl-C or SIGTERM; exit code 0 then, 2 for wrong flags or models."""
     config = read_flags(argv)
-    for package, library in (("ray.serve", "ray[serve]"), ("python_multipart", "python-multipart")):
-        if not _has(package):
-            raise ValueError(f"the server needs {library}: pip install 'unfreeze[serve]'")
+    if missing := [name for name in LIBRARIES if find_spec(name) is None]:
+        raise ValueError(f"the server needs {', '.join(missing)}: pip install 'unfreeze[serve]'")
     from serving.server import run_server
 
     return run_server(config)
-
-
-def _has(package: str) -> bool:
-    try:
-        return find_spec(package.partition(".")[0]) is not None and (
-            package != "ray.serve" or find_spec("starlette") is not None
-        )
-    except (ImportError, ValueError):
-        return False
 
 
 def read_flags(argv: Sequence[str]) -> ServerConfig:
@@ -74,13 +67,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving start", description=main.__doc__)
     add = parser.add_argument
     add(
-        "models", nargs="+", metavar="MODEL", help="name of a study, its directory, or a model's; NAME=MODEL names it"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="name of a study, its directory, or a model's; NAME=MODEL names it",
     )
     add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="folder of the studies [runs]")
     add("--format", type=Format, choices=list(Format), default=Format.PT2, help="program to run [pt2]")
     add("--host", default="127.0.0.1", help="address to listen on [127.0.0.1, this machine alone]")
     add("--port", type=int, default=8000, help="0 takes a free one [8000]")
-    add("--token", metavar="FILE", help=f"file with a token that requests must bring [${TOKEN_VARIABLE}, else none]")
+    add(
+        "--token",
+        metavar="FILE",
+        help=f"file with a token that requests must bring [${TOKEN_VARIABLE}, else none]",
+    )
     add("--replicas", type=int, default=1, metavar="N", help="processes of each model [1]")
     add("--cpus-per-replica", type=float, metavar="X", help="cores of each [this machine's, shared]")
     add("--gpus-per-replica", type=float, metavar="X", help="GPUs of each, 0.5 is half of one [all, shared]")
@@ -89,7 +89,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max-images", type=int, default=256, metavar="N", help="most images of a request [256]")
     add("--max-megapixels", type=float, default=64, metavar="X", help="largest image [64]")
     add("--max-batch", type=int, default=32, metavar="N", help="most images computed at once [32]")
-    add("--request-timeout", type=float, default=30, metavar="S", help="seconds a client may take to send [30]")
+    add(
+        "--request-timeout",
+        type=float,
+        default=30,
+        metavar="S",
+        help="seconds a client may take to send [30]",
+    )
     add("--answer-timeout", type=float, default=60, metavar="S", help="seconds until 503 [60]")
     return parser
 

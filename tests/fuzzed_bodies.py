@@ -9,13 +9,21 @@ from collections.abc import Iterator
 
 from tests.served_models import make_file
 
-FORMATS = (("JPEG", "RGB"), ("PNG", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "I;16"), ("WEBP", "RGB"), ("PPM", "L"))
+FORMATS = (
+    ("JPEG", "RGB"),
+    ("PNG", "RGBA"),
+    ("GIF", "P"),
+    ("BMP", "RGB"),
+    ("TIFF", "I;16"),
+    ("WEBP", "RGB"),
+    ("PPM", "L"),
+)
 BOUNDARY = "x0123456789x"
 TYPES = (
     "", "image/jpeg", "image/*", "application/octet-stream", "application/json", "multipart/form-data",
     f"multipart/form-data; boundary={BOUNDARY}", f'multipart/form-data; boundary="{BOUNDARY}"; charset=utf-8',
-    "multipart/form-data; boundary=", "text/html", "application/json; charset=utf-16", "image", ";", "a/b; c=\x7f",
-    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=", "text/html", "application/json; charset=utf-16", "image", ";",
+    "a/b; c=\x7f", "application/x-www-form-urlencoded",
 )  # fmt: skip
 
 
@@ -70,5 +78,7 @@ def fuzz(count: int, *, seed: int = 0) -> Iterator[tuple[bytes, str]]:
     rng, seeds = random.Random(seed), make_seeds()
     for _ in range(count):
         at = rng.randrange(len(seeds))
-        right = "image/png" if at < len(FORMATS) else TYPES[6] if at < len(FORMATS) + 2 else "application/json"
+        right = (
+            "image/png" if at < len(FORMATS) else TYPES[6] if at < len(FORMATS) + 2 else "application/json"
+        )
         yield mutate(seeds[at], rng), right if rng.random() < 0.8 else rng.choice(TYPES)

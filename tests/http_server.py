@@ -40,7 +40,12 @@ class Client:
     port: int
 
     def ask(
-        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, kind: str | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        kind: str | None = None,
+        **headers: str,
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
@@ -53,7 +58,12 @@ class Client:
 
 
 def ask_over(
-    connection: http.client.HTTPConnection, method: str, path: str, body: Any, kind: str | None, **headers: str
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: Any,
+    kind: str | None,
+    **headers: str,
 ) -> Reply:
     """Send a request over a connection that stays open."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -83,7 +93,9 @@ def make_service(model: ModelPaths, *, limits: Limits | None = None, **changes: 
             most_batch=16,
         )
     )
-    served = ServedModel(name="tiny", version=version, format="pt2", card=ModelCard.load(model), calls=replica)
+    served = ServedModel(
+        name="tiny", version=version, format="pt2", card=ModelCard.load(model), calls=replica
+    )
     settings: dict[str, Any] = {"request_timeout": 10.0, "most_held": 2**26, "models": {"tiny": served}}
     return Service(**{"names": ("tiny",), "limits": limits, **settings, **changes})
 
@@ -94,7 +106,12 @@ def running(service: Service) -> Iterator[Client]:
     listening = socket.create_server(("127.0.0.1", 0))
     connections = make_connection_class(service.request_timeout)
     config = uvicorn.Config(
-        make_app(service), http=connections, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=2
+        make_app(service),
+        http=connections,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)

@@ -45,7 +45,11 @@ def write_tiny_model(directory: Path, *, sharpness: float = 8.0, **facts: Any) -
         "image_size": SIZE,
         "storage_size": STORED,
         "fit": "crop",
-        "thresholds": {"prediction_sets": {"0.90": 0.2, "0.95": 0.1}, "unknown": None, "operating_point": None},
+        "thresholds": {
+            "prediction_sets": {"0.90": 0.2, "0.95": 0.1},
+            "unknown": None,
+            "operating_point": None,
+        },
         "study": "tiny",
     }
     paths.card.write_text(json.dumps(card | facts), encoding="utf-8")

@@ -92,10 +92,14 @@ def is_right(reply: Reply, expected: dict[str, dict[str, Any]], number: int) -> 
     """Whether an answer is that of the version that it names; `expected` is by version."""
     (row,) = reply.value["predictions"]
     right = expected[reply.value["version"]][number]
-    return row["label"] == right["label"] and row["probability"] == pytest.approx(right["probability"], abs=1e-5)
+    return row["label"] == right["label"] and row["probability"] == pytest.approx(
+        right["probability"], abs=1e-5
+    )
 
 
-def ask_many(server: Server, count: int, expected: dict[str, Any], meanwhile: Callable[[int], None]) -> list[str]:
+def ask_many(
+    server: Server, count: int, expected: dict[str, Any], meanwhile: Callable[[int], None]
+) -> list[str]:
     """Send requests by CLIENTS clients, none of which repeats any: the versions that answered.
 
     Args:
@@ -143,6 +147,19 @@ def test_models_side_by_side_answer_as_their_programs_do(server: Server) -> None
             reply = server.client.post(f"/models/{name}/predict", content)
             assert reply.status == 200
             assert is_right(reply, expected, number)
+
+
+def test_no_process_of_the_server_listens_to_the_network(server: Server) -> None:
+    main = psutil.Process(server.process.pid)
+    found = [
+        (process.name(), connection.laddr.ip)
+        for process in (main, *main.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+
+    assert len(found) > 4
+    assert {address.removeprefix("::ffff:") for _, address in found} <= {"127.0.0.1", "::1"}, found
 
 
 def test_no_request_is_lost_or_wrong_while_replicas_are_killed_twice(server: Server, full: bool) -> None:
@@ -228,7 +245,11 @@ def test_mutated_files_leave_replicas_alive_and_small(server: Server, full: bool
 
 def test_a_port_in_use_and_a_missing_model_end_the_command_in_a_line(server: Server) -> None:
     cases = {
-        f"cannot listen on 127.0.0.1:{server.client.port}": [str(server.tiny.directory), "--port", str(server.client.port)],
+        f"cannot listen on 127.0.0.1:{server.client.port}": [
+            str(server.tiny.directory),
+            "--port",
+            str(server.client.port),
+        ],
         "neither a model's directory nor a study": ["no-such-model"],
         "two models are named first": [str(server.tiny.directory), str(server.tiny.directory)],
     }

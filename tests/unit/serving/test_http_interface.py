@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -75,7 +76,9 @@ def test_all_ways_to_send_an_image_get_the_models_own_answer(client: Client, mod
         agree(row, expected)
 
 
-@pytest.mark.parametrize(("format", "mode"), [*FORMATS, ("PNG", "LA"), ("PNG", "1"), ("JPEG", "CMYK"), ("TIFF", "F")])
+@pytest.mark.parametrize(
+    ("format", "mode"), [*FORMATS, ("PNG", "LA"), ("PNG", "1"), ("JPEG", "CMYK"), ("TIFF", "F")]
+)
 def test_an_image_of_any_mode_gets_the_models_own_answer(
     client: Client, model: Model, format: str, mode: str
 ) -> None:
@@ -109,7 +112,9 @@ def test_bad_requests_get_a_status_and_a_reason(client: Client) -> None:
     expect(client.post("/predict", PHOTO, Content_Encoding="gzip"), 415, "uncompressed")
     expect(client.post("/predict", b"x" * (2**20 + 1)), 413, "1 MiB")
     expect(client.post("/predict", make_form([("a", b"x")] * 61), FORM), 413, "60 images")
-    expect(client.post("/predict", make_file(0, side=1100, format="PNG", mode="1")), 400, "1100 x 1100 pixels")
+    expect(
+        client.post("/predict", make_file(0, side=1100, format="PNG", mode="1")), 400, "1100 x 1100 pixels"
+    )
     expect(client.post("/models/tinny/predict", PHOTO), 404, "there are tiny")
     expect(client.post("/predict?coverage=0.8", PHOTO), 422, "0.90 to 0.95")
     expect(client.post("/predict?coverage=high", PHOTO), 422, "no number")
@@ -187,7 +192,9 @@ def test_heads_without_end_are_cut_off(client: Client) -> None:
 def test_what_all_clients_together_send_is_limited(tiny: ModelPaths) -> None:
     with running(make_service(tiny, most_held=300_000)) as client:
         holding = socket.create_connection(("127.0.0.1", client.port))
-        holding.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 290000\r\n\r\n" + b"x" * 280_000)
+        holding.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 290000\r\n\r\n" + b"x" * 280_000
+        )
         time.sleep(0.3)
         reply = client.post("/predict", b"x" * 50_000)
         expect(reply, 429, "at once")
@@ -237,6 +244,5 @@ def test_pages_load_nothing_from_elsewhere(client: Client) -> None:
     for path in ("/", "/docs", "/docs.css"):
         reply = client.ask("GET", path)
         assert reply.status == 200
-        assert "http://" not in reply.value
-        assert "https://" not in reply.value
+        assert not re.search(r"(src|href|url)\W{1,3}(https?:)?//", reply.value)
         assert reply.headers["content-security-policy"].startswith("default-src 'none'")
