@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real server with two models and a token."""
     folder = tmp_path_factory.mktemp("served")
     sets = {f"{number / 100:.2f}": 0.9 - number / 110 for number in range(50, 100)}
-    thresholds = {"prediction_sets": sets, "unknown": {"score": "probability", "threshold": 0.5}}
+    thresholds = {"prediction_sets": sets, "unknown": {"score": "probability", "threshold": 0.4}}
     models = [
         write_model(folder / "colours", Colours(), classes=COLOURS, thresholds=thresholds),
         write_model(folder / "bright", Bright(), classes=["dark", "light"], fit="pad"),
