@@ -3,7 +3,7 @@
     python -m benchmarks serving_requests --study runs/my-study
 
 All three answer the same JPEGs of 224 px with the same program: the bare program in this process (decode and
-forward), `python -m serving start` and `mlflow models serve` in their own. They take turns, request by request.
+forward), `python -m serving start` and `mlflow models serve` in their own. They take turns by request.
 Without a study a small one is searched first. The last line printed is one line of JSON.
 """
 
