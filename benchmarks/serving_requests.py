@@ -2,9 +2,9 @@
 
     python -m benchmarks serving_requests --study runs/my-study
 
-All three answer the same JPEGs of 224 px with the same program, in turns: the bare program in this process
-(decode and forward), `python -m serving start` and `mlflow models serve` in their own. While one answers, the
-others wait. Without a study a small one is searched first. The last line printed is one line of JSON.
+All three answer the same JPEGs of 224 px with the same program: the bare program in this process (decode and
+forward), `python -m serving start` and `mlflow models serve` in their own. They take turns by request.
+Without a study a small one is searched first. The last line printed is one line of JSON.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rich.table import Table
 
 from contract.machine import count_cpus
 from contract.sqlite_files import sqlite_url
+from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import StudyPaths
 from serving.model import Model, load_model
 
@@ -154,8 +155,8 @@ def measure(asks: dict[str, Ask], photos: list[bytes], *, rounds: int, num_singl
             assert ask(photos[:1]) == expected[:1], name
     for _ in range(rounds):
         for kind, contents, count in (("many", photos, num_many), ("single", photos[:1], num_single)):
-            for name, ask in asks.items():
-                for _ in range(count):
+            for _ in range(count):
+                for name, ask in asks.items():
                     began = time.perf_counter()
                     ask(contents)
                     seconds[name][kind].append(time.perf_counter() - began)
@@ -218,7 +219,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="flags for serving start, last")
     flags = parser.parse_args()
     photos = make_photos(16)
-    with ExitStack() as stack:
+    with stopping_like_ctrl_c(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         study = flags.study or search_small_study(folder)
         paths = StudyPaths(study.absolute())
