@@ -18,10 +18,10 @@ import uvicorn
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
 from serving.model import Format
-from serving.requests import Limits
-from serving.server_app import ServedModel, Service, make_app
-from serving.server_connections import make_connection_class
-from serving.server_replica import ModelReplica, ReplicaSettings
+from serving.server.app import ServedModel, Service, make_app
+from serving.server.bodies import Limits
+from serving.server.connections import make_connection_class
+from serving.server.replica import ModelReplica, ReplicaSettings
 
 
 @dataclass(frozen=True)

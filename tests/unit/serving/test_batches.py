@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from serving.server_batches import Batches
+from serving.server.batches import Batches
 
 
 def make(compute, *, most: int = 8, sizes: list[int] | None = None, read=str) -> Batches:

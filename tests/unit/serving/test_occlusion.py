@@ -11,7 +11,7 @@ import torch
 from contract.decoding import GROUND, Floats
 from contract.model_layout import ModelPaths
 from serving.model import Model, load_model
-from serving.occlusion import explain
+from serving.server.occlusion import explain
 
 SIZE = 32
 CLASSES = ["nothing", "a red thing"]

@@ -6,7 +6,14 @@ import json
 import pytest
 
 from contract.decoding import UnreadableImage
-from serving.requests import RequestError, SentImage, check_header, name_rows, parse_content_type, read_images
+from serving.server.bodies import (
+    RequestError,
+    SentImage,
+    check_header,
+    name_rows,
+    parse_content_type,
+    read_images,
+)
 from tests.fuzzed_bodies import BOUNDARY, fuzz, make_form
 from tests.served_models import make_file
 

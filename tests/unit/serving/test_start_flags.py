@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.model import Format
-from serving.start import TOKEN_VARIABLE, read_flags, read_token
+from serving.server.start import TOKEN_VARIABLE, read_flags, read_token
 from tests.served_models import write_tiny_model
 
 

@@ -15,8 +15,8 @@ from contract.decoding import Floats, UnreadableImage
 from contract.model_answers import answer, needs_scores
 from contract.model_layout import ModelPaths
 from serving.model import Format, Model, load_model
-from serving.requests import check_header
-from serving.server_batches import Batches
+from serving.server.batches import Batches
+from serving.server.bodies import check_header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class ModelReplica:
     async def explain(self, content: bytes, label: str | None) -> dict[str, Any] | str:
         """Tell what the model looked at; of an image that cannot be read, why."""
         try:
-            from serving.occlusion import explain
+            from serving.server.occlusion import explain
         except ModuleNotFoundError:
             raise NotImplementedError("this server has no explanations") from None
 

@@ -20,12 +20,12 @@ from starlette.routing import Route
 
 from contract.model_answers import DEFAULT_COVERAGE, find_set_threshold
 from contract.model_card import ModelCard
-from serving.requests import Limits, RequestError, SentImage, name_rows, read_images
-from serving.server_api import make_docs_page, make_openapi
-from serving.server_metrics import ServerMetrics
+from serving.server.api import make_docs_page, make_openapi
+from serving.server.bodies import Limits, RequestError, SentImage, name_rows, read_images
+from serving.server.metrics import ServerMetrics
 
 logger = logging.getLogger("unfreeze")
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).parents[1] / "page"
 PAGE_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Files beside the page that it may load, by suffix."""
 

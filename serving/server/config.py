@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
 from serving.model import Format, find_formats
-from serving.requests import Limits
+from serving.server.bodies import Limits
 
 
 @dataclass(frozen=True, kw_only=True)

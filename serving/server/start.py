@@ -12,8 +12,8 @@ from pathlib import Path
 from contract.environment import expand
 from contract.study_layout import is_study
 from serving.model import Format, find_model
-from serving.requests import Limits
-from serving.server_config import ModelSource, ServerConfig
+from serving.server.bodies import Limits
+from serving.server.config import ModelSource, ServerConfig
 
 TOKEN_VARIABLE = "UNFREEZE_TOKEN"
 LIBRARIES = ("ray", "starlette", "uvicorn", "prometheus_client", "python_multipart")
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     config = read_flags(argv)
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         raise ValueError(f"the server needs {', '.join(missing)}: pip install 'unfreeze[serve]'")
-    from serving.server import run_server
+    from serving.server.run import run_server
 
     return run_server(config)
 

@@ -33,10 +33,10 @@ from contract.files import first_line
 from contract.machine import count_cpus
 from contract.model_card import ModelCard
 from contract.stop_signals import SIGNALS, kept_handlers
-from serving.server_app import ServedModel, Service, Unavailable, make_app
-from serving.server_config import ModelSource, ServerConfig
-from serving.server_connections import make_connection_class
-from serving.server_replica import ModelReplica, ReplicaSettings
+from serving.server.app import ServedModel, Service, Unavailable, make_app
+from serving.server.config import ModelSource, ServerConfig
+from serving.server.connections import make_connection_class
+from serving.server.replica import ModelReplica, ReplicaSettings
 
 logger = logging.getLogger("unfreeze")
 for _library in ("ray.serve", "uvicorn", "python_multipart"):  # what they warn of is told to the client
@@ -80,7 +80,7 @@ def _ray(config: ServerConfig) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with kept_handlers():
         if config.address is not None:
-            packages = [str(Path(__file__).parents[1] / name) for name in ("contract", "serving")]
+            packages = [str(Path(__file__).parents[2] / name) for name in ("contract", "serving")]
             try:
                 ray.init(address=config.address, runtime_env={"py_modules": packages}, **quiet)
             except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -104,7 +104,7 @@ def _start_ray(config: ServerConfig, quiet: dict[str, Any]) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
     os.environ.setdefault("RAY_worker_niceness", "0")
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     # Each version runs beside its predecessor for a moment, on the same cores.
     cpus = 2 * len(config.sources) * config.replicas * _cpus_per_replica(config) + 1
