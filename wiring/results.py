@@ -17,7 +17,7 @@ from rich.console import Console
 from analysis.answer.words import describe_answer, find_reading, has_test_split
 from analysis.reading import load_study
 from analysis.report import is_current, write_report
-from analysis.tracking import log_model, sync
+from analysis.tracking import find_leaderboard, log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
@@ -90,6 +90,7 @@ class Results:
                 self._say(f"MLflow model: {log_model(self.directory, target, self.tracking_uri)}")
             else:
                 sync(self.directory, self.tracking_uri)
+            self._say(f"MLflow leaderboard: {find_leaderboard(self.directory, self.tracking_uri)}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
