@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from analysis.answer.model_readme import describe_format
 from contract.answer import Combination, MemberRef
 from contract.decoding import Fit
 from contract.files import fill_aside, first_line, remove_leftovers, temporary_names, to_json
@@ -128,7 +129,7 @@ class FormatAdder:
         files = sorted(path for path in folder.directory.rglob("*") if path.is_file())
         names = {path.relative_to(folder.directory).as_posix(): hash_file(path) for path in files}
         size = sum(path.stat().st_size for path in files) / 1e6
-        self.say(f"{name}: {' and '.join(names)}, {size:.1f} MB: {describe(facts)}")
+        self.say(f"{name}: {' and '.join(names)}, {size:.1f} MB: {describe_format(facts)}")
         return {"files": names, "of": self.model.identity(), **facts}
 
     def _make_onnx(self, folder: ModelPaths) -> dict[str, Any]:
@@ -283,19 +284,6 @@ def read_card(model: ModelPaths) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.card} is missing or damaged: run finalize.py on its study again") from error
     return card
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """Say in a line how a format compares with the program."""
-    images, changed = f"{facts['images']:,}", facts["changed_labels"]
-    if "calibration_images" not in facts:
-        difference = f"{facts['largest_difference']:.0e}"
-        return f"the same labels on {images} validation images, and probabilities to {difference}"
-    return (
-        f"{changed} of {images} validation images get another label, accuracy "
-        f"{-100 * facts['accuracy_lost']:+.1f} points, log-loss {facts['log_loss_added']:+.3f}; ranges of "
-        f"{facts['calibration_images']} training images"
-    )
 
 
 def hash_file(path: Path) -> str | None:

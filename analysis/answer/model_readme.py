@@ -23,7 +23,7 @@ FORMATS = {
     ),
     "onnx": ("model.onnx", "ONNX: the same, input `images`, output `probabilities`"),
     "int8": ("model.int8.onnx", "ONNX in whole numbers of 8 bits: smaller, and not quite the same"),
-    "timm": ("timm/", '`timm.create_model("local-dir:timm")`: normalised images -> logits'),
+    "timm": ("timm/", '`timm.create_model("local-dir:timm", pretrained=True)`: normalised images -> logits'),
 }
 
 
@@ -111,7 +111,8 @@ def _write_text(facts: ModelFacts) -> Iterator[str]:
     yield "| file | what it is |\n|---|---|"
     for name, (file, what) in FORMATS.items():
         if name == "pt2" or name in (card.get("formats") or {}):
-            yield f"| `{file}` | {what} |"
+            facts_of = (card.get("formats") or {}).get(name)
+            yield f"| `{file}` | {what}{f'; {describe_format(facts_of)}' if facts_of else ''} |"
     yield "| `labels.txt`, `export.json` | classes in the order of the probabilities; thresholds, origin |"
     yield "| `golden/` | images with their probabilities, to check another machine by |"
     yield "| `checksums.sha256` | `sha256sum --check checksums.sha256` |\n"
@@ -125,6 +126,19 @@ def _write_text(facts: ModelFacts) -> Iterator[str]:
     for backbone, licence in facts.licences.items():
         yield f"- pretrained weights of {backbone}: {licence}"
     yield "- what was trained on top belongs to whoever trained it, under the terms of the images"
+
+
+def describe_format(facts: Mapping[str, Any]) -> str:
+    """Say in a line how another format of a model compares with its program, as its card has it."""
+    images, changed = f"{facts['images']:,}", facts["changed_labels"]
+    if "calibration_images" not in facts:
+        difference = f"{facts['largest_difference']:.0e}"
+        return f"the same labels on {images} validation images, and probabilities to {difference}"
+    return (
+        f"{changed} of {images} validation images get another label, accuracy "
+        f"{-100 * facts['accuracy_lost']:+.1f} points, log-loss {facts['log_loss_added']:+.3f}; ranges of "
+        f"{facts['calibration_images']} training images"
+    )
 
 
 def _write_scores(facts: ModelFacts) -> Iterator[str]:
