@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 
 from contract.buckets import OPTIONS, PACKAGES, describe_fault
 from contract.files import DISK_FULL, file_lock
+from contract.image_names import is_hidden, is_image
 from contract.study_layout import CachePaths
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
 from trainables.data.datasets._layout import explain_nothing, explain_one_class, read_layout
 from trainables.data.datasets._listing import ImageListing, ListedImage, make_listing, take_sample
-from trainables.data.datasets._tree import build_tree, is_hidden, is_image
+from trainables.data.datasets._tree import build_tree
 
 log = logging.getLogger(__name__)
 
