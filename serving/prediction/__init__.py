@@ -1,1 +1,1 @@
-"""Photos in, rows out: lists photos, decodes them ahead of the model, writes rows that survive a kill, sums up."""
+"""Photos in, rows out: lists and decodes photos ahead of the model, writes rows that survive a kill."""

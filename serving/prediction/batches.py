@@ -137,9 +137,7 @@ def _answer(
         if len(images) == 1:
             raise OSError("the memory is too small for one image: free some, or pass --device cpu") from error
         size.shrink(len(images))
-        say(
-            f"a batch of {plural(len(images), 'image')} does not fit into the memory: {size.size} from now on"
-        )
+        say(f"{plural(len(images), 'image')} at once do not fit into the memory: {size.size} from now on")
         middle = len(images) // 2
         halves = (images[:middle], images[middle:])
         return [one for half in halves for one in _answer(model, half, coverage, size, say)]

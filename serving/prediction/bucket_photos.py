@@ -25,9 +25,7 @@ def _connect(scheme: str) -> Any:
         hint = f"{package} is not installed: pip install {package}" if package else str(error)
         raise ValueError(f"{scheme}://: {hint}") from None
     except ValueError as error:
-        raise ValueError(
-            f"{scheme}://: {error}; pass s3://bucket/folder, gs://bucket/folder or a path"
-        ) from None
+        raise ValueError(f"{scheme}://: {error}; pass s3://bucket/folder or gs://bucket/folder") from None
 
 
 def forget_connections() -> None:
@@ -35,19 +33,8 @@ def forget_connections() -> None:
     _connect.cache_clear()
 
 
-def check(url: str) -> None:
-    """Look whether something is there.
-
-    Raises:
-        ValueError: the URL is wrong, or needs a package.
-        OSError: nothing is there, or it cannot be read; in one line, why and what to do.
-    """
-    if next(find(url), None) is None:
-        raise OSError(f"cannot read {url}: no such bucket or folder, or there is nothing in it")
-
-
 def find(url: str) -> Iterator[str]:
-    """Yield the URLs of the objects of a folder, folder by folder in the order of names, or what a pattern matches.
+    """Yield the URLs of a folder's objects in the order of names, or those that a pattern matches.
 
     Raises:
         ValueError: the URL is wrong, or needs a package.
@@ -78,7 +65,8 @@ def _find(files: Any, path: str) -> Iterator[str]:
 
 
 def _walk(files: Any, folder: str) -> Iterator[str]:
-    objects, folders = [], []
+    objects: list[str] = []
+    folders: list[str] = []
     for entry in files.ls(folder, detail=True):
         name = str(entry["name"])
         if name.strip("/") == folder.strip("/"):  # the mark by which some tools make a folder

@@ -76,27 +76,20 @@ class Listing:
     own_folders: int = 0
 
     def check(self) -> None:
-        """Look whether there is anything to predict, without listing it all.
+        """Look whether every pattern matches something, and whether anything named exists.
 
         Raises:
-            ValueError: a pattern matches nothing, a table lacks its column, or nothing named exists.
-            OSError: a bucket or a table cannot be read.
+            ValueError: there is nothing; the line names what.
         """
-        probe = Listing(self.sources, own=self.own)
-        for source in self.sources:
-            if not is_url(source) and not _exists(source) and _MAGIC.search(source):
-                if next(probe._match(source), None) is None:
-                    raise ValueError(f"{source} matches no image{probe._describe_others()}")
-            elif is_url(source):
-                bucket_photos.check(source)
-        if self.table is not None:
-            table_photos.check(self.table, self.column, with_labels=self.with_labels)
-        named = [one for one in self.sources if one != "-" and not is_url(one)]
-        if named and len(named) == len(self.sources) and self.table is None:
-            if not any(_exists(one) or _MAGIC.search(one) for one in named):
-                raise ValueError(f"{named[0]}: there is no such file or folder")
-            if all(Path(one).is_dir() for one in named) and next(iter(probe), None) is None:
-                raise ValueError(f"{named[0]} holds no image{probe._describe_others()}")
+        local = [source for source in self.sources if source != "-" and not is_url(source)]
+        for source in local:
+            if self._is_pattern(source):
+                probe = Listing([source])
+                if next(iter(probe), None) is None:
+                    raise ValueError(f"{source} matches no image{probe.describe_others()}")
+        if local and len(local) == len(self.sources) and self.table is None:
+            if not any(_exists(source) or self._is_pattern(source) for source in local):
+                raise ValueError(f"{printable(local[0])}: there is no such file or folder")
 
     def __iter__(self) -> Iterator[Photo]:
         """Yield the photos in the order of their sources; folders are walked in the order of names."""
@@ -115,15 +108,17 @@ class Listing:
         lines = []
         if self.others:
             lines.append(
-                f"left out {plural(self.others.total(), 'file')} that are no images: {self._count()}"
+                f"left out {plural(self.others.total(), 'file')} without an image's suffix: {self._count()}"
             )
         if self.hidden:
-            lines.append(
-                f"left out {plural(self.hidden, 'hidden file or folder').replace('folders', 'folder')}"
-            )
+            lines.append(f"left out {plural(self.hidden, 'hidden name')}")
         if self.own_folders:
             lines.append(f"left out {plural(self.own_folders, 'folder')} that this program wrote")
         return lines
+
+    @staticmethod
+    def _is_pattern(source: str) -> bool:
+        return not _exists(source) and _MAGIC.search(source) is not None
 
     def _open(self, source: str) -> Iterator[Photo]:
         if source == "-":
@@ -138,13 +133,13 @@ class Listing:
                     self._leave_out(url)
         elif os.path.isdir(source):  # noqa: PTH112 (names with odd bytes stay as they are)
             yield from self._walk(source)
-        elif _exists(source) or not _MAGIC.search(source):
-            yield Photo(source, source)
-        else:
+        elif self._is_pattern(source):
             yield from self._match(source)
+        else:
+            yield Photo(source, source)
 
     def _walk(self, folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Photo]:
-        """Yield the images of a folder, then those of the folders in it; links are followed, but not in a ring."""
+        """Yield the images of a folder, then those of its folders; links are followed, but not in a ring."""
         try:
             status = os.stat(folder)  # noqa: PTH116
             here = (status.st_dev, status.st_ino)
@@ -201,7 +196,8 @@ class Listing:
         ]
         return ", ".join([*parts, *(["…"] if len(self.others) > 5 else [])])
 
-    def _describe_others(self) -> str:
+    def describe_others(self) -> str:
+        """Say what else than images is there, to go on a line; "" if there is nothing."""
         return f", but {plural(self.others.total(), 'other file')}: {self._count()}" if self.others else ""
 
 
@@ -295,9 +291,9 @@ def _expand(base: str, parts: Sequence[str]) -> Iterator[str]:
 
 def _read_list() -> Iterator[str]:
     """Yield the names on standard input: one a line, or ended by NUL as `find -print0` does."""
-    stream = sys.stdin.buffer
+    descriptor = sys.stdin.fileno()
     separator, rest = b"", b""
-    while chunk := stream.read1(1 << 16):
+    while chunk := os.read(descriptor, 1 << 16):
         separator = separator or (b"\0" if b"\0" in chunk else b"\n" if b"\n" in chunk else b"")
         *whole, rest = (rest + chunk).split(separator) if separator else (rest + chunk,)
         for name in whole:

@@ -1,14 +1,15 @@
-"""Appends rows to a file so that a killed run, started again by the same line, writes every photo exactly once.
+"""Appends rows to a file so that a killed run, started again by the same line, writes each photo just once.
 
-Where a run goes on is not stored anywhere: the rows in the file are the position. They are read again from the
-first to the last whole one, each compared with the photo that is listed in its place, and the next photo is the
-first without a row. What follows the last whole row is the end of a write that was cut, and is cut off.
+Where a run goes on is stored nowhere: the rows in the file are the position. They are read again from the
+first to the last whole one, each compared with the photo that is listed in its place, and the next photo is
+the first without a row. What follows the last whole row is the end of a write that was cut, and is cut off.
 Beside the file lies another, FILE.run.json, which says by what model and flags it was written: rows of two
 models are never mixed.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -35,7 +36,7 @@ class ResultsFile:
         self.path, self.num_rows = path, 0
         self._format = row_format
         self._end = 0
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
         self._synced = time.monotonic()
 
     def earlier(self) -> Iterator[Row]:
@@ -71,7 +72,7 @@ class ResultsFile:
         """Cut off what follows the last whole row, and be ready to append."""
         with self.path.open("r+b") as file:
             file.truncate(self._end)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         if self._end == 0:
             self._write(self._format.header)
 
@@ -94,20 +95,17 @@ class ResultsFile:
             self._file = None
 
     def abandon(self) -> None:
-        """Close after an error, which a second one must not hide."""
+        """Close after an error; what is written stays."""
         if self._file is not None:
-            file, self._file = self._file, None
-            os.close(os.dup(file.fileno()))
-            try:
-                file.close()
-            except OSError:
-                return
+            self._file.close()
+            self._file = None
 
     def _write(self, content: bytes) -> None:
         assert self._file is not None
         try:
-            self._file.write(content)
-            self._file.flush()
+            left = memoryview(content)
+            while left:  # a write to a disk that is nearly full may be a short one
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise self._explain(error) from error
 
@@ -208,6 +206,4 @@ def open_results(
             finally:
                 results.abandon()
     except BlockingIOError:
-        raise ValueError(
-            f"{path}: another run is writing it now; wait for its end, or name another --out"
-        ) from None
+        raise ValueError(f"{path}: another run is writing it now; name another --out") from None

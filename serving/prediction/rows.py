@@ -113,9 +113,7 @@ class CsvRows:
         )
 
     def parse(self, record: bytes) -> Row:
-        (cells,) = (
-            csv.reader([record.decode("utf-8")], strict=True) if b"\n" not in record[:-1] else _parse(record)
-        )
+        (cells,) = csv.reader(io.StringIO(record.decode("utf-8"), newline=""), strict=True)
         if len(cells) != self._width:
             raise ValueError(f"{len(cells)} columns, not {self._width}")
         path, label, probability, second, second_probability, names, unknown, error = cells[: len(COLUMNS)]
@@ -233,19 +231,13 @@ def choose_form(out: Path | None, asked: str | None, *, is_terminal: bool) -> Fo
     if out is None:
         return Form.TABLE if is_terminal else Form.CSV
     if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"--out {out.name}: end it in .csv or .jsonl, or pass --format csv or --format jsonl"
-        )
+        raise ValueError(f"--out {out.name}: end it in .csv or .jsonl, or pass --format")
     return SUFFIXES[out.suffix.lower()]
 
 
 def as_text(path: str) -> str:
     """Bring a path into the form in which results are compared: bytes that are no UTF-8 are escaped."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _parse(record: bytes) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(record.decode("utf-8"), newline=""), strict=True))
 
 
 def _number(value: float | None) -> str:

@@ -14,16 +14,6 @@ DELIMITERS = ",;\t|"
 MOST_FIELD_BYTES = 1_000_000
 
 
-def check(table: Path, column: str | None, *, with_labels: bool = False) -> None:
-    """Look whether a table has its columns and a row.
-
-    Raises:
-        ValueError: it cannot be read, lacks a column, or names no photo.
-    """
-    if next(read(table, column, with_labels=with_labels), None) is None:
-        raise ValueError(f"{table} names no photo")
-
-
 def read(table: Path, column: str | None, *, with_labels: bool = False) -> Iterator[tuple[str, str]]:
     """Yield the path of every row, as it is written, and its label (empty unless asked for).
 

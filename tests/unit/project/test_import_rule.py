@@ -42,7 +42,7 @@ ROOMS = {
         "__main__",
     ),
     "analysis": ("", "calibration", "answer", "report", "tracking", "__main__"),
-    "serving": ("backends", "page", "", "__main__"),
+    "serving": ("backends", "page", "prediction", "", "__main__"),
     "benchmarks": ("simulated", "versus_plain", ""),
 }
 """Rooms of each package, in the order that imports may follow: a room imports itself and rooms before it.
