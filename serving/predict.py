@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,7 +35,7 @@ HAND_OVER_ROWS, HAND_OVER_SECONDS = 256, 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit codes are 0 done, 1 not one photo could be read, 2 flags, model or photos are wrong."""
+    """Run the command; exit codes are 0 done, 1 no photo could be read, 2 flags, model or photos are wrong."""
     flags = _make_parser().parse_intermixed_args(argv)
     plan = make_plan(flags)
     run = Run(plan)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving predict",
-        description="Label photos. With --out a run that was killed goes on when the same line is given again.",
+        description="Label photos. With --out, a run that was killed goes on when the same line is run again.",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a study's name, or a model's directory")
@@ -61,15 +61,13 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="PHOTOS",
         help="files, folders (with all below), quoted patterns, s3://… or gs://…, or - for a list on stdin",
     )
-    add(
-        "--csv", type=Path, metavar="FILE", help="a table with a column of paths, which count from its folder"
-    )
+    add("--csv", type=Path, metavar="FILE", help="a table with a column of paths, counted from its folder")
     add("--column", metavar="NAME", help="the column of paths (default: path, file, image or the like)")
     add("--out", type=Path, metavar="FILE", help="results as .csv or .jsonl (default: to standard output)")
     add(
         "--format",
         choices=[str(one) for one in Form],
-        help="(default: by the suffix, or a table for a terminal)",
+        help="(default: by the suffix; a table for a terminal)",
     )
     add("--all", action="store_true", help="the probability of every class, too")
     add(
@@ -82,15 +80,13 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         "--labels",
         metavar="CSV",
-        help="true labels: a table with the columns path,label; folders; or none (default: the folders' names,"
+        help="true labels: a table with the columns path,label; folders; or none (default: folders' names,"
         " where most are classes)",
     )
     add("--summary", type=Path, metavar="FILE", help="counts, accuracy and confusions as a line of JSON")
     add("--html", type=Path, metavar="FILE", help="a page of thumbnails, the most doubtful first")
     add("--html-photos", type=_count, default=DEFAULT_SHOWN, metavar="N", help=f"(default: {DEFAULT_SHOWN})")
-    add(
-        "--model-format", choices=[str(one) for one in Format], default=str(Format.PT2), help="(default: pt2)"
-    )
+    add("--model-format", choices=[str(one) for one in Format], default=str(Format.PT2), help="(pt2)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     add("--batch-size", type=_count, metavar="N", help="photos at once (default: found by itself)")
     add("--threads", type=_count, metavar="N", help="threads that decode (default: one a core)")
@@ -152,9 +148,7 @@ def make_plan(flags: argparse.Namespace) -> Plan:
         OSError: the photos' bucket cannot be read.
     """
     if not flags.photos and flags.csv is None:
-        raise ValueError(
-            "which photos? Name files, folders or patterns, --csv FILE, or - for a list on stdin"
-        )
+        raise ValueError("which photos? Name files, folders or patterns, --csv FILE, or - for a list")
     if flags.column is not None and flags.csv is None:
         raise ValueError("--column names a column of --csv FILE, which is missing")
     if flags.overwrite and flags.out is None:
@@ -302,7 +296,7 @@ class Run:
 
     def _start(
         self, photos: Iterator[Photo], say: Callable[[str], None]
-    ) -> Iterator[tuple[Photo, ImageAnswer | str]]:
+    ) -> Generator[tuple[Photo, ImageAnswer | str], None, None]:
         plan, flags = self.plan, self.plan.flags
         if flags.address is not None:
             from serving.spread import predict_on_cluster

@@ -1,6 +1,6 @@
 """Predicts photos on a Ray cluster, through Ray Data's map_batches.
 
-Photos go out in parts of PHOTOS_AT_ONCE, so that neither this process nor Ray's store holds a list of them all,
+Photos go out in parts of PHOTOS_AT_ONCE, so that neither this process nor Ray's store holds a list of all,
 and come back in their order, so that a killed run goes on as one on this machine does. Every worker loads the
 model once a part; the model travels to it, but the photos must be readable where the workers are: in a bucket
 or on a file system that all nodes see.
@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def predict_on_cluster(
     coverage: float,
     batch_size: int | None = None,
     workers: int | None = None,
-) -> Iterator[tuple[Photo, ImageAnswer | str]]:
+) -> Generator[tuple[Photo, ImageAnswer | str], None, None]:
     """Yield the answer for every photo, in their order; for one that cannot be read, why.
 
     Args:

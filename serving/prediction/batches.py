@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -79,7 +79,7 @@ def predict_photos(
     threads: int,
     size: BatchSize,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[tuple[Photo, ImageAnswer | str]]:
+) -> Generator[tuple[Photo, ImageAnswer | str], None, None]:
     """Yield the answer for every photo, in their order; for one that cannot be read, why.
 
     While the model computes a batch, threads decode the next one; never more than that are held.

@@ -87,9 +87,9 @@ class Listing:
                 probe = Listing([source])
                 if next(iter(probe), None) is None:
                     raise ValueError(f"{source} matches no image{probe.describe_others()}")
-        if local and len(local) == len(self.sources) and self.table is None:
-            if not any(_exists(source) or self._is_pattern(source) for source in local):
-                raise ValueError(f"{printable(local[0])}: there is no such file or folder")
+        is_all = len(local) == len(self.sources) and self.table is None
+        if is_all and not any(_exists(source) or self._is_pattern(source) for source in local):
+            raise ValueError(f"{printable(local[0])}: there is no such file or folder")
 
     def __iter__(self) -> Iterator[Photo]:
         """Yield the photos in the order of their sources; folders are walked in the order of names."""
