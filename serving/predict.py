@@ -35,7 +35,7 @@ HAND_OVER_ROWS, HAND_OVER_SECONDS = 256, 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit codes are 0 done, 1 no photo could be read, 2 flags, model or photos are wrong."""
+    """Run the command; exit codes are 0 done, 1 no photo could be read, 2 flags, model or data are wrong."""
     flags = _make_parser().parse_intermixed_args(argv)
     plan = make_plan(flags)
     run = Run(plan)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving predict",
-        description="Label photos. With --out, a run that was killed goes on when the same line is run again.",
+        description="Label photos. With --out, the same line goes on with a run that was killed.",
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a study's name, or a model's directory")
@@ -243,8 +243,10 @@ class Run:
         photos = chain([first], listed)
         rows = make_format(plan.form, plan.card.classes, with_all=plan.flags.all)
         with ExitStack() as stack:
-            sink: ResultsFile | _StandardOutput = _StandardOutput(rows)
-            if plan.out is not None:
+            sink: ResultsFile | _StandardOutput
+            if plan.out is None:
+                sink = _StandardOutput(rows)
+            else:
                 overwrite = plan.flags.overwrite
                 sink = stack.enter_context(open_results(plan.out, rows, plan.facts, overwrite=overwrite))
                 self._read_earlier(sink, photos)

@@ -134,8 +134,8 @@ class CsvRows:
 
     def _join(self, cells: Sequence[str]) -> bytes:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        return text.getvalue().encode("utf-8", "backslashreplace")
+        csv.writer(text).writerow(cells)  # only with \r\n as its end it quotes both of these in a cell
+        return text.getvalue().removesuffix("\r\n").encode("utf-8", "backslashreplace") + b"\n"
 
 
 class JsonRows:
