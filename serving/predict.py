@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.environment import expand
-from contract.files import plural, printable, save_text
+from contract.files import DISK_FULL, find_os_error, plural, printable, save_text
 from contract.machine import count_cpus
 from contract.model_answers import DEFAULT_COVERAGE, ImageAnswer, find_set_threshold
 from contract.model_card import ModelCard
@@ -45,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         goes_on = ": the same line goes on" if plan.out else ""
         print(f"\ninterrupted after {plural(run.scores.num_photos, 'photo')}{goes_on}", file=sys.stderr)
         return 130
+    except OSError as error:
+        if find_os_error(error, DISK_FULL) is None:
+            raise
+        raise OSError(
+            f"no space is left on the disk of {plan.out or 'standard output'}: free some and run the same line"
+            f" again{'; it goes on after the rows that are written' if plan.out else ''}"
+        ) from error
     return 1 if run.scores.num_photos and run.scores.num_errors == run.scores.num_photos else 0
 
 

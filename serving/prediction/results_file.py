@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from contract.environment import why_not_writable
-from contract.files import DISK_FULL, file_lock, find_os_error, save_json
+from contract.files import file_lock, save_json
 from serving.prediction.rows import Row, RowFormat
 
 SYNC_SECONDS = 5.0
@@ -80,7 +80,7 @@ class ResultsFile:
         """Hand rows to the system, so that they outlive this process; now and then, force them to the disk.
 
         Raises:
-            OSError: they could not be written; a full disk is told with its way out.
+            OSError: they could not be written.
         """
         self._write(b"".join(map(self._format.write, rows)))
         self.num_rows += len(rows)
@@ -102,28 +102,14 @@ class ResultsFile:
 
     def _write(self, content: bytes) -> None:
         assert self._file is not None
-        try:
-            left = memoryview(content)
-            while left:  # a write to a disk that is nearly full may be a short one
-                left = left[self._file.write(left) :]
-        except OSError as error:
-            raise self._explain(error) from error
+        left = memoryview(content)
+        while left:  # a write to a disk that is nearly full may be a short one
+            left = left[self._file.write(left) :]
 
     def _sync(self) -> None:
         assert self._file is not None
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._explain(error) from error
+        os.fsync(self._file.fileno())
         self._synced = time.monotonic()
-
-    def _explain(self, error: OSError) -> OSError:
-        if find_os_error(error, DISK_FULL) is None:
-            return error
-        return OSError(
-            f"no space is left for {self.path}: free some and run the same line again; it goes on after row"
-            f" {self.num_rows:,}"
-        )
 
 
 def _split(file: BinaryIO, row_format: RowFormat) -> Iterator[bytes]:

@@ -167,7 +167,7 @@ def test_rows_of_two_models_flags_or_folders_are_not_mixed(
     assert "another format" in refuse(model, str(photos), "--format", "jsonl")
     assert "another all" in refuse(model, str(photos), "--all")
     write_photo(photos / "005.png")
-    assert "row 1 is of" in refuse(model, str(photos))
+    assert "row 2 is of" in refuse(model, str(photos))
     assert "there are no more photos" in refuse(model, str(photos / "00.png"))
     assert main(["predict", other, str(photos), "--out", str(out), "--overwrite"]) == 0
     assert len(read(out)) == 31
@@ -208,8 +208,12 @@ def test_a_full_disk_is_told_with_its_way_out(
     out = tmp_path / "out.csv"
     words = ["predict", model, str(photos), "--out", str(out)]
 
+    real = os.fsync
+
     def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(out):  # noqa: PTH115
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
 
     monkeypatch.setattr(results_file, "SYNC_SECONDS", 0.0)
     monkeypatch.setattr(results_file.os, "fsync", full)
@@ -231,4 +235,4 @@ def test_standard_output_on_a_full_disk_is_one_line(model: str, photos: Path) ->
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "No space left" in done.stderr
+    assert "no space is left on the disk of standard output: free some" in done.stderr
