@@ -42,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run.predict()
     except KeyboardInterrupt:
-        goes_on = ": the same line goes on" if plan.out else ""
-        print(f"\ninterrupted after {plural(run.scores.num_photos, 'photo')}{goes_on}", file=sys.stderr)
+        goes_on = f": {plan.out} keeps its rows, and the same line goes on after them" if plan.out else ""
+        print(f"\ninterrupted{goes_on}", file=sys.stderr)
         return 130
     except OSError as error:
         if find_os_error(error, DISK_FULL) is None:
             raise
         raise OSError(
-            f"no space is left on the disk of {plan.out or 'standard output'}: free some and run the same line"
-            f" again{'; it goes on after the rows that are written' if plan.out else ''}"
+            f"no space is left on the disk of {plan.out or 'standard output'}: free some and run the same"
+            f" line again{'; it goes on after the rows that are written' if plan.out else ''}"
         ) from error
     return 1 if run.scores.num_photos and run.scores.num_errors == run.scores.num_photos else 0
 
@@ -285,21 +285,17 @@ class Run:
         answers = stack.enter_context(closing(self._start(photos, progress.say)))
         waiting: list[Row] = []
         handed_over = time.monotonic()
-        try:
-            for photo, found in answers:
-                path = photo.name
-                with_set = bool(plan.card.set_thresholds)
-                row = Row.of(path, found, with_set=with_set, with_all=plan.flags.all)
-                waiting.append(row)
-                self._take(photo, row)
-                now = time.monotonic()
-                if len(waiting) >= HAND_OVER_ROWS or now > handed_over + HAND_OVER_SECONDS:
-                    sink.append(waiting)
-                    progress.advance(len(waiting))
-                    waiting, handed_over = [], now
-        except KeyboardInterrupt:
-            sink.append(waiting)
-            raise
+        with_set = bool(plan.card.set_thresholds)
+        # Ctrl-C may come anywhere, also within a write: rows that wait are given up, never written twice.
+        for photo, found in answers:
+            row = Row.of(photo.name, found, with_set=with_set, with_all=plan.flags.all)
+            waiting.append(row)
+            self._take(photo, row)
+            now = time.monotonic()
+            if len(waiting) >= HAND_OVER_ROWS or now > handed_over + HAND_OVER_SECONDS:
+                sink.append(waiting)
+                progress.advance(len(waiting))
+                waiting, handed_over = [], now
         sink.append(waiting)
         progress.advance(len(waiting))
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from contract.buckets import OPTIONS, PACKAGES, describe_fault
-from contract.image_names import is_hidden
+from contract.image_names import is_hidden, is_image
 
 WILDCARDS = "*?["
 
@@ -58,8 +58,8 @@ def _find(files: Any, path: str) -> Iterator[str]:
     is_pattern = any(one in path for one in WILDCARDS)
     if is_pattern and not files.exists(path):
         yield from sorted(key for key in files.glob(path) if files.isfile(key))
-    elif files.isfile(path):
-        yield path
+    elif files.isfile(path) or (is_image(path.rpartition("/")[2]) and not files.isdir(path)):
+        yield path  # one that is missing is found out, and kept with its error, where it is read
     else:
         yield from _walk(files, path)
 

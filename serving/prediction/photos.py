@@ -125,10 +125,11 @@ class Listing:
             yield from (Photo(name, name, is_listed=True) for name in _read_list())
         elif is_url(source):
             for url in bucket_photos.find(source):
-                if is_hidden(url.rpartition("/")[2]):
-                    self.hidden += 1
-                elif url == source or is_image(url.rpartition("/")[2]):
+                name = url.rpartition("/")[2]
+                if url == source or is_image(name):
                     yield Photo(url, url)
+                elif is_hidden(name):
+                    self.hidden += 1
                 else:
                     self._leave_out(url)
         elif os.path.isdir(source):  # noqa: PTH112 (names with odd bytes stay as they are)

@@ -78,7 +78,7 @@ def test_a_folder_of_a_bucket_is_walked_like_a_local_one(
         *((key, "green") for key in KEYS),
         ("gone.png", ""),
     ]
-    assert rows[-1][2] == "no such bucket or folder"
+    assert rows[-1][2] == "no such object"
     said = capsys.readouterr().out
     assert "1 file without an image's suffix: 1 .txt" in said
 

@@ -114,7 +114,8 @@ def test_ctrl_c_keeps_what_is_written_and_says_so(model: str, tmp_path: Path) ->
 
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert process.returncode == 130
-    assert f"interrupted after {len(rows):,} photos: the same line goes on" in errors
+    assert f"interrupted: {out} keeps its rows, and the same line goes on after them" in errors
+    assert [Path(row["path"]).name for row in rows] == [f"{number:04}.png" for number in range(len(rows))]
     assert "Traceback" not in errors
     assert 0 < len(rows) < 3000
 
