@@ -1,4 +1,4 @@
-"""predict spreads over a Ray cluster, answers as on one machine, keeps the order, and goes on after a kill."""
+"""predict spreads over a Ray cluster, keeps the order, and goes on after a kill."""
 
 from __future__ import annotations
 
