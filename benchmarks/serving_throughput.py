@@ -2,12 +2,11 @@
 
     python -m benchmarks serving_throughput --model flowers --photos PHOTOS
 
-Both run in this process, on the same loaded program and the same files, in turns; a ratio is that of a
-pair of turns. The bare loop does what a short script would: it decodes the photos of a batch one after the other, and
-computes them on all cores. Beside it stand the photos' decoding and the program's computing alone. The
-command's rows are written to a file, as with --out. Starting the process and loading the program count for
-neither. What a server makes of the same program is measured by `python -m benchmarks serving_requests`.
-The last line printed is one line of JSON.
+Both run in this process, on the same loaded program and the same files, in turns; a ratio is that of a pair
+of turns. The bare loop does what a short script would: it decodes the photos of a batch one after the other, and
+computes them on all cores. Beside it stand decoding alone and computing alone. The rows of predict are written
+to a file, as with --out. Starting the process and loading the program count for neither. What a server makes
+of the same program is measured by `python -m benchmarks serving_requests`. The last line is one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,7 @@ def measure(model: Model, paths: Sequence[Path], *, repeats: int, threads: int) 
     works: dict[str, Callable[[], Any]] = {
         "decoding alone": lambda: decode(model, paths),
         "computing alone, batches of 32": lambda: compute(model, number, 32),
-        **{
-            f"bare loop, batches of {size}": lambda size=size: run_bare(model, paths, size)
-            for size in BARE_SIZES
-        },
+        **{f"bare loop, batches of {size}": partial(run_bare, model, paths, size) for size in BARE_SIZES},
         "predict": lambda: found.append(run_predict(model, paths, threads)),
     }
     for work in works.values():
@@ -113,9 +110,8 @@ def measure(model: Model, paths: Sequence[Path], *, repeats: int, threads: int) 
         for name, work in works.items():
             seconds[name].append(clock(work))
     rates = {name: [number / one for one in times] for name, times in seconds.items()}
-    bare = max(
-        (name for name in works if name.startswith("bare")), key=lambda name: statistics.median(rates[name])
-    )
+    medians = {name: statistics.median(values) for name, values in rates.items() if name.startswith("bare")}
+    bare = max(medians, key=lambda name: medians[name])
     ratios = [mine / other for mine, other in zip(rates["predict"], rates[bare], strict=True)]
     return {"rates": rates, "bare": bare, "ratios": ratios, "batch": statistics.mode(found)}
 
