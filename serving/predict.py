@@ -152,18 +152,8 @@ def make_plan(flags: argparse.Namespace) -> Plan:
 
     Raises:
         ValueError: one of them is wrong; the line says what to do.
-        OSError: the photos' bucket cannot be read.
     """
-    if not flags.photos and flags.csv is None:
-        raise ValueError("which photos? Name files, folders or patterns, --csv FILE, or - for a list")
-    if flags.column is not None and flags.csv is None:
-        raise ValueError("--column names a column of --csv FILE, which is missing")
-    if flags.overwrite and flags.out is None:
-        raise ValueError("--overwrite begins --out FILE anew, which is missing")
-    if flags.workers is not None and flags.address is None:
-        raise ValueError("--workers is for a cluster: pass --address, too")
-    if flags.address is not None and (flags.device != "auto" or flags.threads is not None):
-        raise ValueError("--device and --threads are for this machine: leave them out with --address")
+    _check_together(flags)
     files = [expand(one) for one in (flags.out, flags.html, flags.summary) if one is not None]
     if len(set(files)) < len(files):
         raise ValueError("--out, --html and --summary must be different files")
@@ -175,10 +165,6 @@ def make_plan(flags: argparse.Namespace) -> Plan:
     card = ModelCard.load(model)
     if Format(flags.model_format) not in find_formats(model):
         load_model(model, Format(flags.model_format))  # raises with the way out, before a library is loaded
-    coverage = DEFAULT_COVERAGE if flags.coverage is None else flags.coverage
-    if flags.coverage is not None and not card.set_thresholds:
-        raise ValueError("--coverage: this model has no prediction sets; leave it out")
-    find_set_threshold(card, coverage)
     table = None if flags.csv is None else expand(flags.csv)
     labels = None if flags.labels in (None, "none", "folders") else expand(flags.labels)
     is_own = labels is not None and table is not None and labels.exists() and labels.samefile(table)
@@ -192,12 +178,39 @@ def make_plan(flags: argparse.Namespace) -> Plan:
         listing=listing,
         out=out,
         form=form,
-        coverage=coverage,
+        coverage=_choose_coverage(flags.coverage, card),
         labels=None if labels is None or is_own else read_labels(labels),
     )
     if out is not None:
         check_same_run(out, plan.facts, overwrite=flags.overwrite)
     return plan
+
+
+def _check_together(flags: argparse.Namespace) -> None:
+    """Refuse flags that mean nothing without, or beside, others."""
+    if not flags.photos and flags.csv is None:
+        raise ValueError("which photos? Name files, folders or patterns, --csv FILE, or - for a list")
+    if flags.column is not None and flags.csv is None:
+        raise ValueError("--column names a column of --csv FILE, which is missing")
+    if flags.overwrite and flags.out is None:
+        raise ValueError("--overwrite begins --out FILE anew, which is missing")
+    if flags.workers is not None and flags.address is None:
+        raise ValueError("--workers is for a cluster: pass --address, too")
+    if flags.address is not None and (flags.device != "auto" or flags.threads is not None):
+        raise ValueError("--device and --threads are for this machine: leave them out with --address")
+
+
+def _choose_coverage(asked: float | None, card: ModelCard) -> float:
+    """The coverage of the sets.
+
+    Raises:
+        ValueError: the model has no sets of the coverage that was asked for.
+    """
+    if asked is not None and not card.set_thresholds:
+        raise ValueError("--coverage: this model has no prediction sets; leave it out")
+    coverage = DEFAULT_COVERAGE if asked is None else asked
+    find_set_threshold(card, coverage)
+    return coverage
 
 
 def _digest(model: ModelPaths, format: Format) -> str:
