@@ -6,7 +6,7 @@ Both run in this process, on the same loaded program and the same files, in turn
 of turns. The bare loop does what a short script would: it decodes the photos of a batch one after the other,
 and computes them on all cores. Beside it stand decoding alone and computing alone. The rows of predict are
 written to a file, as with --out. Starting the process and loading the program count for neither. What a
-server makes of the same program is measured by `python -m benchmarks serving_requests`. The last line is JSON.
+server makes of the same program, `python -m benchmarks serving_requests` measures. The last line is JSON.
 """
 
 from __future__ import annotations
