@@ -229,7 +229,7 @@ def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: Fin
 
 
 def prepare_wishes(flags: FinalizeConfig) -> Wishes:
-    return Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta))
+    return Wishes(rule=flags.rule, at=flags.at, views=max(1, flags.tta), golden=flags.golden)
 
 
 def prepare(opened: Opened, flags: FinalizeConfig) -> Wishes | int:

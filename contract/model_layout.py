@@ -101,6 +101,12 @@ class ModelPaths:
         """SHA-256 of every other file, as `sha256sum --check` reads it."""
         return self.directory / "checksums.sha256"
 
+    @property
+    def is_whole(self) -> bool:
+        """True if all files are there that every model has, which those of earlier versions lack."""
+        files = (self.program, self.card, self.labels, self.golden_facts, self.example)
+        return all(path.is_file() for path in files)
+
     def digest(self) -> str | None:
         """A hash of what card and programs hold, to tell exports apart; None without card or program.
 

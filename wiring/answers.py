@@ -29,6 +29,7 @@ from contract.messages import State, StudySettings
 from contract.model_layout import ModelPaths
 from contract.study_layout import StudyPaths
 from wiring.answer_memory import measure_once, stamp_predictions
+from wiring.model_directory import choose_golden_photos, refresh_readme
 from wiring.unknown_class import UnknownClasses, needs_program
 
 DEFAULT_METRIC = "val_accuracy"
@@ -43,6 +44,9 @@ class Wishes:
     at: str | None = None
     views: int = 1
     """2 adds the mirrored image as a second view of the candidates that trained on mirrored ones."""
+
+    golden: int = 0
+    """Validation photos that become golden images of the model."""
 
     refit: bool = False
     """Put the members' repetitions on train and validation images in their place."""
@@ -338,10 +342,12 @@ class AnswerMaker:
                 self.settings,
                 target=ModelPaths(folder),
                 about=describe_export(answer, self.settings),
+                photos=choose_golden_photos(self.settings, self.wishes.golden),
                 compare_stored=not self.wishes.refit,
             )
             if unknown is not None:
                 unknown.export(self.settings, ModelPaths(folder))
+            refresh_readme(ModelPaths(folder), self.paths.directory, answer.facts)
 
 
 def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:
@@ -362,7 +368,7 @@ def describe_export(answer: Answer, settings: StudySettings) -> dict[str, Any]:
         "metrics": {answer.metric: answer.scores.get(answer.metric, {}).get("corrected")},
         "scores": {name: dict(score) for name, score in answer.scores.items()},
         "thresholds": {
-            "prediction_sets": facts["prediction_sets"]["least"],
+            "prediction_sets": facts["set_thresholds"],
             "unknown": {name: facts["unknown"][name] for name in ("score", "threshold")}
             if "unknown" in facts
             else None,
@@ -380,4 +386,4 @@ def is_export_of(model: ModelPaths, answer: Answer) -> bool:
     wanted = answer.combination.as_values()
     if needs_program(card) and not model.unknown.is_file():
         return False
-    return model.program.is_file() and all(card.get(name) == value for name, value in wanted.items())
+    return model.is_whole and all(card.get(name) == value for name, value in wanted.items())

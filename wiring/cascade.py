@@ -14,7 +14,7 @@ from analysis.answer.cascade import Cascade
 from analysis.answer.record import Answer
 from analysis.answer.split_scores import score_split
 from analysis.answer.words import SHOWN, describe_cascade, find_reading, has_test_split
-from analysis.calibration.prediction_sets import fit_threshold
+from analysis.calibration.prediction_sets import fit_threshold, fit_thresholds
 from analysis.comparison import confidence_interval
 from analysis.predictions import Predictions
 from analysis.reading import load_study
@@ -25,6 +25,7 @@ from contract.files import fill_aside, remove_leftovers
 from contract.messages import StudySettings
 from contract.model_layout import ModelPaths
 from wiring.answers import AnswerMaker
+from wiring.model_directory import refresh_readme
 from wiring.plan import console, say
 from wiring.results import Results, attempt
 from wiring.split_reading import record_reading
@@ -100,6 +101,7 @@ class CascadeMaker:
                 self._export()
         if test:
             self._read_test_split()
+            refresh_readme(self.model, self.first.study.directory, {})
         card = self._read_card()
         assert card is not None
         readings = [find_reading(part.study.directory, model=self.model) for part in self.parts]
@@ -134,7 +136,7 @@ class CascadeMaker:
         except (OSError, ValueError):
             return None
         facts = [part.facts for part in self.parts]
-        is_whole = self.model.program.is_file() and card.get("classes") == list(self.cascade.classes)
+        is_whole = self.model.is_whole and card.get("classes") == list(self.cascade.classes)
         return card if is_whole and card.get("parts") == facts else None
 
     @cached_property
@@ -152,7 +154,7 @@ class CascadeMaker:
         models = [part.study.paths.model for part in self.parts]
         module, shared = load_cascade(models[0], models[1], one=cascade.one, order=cascade.order)
         program = make_program(module, settings.image_size)
-        about = self._describe(program.module(), fit=shared["fit"])
+        about = self._describe(program.module(), fit=shared["fit"]) | {"licences": shared["licences"]}
         target = self.model.directory
         remove_leftovers(target.parent, target.name)  # of a run that was killed here
         with fill_aside(target, replace=True, durable=True) as folder:
@@ -163,6 +165,7 @@ class CascadeMaker:
                 target=ModelPaths(folder),
                 about=about,
             )
+            refresh_readme(ModelPaths(folder), self.first.study.directory, {})
 
     def _describe(self, program: Any, *, fit: Fit) -> dict[str, Any]:
         """What the card says of the cascade's origin, its scores and its threshold."""
@@ -175,12 +178,13 @@ class CascadeMaker:
             "scores": {},
             "prediction_sets": None,
         }
+        thresholds: dict[str, Any] = {"prediction_sets": None, "unknown": None, "operating_point": None}
         if not any(has_refit(answer) for answer in self._answers):
             val = self._predict(program, "val", fit=fit)
             sets = fit_threshold(val.probabilities, val.labels, groups=val.groups)
             about |= {"scores": self._score(val), "prediction_sets": sets.as_values()}
-        least = about["prediction_sets"] and about["prediction_sets"]["least"]
-        return about | {"thresholds": {"prediction_sets": least, "unknown": None, "operating_point": None}}
+            thresholds["prediction_sets"] = fit_thresholds(val.probabilities, val.labels)
+        return about | {"thresholds": thresholds}
 
     def _predict(self, program: Any, split: Split, *, fit: Fit) -> Predictions:
         from trainables.export.split_predictions import predict_split

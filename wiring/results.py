@@ -24,6 +24,7 @@ from cluster.study.directory import Study
 from contract.files import first_line
 from contract.study_layout import StudyPaths
 from wiring.answers import AnswerMaker
+from wiring.model_directory import refresh_readme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ class Results:
         if answer is None:
             with self.console.status("choosing the answer, and exporting it as a model"):
                 answer = self.maker.make()
+        refresh_readme(self.paths.model, self.directory, answer.facts)  # of a reading that came since
         has_test = has_test_split(load_study(self.directory))
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)

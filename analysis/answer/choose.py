@@ -16,7 +16,7 @@ from analysis.answer.power import find_smallest_difference
 from analysis.answer.record import Answer
 from analysis.answer.rules import GREEDY_RESAMPLES, Choice, Rule, make_rules
 from analysis.calibration.operating_point import find_operating_point, measure_ranking, parse_target
-from analysis.calibration.prediction_sets import fit_threshold
+from analysis.calibration.prediction_sets import fit_threshold, fit_thresholds
 from analysis.calibration.temperature import calibrate
 from analysis.predictions import Array
 from contract.answer import Combination, MemberRef, Pooling, apply_temperature, pool_log_probabilities
@@ -89,6 +89,7 @@ def choose_answer(
     facts: dict[str, Any] = {
         "calibration": calibration.as_values(),
         "prediction_sets": fit_threshold(probabilities, pool.labels, groups=pool.groups).as_values(),
+        "set_thresholds": fit_thresholds(probabilities, pool.labels),
         "smallest_difference": find_smallest_difference(pool),
         "candidates": len(pool),
     }

@@ -18,6 +18,7 @@ NAMES = {
     "ensemble": "an ensemble",
     "soup": "an average of weights",
     "mean": "the mean of all recipes",
+    "cascade": "a cascade of two models",
 }
 """What the rules make, in words."""
 
@@ -26,8 +27,13 @@ SHOWN = ("val_accuracy", "val_loss")
 
 def name_answer(answer: Answer) -> str:
     """Name in words what the rule made, which may be one classifier where it could have been several."""
-    is_alone = len(answer.refs) == 1 and answer.rule not in ("single", "soup")
-    return "one classifier alone" if is_alone else NAMES.get(answer.rule, answer.rule)
+    return name_rule(answer.rule, len(answer.refs))
+
+
+def name_rule(rule: str, num_members: int) -> str:
+    """Name in words what a rule made of so many members."""
+    is_alone = num_members == 1 and rule not in ("single", "soup")
+    return "one classifier alone" if is_alone else NAMES.get(rule, rule)
 
 
 def describe_answer(

@@ -19,6 +19,9 @@ from analysis.predictions import Array
 
 ALPHA = 0.1
 
+COVERAGES = tuple(share / 100 for share in range(50, 100))
+"""Coverages whose thresholds a model's card has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetThreshold:
@@ -144,6 +147,17 @@ def fit_threshold(
         low=float(low),
         high=float(high),
     )
+
+
+def fit_thresholds(probabilities: Array, labels: Array) -> dict[str, float]:
+    """Find the least probability of a class in a set for each of COVERAGES, named as in "0.90".
+
+    Args:
+        probabilities: calibrated, [num_images, num_classes].
+    """
+    own = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
+    ranks = {f"{share:.2f}": _rank(len(labels), 1 - share) for share in COVERAGES}
+    return {name: float(own[rank - 1]) if rank <= len(own) else 0.0 for name, rank in ranks.items()}
 
 
 def make_sets(probabilities: Array, threshold: SetThreshold) -> NDArray[np.bool_]:

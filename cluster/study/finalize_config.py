@@ -13,6 +13,7 @@ RULES = ("auto", "single", "prefix_ensemble", "ensemble", "soup", "mean")
 """Names for --rule; "mean" gives all recipes equal weights, as ensembles are often published."""
 
 MOST_FOLDS = 20
+MOST_GOLDEN = 1000
 VIEWS = 2
 
 
@@ -48,6 +49,9 @@ class FinalizeConfig:
     at: str | None = None
     """Operating point for two classes, such as precision=0.95: the model answers the second class there."""
 
+    golden: int = 0
+    """Copy so many validation photos into the model's directory: golden images beside the generated ones."""
+
     test: bool = False
     """Read the test split, and write the reading into the study."""
 
@@ -71,7 +75,9 @@ class FinalizeConfig:
     @property
     def reads_only(self) -> bool:
         """True if nothing but the reading of the test split is asked for, with the model that there is."""
-        wished = self.rule != "auto" or self.tta > 1 or self.at is not None or self.then is not None
+        wished = (
+            self.rule != "auto" or self.tta > 1 or self.at is not None or self.then is not None or self.golden
+        )
         return self.test and not self.trains and not wished
 
     def _check(self) -> None:
@@ -90,6 +96,8 @@ class FinalizeConfig:
             )
         if self.seeds < 0:
             raise ValueError(f"--seeds must not be negative, got {self.seeds}")
+        if not 0 <= self.golden <= MOST_GOLDEN:
+            raise ValueError(f"--golden must be 0 to {MOST_GOLDEN} photos, got {self.golden}")
         if self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
             raise ValueError(f"--folds must be 2 to {MOST_FOLDS}, got {self.folds}")
         if self.tta not in (0, 1, VIEWS):

@@ -42,7 +42,7 @@ class CascadeClassifier(nn.Module):
 def load_cascade(
     first: ModelPaths, second: ModelPaths, *, one: int, order: Sequence[int]
 ) -> tuple[CascadeClassifier, dict[str, Any]]:
-    """Load the models of two studies as one network, and what their cards agree on (ALIKE).
+    """Load the models of two studies as one network, with all licences and what their cards agree on (ALIKE).
 
     Raises:
         ValueError: a model is missing or damaged, or they want different images.
@@ -64,6 +64,7 @@ def load_cascade(
         )
     modules = [_load_program(paths) for paths in (first, second)]
     shared = {name: cards[0].get(name) for name in ALIKE}
+    shared["licences"] = {**cards[0].get("licences", {}), **cards[1].get("licences", {})}
     return CascadeClassifier(modules[0], modules[1], one=one, order=order), shared
 
 

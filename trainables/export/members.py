@@ -19,7 +19,7 @@ from trainables.model.backbones import find_backbone, num_features
 from trainables.model.classifier import Classifier
 from trainables.model.networks import make_backbone
 from trainables.model.stages import Depth, trainable_names
-from trainables.model.weights import choose_weights, load_weights
+from trainables.model.weights import choose_weights, find_licence, load_weights
 from trainables.training.checkpoints import load_state
 from trainables.training.regimes import load_regime
 
@@ -152,6 +152,12 @@ def copy_trainable(pretrained: nn.Module, depth: Depth) -> nn.Module:
         if own and trainable.isdisjoint(own):
             shared |= {id(tensor): tensor for tensor in module.buffers(recurse=False)}
     return copy.deepcopy(pretrained, shared)
+
+
+def find_licences(refs: Iterable[MemberRef], configs: Configs, settings: StudySettings) -> dict[str, str]:
+    """Licences of the pretrained weights that members began with, by the names of their backbones."""
+    members = [config_of(ref, configs) for ref in refs]
+    return {config.backbone: find_licence(_weights_of(config, settings)) for config in members}
 
 
 def _weights_of(config: TrialConfig, settings: StudySettings) -> WeightsSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from contract.messages import StudySettings
 from contract.model_layout import ModelPaths
 from trainables.data.views import storage_size
 from trainables.export.ensemble import load_combination
-from trainables.export.members import Configs, common_fit, config_of
+from trainables.export.members import Configs, common_fit, find_licences
+from trainables.export.model_directory import write_companions
 from trainables.export.parity import check_predictions
 
 TOLERANCE = 1e-4
@@ -30,6 +32,7 @@ def export_combination(
     *,
     target: ModelPaths,
     about: Mapping[str, Any],
+    photos: Mapping[str, Path] | None = None,
     compare_stored: bool = True,
 ) -> None:
     """Write the program and its card to `target`; `about` goes into the card as it is.
@@ -38,6 +41,7 @@ def export_combination(
     Before anything is written, it must predict for validation images what its members predicted for them.
 
     Args:
+        photos: golden images beside the generated ones, by their names in the model's directory.
         compare_stored: False for members trained on validation images too, which have no predictions of them.
 
     Raises:
@@ -50,9 +54,14 @@ def export_combination(
     program = make_program(module, settings.image_size)
     if compare_stored:
         check_predictions(program.module(), combination, configs, settings, fit=fit)
-    backbones = dict.fromkeys(config_of(ref, configs).backbone for ref in refs)
+    licences = find_licences(refs, configs, settings)
     write_program(
-        program, settings, fit=fit, target=target, about={"backbone": ", ".join(backbones), **about}
+        program,
+        settings,
+        fit=fit,
+        target=target,
+        about={"backbone": ", ".join(licences), "licences": licences, **about},
+        photos=photos,
     )
 
 
@@ -79,8 +88,9 @@ def write_program(
     fit: Fit,
     target: ModelPaths,
     about: Mapping[str, Any],
+    photos: Mapping[str, Path] | None = None,
 ) -> None:
-    """Write a program and its card; `about` goes into the card as it is."""
+    """Write a program, its card, and what belongs beside them; `about` goes into the card as it is."""
     target.directory.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
@@ -94,3 +104,4 @@ def write_program(
         **about,
     }
     target.card.write_text(to_json(card), encoding="utf-8")
+    write_companions(target, program.module(), photos=photos)

@@ -201,6 +201,19 @@ def _url_source(backbone: Backbone) -> WeightsSource:
     return WeightsSource(kind="url", backbone=backbone.name, location=url, identity=identity)
 
 
+def find_licence(source: WeightsSource) -> str:
+    """Find the licence of pretrained weights as timm's table has it; in words where it has none."""
+    if source.kind == "random":
+        return "none needed: no pretrained weights"
+    row = find_backbone(source.backbone)
+    if source.kind == "file" or not row.timm_name:
+        return "unknown"
+    import timm
+
+    configuration = timm.get_pretrained_cfg(row.timm_name, allow_unregistered=True)
+    return str(getattr(configuration, "license", None) or "unknown")
+
+
 def load_weights(module: nn.Module, source: WeightsSource) -> None:
     """Load weights into a backbone from `make_backbone`, without the file's classifier.
 

@@ -27,6 +27,9 @@ from wiring.results import Results, how_long_a_trial_takes, why_nothing_complete
 Export = Callable[..., None]
 
 
+CLASSES = ("daisy", "rose", "tulip")
+
+
 class Finished:
     """A finished study, whose program, report page and MLflow are stood in for by short ones."""
 
@@ -55,7 +58,7 @@ class Finished:
     def make(self) -> bool:
         settings = StudySettings(
             study_directory=str(self.directory),
-            classes=("daisy", "rose", "tulip"),
+            classes=CLASSES,
             weights="random",
             image_size=32,
             seed=0,
@@ -81,7 +84,12 @@ class Finished:
     ) -> None:
         self.exports.append(combination.members[0].ref.number)
         target.program.write_bytes(b"program")
-        target.card.write_text(json.dumps(dict(about)))
+        target.card.write_text(
+            json.dumps({"classes": list(CLASSES), "image_size": 32, "fit": "crop", **about})
+        )
+        target.golden.mkdir()
+        for path in (target.golden_facts, target.labels, target.example):
+            path.touch()
 
     def _make_sections(self, _: Path, *, no_images: bool) -> list[Any]:
         self.pages += 1
@@ -104,7 +112,9 @@ def test_what_is_there_is_not_made_again(study: Finished) -> None:
     assert (study.exports, study.pages, study.tracked) == ([1], 1, ["model", "model"])
 
 
-@pytest.mark.parametrize("missing", ["model", "model/classifier.pt2", "model/export.json"])
+@pytest.mark.parametrize(
+    "missing", ["model", "model/classifier.pt2", "model/export.json", "model/golden", "model/labels.txt"]
+)
 def test_a_model_that_is_deleted_or_not_whole_is_made_again(study: Finished, missing: str) -> None:
     study.make()
     path = study.directory / missing
@@ -113,10 +123,9 @@ def test_a_model_that_is_deleted_or_not_whole_is_made_again(study: Finished, mis
     assert study.make()
 
     assert study.exports == [1, 1]
-    assert sorted(path.name for path in (study.directory / "model").iterdir()) == [
-        "classifier.pt2",
-        "export.json",
-    ]
+    model = ModelPaths(study.directory / "model")
+    assert model.is_whole
+    assert model.find_changed() == []
 
 
 def test_a_report_that_is_deleted_or_cut_short_is_made_again(study: Finished) -> None:
