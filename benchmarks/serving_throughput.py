@@ -26,9 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from contract.decoding import Floats
 from contract.image_names import is_image
 from contract.machine import count_cpus
-from contract.model_answers import DEFAULT_COVERAGE
+from contract.model_answers import DEFAULT_COVERAGE, needs_scores
 from serving.model import Format, Model, find_model, load_model
 from serving.prediction.batches import BatchSize, predict_photos
 from serving.prediction.photos import Listing
@@ -50,8 +51,14 @@ def take_photos(folder: Path, number: int) -> list[Path]:
 def run_bare(model: Model, paths: Sequence[Path], size: int) -> None:
     """Decode a batch, compute it, and go on."""
     for start in range(0, len(paths), size):
-        images = [model.card.read_image(path) for path in paths[start : start + size]]
-        model.backend.probabilities(np.stack(images))
+        run_programs(model, np.stack([model.card.read_image(path) for path in paths[start : start + size]]))
+
+
+def run_programs(model: Model, images: Floats) -> None:
+    """Compute the probabilities, and the scores by which unknown images are told, if the model has any."""
+    probabilities = model.backend.probabilities(images)
+    if needs_scores(model.card):
+        model.backend.scores(images, probabilities)
 
 
 def decode(model: Model, paths: Sequence[Path]) -> None:
@@ -63,7 +70,7 @@ def compute(model: Model, number: int, size: int) -> None:
     side = model.card.image_size
     images = np.random.default_rng(0).random((size, 3, side, side), dtype=np.float32)
     for start in range(0, number, size):
-        model.backend.probabilities(images[: min(size, number - start)])
+        run_programs(model, images[: min(size, number - start)])
 
 
 def run_predict(model: Model, paths: Sequence[Path], threads: int) -> int:
@@ -87,10 +94,11 @@ def run_predict(model: Model, paths: Sequence[Path], threads: int) -> int:
     return size.size
 
 
-def clock(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def clock(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds on the clock, and seconds that the process computes on all cores together."""
+    began, cpu_began = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu_began
 
 
 def measure(model: Model, paths: Sequence[Path], *, repeats: int, threads: int) -> dict[str, Any]:
@@ -99,21 +107,22 @@ def measure(model: Model, paths: Sequence[Path], *, repeats: int, threads: int) 
     found: list[int] = []
     works: dict[str, Callable[[], Any]] = {
         "decoding alone": lambda: decode(model, paths),
-        "computing alone, batches of 32": lambda: compute(model, number, 32),
+        "computing alone": lambda: compute(model, number, 32),
         **{f"bare loop, batches of {size}": partial(run_bare, model, paths, size) for size in BARE_SIZES},
         "predict": lambda: found.append(run_predict(model, paths, threads)),
     }
     for work in works.values():
         work()
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
             seconds[name].append(clock(work))
-    rates = {name: [number / one for one in times] for name, times in seconds.items()}
+    rates = {name: [number / one for one, _ in times] for name, times in seconds.items()}
+    cpu = {name: [1000 * one / number for _, one in times] for name, times in seconds.items()}
     medians = {name: statistics.median(values) for name, values in rates.items() if name.startswith("bare")}
     bare = max(medians, key=lambda name: medians[name])
     ratios = [mine / other for mine, other in zip(rates["predict"], rates[bare], strict=True)]
-    return {"rates": rates, "bare": bare, "ratios": ratios, "batch": statistics.mode(found)}
+    return {"rates": rates, "cpu_ms": cpu, "bare": bare, "ratios": ratios, "batch": statistics.mode(found)}
 
 
 def main() -> None:
@@ -131,10 +140,12 @@ def main() -> None:
     model = load_model(found, Format(flags.model_format), threads=cores)
     result = measure(model, paths, repeats=flags.repeats, threads=cores)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("row", "images a second", "least", "most"):
+    for head in ("row", "images a second", "least", "most", "CPU ms an image"):
         table.add_column(head)
     for name, rates in result["rates"].items():
-        table.add_row(name, *(f"{value:.1f}" for value in (statistics.median(rates), min(rates), max(rates))))
+        cpu = statistics.median(result["cpu_ms"][name])
+        values = (statistics.median(rates), min(rates), max(rates), cpu)
+        table.add_row(name, *(f"{value:.1f}" for value in values))
     Console().print(table)
     ratios = result["ratios"]
     print(
