@@ -42,8 +42,9 @@ from trainables.data.policies import find_policy
 from wiring.answers import AnswerMaker, Wishes
 from wiring.cascade import CascadeMaker, Part
 from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
+from wiring.model_formats import FormatAdder, check_libraries, telling_lost_formats
 from wiring.plan import console, say
-from wiring.results import Results
+from wiring.results import MAKING, Results
 from wiring.split_reading import read_test_split
 
 
@@ -78,6 +79,7 @@ def start(flags: FinalizeConfig) -> int:
     """Open the study and make what the flags ask for; returns the exit code."""
     with ExitStack() as stack:
         try:
+            check_libraries(flags.export)
             if flags.at is not None:
                 parse_target(flags.at)
             directory = find_study(flags.study, runs_dir=flags.runs_dir)
@@ -186,11 +188,14 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         return wishes
     maker = opened.maker(wishes)
     keeps = flags.reads_only  # the model that there is, whatever it was made with
+    model = opened.study.paths.model
     if maker.find_current(of_any_wishes=keeps) is None:
-        with console.status("choosing the answer, and exporting it as a model"):
+        with telling_lost_formats(model, say, asked=flags.export), console.status(MAKING):
             maker.make()
     if flags.test:
         read_test_split(opened.study, opened.settings, maker, say=say)
+    adder = FormatAdder(model=model, settings=opened.settings, configs=maker.configs, say=say)
+    added = adder.add(flags.export, console)
     results = Results(
         directory=opened.study.directory,
         maker=maker,
@@ -199,7 +204,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         command="finalize.py",
         tracking_uri=opened.config.tracking_uri,
     )
-    return 0 if results.make() else 1
+    return 0 if results.make() and added else 1
 
 
 def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: FinalizeConfig) -> int:
@@ -225,7 +230,7 @@ def finalize_cascade(cascade: Cascade, first: Opened, second: Opened, flags: Fin
         if isinstance(prepared, int):
             return prepared
         maker = replace(maker, first=replace(parts[0], maker=first.maker(prepared), keeps_answer=False))
-    return 0 if maker.make(test=flags.test) else 1
+    return 0 if maker.make(test=flags.test, formats=flags.export) else 1
 
 
 def prepare_wishes(flags: FinalizeConfig) -> Wishes:

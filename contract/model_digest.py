@@ -21,6 +21,9 @@ WHERE_IT_WAS_MADE = ("metadata", "nn_module_call_graph", "torch_version")
 DECIDING = ("classes", "image_size", "fit", "storage_size", "deep_range", "thresholds")
 """Entries of the card that change what is answered for an image."""
 
+FORMATS = "formats"
+"""Entry of the card: of each other format of the same programs its files, and how it compares with them."""
+
 
 def digest_content(programs: Sequence[Path], card: Path, *, whole_card: bool) -> str:
     """Hash weights, graph and card: equal for two exports of one classifier, wherever each was written.
@@ -67,6 +70,7 @@ def _digest_card(card: Path, *, whole: bool) -> str:
         found = json.loads(content)
     except ValueError:
         return hashlib.sha256(content).hexdigest()
-    if not whole and isinstance(found, dict):
-        found = {name: found.get(name) for name in DECIDING}
+    if isinstance(found, dict):
+        found.pop(FORMATS, None)
+        found = found if whole else {name: found.get(name) for name in DECIDING}
     return json.dumps(found, sort_keys=True)

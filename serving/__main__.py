@@ -11,11 +11,14 @@ from contract.files import first_line
 from contract.stop_signals import stopping_like_ctrl_c
 
 COMMANDS = {
-    "predict": "labels for photos: files, folders, patterns, a CSV column, a bucket",
-    "start": "a server for requests, with a page to try the model in a browser",
-    "check": "golden images through every format: does this machine answer alike, and how fast?",
+    "predict": (
+        "serving.prediction.predict",
+        "labels for photos: files, folders, patterns, a CSV column, a bucket",
+    ),
+    "start": ("serving.server.start", "a server for requests, with a page to try the model in a browser"),
+    "check": ("serving.check", "golden images through every format: does this machine answer alike?"),
 }
-"""Each command is a module of this package with `main(argv)`, imported only when it is asked for."""
+"""Module of each command, whose `main(argv)` runs it, and its help; imported only when it is asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = given[0] if given else ""
     if name in COMMANDS:
         return _run(name, given[1:])
-    lines = [f"  {command:10} {line}" for command, line in COMMANDS.items()]
+    lines = [f"  {command:10} {line}" for command, (_, line) in COMMANDS.items()]
     usage = "\n".join(["usage: python -m serving COMMAND …", "", *lines])
     if name in ("-h", "--help"):
         print(usage)
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, argv: Sequence[str]) -> int:
     try:
         with stopping_like_ctrl_c():
-            return int(importlib.import_module(f"serving.{name}").main(argv))
+            return int(importlib.import_module(COMMANDS[name][0]).main(argv))
     except BrokenPipeError:  # piped into head
         sys.stderr.close()
         return 0

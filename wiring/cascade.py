@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from contract.messages import StudySettings
 from contract.model_layout import ModelPaths
 from wiring.answers import AnswerMaker
 from wiring.model_directory import refresh_readme
+from wiring.model_formats import FormatAdder, telling_lost_formats
 from wiring.plan import console, say
 from wiring.results import Results, attempt
 from wiring.split_reading import record_reading
@@ -85,8 +86,11 @@ class CascadeMaker:
                 f"of {sizes[1]}: search one of them again with the other's --image-size"
             )
 
-    def make(self, *, test: bool) -> bool:
+    def make(self, *, test: bool, formats: Sequence[str] = ()) -> bool:
         """Make what is lacking, read the test split if that is asked for, and say what came of it.
+
+        Args:
+            formats: are added to the model.
 
         Returns:
             False after a failure, which has been printed.
@@ -97,11 +101,13 @@ class CascadeMaker:
         if not all(self._make_answer(part) for part in self.parts):
             return False
         if self._read_card() is None:
-            with console.status("putting both models together"):
+            told = telling_lost_formats(self.model, say, asked=formats)
+            with told, console.status("putting both models together"):
                 self._export()
         if test:
             self._read_test_split()
-            refresh_readme(self.model, self.first.study.directory, {})
+        added = self._add_formats(formats)
+        refresh_readme(self.model, self.first.study.directory, {})
         card = self._read_card()
         assert card is not None
         readings = [find_reading(part.study.directory, model=self.model) for part in self.parts]
@@ -114,7 +120,17 @@ class CascadeMaker:
             attempt("the report could not be written", partial(refresh, part), command=COMMAND)
             for part in self.parts
         ]
-        return all(written)
+        return all(written) and added
+
+    def _add_formats(self, formats: Sequence[str]) -> bool:
+        images = self.cascade.images("val")
+        adder = FormatAdder(
+            model=self.model,
+            settings=self.first.settings,
+            find_labels=lambda ids: images.labels[np.searchsorted(images.ids, ids)],
+            say=say,
+        )
+        return adder.add(formats, console)
 
     def _make_answer(self, part: Part) -> bool:
         if part.find_answer() is not None:

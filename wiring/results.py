@@ -17,7 +17,7 @@ from rich.console import Console
 from analysis.answer.words import describe_answer, find_reading, has_test_split
 from analysis.reading import load_study
 from analysis.report import is_current, write_report
-from analysis.tracking import log_model, sync
+from analysis.tracking import find_leaderboard, log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
@@ -25,6 +25,9 @@ from contract.files import first_line
 from contract.study_layout import StudyPaths
 from wiring.answers import AnswerMaker
 from wiring.model_directory import refresh_readme
+from wiring.model_formats import telling_lost_formats
+
+MAKING = "choosing the answer, and exporting it as a model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Results:
             return
         answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
         if answer is None:
-            with self.console.status("choosing the answer, and exporting it as a model"):
+            with telling_lost_formats(self.paths.model, self._say), self.console.status(MAKING):
                 answer = self.maker.make()
         refresh_readme(self.paths.model, self.directory, answer.facts)  # of a reading that came since
         has_test = has_test_split(load_study(self.directory))
@@ -87,6 +90,7 @@ class Results:
                 self._say(f"MLflow model: {log_model(self.directory, target, self.tracking_uri)}")
             else:
                 sync(self.directory, self.tracking_uri)
+            self._say(f"MLflow leaderboard: {find_leaderboard(self.directory, self.tracking_uri)}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

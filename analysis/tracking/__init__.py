@@ -5,7 +5,8 @@ leaderboard, and its charts compare trials that saw the same data. Several studi
 their experiments.
 """
 
+from analysis.tracking.leaderboard_link import find_leaderboard
 from analysis.tracking.model import log_model
 from analysis.tracking.tracker import Tracker, sync
 
-__all__ = ["Tracker", "log_model", "sync"]
+__all__ = ["Tracker", "find_leaderboard", "log_model", "sync"]

@@ -103,6 +103,9 @@ class MlflowView:
             return str(created)
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
+        for name, value in experiment_tags(self._study).items():
+            if found.tags.get(name) != value:  # of a study of before that had the name
+                self._client.set_experiment_tag(found.experiment_id, name, value)
         return str(found.experiment_id)
 
     def _find_runs(self) -> None:
@@ -291,7 +294,7 @@ def experiment_tags(study: StudyInfo) -> dict[str, str]:
     """Make a new experiment's tags: its kind, and a shared view that ranks trials by the study's metric."""
     searched = [row["name"] for row in study.facts.get("space_table") or []]
     columns = ["attributes.`Duration`", f"metrics.`best_{study.metric}`", "metrics.`val_loss`"]
-    columns += [f"params.`{name}`" for name in searched[:12]] + ["tags.`state`"]
+    columns += [f"params.`{name}`" for name in searched] + ["tags.`state`"]
     view = {
         "orderByKey": f"metrics.`best_{study.metric}`",
         "orderByAsc": not study.maximize,

@@ -12,6 +12,9 @@ from contract.files import did_you_mean
 RULES = ("auto", "single", "prefix_ensemble", "ensemble", "soup", "mean")
 """Names for --rule; "mean" gives all recipes equal weights, as ensembles are often published."""
 
+EXPORTS = ("onnx", "timm", "int8")
+"""Names for --export."""
+
 MOST_FOLDS = 20
 MOST_GOLDEN = 1000
 VIEWS = 2
@@ -55,6 +58,10 @@ class FinalizeConfig:
     test: bool = False
     """Read the test split, and write the reading into the study."""
 
+    export: tuple[str, ...] = ()
+    """Formats to add to the model, each if it answers as the model does: onnx, timm (one linear layer on a
+    network of timm), int8 (ONNX in 8 bits)."""
+
     storage: str | None = None
     """Database of the study, where its password is not in the environment [as recorded]."""
 
@@ -65,6 +72,7 @@ class FinalizeConfig:
         self._check()
         use_jobs_folder = in_job() and self.runs_dir == DEFAULT_RUNS_DIR
         runs_dir = job_runs_dir() if use_jobs_folder else expand(self.runs_dir)
+        object.__setattr__(self, "export", tuple(self.export))  # argparse gives a list
         object.__setattr__(self, "runs_dir", runs_dir)
 
     @property
@@ -74,11 +82,11 @@ class FinalizeConfig:
 
     @property
     def reads_only(self) -> bool:
-        """True if nothing but the reading of the test split is asked for, with the model that there is."""
+        """True if nothing but the test split or formats are asked for, with the model that there is."""
         wished = (
             self.rule != "auto" or self.tta > 1 or self.at is not None or self.then is not None or self.golden
         )
-        return self.test and not self.trains and not wished
+        return (self.test or bool(self.export)) and not self.trains and not wished
 
     def _check(self) -> None:
         """Check the flags as they were given.
@@ -89,6 +97,10 @@ class FinalizeConfig:
         if self.rule not in RULES:
             hint = did_you_mean(self.rule, RULES, before="; ")
             raise ValueError(f"--rule must be one of {', '.join(RULES)}, got {self.rule!r}{hint}")
+        for name in self.export:
+            if name not in EXPORTS:
+                hint = did_you_mean(name, EXPORTS, before="; ")
+                raise ValueError(f"--export must be some of {', '.join(EXPORTS)}, got {name!r}{hint}")
         if self.rule == "soup" and self.refit:
             raise ValueError(
                 "--refit trains single configurations again, and --rule soup averages weights: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,8 +23,8 @@ class ProgramBackend:
         self.device = choose_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
-        self._classify = _load(model.program, self.device)
-        self._score = _load(model.unknown, self.device) if needs_scores(card) else None
+        self._classify = load_program(model.program, self.device)
+        self._score = load_program(model.unknown, self.device) if needs_scores(card) else None
 
     @torch.inference_mode()
     def probabilities(self, images: Floats) -> Floats:
@@ -41,7 +41,12 @@ class ProgramBackend:
         return found
 
 
-def _load(path: Any, device: torch.device) -> nn.Module:
+def load_program(path: Path, device: torch.device) -> nn.Module:
+    """Load a program of torch.export onto a device.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
     try:
         program = torch.export.load(path)
     except Exception as error:  # what a damaged archive raises is torch's own choice

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cluster.ray_tune.session import Session
-from serving import spread
 from serving.__main__ import main
+from serving.prediction import spread
 from tests.tiny_model import write_noise, write_tiny_model
 
 pytestmark = pytest.mark.slow

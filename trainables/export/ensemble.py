@@ -232,7 +232,10 @@ def merge_linear(tails: Sequence[tuple[Tail, float]]) -> list[tuple[Tail, float]
 
     A weighted mean of linear layers is a linear layer; a batch norm before it is one too.
     """
-    found = [(tail, share, _as_linear(tail)) for tail, share in tails]
+    found = [
+        (tail, share, as_linear(tail.head) if isinstance(tail.suffix, nn.Identity) else None)
+        for tail, share in tails
+    ]
     linear = [(tail, share, layer) for tail, share, layer in found if layer is not None]
     if len(linear) < 2:
         return list(tails)
@@ -272,11 +275,11 @@ def fold_norms(branches: Iterable[Branch], *, image_size: int) -> None:
 
 
 @torch.no_grad()
-def _as_linear(tail: Tail) -> tuple[Tensor, Tensor] | None:
-    """Weight and bias, float64, of a tail that is a linear layer in eval mode, perhaps with batch norm."""
-    layers = [layer for layer in tail.head.modules() if not list(layer.children())]
+def as_linear(head: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias, float64, of a head that is a linear layer in eval mode, perhaps with batch norm."""
+    layers = [layer for layer in head.modules() if not list(layer.children())]
     rest = [layer for layer in layers if not isinstance(layer, nn.Flatten | nn.Dropout | nn.Identity)]
-    if not isinstance(tail.suffix, nn.Identity) or not rest or not isinstance(rest[-1], nn.Linear):
+    if not rest or not isinstance(rest[-1], nn.Linear):
         return None
     weight, bias = rest[-1].weight.double(), rest[-1].bias.double()
     if len(rest) == 1:

@@ -56,14 +56,14 @@ def _make_own(backbone: Backbone, image_size: int) -> nn.Module:
 def _make_timm(backbone: Backbone, image_size: int | None) -> nn.Module:
     import timm
 
-    fixed_size = image_size is not None and _has_fixed_size(backbone.timm_name)
+    fixed_size = image_size is not None and has_fixed_size(backbone.timm_name)
     options: dict[str, Any] = {"img_size": image_size} if fixed_size else {}
     module: nn.Module = timm.create_model(backbone.timm_name, pretrained=False, num_classes=0, **options)
     return module
 
 
 @cache
-def _has_fixed_size(timm_name: str) -> bool:
+def has_fixed_size(timm_name: str) -> bool:
     """Whether the network is built for one image size (position embeddings, attention windows)."""
     import timm
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,9 +25,10 @@ import torch
 from PIL import Image
 
 from analysis.tracking import log_model
-from analysis.tracking.model import SERVED_FILES
-from analysis.tracking.served_model import ServedClassifier, read_image
-from contract.decoding import decode_square
+from analysis.tracking.served_model import ServedClassifier, read_value
+from contract.decoding import Fit, decode_square
+from contract.model_card import ModelCard
+from contract.model_layout import CODE_FILES, ModelPaths
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
 SIZE, STORAGE = 16, 18
@@ -70,6 +72,7 @@ def export_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = torch.export.export(BrightestChannel(), (torch.rand(2, 3, SIZE, SIZE),), dynamic_shapes=shapes)
     torch.export.save(program, directory / "classifier.pt2")
     facts = {"classes": CLASSES, "image_size": SIZE, "storage_size": STORAGE, "fit": "crop"}
+    facts |= {"thresholds": {"prediction_sets": {"0.50": 0.6, "0.90": 0.3}}}
     facts |= {"backbone": "lite0", "study": "s", "trial": 0, "metrics": {"val_accuracy": 0.5}}
     (directory / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     return directory
@@ -81,6 +84,13 @@ def encode_image(
     buffer = io.BytesIO()
     Image.new("RGB", size, color).convert(mode).save(buffer, format=format)
     return buffer.getvalue()
+
+
+def read_image(value: Any, *, fit: Fit = "crop") -> np.ndarray:
+    card = ModelCard(
+        classes=CLASSES, image_size=SIZE, storage_size=STORAGE, fit=fit, set_thresholds={}, facts={}
+    )
+    return read_value(card, value)
 
 
 def textured_jpeg(*, orientation: int = 1, size: tuple[int, int] = (90, 60)) -> bytes:
@@ -103,16 +113,16 @@ def test_a_served_image_is_the_evaluation_view_of_the_search(fit: Any, orientati
     stored = decode_square(content, size=STORAGE, fit=fit).pixels
     searched = evaluation_view(torch.from_numpy(stored[None].copy()), size=SIZE, fit=fit)[0].numpy()
 
-    served = read_image(content, image_size=SIZE, storage_size=STORAGE, fit=fit)
+    served = read_image(content, fit=fit)
 
-    assert np.abs(served - searched).max() <= 1.01 / 255
+    np.testing.assert_array_equal(np.round(255 * served), np.round(255 * searched))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
 def test_every_image_mode_becomes_three_channels(mode: str) -> None:
     content = encode_image("white", mode=mode, format="TIFF" if mode == "CMYK" else "PNG")
 
-    pixels = read_image(content, image_size=SIZE, storage_size=STORAGE, fit="crop")
+    pixels = read_image(content)
 
     assert pixels.shape == (3, SIZE, SIZE)
     assert pixels.dtype == np.float32
@@ -123,7 +133,7 @@ def test_transparent_pixels_become_white() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(buffer, format="PNG")
 
-    pixels = read_image(buffer.getvalue(), image_size=SIZE, storage_size=STORAGE, fit="crop")
+    pixels = read_image(buffer.getvalue())
 
     assert pixels.min() == 1.0
 
@@ -131,7 +141,7 @@ def test_transparent_pixels_become_white() -> None:
 @pytest.mark.parametrize("value", ["not base64!", b"no image", base64.b64encode(b"text").decode(), b"", None])
 def test_what_is_no_image_is_refused_by_name(value: Any) -> None:
     with pytest.raises(ValueError, match="bytes of an image file"):
-        read_image(value, image_size=SIZE, storage_size=STORAGE, fit="crop")
+        read_image(value)
 
 
 def test_predictions_name_the_class_for_bytes_and_base64_alike(export_dir: Path) -> None:
@@ -144,6 +154,32 @@ def test_predictions_name_the_class_for_bytes_and_base64_alike(export_dir: Path)
     assert list(answer["label"]) == [CLASSES[0], CLASSES[2]]
     assert set(answer["probabilities"][0]) == set(CLASSES)
     assert answer["probability"][0] == pytest.approx(answer["probabilities"][0][CLASSES[0]])
+
+
+def test_the_second_best_class_and_the_prediction_set_are_told(export_dir: Path) -> None:
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(export_dir)}))
+
+    answer = model.predict(None, pd.DataFrame({"image": [encode_image("yellow"), encode_image("red")]}))
+
+    assert [sorted(inside) for inside in answer["set"]] == [sorted(CLASSES[:2]), [CLASSES[0]]]
+    assert sorted([answer["label"][0], answer["second"][0]]) == sorted(CLASSES[:2])
+    assert answer["second_probability"][0] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_an_export_of_before_prediction_sets_had_thresholds_still_answers(
+    export_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(export_dir, tmp_path, dirs_exist_ok=True)
+    card = ModelPaths(tmp_path).card
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"thresholds": {"prediction_sets": 0.57}}))
+    model = ServedClassifier()
+    model.load_context(SimpleNamespace(artifacts={"export": str(tmp_path)}))
+
+    answer = model.predict(None, pd.DataFrame({"image": [encode_image("red")]}))
+
+    assert answer["label"][0] == CLASSES[0]
+    assert "set" not in answer.columns
 
 
 def wrapped(text: str) -> str:
@@ -171,9 +207,9 @@ def test_an_image_is_read_however_its_bytes_travel(encode: Any, format: str) -> 
     buffer = io.BytesIO()
     Image.fromarray(random).save(buffer, format=format)
     content = buffer.getvalue()
-    plain = read_image(content, image_size=SIZE, storage_size=STORAGE, fit="crop")
+    plain = read_image(content)
 
-    travelled = read_image(encode(content), image_size=SIZE, storage_size=STORAGE, fit="crop")
+    travelled = read_image(encode(content))
 
     assert np.array_equal(travelled, plain)
 
@@ -243,7 +279,7 @@ def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, 
     answer = json.loads(asked.stdout.splitlines()[-1])
     assert bool(answer["found"]) == (reach == "in reach")
     assert answer["label"] == [CLASSES[2]]
-    assert set(answer["files"]) == {"contract", *(f"contract.{Path(name).stem}" for name in SERVED_FILES)}
+    assert set(answer["files"]) == {"contract", *(f"contract.{Path(name).stem}" for name in CODE_FILES)}
     for file in answer["files"].values():
         assert not Path(file).is_relative_to(ROOT)
         assert Path(file).parts[-3:-1] == ("code", "contract")
@@ -275,8 +311,9 @@ def test_the_logged_model_answers_the_command_line_and_the_server(tmp_path: Path
     output = json.loads((tmp_path / "output.json").read_text())["predictions"]
     assert output[0]["label"] == served["predictions"][0]["label"] == CLASSES[2]
     assert served["predictions"][0]["probabilities"].keys() == set(CLASSES)
+    assert output[0]["set"] == served["predictions"][0]["set"] == [CLASSES[2]]
     for answer in (output[1], served["predictions"][1]):
-        assert answer["label"] is answer["probability"] is answer["probabilities"] is None
+        assert answer["label"] is answer["probability"] is answer["probabilities"] is answer["set"] is None
         assert "bytes of an image file" in answer["error"]
 
 

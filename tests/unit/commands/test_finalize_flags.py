@@ -51,6 +51,9 @@ def refuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--seeds", "two"], "--seeds"),
         (["--rule", "soup", "--refit"], "give one of them"),
         (["--tets"], "did you mean --test"),
+        (["--export", "onx"], "--export must be some of onnx, timm, int8, got 'onx'; did you mean onnx"),
+        (["--export", "onnx", "torchscript"], "got 'torchscript'"),
+        (["--export"], "expected at least one argument"),
         (["other"], "other"),
     ],
 )

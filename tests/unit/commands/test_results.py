@@ -49,6 +49,7 @@ class Finished:
         monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
         monkeypatch.setattr(results, "sync", lambda *_: self.tracked.append("trials only"))
+        monkeypatch.setattr(results, "find_leaderboard", lambda *_: "http://127.0.0.1:5000")
 
     def add(self, accuracy: float) -> None:
         add_trials(self.directory, [FakeTrial(curve=[accuracy])])

@@ -48,6 +48,12 @@ def test_what_changes_answers_makes_another_model(tmp_path: Path, change: dict[s
     assert one.identity() != other.identity()
 
 
+def test_other_formats_beside_a_program_leave_the_model_what_it_is(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "1"), write(tmp_path / "2", formats={"onnx": {"opset": 20}})
+
+    assert (one.digest(), one.identity()) == (other.digest(), other.identity())
+
+
 @pytest.mark.parametrize("change", [{"study": "t"}, {"scores": {}}, {"rule": "single"}])
 def test_what_only_describes_it_is_published_anew_but_read_once(
     tmp_path: Path, change: dict[str, Any]

@@ -42,7 +42,7 @@ ROOMS = {
         "__main__",
     ),
     "analysis": ("", "calibration", "answer", "report", "tracking", "__main__"),
-    "serving": ("backends", "page", "prediction", "", "__main__"),
+    "serving": ("backends", "", "prediction", "server", "__main__"),
     "benchmarks": ("simulated", "versus_plain", ""),
 }
 """Rooms of each package, in the order that imports may follow: a room imports itself and rooms before it.
@@ -55,8 +55,8 @@ EDGES = {
         "cluster/rehearsal/",
         "trainables/trial.py",
         "trainables/distributed.py",
-        "serving/server",
-        "serving/spread.py",
+        "serving/server/run.py",
+        "serving/prediction/spread.py",
     ),
     "mlflow": ("analysis/tracking/",),
     "timm": ("trainables/model/", "trainables/export/timm_folder.py", "serving/backends/timm_folder.py"),

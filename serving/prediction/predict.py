@@ -317,7 +317,7 @@ class Run:
     ) -> Generator[tuple[Photo, ImageAnswer | str], None, None]:
         plan, flags = self.plan, self.plan.flags
         if flags.address is not None:
-            from serving.spread import predict_on_cluster
+            from serving.prediction.spread import predict_on_cluster
 
             return predict_on_cluster(
                 plan.model,

@@ -1,0 +1,1 @@
+"""Serves models over HTTP: replicas on Ray Serve behind an ingress of our own."""
