@@ -11,6 +11,7 @@ import numpy as np
 from analysis.image_table import load_groups
 from analysis.predictions import Array, Predictions, class_scores, count_by_class, load_predictions
 from analysis.reading import Row, StudyInfo
+from contract.intervals import wilson
 from contract.messages import State
 from contract.metrics import METRICS, Direction, is_share
 from contract.predictions import MOST_DENSE
@@ -260,14 +261,6 @@ def resample(groups: Array, *, seed: int) -> Iterator[Array]:
     for _ in range(NUM_RESAMPLES):
         draw = generator.integers(0, num_groups, num_groups)
         yield np.bincount(draw, minlength=num_groups).astype(float)[groups]
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval of a share: unlike p ± 2 s it stays within 0..1, even for none and all."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(hits, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def wilson_of_groups(scores: Array, groups: Array) -> tuple[float, float]:

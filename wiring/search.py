@@ -28,6 +28,7 @@ from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, recorded_classes, recorded_flags
 from cluster.study.warm_start import find_warm_starts
+from contract.buckets import is_url
 from contract.machine import count_cpus, count_gpus
 from contract.messages import StudySettings
 from contract.metrics import Direction
@@ -37,7 +38,6 @@ from contract.weights_source import WeightsSource
 from search_spaces import describe
 from trainables.batch_groups import ExpectedReuse, batch_group
 from trainables.checks.known_copies import find_copies
-from trainables.data.datasets import is_url
 from trainables.data.description import describe_manifest
 from trainables.data.manifest import Manifest, describe_change
 from trainables.images.preparation import Preparation, Recorded, prepare_images

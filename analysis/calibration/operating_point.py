@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.comparison import FEWEST_GROUPS, resample, wilson, wilson_of_groups
+from analysis.comparison import FEWEST_GROUPS, resample, wilson_of_groups
 from analysis.predictions import Array
+from contract.intervals import wilson
 
 TARGETS = {
     "precision": "share of the images called positive that are",

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.comparison import wilson, wilson_of_groups
+from analysis.comparison import wilson_of_groups
 from analysis.predictions import Array
+from contract.intervals import wilson
 
 ALPHA = 0.1
 

@@ -33,9 +33,10 @@ from analysis.calibration.unknown_scores import (
     keep,
     sum_fourth_powers,
 )
-from analysis.comparison import wilson, wilson_of_groups
+from analysis.comparison import wilson_of_groups
 from analysis.predictions import Array
 from contract.answer import apply_temperature, normalise
+from contract.intervals import wilson
 from contract.unknown_score import DistanceScore, score_probabilities
 
 MOST_HIDDEN = 20

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.class_names import sort_class_names
+from contract.column_names import name_column
 from contract.files import did_you_mean, plural
 from trainables.data.corrections import find_position, spell_names
 from trainables.data.datasets import ImageListing, Note, list_names
-from trainables.data.datasets._columns import name_column
 from trainables.data.datasets._listing import find_similar_classes, spell_class, take_images
 from trainables.data.datasets._table import DELIMITERS, read_table_text
 

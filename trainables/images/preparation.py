@@ -13,9 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from contract.buckets import is_url
 from contract.decoding import FULL_RANGE, LARGE_PIXELS, DeepRange, Fit, Remark
 from contract.files import printable
-from trainables.data.datasets import ImageListing, Note, copy_missing, is_url, leave_out, list_names
+from trainables.data.datasets import ImageListing, Note, copy_missing, leave_out, list_names
 from trainables.data.groups import take_pairs
 from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
 from trainables.data.views import storage_size

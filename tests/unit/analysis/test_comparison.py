@@ -12,7 +12,6 @@ from analysis.comparison import (
     confidence_interval,
     describe_test,
     mcnemar,
-    wilson,
 )
 from analysis.curves import Curve, find_common_epoch, find_rungs
 from analysis.importance import explained_share, make_groups, measure_importance
@@ -81,13 +80,6 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(1, 9) == mcnemar(9, 1)
     assert mcnemar(17, 5) == pytest.approx(0.016901, abs=1e-6)
     assert mcnemar(400, 300) == pytest.approx(1.784763e-4, rel=1e-5)
-
-
-def test_wilson_stays_within_0_and_1() -> None:
-    assert wilson(0, 10)[0] == 0.0
-    assert 0.99 < wilson(10, 10)[1] <= 1.0
-    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-3)
-    assert wilson(979, 1000) == pytest.approx((0.9681097, 0.9862242), abs=1e-6)
 
 
 def test_an_interval_holds_its_value() -> None:

@@ -18,11 +18,11 @@ from analysis.comparison import (
     mcnemar_of_groups,
     number_groups,
     resample,
-    wilson,
     wilson_of_groups,
 )
 from analysis.image_table import load_groups, load_image_table
 from analysis.predictions import Array, Predictions
+from contract.intervals import wilson
 from contract.metrics import Direction, direction_of, ranking_metrics
 
 

@@ -56,7 +56,7 @@ EDGES = {
         "trainables/trial.py",
         "trainables/distributed.py",
         "serving/server/run.py",
-        "serving/spread.py",
+        "serving/prediction/spread.py",
     ),
     "mlflow": ("analysis/tracking/",),
     "timm": ("trainables/model/", "trainables/export/timm_folder.py", "serving/backends/timm_folder.py"),

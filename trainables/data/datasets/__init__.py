@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from contract.buckets import is_url
 from contract.files import did_you_mean
-from trainables.data.datasets._bucket import copy_missing, is_url, list_bucket
+from trainables.data.datasets._bucket import copy_missing, list_bucket
 from trainables.data.datasets._folder import list_folder
 from trainables.data.datasets._grouping import group_images
 from trainables.data.datasets._layout import ARCHIVES
@@ -24,7 +25,6 @@ __all__ = [
     "Note",
     "copy_missing",
     "find_images",
-    "is_url",
     "leave_out",
     "list_names",
     "names",

@@ -17,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from contract.files import DISK_FULL, file_lock, first_line
+from contract.buckets import OPTIONS, PACKAGES, describe_fault
+from contract.files import DISK_FULL, file_lock
+from contract.image_names import is_hidden, is_image
 from contract.study_layout import CachePaths
 from trainables.data.datasets._copies import keep_copies, measure_size, read_size, write_size
 from trainables.data.datasets._layout import explain_nothing, explain_one_class, read_layout
 from trainables.data.datasets._listing import ImageListing, ListedImage, make_listing, take_sample
-from trainables.data.datasets._tree import build_tree, is_hidden, is_image
+from trainables.data.datasets._tree import build_tree
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,6 @@ Progress = Callable[[int, int], None]
 RoomFor = Callable[[int], AbstractContextManager[bool]]
 Answer = TypeVar("Answer")
 
-PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 ANSWER_SECONDS = 20.0
 """Longest wait for a bucket's first answer."""
 
@@ -44,11 +45,6 @@ CHUNK = 128
 """Objects copied in one request."""
 
 TRIES = 3
-OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2}}},
-    "gs": {"requests_timeout": 15},
-    "gcs": {"requests_timeout": 15},
-}
 # What protocols call the version of an object; the first that is there counts.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
 
@@ -60,10 +56,6 @@ class Object(NamedTuple):
     relative: PurePosixPath
     size: int
     copy: Path
-
-
-def is_url(source: str) -> bool:
-    return "://" in source
 
 
 def list_bucket(url: str, *, cache_dir: Path) -> ImageListing:
@@ -249,19 +241,5 @@ def _ask(url: str, work: Callable[[], Answer], *, seconds: float) -> Answer:
         return answers[0]
     if errors and isinstance(errors[0], OSError) and errors[0].errno in DISK_FULL:
         raise errors[0]
-    problem = _describe(errors[0]) if errors else f"no answer within {seconds:.0f} s: check the network"
+    problem = describe_fault(errors[0]) if errors else f"no answer within {seconds:.0f} s: check the network"
     raise OSError(f"cannot read {url}: {problem}")
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such bucket or folder"
-    if isinstance(error, PermissionError):
-        return "access denied: check the credentials and what they may read"
-    if "Credentials" in type(error).__name__:
-        return (
-            "no credentials: give the nodes a role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (s3)"
-            " or GOOGLE_APPLICATION_CREDENTIALS (gs); a public bucket needs FSSPEC_S3_ANON=1 or"
-            " FSSPEC_GS_TOKEN=anon"
-        )
-    return first_line(error)

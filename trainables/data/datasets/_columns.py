@@ -6,27 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from contract.column_names import LABELS, PATHS, name_column
 from trainables.data.datasets._layout import split_of
 from trainables.data.datasets._listing import Note, list_names
 
-PATHS = (
-    *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file"),
-    *("image_name", "img", "img_path", "img_name", "photo", "picture", "fname", "image_id", "img_id", "id"),
-)
-LABELS = (
-    *(
-        "label",
-        "labels",
-        "class",
-        "class_name",
-        "classname",
-        "category",
-        "category_name",
-        "target",
-        "species",
-    ),
-    *("diagnosis", "dx", "tag", "y", "label_id", "class_id", "category_id"),
-)
 SPLITS = (
     "split",
     "splits",
@@ -99,11 +82,6 @@ class Columns:
         if len(splits) > 1:  # of train and test columns, or of all three, one is true unless nothing is said
             return None if "train" in splits else "train"
         return _OTHERS[splits.pop()] if splits else None
-
-
-def name_column(name: str) -> str:
-    """Bring a column's name into the form in which names are compared."""
-    return re.sub(r"[\s\-.]+", "_", name.strip().lower())
 
 
 def find_columns(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.files import printable
+from contract.image_names import is_hidden
 from trainables.data.datasets._layout import explain_nothing, explain_one_class, read_layout, split_of
 from trainables.data.datasets._listing import ImageListing, ListedImage, Note, list_names, make_listing
-from trainables.data.datasets._tree import is_hidden, scan_folder
+from trainables.data.datasets._tree import scan_folder
 
 
 def list_folder(folder: Path, *, own: Sequence[Path] = ()) -> ImageListing:

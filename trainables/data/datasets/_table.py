@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from contract.column_names import name_column
 from contract.files import plural, printable
+from contract.image_names import is_image
 from contract.study_layout import StudyPaths
-from trainables.data.datasets._columns import STUDY_COLUMNS, Columns, Row, find_columns, name_column
+from trainables.data.datasets._columns import STUDY_COLUMNS, Columns, Row, find_columns
 from trainables.data.datasets._layout import split_of
 from trainables.data.datasets._listing import ImageListing, ListedImage, Note, list_names, make_listing
 from trainables.data.datasets._table_paths import find_files
-from trainables.data.datasets._tree import is_image
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = ",;\t|"

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from contract.files import plural, printable
+from contract.image_names import is_hidden, is_image
 from trainables.data.datasets._listing import Note, list_names
-from trainables.data.datasets._tree import is_hidden, is_image
 
 TRIED = 20
 """Missing files that are looked for in other places before the rest is taken to be missing, too."""

@@ -11,29 +11,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from contract.files import printable
-from contract.image_formats import KNOWN_SUFFIXES, readable_suffixes
+from contract.image_formats import KNOWN_SUFFIXES
+from contract.image_names import is_hidden, is_image
 from contract.study_layout import is_own_folder
-
-IMAGE_SUFFIXES = readable_suffixes()
-SIDE_FOLDERS = frozenset(
-    (
-        "@eadir",
-        "@tmp",
-        "@recycle",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "__macosx",
-        "__pycache__",
-        "lost+found",
-        "node_modules",
-        "recycler",
-        "system volume information",
-    )
-)
-"""Folders that file servers and other programs leave beside people's files, in lower case."""
-
-SIDE_FILES = frozenset(("thumbs.db", "desktop.ini", "icon\r", "ehthumbs.db"))
 
 
 @dataclass(eq=False)
@@ -87,15 +67,6 @@ class Folder:
         yield from ((prefix + name, what) for name, what in self.odd)
         for folder in self.folders:
             yield from folder.walk_odd(f"{prefix}{folder.name}/")
-
-
-def is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (hot)
-
-
-def is_hidden(name: str) -> bool:
-    """True for names that no listing shows: hidden ones, and the side folders and files of other programs."""
-    return name.startswith(".") or name.lower() in SIDE_FOLDERS or name.lower() in SIDE_FILES
 
 
 def scan_folder(root: Path, *, own: Sequence[Path] = ()) -> Folder:
