@@ -36,7 +36,7 @@ from serving.prediction.photos import Listing
 from serving.prediction.results_file import open_results
 from serving.prediction.rows import Form, Row, make_format
 
-BARE_SIZES = (8, 32)
+BARE_SIZES = (8, 16, 32)
 """Batches of the bare loop; the quicker counts."""
 
 
