@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Iterator
 
-from tests.served_models import make_file
+from tests.tiny_models import make_noise
 
 FORMATS = (
     ("JPEG", "RGB"),
@@ -40,7 +40,7 @@ def make_form(files: list[tuple[str, bytes]]) -> bytes:
 
 def make_seeds() -> list[bytes]:
     """Make right bodies of every kind, to be mutated."""
-    files = [make_file(number, format=format, mode=mode) for number, (format, mode) in enumerate(FORMATS)]
+    files = [make_noise(number, kind=format, mode=mode) for number, (format, mode) in enumerate(FORMATS)]
     texts = [base64.b64encode(content).decode() for content in files]
     forms = [make_form([("a.jpg", files[0])]), make_form([(f"{n}.png", one) for n, one in enumerate(files)])]
     values = [{"image": texts[0]}, {"images": texts}, {"images": ["data:image/png;base64," + texts[1]]}]

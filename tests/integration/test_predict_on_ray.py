@@ -11,7 +11,7 @@ import pytest
 from cluster.ray_tune.session import Session
 from serving.__main__ import main
 from serving.prediction import spread
-from tests.tiny_model import write_noise, write_tiny_model
+from tests.tiny_models import write_noise, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def read(out: Path) -> list[dict[str, str]]:
 def test_a_cluster_answers_as_this_machine_does_and_goes_on(
     ray_session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = str(write_tiny_model(tmp_path / "model"))
+    model = str(write_tiny_model(tmp_path / "model").directory)
     photos = tmp_path / "photos"
     for number in range(90):
         write_noise(photos / f"{number:02} [x].png", seed=number, side=24)
@@ -55,7 +55,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(
 ) -> None:
     monkeypatch.setattr(spread.ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
-    model = str(write_tiny_model(tmp_path / "model"))
+    model = str(write_tiny_model(tmp_path / "model").directory)
     photo = write_noise(tmp_path / "a.png", seed=0)
 
     assert main(["predict", model, str(photo), "--address", "127.0.0.1:1"]) == 2

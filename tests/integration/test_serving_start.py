@@ -24,13 +24,13 @@ from contract.model_layout import ModelPaths
 from serving.model import load_model
 from tests.fuzzed_bodies import fuzz
 from tests.http_server import Client, Reply, ask_over
-from tests.served_models import make_file, write_tiny_model
+from tests.tiny_models import make_noise, write_tiny_model
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 CLIENTS = 16
-FILES = [make_file(seed) for seed in range(12)]
+FILES = [make_noise(seed) for seed in range(12)]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,53 +10,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL import Image
 
 from analysis.answer.split_scores import score_split
 from analysis.predictions import Predictions
 from analysis.tracking import log_model
 from analysis.tracking.served_model import ServedClassifier
 from contract.model_layout import ModelPaths
-from tests.study_factory import CLASSES, FakeTrial, make_study
-
-SIZE = 16
-
-
-class Channels(torch.nn.Module):
-    """A classifier of red, green and blue."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (images.mean(dim=(2, 3)) * 20).softmax(dim=1)
-
-
-class Brightness(torch.nn.Module):
-    """A score that is low for dark images, whatever their class."""
-
-    def forward(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        return images.amax(dim=(1, 2, 3)) + 0 * probabilities.sum(dim=1)
+from tests.study_factory import FakeTrial, make_study
+from tests.tiny_models import CLASSES, encode, write_tiny_model
 
 
 def write_export(folder: Path, rule: Any, *, with_program: bool = False) -> Path:
-    paths, batch = ModelPaths(folder), {0: torch.export.Dim("images", min=1)}
-    images, probabilities = torch.rand(2, 3, SIZE, SIZE), torch.rand(2, len(CLASSES))
-    torch.export.save(
-        torch.export.export(Channels(), (images,), dynamic_shapes={"images": batch}), paths.program
-    )
-    if with_program:
-        shapes = {"images": batch, "probabilities": batch}
-        scorer = torch.export.export(Brightness(), (images, probabilities), dynamic_shapes=shapes)
-        torch.export.save(scorer, paths.unknown)
-    card = {"classes": CLASSES, "image_size": SIZE, "storage_size": SIZE, "fit": "crop", "study": "s"}
-    card |= {"thresholds": {"unknown": rule}}
-    paths.card.write_text(json.dumps(card), encoding="utf-8")
-    return folder
-
-
-def encode(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (SIZE, SIZE), color).save(buffer, format="PNG")
-    return buffer.getvalue()
+    thresholds = {"unknown": rule}
+    return write_tiny_model(folder, with_scorer=with_program, thresholds=thresholds).directory
 
 
 def ask(folder: Path, *images: bytes) -> pd.DataFrame:

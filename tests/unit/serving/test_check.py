@@ -10,12 +10,12 @@ import pytest
 from contract.model_layout import ModelPaths
 from serving.__main__ import main
 from serving.check import compare
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import write_whole_model
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> ModelPaths:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "colours")
+    return write_whole_model(tmp_path_factory.mktemp("models") / "colours")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from serving.__main__ import main
 from serving.prediction import bucket_photos
-from tests.tiny_model import write_photo, write_tiny_model
+from tests.tiny_models import write_photo, write_tiny_model
 
 KEYS = ("b/2.png", "b/a[1].png", "b/c/100%#1?.png", "b/c/ü x.jpg", "a.png")
 
@@ -58,7 +58,7 @@ def forget_connections() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny").directory)
 
 
 def predict(model: str, tmp_path: Path, *words: str) -> list[tuple[str, str, str]]:

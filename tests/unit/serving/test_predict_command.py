@@ -15,12 +15,12 @@ import pytest
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
 from serving.__main__ import main
-from tests.tiny_model import CLASSES, write_photo, write_tiny_model
+from tests.tiny_models import CLASSES, write_photo, write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny").directory)
 
 
 def predict(model: str, *words: object, out: Path) -> list[dict[str, str]]:

@@ -17,12 +17,12 @@ import pytest
 from contract.files import file_lock
 from serving.__main__ import main
 from serving.prediction import results_file
-from tests.tiny_model import write_noise, write_photo, write_tiny_model
+from tests.tiny_models import write_noise, write_photo, write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny").directory)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_rows_of_two_models_flags_or_folders_are_not_mixed(
     model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.csv"
-    other = str(write_tiny_model(tmp_path / "other", sharpness=10.0))
+    other = str(write_tiny_model(tmp_path / "other", sharpness=10.0).directory)
     assert main(["predict", model, str(photos), "--out", str(out)]) == 0
     before = out.read_bytes()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_model import write_noise, write_tiny_model
+from tests.tiny_models import write_noise, write_tiny_model
 
 _MEASURE = """
 import resource, sys
@@ -45,7 +45,7 @@ def measure_peak(model: Path, folder: Path, out: Path) -> float:
 @pytest.mark.timeout(3600)
 def test_ten_times_the_photos_need_no_more_memory(tmp_path: Path, full: bool) -> None:
     few, many = (10_000, 100_000) if full else (1_000, 10_000)
-    model = write_tiny_model(tmp_path / "model")
+    model = write_tiny_model(tmp_path / "model").directory
     sources = [write_noise(tmp_path / f"source{seed}.png", seed=seed, side=16) for seed in range(8)]
     peaks = {}
     for number in (few, many):

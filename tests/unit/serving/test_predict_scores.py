@@ -14,12 +14,12 @@ from serving.prediction.photos import Photo
 from serving.prediction.results_page import MostDoubtful
 from serving.prediction.rows import Row
 from serving.prediction.scores import Scores
-from tests.tiny_model import write_photo, write_tiny_model
+from tests.tiny_models import write_photo, write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny"))
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny").directory)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from serving.server.bodies import (
     read_images,
 )
 from tests.fuzzed_bodies import BOUNDARY, fuzz, make_form
-from tests.served_models import make_file
+from tests.tiny_models import make_noise
 
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
-PHOTO = make_file(0)
+PHOTO = make_noise(0)
 
 
 def read(body: bytes, content_type: str = "image/jpeg", most: int = 50) -> list[SentImage]:
@@ -139,14 +139,14 @@ def test_any_content_type_is_taken_apart(text: str) -> None:
 
 
 def test_an_image_is_judged_by_its_header_before_it_is_decoded() -> None:
-    large = make_file(0, side=300, format="PNG")
+    large = make_noise(0, side=300, kind="PNG")
 
     check_header(large, most_pixels=90_000)
     check_header(b"no image", most_pixels=90_000)  # which the decoder tells
     with pytest.raises(UnreadableImage, match=r"300 x 300 pixels are more than the 0\.08 megapixels"):
         check_header(large, most_pixels=80_000)
     with pytest.raises(UnreadableImage, match="EPS"):
-        check_header(make_file(0, format="EPS"), most_pixels=90_000)
+        check_header(make_noise(0, kind="EPS"), most_pixels=90_000)
 
 
 def test_one_bad_image_costs_the_others_nothing_and_all_bad_are_refused() -> None:

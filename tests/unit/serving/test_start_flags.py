@@ -6,7 +6,7 @@ import pytest
 
 from serving.model import Format
 from serving.server.start import TOKEN_VARIABLE, read_flags, read_token
-from tests.served_models import write_tiny_model
+from tests.tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module")

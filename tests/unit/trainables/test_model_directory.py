@@ -11,7 +11,7 @@ import pytest
 
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
-from tests.tiny_models import CLASSES, encode, write_tiny_model
+from tests.tiny_models import CLASSES, encode, write_whole_model
 from trainables.export.golden import make_golden_images
 
 ONLY = """
@@ -30,7 +30,7 @@ runpy.run_path("example.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelPaths:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "colours")
+    return write_whole_model(tmp_path_factory.mktemp("models") / "colours")
 
 
 def test_a_copied_directory_classifies_by_its_own_example(model: ModelPaths, tmp_path: Path) -> None:
