@@ -77,18 +77,24 @@ def load_backbone(name: str) -> nn.Module:
     (file,) = (Path(spec.submodule_search_locations[0]) / "models").glob("*.pth")
     weights = torch.load(file, map_location="cpu", weights_only=True).values()
     names = model.state_dict()
-    model.load_state_dict(dict(zip(names, list(weights)[: len(names)], strict=True)))  # same order, other names
+    model.load_state_dict(
+        dict(zip(names, list(weights)[: len(names)], strict=True))
+    )  # same order, other names
     return model.eval().to(memory_format=torch.channels_last)
 
 
-def compute_features(rows: list[list[Any]], backbone: str, image_size: int) -> tuple[Any, Any]:
-    """Features [N, width] and classes [N] as NumPy arrays, which Ray's processes share without a copy."""
-    model = load_backbone(backbone)
+def read_photos(rows: list[list[Any]], image_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels [N, 3, S, S] and classes [N]; processes for every core decode the files."""
     loader = DataLoader(Photos(rows, image_size), 32, num_workers=os.cpu_count() or 1)
-    with torch.inference_mode():
-        found = [(model(x.contiguous(memory_format=torch.channels_last)), y) for x, y in loader]
-    features, labels = zip(*found, strict=True)
-    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+    pixels, labels = zip(*loader, strict=True)
+    return torch.cat(pixels).contiguous(memory_format=torch.channels_last), torch.cat(labels)
+
+
+@torch.inference_mode()
+def compute_features(pixels: torch.Tensor, backbone: str) -> torch.Tensor:
+    """Features [N, width] of pixels [N, 3, S, S], not augmented."""
+    model = load_backbone(backbone)
+    return torch.cat([model(batch) for batch in pixels.split(32)])
 
 
 class Head:
@@ -184,7 +190,11 @@ def search(data: Any, flags: argparse.Namespace, reports: Reports, storage: str)
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            storage_path=storage, stop={"training_iteration": flags.epochs}, callbacks=[reports], verbose=0
+            storage_path=storage,
+            stop={"training_iteration": flags.epochs},
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[reports],
+            verbose=0,
         ),
     )
     return tuner.fit()
@@ -207,11 +217,12 @@ def read_rows(data: Path, num_images: int) -> dict[str, list[list[Any]]]:
 
 def run(flags: argparse.Namespace) -> dict[str, Any]:
     """Search, train the best head again, and keep it in a file."""
-    rows, reports = read_rows(flags.data, flags.images), Reports()
-    data = {
-        name: {split: compute_features(rows[split], name, flags.image_size) for split in ("train", "val")}
-        for name in flags.backbones
-    }
+    rows, reports = read_rows(flags.data, flags.num_images), Reports()
+    data: dict[str, Any] = {name: {} for name in flags.backbones}
+    for split in ("train", "val"):
+        pixels, labels = read_photos(rows[split], flags.image_size)
+        for name in flags.backbones:  # as NumPy arrays, which Ray's processes share without a copy
+            data[name][split] = compute_features(pixels, name).numpy(), labels.numpy()
     featured = since_start()
     with tempfile.TemporaryDirectory() as storage:
         results = search(data, flags, reports, storage)
@@ -230,18 +241,21 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
 def score(flags: argparse.Namespace) -> dict[str, Any]:
     """Measure the accuracy of a kept head on the photos of "test"."""
     kept = torch.load(flags.score, weights_only=True)
-    rows = read_rows(flags.data, flags.images)["test"]
-    inputs, labels = map(torch.from_numpy, compute_features(rows, kept["config"]["backbone"], flags.image_size))
-    weights = kept["head"]
+    rows = read_rows(flags.data, flags.num_images)["test"]
+    pixels, labels = read_photos(rows, flags.image_size)
+    inputs, weights = compute_features(pixels, kept["config"]["backbone"]), kept["head"]
     head = make_head(kept["config"], inputs.shape[1], len(list(weights.values())[-1]))
     head.load_state_dict(weights)
-    return {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
+    found = {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
+    return found | {"seconds": since_start()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of class folders, or JSON of photos")
-    parser.add_argument("--images", type=int, default=600, help="drawn of a folder [600]")
+    parser.add_argument(
+        "--data", "--images", type=Path, required=True, help="folder of class folders, or JSON of photos"
+    )
+    parser.add_argument("--num-images", type=int, default=600, help="drawn of a folder [600]")
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trials", type=int, default=24)

@@ -82,6 +82,25 @@ def draw_images(data: str, *, num_images: int, seed: int) -> Images:
     return drawn
 
 
+def draw_test_images(data: str, images: Images, *, num_images: int, seed: int) -> list[list[Any]]:
+    """Draw photos that neither trained nor validated, as many of every class: [path, class number].
+
+    Raises:
+        ValueError: a class has too few left.
+    """
+    listing = find_images(data, cache_dir=Path(os.environ.get("UNFREEZE_CACHE", "~/.cache/unfreeze")))
+    used = {path for rows in images.values() for path, _ in rows}
+    num_each, dice = num_images // len(listing.classes), random.Random(seed)
+    drawn: list[list[Any]] = []
+    for label, name in enumerate(listing.classes):
+        own = zip(listing.paths, listing.labels, strict=True)
+        left = sorted(str(path) for path, number in own if number == label and str(path) not in used)
+        if len(left) < num_each:
+            raise ValueError(f"class {name} has {len(left)} more images for the test, {num_each} are wanted")
+        drawn += [[path, label] for path in dice.sample(left, num_each)]
+    return drawn
+
+
 def draw_trials(num_trials: int, *, depths: Sequence[int], policies: Sequence[str], seed: int) -> list[Trial]:
     """Draw a list of configurations; a longer list begins with the shorter one.
 

@@ -106,7 +106,7 @@ def run_tune(folder: Path, study: str, *, sides: Sides, num_trials: int) -> dict
     command += ["--trials", str(num_trials), "--max-epochs", str(sides.epochs), "--scheduler", "none"]
     command += ["--image-size", str(sides.image_size), "--concurrent", str(sides.cpus)]
     begin = time.time()
-    lines, returncode = _read_lines(command)
+    lines, returncode = read_lines(command)
     command_seconds = time.time() - begin
     printed = [moment for moment, line in lines if line.startswith(f"{study}: {num_trials} trials")]
     if returncode or not printed:
@@ -123,7 +123,7 @@ def run_tune(folder: Path, study: str, *, sides: Sides, num_trials: int) -> dict
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def _read_lines(command: list[str]) -> tuple[list[tuple[float, str]], int]:
+def read_lines(command: list[str]) -> tuple[list[tuple[float, str]], int]:
     """Run a command; (Unix time, line) of all it prints, and its exit code."""
     variables = environment() | {"COLUMNS": "200"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
