@@ -188,8 +188,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, repeats in found.items():
         console.print(make_table(number, repeats))
     console.print(
-        "The expert's command writes one head to a file. Ours tries three augmentation policies, and writes "
-        "MLflow, a report page and an exported model. A rival's seconds: from its process's start to its exit."
+        "Seconds: from the start of each process. The expert's command writes one head to a file; ours tries "
+        "three augmentation policies, and writes MLflow, a report page and an exported model."
     )
     print(json.dumps(as_values(flags, found)))
     return 0

@@ -50,10 +50,11 @@ class Commands:
         found = self.sides.expert(arguments, label=label)
         tested = replace(self.sides, images={"test": self.test})
         scored = tested.expert(["--score", str(head)], label=f"{label}, test photos") if self.test else {}
-        reports = found["reports"]
+        began = found["command_began"]
+        reports = [(moment - began, accuracy) for moment, accuracy in found["reports"]]
         return {
             "seconds": found["command_seconds"],
-            "decoded_seconds": found["feature_seconds"],
+            "decoded_seconds": found["featured"] - began,
             "first_report_seconds": reports[0][0],
             "last_report_seconds": reports[-1][0],
             "chosen_val_accuracy": found["val_accuracy"],

@@ -9,7 +9,7 @@ the next one, OptunaSearch (TPE) proposes, ASHAScheduler stops, and Tune writes 
 
 `--data` is a folder with a folder of photos for each class, of which a fifth validates, or a JSON file
 {"train": [[path, label], ...], "val": [...]}; `--score` needs its "test". The last line printed is one line
-of JSON, whose seconds count from the start of the process.
+of JSON: the best head's accuracy, seconds since the process began, and the Unix time of every report.
 """
 
 from __future__ import annotations
@@ -158,17 +158,13 @@ class HeadTrial(tune.Trainable):
 
 
 class Reports(tune.Callback):
-    """Keeps (seconds since the process began, validation accuracy) of every report."""
+    """Keeps (Unix time, validation accuracy) of every report."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[float, float]] = []
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-        self.rows.append((since_start(), result[METRIC]))
-
-
-def since_start() -> float:
-    return round(time.time() - psutil.Process().create_time(), 3)
+        self.rows.append((time.time(), result[METRIC]))
 
 
 def search(data: Any, flags: argparse.Namespace, reports: Reports, storage: str) -> Any:
@@ -223,7 +219,7 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
         pixels, labels = read_photos(rows[split], flags.image_size)
         for name in flags.backbones:  # as NumPy arrays, which Ray's processes share without a copy
             data[name][split] = compute_features(pixels, name).numpy(), labels.numpy()
-    featured = since_start()
+    featured = time.time()
     with tempfile.TemporaryDirectory() as storage:
         results = search(data, flags, reports, storage)
     best = results.get_best_result()
@@ -235,7 +231,8 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
     found = {"val_accuracy": best.metrics[METRIC], "config": best.config, "reports": reports.rows}
     errors = [str(error) for error in results.errors]
     ray.shutdown()
-    return {"feature_seconds": featured, "seconds": since_start(), "errors": errors, **found}
+    began = psutil.Process().create_time()
+    return {"seconds": round(time.time() - began, 1), "featured": featured, "errors": errors, **found}
 
 
 def score(flags: argparse.Namespace) -> dict[str, Any]:
@@ -246,8 +243,7 @@ def score(flags: argparse.Namespace) -> dict[str, Any]:
     inputs, weights = compute_features(pixels, kept["config"]["backbone"]), kept["head"]
     head = make_head(kept["config"], inputs.shape[1], len(list(weights.values())[-1]))
     head.load_state_dict(weights)
-    found = {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
-    return found | {"seconds": since_start()}
+    return {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
 
 
 def main() -> None:

@@ -127,10 +127,13 @@ class Sides:
         command += ["--cpus", str(self.cpus)]
         self.say(f"{label} …")
         log = self.folder / f"{self._runs}-{side}.log"
-        began = time.monotonic()
+        unix, began = time.time(), time.monotonic()
         summary = run_process(command, log=log, alive=lambda: self.say(f"{label} still runs"))
         summary["command_seconds"] = round(time.monotonic() - began, 3)
-        self.say(f"{label}: {summary['seconds']:.1f} s (whole command {summary['command_seconds']:.1f} s)")
+        summary["command_began"] = unix
+        self.say(
+            f"{label}: {summary.get('seconds', 0.0):.1f} s (whole command {summary['command_seconds']:.1f} s)"
+        )
         return summary
 
 

@@ -1,0 +1,39 @@
+"""The comparison of whole commands as a user runs it, on images small enough for every push."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_expert_and_tune_py_search_the_same_digits_and_hand_over_what_is_tested(tmp_path: Path) -> None:
+    file = tmp_path / "whole.json"
+    command = (
+        "whole_command --data digits --images 100 --test-images 50 --image-size 32 --epochs 2 --trials 4"
+    )
+    command += f" --no-warm-up --cpus 2 --json {file}"
+
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *command.split()], capture_output=True, text=True, check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert "end of the command (s)" in run.stdout
+    found = json.loads(run.stdout.splitlines()[-1])
+    (trials,) = found["trials"]
+    assert json.loads(file.read_text())["trials"] == found["trials"]
+    ((expert, ours),) = ((runs["expert"], runs["ours"]) for runs in trials["runs"])
+    for one in (expert, ours):
+        assert 0 < one["decoded_seconds"] < one["first_report_seconds"] <= one["last_report_seconds"]
+        assert one["last_report_seconds"] < one["seconds"]
+        assert one["best_val_accuracy"] > 0.2  # a tenth of the digits are guessed
+        assert one["test_accuracy"] > 0.2
+    assert ours["last_report_seconds"] < ours["export_seconds"] < ours["seconds"]
+    assert ours["last_report_seconds"] < ours["page_seconds"] < ours["seconds"]
+    assert ours["trials"] == 4
