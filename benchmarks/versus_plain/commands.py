@@ -80,7 +80,8 @@ class Commands:
 
     def _test_naive(self, best: dict[str, Any], label: str) -> float:
         """Train the best configuration again, with the test photos in the place of the validation photos."""
-        config = {name: value for name, value in best.items() if name in {*joint_space((0,), POLICIES)}}
+        space = joint_space((0,), POLICIES)
+        config = {name: value for name, value in best.items() if name in space}
         images = {"train": self.sides.images["train"], "val": self.test}
         found = replace(self.sides, images=images).plain([config], label=f"{label}, test photos")
         return float(found["trials"][0]["val_accuracy"])

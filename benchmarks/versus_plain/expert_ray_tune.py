@@ -91,7 +91,7 @@ def read_photos(rows: list[list[Any]], image_size: int) -> tuple[torch.Tensor, t
 
 
 @torch.inference_mode()
-def compute_features(pixels: torch.Tensor, backbone: str) -> torch.Tensor:
+def compute_features(pixels: Any, backbone: str) -> torch.Tensor:
     """Features [N, width] of pixels [N, 3, S, S], not augmented."""
     model = load_backbone(backbone)
     return torch.cat([model(batch) for batch in pixels.split(32)])
@@ -121,17 +121,20 @@ class Head:
     def train_epoch(self) -> float:
         """Train on every row once; the accuracy on the validation rows afterwards."""
         self.net.train()
-        for batch in torch.randperm(len(self.labels)).split(self.batch_size):
+        order: Any = torch.randperm(len(self.labels))
+        for batch in order.split(self.batch_size):
             if len(batch) > 1:  # batch norm needs two
                 self.optimizer.zero_grad()
-                cross_entropy(self.net(self.inputs[batch]), self.labels[batch]).backward()
+                loss: Any = cross_entropy(self.net(self.inputs[batch]), self.labels[batch])
+                loss.backward()
                 self.optimizer.step()
             self.schedule.step()
         return accuracy(self.net, *self.val)
 
 
 def make_head(config: dict[str, Any], num_features: int, num_classes: int) -> nn.Module:
-    width, layers = config["width"], [nn.Dropout(config["dropout"])]
+    width = config["width"]
+    layers: list[nn.Module] = [nn.Dropout(config["dropout"])]
     if width:
         norm = [nn.BatchNorm1d(width)] if config["batch_norm"] else []
         layers = [nn.Linear(num_features, width), *norm, nn.ReLU(), *layers]

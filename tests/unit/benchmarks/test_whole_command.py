@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_the_table_says_in_how_many_repeats_a_figure_was_reached() -> None:
         {"expert": make_run(), "ours": make_run(as_expert_seconds=21.0, page_seconds=28.0)},
         {"expert": make_run(seconds=34.0), "ours": make_run(as_expert_seconds=None, page_seconds=29.0)},
     ]
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(width=160, record=True, file=io.StringIO())
 
     console.print(whole_command.make_table(24, repeats))
 
