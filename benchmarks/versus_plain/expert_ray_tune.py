@@ -4,12 +4,11 @@ Nothing here comes from Unfreeze. Each photo passes the backbone once, in the dr
 features lie in Ray's object store. A head is a class Trainable on one thread, its process is used again for
 the next one, OptunaSearch (TPE) proposes, ASHAScheduler stops, and Tune writes no logs and no checkpoints.
 
-    python -m benchmarks.versus_plain.expert_ray_tune --data images.json --trials 24
-    python -m benchmarks.versus_plain.expert_ray_tune --data images.json --score head.pt
+    python -m benchmarks.versus_plain.expert_ray_tune --data PHOTOS --trials 24 --out head.pt
 
 `--data` is a folder with a folder of photos for each class, of which a fifth validates, or a JSON file
-{"train": [[path, label], ...], "val": [...]}; `--score` needs its "test". The last line printed is one line
-of JSON: the best head's accuracy, seconds since the process began, and the Unix time of every report.
+{"train": [[path, label], ...], "val": [...]}. The last line printed is one line of JSON: the best head's
+accuracy, seconds since the process began, and the Unix time of every report.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import os
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 METRIC = "val_accuracy"
-RATES = (1e-4, 1e-1)
+OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
 SPACE = {
     "batch_size": tune.choice([16, 32, 64, 128, 256]),
     "optimizer": tune.choice(["adamw", "sgd"]),
-    "learning_rate": tune.loguniform(*RATES),
+    "learning_rate": tune.loguniform(1e-4, 1e-1),
     "weight_decay": tune.loguniform(1e-6, 1e-2),
     "dropout": tune.uniform(0.0, 0.7),
     "width": tune.choice([0, 128, 256, 512]),
@@ -76,10 +76,8 @@ def load_backbone(name: str) -> nn.Module:
     assert spec and spec.submodule_search_locations
     (file,) = (Path(spec.submodule_search_locations[0]) / "models").glob("*.pth")
     weights = torch.load(file, map_location="cpu", weights_only=True).values()
-    names = model.state_dict()
-    model.load_state_dict(
-        dict(zip(names, list(weights)[: len(names)], strict=True))
-    )  # same order, other names
+    names = list(model.state_dict())  # in the order of the file, which has other names and a head
+    model.load_state_dict(dict(zip(names, list(weights)[: len(names)], strict=True)))
     return model.eval().to(memory_format=torch.channels_last)
 
 
@@ -107,14 +105,9 @@ class Head:
             [torch.from_numpy(part) for part in splits[split]] for split in ("train", "val")
         )
         self.net = make_head(config, self.inputs.shape[1], 1 + int(self.labels.max()))
-        options = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
-        sgd = config["optimizer"] == "sgd"
-        parameters = self.net.parameters()
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(parameters, momentum=0.9, **options)
-            if sgd
-            else torch.optim.AdamW(parameters, **options)
-        )
+        make = OPTIMIZERS[config["optimizer"]]
+        rates = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
+        self.optimizer = make(self.net.parameters(), **rates)
         steps = epochs * -(-len(self.labels) // self.batch_size)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
 
@@ -227,26 +220,14 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
         results = search(data, flags, reports, storage)
     best = results.get_best_result()
     head = Head(best.config, data, flags.epochs)
-    for _ in range(best.metrics["training_iteration"]):
-        head.train_epoch()
+    kept_accuracy = [head.train_epoch() for _ in range(best.metrics["training_iteration"])][-1]
     if flags.out:
         torch.save({"config": best.config, "head": head.net.state_dict()}, flags.out)
-    found = {"val_accuracy": best.metrics[METRIC], "config": best.config, "reports": reports.rows}
+    found = {"val_accuracy": kept_accuracy, "config": best.config, "reports": reports.rows}
     errors = [str(error) for error in results.errors]
     ray.shutdown()
     began = psutil.Process().create_time()
     return {"seconds": round(time.time() - began, 1), "featured": featured, "errors": errors, **found}
-
-
-def score(flags: argparse.Namespace) -> dict[str, Any]:
-    """Measure the accuracy of a kept head on the photos of "test"."""
-    kept = torch.load(flags.score, weights_only=True)
-    rows = read_rows(flags.data, flags.num_images)["test"]
-    pixels, labels = read_photos(rows, flags.image_size)
-    inputs, weights = compute_features(pixels, kept["config"]["backbone"]), kept["head"]
-    head = make_head(kept["config"], inputs.shape[1], len(list(weights.values())[-1]))
-    head.load_state_dict(weights)
-    return {"test_accuracy": accuracy(head, inputs, labels), "images": len(labels)}
 
 
 def main() -> None:
@@ -262,9 +243,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="trials at once [every core]")
     parser.add_argument("--out", type=Path, help="keep the best head here")
-    parser.add_argument("--score", type=Path, metavar="HEAD", help="measure a kept head, and search nothing")
-    flags = parser.parse_args()
-    print(json.dumps(score(flags) if flags.score else run(flags)))
+    print(json.dumps(run(parser.parse_args())))
 
 
 if __name__ == "__main__":
