@@ -55,13 +55,18 @@ def default_data() -> Path:
     return Path(root) / "flowers5"
 
 
+def cache_folder() -> Path:
+    """Folder for images that are downloaded or written by us."""
+    return Path(os.environ.get("UNFREEZE_CACHE", "~/.cache/unfreeze")).expanduser()
+
+
 def draw_images(data: str, *, num_images: int, seed: int) -> Images:
     """Draw the same number of images of every class, a fifth of them for validation.
 
     Raises:
         ValueError: a class has too few images, or the data cannot be listed.
     """
-    listing = find_images(data, cache_dir=Path(os.environ.get("UNFREEZE_CACHE", "~/.cache/unfreeze")))
+    listing = find_images(data, cache_dir=cache_folder())
     num_each = num_images // len(listing.classes)
     num_val = max(1, round(VAL_SHARE * num_each))
     if num_each < 2:
@@ -88,7 +93,7 @@ def draw_test_images(data: str, images: Images, *, num_images: int, seed: int) -
     Raises:
         ValueError: a class has too few left.
     """
-    listing = find_images(data, cache_dir=Path(os.environ.get("UNFREEZE_CACHE", "~/.cache/unfreeze")))
+    listing = find_images(data, cache_dir=cache_folder())
     used = {path for rows in images.values() for path, _ in rows}
     num_each, dice = num_images // len(listing.classes), random.Random(seed)
     drawn: list[list[Any]] = []
