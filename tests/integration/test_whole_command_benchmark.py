@@ -12,7 +12,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_expert_and_tune_py_search_the_same_digits_and_hand_over_what_is_tested(tmp_path: Path) -> None:
+def test_expert_and_tune_py_search_the_same_digits_and_hand_over_what_is_tested(
+    tmp_path: Path, full: bool
+) -> None:
+    if not full:
+        pytest.skip("a minute of two whole searches (--full)")
     file = tmp_path / "whole.json"
     command = (
         "whole_command --data digits --images 100 --test-images 50 --image-size 32 --epochs 2 --trials 4"
