@@ -13,7 +13,7 @@ WORKDIR /opt/unfreeze
 # Only these two files: a change of the code leaves the 6 GB of packages in the layer cache.
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --compile-bytecode --constraint constraints.txt --requirement pyproject.toml --extra cloud
+    uv pip install --compile-bytecode --constraint constraints.txt --requirement pyproject.toml --extra cloud --extra serve
 
 FROM python:${PYTHON}-slim-bookworm
 # rsync: the Ray cluster launcher copies the token with it. wget: KubeRay asks with it whether a node is well.
