@@ -70,9 +70,9 @@ class Agreement:
         if not is_near:
             raise ValueError(
                 f"{self.changed_labels / self.images:.1%} of {plural(self.images, 'validation image')} get "
-                f"another label, accuracy falls by {100 * self.accuracy_lost:.1f} points and log-loss rises "
-                f"by {self.log_loss_added:.3f} (allowed are {MOST_CHANGED:.0%}, {100 * MOST_LOST:g} point "
-                f"and {MOST_LOSS:g})"
+                f"another label, accuracy changes by {-100 * self.accuracy_lost:+.1f} points and log-loss by "
+                f"{self.log_loss_added:+.3f} (allowed are {MOST_CHANGED:.0%}, {-100 * MOST_LOST:g} and "
+                f"{MOST_LOSS:+g})"
             )
 
     def as_values(self) -> dict[str, Any]:
