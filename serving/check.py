@@ -158,7 +158,7 @@ def _choose_tolerance(format: Format, device: str) -> float:
         return TOLERANCE_INT8
     if device == "cpu" or format is Format.ONNX:
         return TOLERANCE_CPU
-    from serving.backends.torch_device import choose_device
+    from serving.backends.with_torch import choose_device
 
     return TOLERANCE_GPU if choose_device(device).type == "cuda" else TOLERANCE_CPU
 

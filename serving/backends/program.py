@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from torch import nn
 
 from contract.decoding import Floats
-from contract.model_answers import needs_scores
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
-from serving.backends.torch_device import choose_device
+from serving.backends.with_torch import TorchBackend, load_program
 
 
-class ProgramBackend:
-    """Runs classifier.pt2, and unknown.pt2 where the card needs it."""
+class ProgramBackend(TorchBackend):
+    """Runs classifier.pt2."""
 
     def __init__(
         self, model: ModelPaths, card: ModelCard, *, device: str = "auto", threads: int | None = None
     ) -> None:
-        self.device = choose_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        super().__init__(model, card, device=device, threads=threads)
         self._classify = load_program(model.program, self.device)
-        self._score = load_program(model.unknown, self.device) if needs_scores(card) else None
 
     @torch.inference_mode()
     def probabilities(self, images: Floats) -> Floats:
         """Probabilities [N, classes] of images [N, 3, S, S] in [0, 1]."""
         found: Floats = self._classify(torch.from_numpy(images).to(self.device)).float().cpu().numpy()
         return found
-
-    @torch.inference_mode()
-    def scores(self, images: Floats, probabilities: Floats) -> Floats:
-        """Scores [N], low for images of unknown classes."""
-        assert self._score is not None
-        given = [torch.from_numpy(one).to(self.device) for one in (images, probabilities)]
-        found: Floats = self._score(*given).float().cpu().numpy()
-        return found
-
-
-def load_program(path: Path, device: torch.device) -> nn.Module:
-    """Load a program of torch.export onto a device.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # what a damaged archive raises is torch's own choice
-        raise ValueError(f"{path} is missing or damaged, or of a newer torch: export it again") from error
-    if device.type != "cpu":
-        from torch.export.passes import move_to_device_pass
-
-        program = move_to_device_pass(program, device)
-    module: nn.Module = program.module()
-    return module

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from contract.decoding import Floats
-from contract.model_answers import needs_scores
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
-from serving.backends.program import load_program
-from serving.backends.torch_device import choose_device
+from serving.backends.with_torch import TorchBackend
 
 
-class TimmBackend:
-    """Runs timm's model of the folder, and unknown.pt2 where the card needs it."""
+class TimmBackend(TorchBackend):
+    """Runs timm's model of the folder."""
 
     def __init__(
         self, model: ModelPaths, card: ModelCard, *, device: str = "auto", threads: int | None = None
     ) -> None:
-        self.device = choose_device(device)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        super().__init__(model, card, device=device, threads=threads)
         network, mean, std = _load(model)
         self._network = network.to(self.device)
         self._mean, self._std = mean.to(self.device), std.to(self.device)
-        self._score: Callable[..., Tensor] | None = None
-        if needs_scores(card):
-            self._score = load_program(model.unknown, self.device)
 
     @torch.inference_mode()
     def probabilities(self, images: Floats) -> Floats:
         """Probabilities [N, classes] of images [N, 3, S, S] in [0, 1]."""
         normalised = (torch.from_numpy(images).to(self.device) - self._mean) / self._std
         found: Floats = self._network(normalised).softmax(dim=1).cpu().numpy()
-        return found
-
-    @torch.inference_mode()
-    def scores(self, images: Floats, probabilities: Floats) -> Floats:
-        """Scores [N], low for images of unknown classes."""
-        assert self._score is not None
-        given = [torch.from_numpy(one).to(self.device) for one in (images, probabilities)]
-        found: Floats = self._score(*given).float().cpu().numpy()
         return found
 
 
