@@ -30,9 +30,6 @@ Fit: TypeAlias = Literal["crop", "squash", "pad"]
 """"crop" keeps the largest square in the middle; "squash" keeps everything and changes the proportions; "pad"
 keeps everything and the proportions, on a ground of GROUND."""
 
-FILES = ("decoding.py", "image_formats.py", "image_repair.py")
-"""All that decoding needs beside numpy and Pillow: a model takes copies of them."""
-
 GROUND = (124, 116, 104)
 """Colour beside a padded image: the mean of ImageNet, so that a network that normalises by it sees zeros, as
 where its own convolutions pad; one that normalises by 0.5 sees -0.03 to -0.18."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from contract.decoding import Pixels
 
 MOST_BITS = 22
-"""Of the fraction of a whole-number weight."""
+"""Most bits of the fraction of a whole-number weight."""
 
 
 def resize(picture: Pixels, size: int) -> Pixels:

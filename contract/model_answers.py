@@ -38,7 +38,7 @@ class ImageAnswer:
     """False if the image looks like none of the classes; None of a model that cannot tell."""
 
     probabilities: dict[str, float]
-    """Of each class, in the model's order."""
+    """Probability of each class, in the model's order."""
 
     def as_values(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -49,7 +49,7 @@ class ModelCard:
 
     unknown: UnknownRule | None = None
     operating_point: float | None = None
-    """Of two classes: probability from which on the second one is answered; None = the likelier one."""
+    """Probability from which on the second of two classes is answered; None answers the likelier one."""
 
     facts: Mapping[str, Any]
     """The whole card, with what only describes the model."""

@@ -58,11 +58,11 @@ class FormatAdder:
 
     model: ModelPaths
     settings: StudySettings
-    """Of the study whose validation and training images are used."""
+    """Settings of the study whose validation and training images are used."""
 
     say: Callable[[str], None]
     configs: Mapping[MemberRef, Mapping[str, Any]] = field(default_factory=dict)
-    """Of the members; of a cascade none."""
+    """Configurations of the members; none of a cascade."""
 
     find_labels: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     """Classes of images by their ids; None = those of the study."""

@@ -41,7 +41,7 @@ class Photo:
     """A photo to be predicted."""
 
     name: str
-    """As it was given: the column `path` of the results."""
+    """Path or URL as it was given: the column `path` of the results."""
 
     place: str
     """Its file or URL."""
@@ -53,7 +53,7 @@ class Photo:
     """Why there is nothing to read here, where listing found it out."""
 
     is_listed: bool = False
-    """Named by a table or a list, which may write the path in another way than the file system does."""
+    """True if a table or a list names it, which may write the path otherwise than the file system does."""
 
 
 @dataclass(eq=False)

@@ -43,7 +43,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every answer: a page of this server loads nothing from elsewhere, and stands in no other page."""
+"""Headers of every answer: a page loads nothing from elsewhere, and stands in no other page."""
 
 SMALL_BODY = 256 * 2**10
 """Bytes up to which a body is taken apart at once, not in a thread."""
@@ -87,7 +87,7 @@ class Service:
     """What the routes share."""
 
     names: tuple[str, ...]
-    """Of all models; the first is the default."""
+    """Names of all models; the first is the default."""
 
     limits: Limits
     request_timeout: float
@@ -98,7 +98,7 @@ class Service:
 
     token: str | None = None
     models: dict[str, ServedModel] = field(default_factory=dict)
-    """By name; one that is not there yet is being started."""
+    """Models at work by name; one that is not there yet is being started."""
 
     reload: Callable[[str], Awaitable[dict[str, Any]]] | None = None
     metrics: ServerMetrics = field(default_factory=ServerMetrics)

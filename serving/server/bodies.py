@@ -39,11 +39,11 @@ class Limits:
     """What a request may bring at most."""
 
     most_bytes: int = 64 * 2**20
-    """Of a request's body."""
+    """Bytes of a request's body."""
 
     most_images: int = 256
     most_pixels: int = 64 * 10**6
-    """Of an image, by its header."""
+    """Pixels of an image, as its header tells."""
 
 
 @dataclass(frozen=True, kw_only=True)

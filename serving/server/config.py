@@ -54,7 +54,7 @@ class ServerConfig:
     """None shares the GPUs so that each replica finds room for its successor beside it."""
 
     address: str | None = None
-    """Of a running Ray cluster; None starts Ray on this machine."""
+    """Address of a running Ray cluster; None starts Ray on this machine."""
 
     token: str | None = None
     limits: Limits = field(default_factory=Limits)

@@ -107,7 +107,7 @@ class ModelReplica:
 class _Found:
     probabilities: Floats
     score: float | None
-    """Of the program for unknown classes, for a card that needs it."""
+    """Score of the program for unknown classes, for a card that needs it."""
 
 
 def _load(settings: ReplicaSettings) -> Model:

@@ -45,7 +45,7 @@ MOST_DEATHS = 5
 """Replicas that may die under one request: if it is its image that kills them, it shall not kill all."""
 
 START_SECONDS = 600.0
-"""In which the replicas of a version must have loaded their model."""
+"""Seconds in which the replicas of a version must have loaded their model."""
 
 OBJECT_STORE_BYTES = 512 * 2**20
 
@@ -205,10 +205,10 @@ class Deployer:
     config: ServerConfig
     service: Service
     folder: Path
-    """For copies of the models: a replica that is started again later shall load what the others have."""
+    """Folder with copies of the models: a replica that is started again loads what the others have."""
 
     applications: dict[str, str] = field(default_factory=dict)
-    """By name of the model: the application of its present version."""
+    """Application of the present version by the model's name."""
 
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from serving.server.config import ModelSource, ServerConfig
 
 TOKEN_VARIABLE = "UNFREEZE_TOKEN"
 LIBRARIES = ("ray", "starlette", "uvicorn", "prometheus_client", "python_multipart")
-"""Of the extra `serve`, by the names of their packages."""
+"""Packages that the extra `serve` brings."""
 
 NAME = re.compile(r"[\w.\-]{1,80}")
 

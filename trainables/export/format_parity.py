@@ -33,7 +33,7 @@ class Agreement:
     images: int
     changed_labels: int
     largest_difference: float
-    """Of a probability."""
+    """Largest difference of a probability."""
 
     accuracy: float
     """The format's; of images that members were trained on, where the answer is a refit."""
