@@ -12,7 +12,7 @@ LABELS = (
     *("label", "labels", "class", "class_name", "classname", "category", "category_name", "target"),
     *("species", "diagnosis", "dx", "tag", "y", "label_id", "class_id", "category_id"),
 )
-"""Names of the two columns in lower case, words joined by underscores; the first that is there counts."""
+"""Names of columns in lower case, words joined by underscores; the first that is there counts."""
 
 
 def name_column(name: str) -> str:

@@ -18,7 +18,7 @@ from contract.model_card import ModelCard
 from serving.prediction.photos import Photo, read_photo
 
 FIRST_SIZE = 16
-"""Photos of the first batches. At 128 px 16 were quicker than 32 and 64, which leave the caches of two cores."""
+"""Photos of the first batches. At 128 px 16 were quicker than 32 and 64, which left the caches."""
 
 MOST_BATCH_BYTES = 256 * 2**20
 """Most memory of a batch's pixels; about twice as much again waits decoded."""
