@@ -16,6 +16,7 @@ from PIL import Image
 
 import contract.decoding
 from contract.decoding import FULL_RANGE, DeepRange, UnreadableImage, decode, decode_square, to_rgb
+from contract.model_layout import CODE_FILES
 
 Array = np.ndarray[Any, Any]
 SIDE = 32
@@ -268,7 +269,7 @@ def test_what_is_no_image_is_refused_in_one_line(content: bytes, reason: str) ->
 def test_a_copy_of_the_file_decodes_without_the_project(tmp_path: Path) -> None:
     package = tmp_path / "contract"
     package.mkdir()
-    for name in contract.decoding.FILES:
+    for name in CODE_FILES:
         shutil.copy(Path(str(contract.decoding.__file__)).with_name(name), package)
     (tmp_path / "image.png").write_bytes(encode(CASES["RGB"].image, "PNG"))
     code = "import pathlib, contract.decoding as d; print(d.decode(pathlib.Path('image.png')).sum())"
