@@ -129,7 +129,7 @@ class ModelPaths:
 
     def write_checksums(self) -> None:
         """Write the checksums of all files that there are."""
-        lines = [f"{_sha256(path)}  {name}\n" for name, path in self._files().items()]
+        lines = [f"{hash_file(path)}  {name}\n" for name, path in self._files().items()]
         self.checksums.write_text("".join(lines), encoding="utf-8")
 
     def find_changed(self) -> list[str]:
@@ -144,7 +144,7 @@ class ModelPaths:
             raise ValueError(f"{self.checksums} is missing or damaged: export the model again") from error
         wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         there = self._files()
-        return [name for name in wanted if name not in there or _sha256(there[name]) != wanted[name]]
+        return [name for name in wanted if name not in there or hash_file(there[name]) != wanted[name]]
 
     def _files(self) -> dict[str, Path]:
         paths = (path for path in sorted(self.directory.rglob("*")) if "__pycache__" not in path.parts)
@@ -153,6 +153,7 @@ class ModelPaths:
         return found
 
 
-def _sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """Hash a file's bytes by SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

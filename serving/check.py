@@ -117,9 +117,7 @@ def check_format(
     tolerance = _choose_tolerance(format, device)
     try:
         loaded = load_model(model, format, device=device)
-        found = loaded.backend.probabilities(images)
-        answers = loaded.predict(images)  # with the program for unknown classes, if there is one
-        assert len(answers) == len(images)
+        found, _ = loaded.compute(images)  # with the program for unknown classes, if there is one
         milliseconds, images_per_second = _measure(loaded, images)
     except Exception as error:  # whatever a library raises on a file of another version or another machine
         return FormatCheck(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -54,9 +54,13 @@ class Model:
         """
         if not len(images):
             return []
+        return answer(self.card, *self.compute(images), coverage=coverage)
+
+    def compute(self, images: Floats) -> tuple[Floats, Floats | None]:
+        """Compute probabilities [N, classes] of images, and the scores [N] that unknown classes need."""
         probabilities = self.backend.probabilities(images)
         scores = self.backend.scores(images, probabilities) if needs_scores(self.card) else None
-        return answer(self.card, probabilities, scores, coverage=coverage)
+        return probabilities, scores
 
     def classify(
         self, contents: Sequence[bytes | Path], *, coverage: float = DEFAULT_COVERAGE
@@ -103,13 +107,20 @@ def find_model(name: str, *, runs_dir: Path = Path("runs")) -> ModelPaths:
 
 def find_formats(model: ModelPaths) -> list[Format]:
     """List the formats that a model's directory has."""
-    files = {
-        Format.PT2: model.program,
-        Format.ONNX: model.onnx,
-        Format.INT8: model.int8,
-        Format.TIMM: model.timm / "model.safetensors",
-    }
-    return [one for one, path in files.items() if path.is_file()]
+    return [one for one in Format if list_programs(model, one)[0].is_file()]
+
+
+def list_programs(model: ModelPaths, format: Format) -> list[Path]:
+    """List the files that decide a model's answers in a format, beside its card; the first is always there.
+
+    That for unknown classes is there only if the card needs it.
+    """
+    return {
+        Format.PT2: [model.program, model.unknown],
+        Format.ONNX: [model.onnx, model.unknown_onnx],
+        Format.INT8: [model.int8, model.unknown_onnx],
+        Format.TIMM: [model.timm / "model.safetensors", model.timm / "config.json", model.unknown],
+    }[format]
 
 
 def load_model(
@@ -130,9 +141,7 @@ def load_model(
     return Model(paths=model, card=card, format=format, backend=_load(model, card, format, device, threads))
 
 
-def _load(
-    model: ModelPaths, card: ModelCard, format: Format, device: str, threads: int | None
-) -> Any:  # a Backend
+def _load(model: ModelPaths, card: ModelCard, format: Format, device: str, threads: int | None) -> Backend:
     if format is Format.PT2:
         from serving.backends.program import ProgramBackend
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -24,7 +23,7 @@ from contract.decoding import Fit
 from contract.files import fill_aside, first_line, remove_leftovers, temporary_names, to_json
 from contract.messages import StudySettings
 from contract.model_digest import FORMATS
-from contract.model_layout import ModelPaths
+from contract.model_layout import ModelPaths, hash_file
 from wiring.unknown_class import needs_program
 
 if TYPE_CHECKING:
@@ -107,6 +106,11 @@ class FormatAdder:
         """
         return read_card(self.model)
 
+    @cached_property
+    def identity(self) -> str | None:
+        """Hash of what the model answers, which a format is of."""
+        return self.model.identity()
+
     @property
     def fit(self) -> Fit:
         found: Fit = self.card["fit"]
@@ -114,9 +118,10 @@ class FormatAdder:
 
     def _is_there(self, name: str) -> bool:
         facts = (self.card.get(FORMATS) or {}).get(name)
-        if not facts or facts.get("of") != self.model.identity():
+        if not facts or facts.get("of") != self.identity:
             return False
-        return all(hash_file(self.model.directory / one) == known for one, known in facts["files"].items())
+        files = {self.model.directory / one: known for one, known in facts["files"].items()}
+        return all(path.is_file() and hash_file(path) == known for path, known in files.items())
 
     def _make(self, name: str, folder: ModelPaths) -> dict[str, Any] | None:
         """Write a format into a folder of its own; None, with a line that says why, if it is refused."""
@@ -130,7 +135,7 @@ class FormatAdder:
         names = {path.relative_to(folder.directory).as_posix(): hash_file(path) for path in files}
         size = sum(path.stat().st_size for path in files) / 1e6
         self.say(f"{name}: {' and '.join(names)}, {size:.1f} MB: {describe_format(facts)}")
-        return {"files": names, "of": self.model.identity(), **facts}
+        return {"files": names, "of": self.identity, **facts}
 
     def _make_onnx(self, folder: ModelPaths) -> dict[str, Any]:
         opset = self._write_onnx(folder.onnx)
@@ -284,15 +289,6 @@ def read_card(model: ModelPaths) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{model.card} is missing or damaged: run finalize.py on its study again") from error
     return card
-
-
-def hash_file(path: Path) -> str | None:
-    """SHA-256 of a file; None without one."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def link(source: str, target: str) -> None:

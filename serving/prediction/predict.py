@@ -20,8 +20,8 @@ from contract.files import DISK_FULL, find_os_error, plural, printable, save_tex
 from contract.machine import count_cpus
 from contract.model_answers import DEFAULT_COVERAGE, ImageAnswer, find_set_threshold
 from contract.model_card import ModelCard
-from contract.model_layout import ModelPaths
-from serving.model import Format, find_formats, find_model, load_model
+from contract.model_layout import ModelPaths, hash_file
+from serving.model import Format, find_formats, find_model, list_programs, load_model
 from serving.prediction.batches import BatchSize, predict_photos
 from serving.prediction.photos import Labels, Listing, Photo, find_label, name_folder, read_labels
 from serving.prediction.progress import Progress
@@ -215,18 +215,8 @@ def _choose_coverage(asked: float | None, card: ModelCard) -> float:
 
 def _digest(model: ModelPaths, format: Format) -> str:
     """A hash of what decides a model's answers in a format."""
-    programs = {
-        Format.PT2: [model.program, model.unknown],
-        Format.ONNX: [model.onnx, model.unknown_onnx],
-        Format.INT8: [model.int8, model.unknown_onnx],
-        Format.TIMM: [*sorted(model.timm.glob("*")), model.unknown],
-    }
-    found = hashlib.sha256()
-    for path in (model.card, *programs[format]):
-        if path.is_file():
-            with path.open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+    digests = [hash_file(path) for path in (model.card, *list_programs(model, format)) if path.is_file()]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 @dataclass(eq=False)

@@ -122,8 +122,7 @@ def _load(settings: ReplicaSettings) -> Model:
 
 
 def _compute(model: Model, images: Floats) -> list[_Found]:
-    probabilities = model.backend.probabilities(images)
-    if not needs_scores(model.card):
+    probabilities, scores = model.compute(images)
+    if scores is None:
         return [_Found(row, None) for row in probabilities]
-    scores = model.backend.scores(images, probabilities)
     return [_Found(row, float(score)) for row, score in zip(probabilities, scores, strict=True)]
