@@ -246,11 +246,11 @@ class CascadeMaker:
         )
 
     def _score_test_split(self) -> dict[str, Any]:
-        import torch
+        from trainables.export.program import load_program
 
         card = self._read_card()
         assert card is not None
-        program = torch.export.load(self.model.program).module()
+        program = load_program(self.model.program).module()
         return score_split(
             self._predict(program, "test", fit=card["fit"]),
             rivals={},

@@ -193,7 +193,8 @@ class FormatAdder:
         if not needs_program(self.card):
             return {}
         from trainables.export.format_parity import check_scores
-        from trainables.export.onnx_program import load_onnx, load_program, write_onnx
+        from trainables.export.onnx_program import load_onnx, write_onnx
+        from trainables.export.program import load_program
         from trainables.export.unknown_program import score_images
 
         write_onnx(self.model.unknown, folder.unknown_onnx, output="scores", metadata={})
@@ -233,7 +234,7 @@ class FormatAdder:
     @cached_property
     def _reference(self) -> SplitPredictions:
         """What the model's program predicts for all validation images."""
-        from trainables.export.onnx_program import load_program
+        from trainables.export.program import load_program
         from trainables.export.split_predictions import predict_split
 
         program = load_program(self.model.program).module()

@@ -87,8 +87,7 @@ def score_test_split(
     study: Study, settings: StudySettings, maker: AnswerMaker, answer: Answer
 ) -> dict[str, Any]:
     """Score the exported model on the test images, beside the best recipe and the best single trial."""
-    import torch
-
+    from trainables.export.program import load_program
     from trainables.export.split_predictions import SplitPredictions, predict_members, predict_split
 
     groups = load_groups(study.directory)
@@ -98,7 +97,7 @@ def score_test_split(
         return Predictions(found.ids, found.labels, found.log_probabilities, of)
 
     card = json.loads(study.paths.model.card.read_text(encoding="utf-8"))
-    program = torch.export.load(study.paths.model.program).module()
+    program = load_program(study.paths.model.program).module()
     model = as_predictions(predict_split(program, settings, "test", fit=card["fit"]))
     rivals = {}
     for name, ref in find_rivals(study, maker, answer).items():

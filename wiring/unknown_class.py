@@ -83,11 +83,10 @@ def score_test_images(
     if not needs_program(card):
         scores = score_probabilities(predictions.log_probabilities, rule["score"])
         return scores, float(rule["threshold"])
-    import torch
-
+    from trainables.export.program import load_program
     from trainables.export.unknown_program import score_images
 
-    program = torch.export.load(model.unknown).module()
+    program = load_program(model.unknown).module()
     scores = score_images(
         program,
         settings,

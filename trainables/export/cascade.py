@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.model_layout import ModelPaths
+from trainables.export.program import load_program
 
 ALIKE = ("image_size", "fit", "storage_size", "deep_range")
 """What two models must agree on, since their images are made once."""
@@ -62,7 +63,7 @@ def load_cascade(
             f"{len(cards[1]['classes'])} classes, which are not those of their studies: run finalize.py on "
             "each"
         )
-    modules = [_load_program(paths) for paths in (first, second)]
+    modules = [load_program(paths.program).module() for paths in (first, second)]
     shared = {name: cards[0].get(name) for name in ALIKE}
     shared["licences"] = {**cards[0].get("licences", {}), **cards[1].get("licences", {})}
     return CascadeClassifier(modules[0], modules[1], one=one, order=order), shared
@@ -74,12 +75,3 @@ def _read_card(paths: ModelPaths) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{paths.directory} holds no model: run finalize.py on its study first") from error
     return card
-
-
-def _load_program(paths: ModelPaths) -> nn.Module:
-    try:
-        return torch.export.load(paths.program).module()
-    except Exception as error:  # what a damaged archive raises is torch's own choice
-        raise ValueError(
-            f"{paths.program} is missing or damaged: run finalize.py on its study again"
-        ) from error

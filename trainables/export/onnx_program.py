@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from contract.files import first_line
+from trainables.export.program import load_program
 
 LARGEST = 2**31 - 2**24
 """Bytes of weights that one file holds: 2 GB, which is protobuf's limit, less the graph."""
@@ -66,18 +67,6 @@ def write_onnx(program: Path, target: Path, *, output: str, metadata: Mapping[st
         ) from error
     target.write_bytes(model.SerializeToString(deterministic=True))
     return max(int(one.version) for one in model.opset_import if not one.domain)
-
-
-def load_program(path: Path) -> torch.export.ExportedProgram:
-    """Load a program of torch.export.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    try:
-        return torch.export.load(path)
-    except Exception as error:  # what a damaged archive raises is torch's own choice
-        raise ValueError(f"{path} is missing or damaged: run finalize.py on its study again") from error
 
 
 def check_size(program: torch.export.ExportedProgram) -> None:

@@ -105,3 +105,15 @@ def write_program(
     }
     target.card.write_text(to_json(card), encoding="utf-8")
     write_companions(target, program.module(), photos=photos)
+
+
+def load_program(path: Path) -> torch.export.ExportedProgram:
+    """Load a program of torch.export.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # what a damaged archive raises is torch's own choice
+        raise ValueError(f"{path} is missing or damaged: run finalize.py on its study again") from error
