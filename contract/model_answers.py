@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from contract.unknown_score import ENTROPY, PROBABILITY, score_probabilities
+from contract.unknown_score import needs_features, score_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,11 +62,11 @@ def answer(
     """
     least = find_set_threshold(card, coverage)
     known = tell_known(card, probabilities, scores)
+    chosen = choose_classes(probabilities, card.operating_point)
     found = []
-    for values, is_known in zip(probabilities.tolist(), known, strict=True):
-        order = sorted(range(len(values)), key=lambda number: -values[number])
-        if card.operating_point is not None:
-            order = [1, 0] if values[1] >= card.operating_point else [0, 1]
+    for values, is_known, first in zip(probabilities.tolist(), known, chosen.tolist(), strict=True):
+        # The answered class first: at an operating point it may be the less likely one.
+        order = sorted(range(len(values)), key=lambda number: (number != first, -values[number]))
         second = order[1] if len(order) > 1 else None
         inside = tuple(card.classes[one] for one in order if one == order[0] or values[one] >= least)
         found.append(
@@ -81,6 +81,18 @@ def answer(
             )
         )
     return found
+
+
+def choose_classes(probabilities: NDArray[np.floating], operating_point: float | None) -> NDArray[np.int64]:
+    """Choose the class that is answered for each image, [N], given probabilities [N, classes].
+
+    Args:
+        operating_point: probability from which on the second of two classes is answered; None = the likelier.
+    """
+    if operating_point is not None:
+        return (probabilities[:, 1] >= operating_point).astype(np.int64)
+    likeliest: NDArray[np.int64] = probabilities.argmax(axis=1)
+    return likeliest
 
 
 def find_set_threshold(card: ModelCard, coverage: float) -> float:
@@ -100,7 +112,7 @@ def find_set_threshold(card: ModelCard, coverage: float) -> float:
 
 def needs_scores(card: ModelCard) -> bool:
     """Whether unknown classes are told by the program for them, not by the probabilities alone."""
-    return card.unknown is not None and card.unknown.score not in (PROBABILITY, ENTROPY)
+    return card.unknown is not None and needs_features(card.unknown.score)
 
 
 def tell_known(

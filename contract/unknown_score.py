@@ -31,6 +31,11 @@ class DistanceScore:
     """Median and spread of entropy and of distance, which are added up; None for the distance alone."""
 
 
+def needs_features(score: str) -> bool:
+    """Whether a score needs the program `unknown.pt2`, not the probabilities alone."""
+    return score not in (PROBABILITY, ENTROPY)
+
+
 def score_probabilities(log_probabilities: NDArray[np.floating], score: str) -> NDArray[np.float64]:
     """Score images by their log-probabilities [N, C]: low for unknown classes, [N].
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 from analysis.calibration.unknown import FrozenFeatures, UnknownRule, choose_unknown_rule
 from analysis.predictions import Predictions
 from contract.messages import StudySettings
+from contract.model_answers import needs_scores
+from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
-from contract.unknown_score import ENTROPY, PROBABILITY, score_probabilities
+from contract.unknown_score import needs_features, score_probabilities
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -69,20 +70,19 @@ def to_log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
 def needs_program(card: Mapping[str, Any]) -> bool:
     """True if the rule for unknown classes of a model's card needs a program of its own."""
     rule = (card.get("thresholds") or {}).get("unknown")
-    return rule is not None and rule["score"] not in (PROBABILITY, ENTROPY)
+    return rule is not None and needs_features(rule["score"])
 
 
 def score_test_images(
     model: ModelPaths, predictions: Predictions, settings: StudySettings
 ) -> tuple[NDArray[np.float64], float] | None:
     """Score the test images, [N], with the threshold; None where the model has no rule or threshold."""
-    card = json.loads(model.card.read_text(encoding="utf-8"))
-    rule = (card.get("thresholds") or {}).get("unknown")
-    if rule is None or rule["threshold"] is None:
+    card = ModelCard.load(model)
+    rule = card.unknown
+    if rule is None or rule.threshold is None:
         return None
-    if not needs_program(card):
-        scores = score_probabilities(predictions.log_probabilities, rule["score"])
-        return scores, float(rule["threshold"])
+    if not needs_scores(card):
+        return score_probabilities(predictions.log_probabilities, rule.score), rule.threshold
     from trainables.export.program import load_program
     from trainables.export.unknown_program import score_images
 
@@ -91,8 +91,8 @@ def score_test_images(
         program,
         settings,
         "test",
-        fit=card["fit"],
+        fit=card.fit,
         ids=predictions.ids,
         probabilities=predictions.probabilities,
     )
-    return scores, float(rule["threshold"])
+    return scores, rule.threshold

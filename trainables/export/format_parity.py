@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.files import plural
+from contract.model_answers import choose_classes
 
 TOLERANCE = 1e-4
 """Largest difference of a probability in a format of the same precision; 1e-6 was seen."""
@@ -101,7 +102,7 @@ def compare(
         labels: the true ones, [N].
         operating_point: of two classes, the probability from which on the second one is answered.
     """
-    answers = [answer(one, operating_point) for one in (program, found)]
+    answers = [choose_classes(one, operating_point) for one in (program, found)]
     accuracies = [float((one == labels).mean()) for one in answers]
     losses = [log_loss(one, labels) for one in (program, found)]
     return Agreement(
@@ -113,13 +114,6 @@ def compare(
         log_loss=losses[1],
         log_loss_added=losses[1] - losses[0],
     )
-
-
-def answer(probabilities: NDArray[np.floating], operating_point: float | None) -> NDArray[np.int64]:
-    """The class that is answered for each image, [N]."""
-    if operating_point is not None:
-        return (probabilities[:, 1] >= operating_point).astype(np.int64)
-    return probabilities.argmax(axis=1)
 
 
 def log_loss(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
