@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainables.export.golden import make_golden_images
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PHOTO = re.compile(r"data:image/(jpeg|png|webp)")
@@ -65,8 +67,10 @@ def test_tiny_unequal_images_with_classes_missing_in_val_end_in_a_page_without_a
     assert json.loads((study / "study.json").read_text(encoding="utf-8"))["no_images"] is True
     page = without_code((study / "report.html").read_text(encoding="utf-8"))
     assert "Without a validation image: rare." in page and not re.search(r"\bnan\b", page, re.IGNORECASE)
+    generated = make_golden_images()
     for path in (tmp_path / "runs").rglob("*"):
-        assert path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"), path
+        if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"):
+            assert path.parent.name == "golden" and path.read_bytes() == generated[path.name], path
         if path.suffix == ".html":
             text = without_code(path.read_text(encoding="utf-8"))
             assert not PHOTO.search(text) and "<img" not in text, path

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from serving.__main__ import main
 from serving.prediction import bucket_photos
+from tests.stand_in_bucket import point_to, running_bucket_server
 from tests.tiny_models import write_photo, write_tiny_model
 
 KEYS = ("b/2.png", "b/a[1].png", "b/c/100%#1?.png", "b/c/ü x.jpg", "a.png")
@@ -19,23 +19,13 @@ KEYS = ("b/2.png", "b/a[1].png", "b/c/100%#1?.png", "b/c/ü x.jpg", "a.png")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
+    with running_bucket_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    settings = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "some-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    point_to(server, monkeypatch)
     forget_connections()
     objects = boto3.resource("s3").Bucket("photos")
     objects.create()

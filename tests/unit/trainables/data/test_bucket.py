@@ -11,9 +11,9 @@ from pathlib import Path
 import boto3
 import pytest
 from fsspec.registry import _registry
-from moto.server import ThreadedMotoServer
 
 from contract.messages import StudySettings
+from tests.stand_in_bucket import point_to, running_bucket_server
 from tests.tiny_data import write_images
 from trainables.data.datasets import _bucket, copy_missing, find_images
 from trainables.images.preparation import prepare_images
@@ -23,23 +23,13 @@ URL = "s3://photos/flowers"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
+    with running_bucket_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    settings = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "some-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
+    point_to(server, monkeypatch)
     forget_connections()
     yield Bucket()
     forget_connections()
