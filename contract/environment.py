@@ -31,7 +31,7 @@ def prepare_process() -> None:
 
 
 def _end_soon() -> None:
-    """Let the interpreter look for no garbage at its end: among a million objects of MLflow it takes a second.
+    """Let the interpreter look for no garbage at its end: among a million objects it takes seconds.
 
     Where triton was imported, it would complain of what is left, so that it is left to the collector.
     """
