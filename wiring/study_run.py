@@ -50,7 +50,7 @@ def run_plan(plan: Plan, started: LocalRay | None = None) -> int:
         return interrupted()
     finally:
         if started is not None:
-            started.stop(wait=False)
+            started.stop()
 
 
 def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: LocalRay | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -116,7 +117,7 @@ class LocalRay:
             self._may_end.wait()
             ray.shutdown()
 
-        # A daemon, since a command that fails early waits for nothing: at its end Ray ends by itself.
+        atexit.register(self.stop)  # killed half-way, Ray leaves processes behind
         self._thread = threading.Thread(target=live, name="local Ray", daemon=True)
         self._thread.start()
 
@@ -132,12 +133,12 @@ class LocalRay:
             raise self._error
         self._preload.wait()
 
-    def stop(self, *, wait: bool = True) -> None:
-        """End Ray's processes, also again; a start that is under way is ended once it is over."""
+    def stop(self) -> None:
+        """End Ray's processes, once they have started; nothing if that was done."""
         self._may_end.set()
-        if wait:
-            self._thread.join()
+        self._thread.join()
         self._preload.close()
+        atexit.unregister(self.stop)
 
 
 def _prepare_environment(environment: dict[str, str], cache_dir: Path | None) -> None:
