@@ -73,7 +73,7 @@ def open_session(
     Args:
         threads: CPU threads of each worker's arithmetic; more than its CPU cores make all workers slower.
         with_state_server: start Ray's dashboard too (2 s). Ray Train asks it whether a run's leader is dead;
-            unanswered, the workers of a pruned trial hold their CPUs for ever.
+            unanswered, the workers of one that was killed hold their CPUs for ever.
 
     Raises:
         ValueError: nobody answers at `address`.
