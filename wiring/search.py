@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from analysis.finals import load_finals
 from analysis.reading import load_study
 from analysis.tracking import Tracker
+from cluster.ray_tune.local_ray import LocalRay
 from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources, check_resources
@@ -43,6 +44,7 @@ from trainables.data.manifest import Manifest, describe_change
 from trainables.images.preparation import Preparation, Recorded, prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.training.schedules import planned_shares
+from wiring.answer_processes import AnswerProcesses
 from wiring.answers import AnswerMaker
 from wiring.plan import Plan, console, say
 
@@ -169,8 +171,20 @@ def describe_probing(study: Study, search: Search) -> str:
     return f"probes: up to {number} frozen heads are judged before anything is proposed ({done} done)"
 
 
-def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:
+def run_leases(
+    plan: Plan,
+    study: Study,
+    search: Search,
+    tracker: Tracker,
+    started: LocalRay | None = None,
+    *,
+    answering: AnswerProcesses,
+) -> RunEnding:
     """Run what is left of the search on this machine's Ray, or on the cluster at --address.
+
+    Args:
+        started: a Ray of this machine that is starting already.
+        answering: told of every ended trial, so that it is ready at the end.
 
     Raises:
         ValueError: the cluster does not answer or does not fit; nothing has run yet.
@@ -181,6 +195,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
 
     session = open_session(
         address=config.address,
+        started=started,
         cpus=count_cpus(),
         gpus=count_gpus(),
         threads=plan.resources.threads,
@@ -202,6 +217,12 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 count_slots = stack.enter_context(elastic_slots(resources, ask_for=wanted, say=say))
             progress = stack.enter_context(Progress(search, console=console))
             settings = make_settings(plan, study, resources).as_values()
+            cleaner = Cleaner(study.paths, search)
+
+            def on_ended(number: int) -> None:
+                cleaner.clean(number)
+                answering.start_when_due(search)
+
             study.begin(hardware=hardware)
             tracker.start()
             return run_search(
@@ -213,8 +234,9 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 why_lost=lambda: study.lock.lost,
-                on_ended=Cleaner(study.paths, search).clean,
+                on_ended=on_ended,
                 count_slots=count_slots,
+                inherits_environment=cluster.local,
             )
 
 
