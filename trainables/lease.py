@@ -100,20 +100,28 @@ class LeasedRun:
     def _guarded(self, work: Callable[[], list[Report]]) -> list[Report]:
         try:
             return work()
-        except Superseded:  # a newer attempt has the trial, and whatever this one says is ignored
+        except Exception as error:  # the trial's outcome, unless it says nothing about the trial
+            return self.end_by(error)
+
+    def end_by(self, error: Exception) -> list[Report]:
+        """End the trial by an error, and report it as the trial's outcome.
+
+        Raises:
+            DeviceFault, StorageFault: it says nothing about the trial and ends the lease.
+        """
+        if isinstance(error, Superseded):  # a newer attempt has the trial, and ignores what this one says
             self.finished = True
             return []
-        except Exception as error:  # the trial's outcome, unless it says nothing about the trial
-            raise_interruption(error)
-            self.finished = True
-            report = replace(
-                self._empty_report(),
-                outcome=Outcome.FAILED,
-                reason=reason_of(error),
-                traceback="".join(traceback.format_exception(error)),
-            )
-            self._release()
-            return [report]
+        raise_interruption(error)
+        self.finished = True
+        report = replace(
+            self._empty_report(),
+            outcome=Outcome.FAILED,
+            reason=reason_of(error),
+            traceback="".join(traceback.format_exception(error)),
+        )
+        self.release()
+        return [report]
 
     def _begin(self) -> list[Report]:
         if self.run is not None or self.finished:
@@ -176,9 +184,7 @@ class LeasedRun:
         if run.kept.log_probabilities is not None:
             return run.kept.log_probabilities
         assert run.evaluation is not None
-        return self.process_group.gather(
-            run.evaluation.log_probabilities, num_rows=len(run.validated), device=run.device
-        )
+        return run.evaluation.log_probabilities
 
     def _save(self, run: TrialRun, judged: Tensor | None) -> None:
         """Write a checkpoint where one is due, predictions where it is judged, and the result at the end."""
@@ -199,8 +205,8 @@ class LeasedRun:
         epoch = self.run.epoch if self.run else 0
         return Report(trial=self.leased.trial, attempt=self.leased.attempt, epoch=epoch)
 
-    def _release(self) -> None:
-        """Free the memory of a failed trial: the next one needs it."""
+    def release(self) -> None:
+        """Free the memory of a trial that has ended: the next one needs it."""
         self.run = None
         gc.collect()
         if torch.cuda.is_available():

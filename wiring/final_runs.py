@@ -127,7 +127,7 @@ def run_finals(
     Raises:
         ValueError: the cluster does not answer or does not fit, or images are gone; nothing has run yet.
     """
-    from trainables.distributed import distributed_trial
+    from trainables.distributed import DistributedTrial
     from trainables.trial import Trial
 
     check_images(settings)
@@ -166,7 +166,7 @@ def run_finals(
         )
         ending = run_search(
             trainings,
-            trainable=distributed_trial if config.num_workers > 1 else Trial,
+            trainable=DistributedTrial if config.num_workers > 1 else Trial,
             settings=settings.as_values(),
             resources=resources,
             storage_dir=study.paths.ray_tune,

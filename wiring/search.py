@@ -190,7 +190,7 @@ def run_leases(
         ValueError: the cluster does not answer or does not fit; nothing has run yet.
     """
     config = plan.config
-    from trainables.distributed import distributed_trial
+    from trainables.distributed import DistributedTrial
     from trainables.trial import Trial
 
     session = open_session(
@@ -227,7 +227,7 @@ def run_leases(
             tracker.start()
             return run_search(
                 search,
-                trainable=distributed_trial if config.num_workers > 1 else Trial,
+                trainable=DistributedTrial if config.num_workers > 1 else Trial,
                 settings=settings,
                 resources=resources,
                 storage_dir=StudyPaths(study.directory).ray_tune,

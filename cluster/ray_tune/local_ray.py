@@ -98,7 +98,7 @@ class LocalRay:
         Args:
             environment: variables of the workers.
             with_state_server: start Ray's dashboard too (2 s). Ray Train asks it whether a run's leader is
-                dead; unanswered, the workers of a pruned trial hold their CPUs for ever.
+                dead; unanswered, the workers of one that was killed hold their CPUs for ever.
             preload: what worker processes import when they start; without it none starts before it is needed.
         """
         self._error: BaseException | None = None

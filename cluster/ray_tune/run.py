@@ -55,7 +55,7 @@ def run_search(
     """Run the search on the Ray that this process is connected to.
 
     Args:
-        trainable: a Tune class or function whose results hold `reports`.
+        trainable: a Tune class whose results hold `reports`; its processes serve one lease after the other.
         settings: plain values that every worker gets as they are.
         storage_dir: Tune's own files lie there until the run ends.
         why_lost: says why this driver no longer holds the study, once it does not.
@@ -195,9 +195,7 @@ def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: P
         search_alg=SearcherAdapter(bridge),
         scheduler=SchedulerAdapter(bridge),
         stop=SearchStopper(bridge),
-        # A function that is stopped goes on in its thread, and what it started holds on to its resources:
-        # only the end of its process ends a Ray Train run.
-        reuse_actors=reuse and isinstance(trainable, type),
+        reuse_actors=reuse,
         raise_on_failed_trial=False,
         verbose=0,
         trial_dirname_creator=lambda trial: trial.trial_id,

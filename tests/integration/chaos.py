@@ -18,6 +18,7 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120.0
+HOLDERS = ("ray::Trial", "ray::Toy", "ray::DistributedTrial")
 
 
 class Chaos:
@@ -68,14 +69,12 @@ class Chaos:
                 process.kill()
 
     def _wait_for_workers(self) -> list[psutil.Process]:
-        """Ray's processes of this driver that hold a trial."""
+        """Ray's processes of this driver that hold a trial, or lead one of several workers."""
         assert self.driver is not None
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             family = psutil.Process(self.driver.pid).children(recursive=True)
-            workers = [
-                process for process in family if _title(process).startswith(("ray::Trial", "ray::Toy"))
-            ]
+            workers = [process for process in family if _title(process).startswith(HOLDERS)]
             if workers:
                 return workers
             time.sleep(0.05)

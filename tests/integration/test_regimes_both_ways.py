@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray import train
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.ray_tune.session import Session
-from contract.messages import Lease, LeasedTrial, Report, StudySettings
+from contract.messages import LeasedTrial, Report, StudySettings
 from contract.metrics import METRICS
-from tests.collected_reports import CollectReports
+from tests.integration.served_leases import serve
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
-from trainables.distributed import train_on_worker
+from trainables.distributed import WorkerGroup
 from trainables.training.regimes import load_regime, names
 
 pytestmark = pytest.mark.slow
@@ -61,24 +57,13 @@ def second_study(settings: StudySettings, tmp_path_factory: pytest.TempPathFacto
 def together(
     second_study: StudySettings, leases: list[LeasedTrial], ray_session: Session
 ) -> dict[int, Reports]:
-    """One Ray Train run takes all regimes, one after the other: starting a run costs half a minute."""
-    folder = Path(second_study.study_directory)
-    handler = signal.getsignal(signal.SIGINT)
-    TorchTrainer(
-        train_on_worker,
-        train_loop_config=Lease(trials=tuple(leases)).as_config(second_study.as_values()),
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.9}),
-        run_config=train.RunConfig(
-            name="regimes", storage_path=str(folder), callbacks=[CollectReports(folder / "reports.jsonl")]
-        ),
-    ).fit()
-    signal.signal(signal.SIGINT, handler)  # Ray Train leaves its own behind
-    reports: dict[int, Reports] = {}
-    for line in (folder / "reports.jsonl").read_text().splitlines():
-        for report in json.loads(line):
-            reports.setdefault(report["trial"], []).append(Report.from_values(report))
-    return reports
+    """One group of workers takes all regimes, one after the other: starting a group costs half a minute."""
+    group = WorkerGroup(second_study)
+    try:
+        answers = {leased.trial: serve(group, second_study, leased) for leased in leases}
+    finally:
+        group.end()
+    return {number: [one for answer in each for one in answer.reports] for number, each in answers.items()}
 
 
 @pytest.mark.parametrize("name", names())

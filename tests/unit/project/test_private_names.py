@@ -23,7 +23,6 @@ from optuna.distributions import FloatDistribution
 from optuna.storages._rdb import models
 from ray._private import ray_constants
 from ray._private.node import Node
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from torchvision import datasets
 
 from cluster.ray_tune.upload import CODE
@@ -48,7 +47,6 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "optuna.Study._is_multi_objective": lambda: STUDY,
     "optuna.Study._study_id": lambda: STUDY,
     "optuna.Trial._trial_id": lambda: TRIAL,
-    "ray.UserExceptionWithTraceback()._base_exc": lambda: UserExceptionWithTraceback(ValueError(), ""),
     "torch._foreach_copy_": lambda: torch,
     "torch._foreach_lerp_": lambda: torch,
     "torch.nn.Module._apply": torch.nn.Module,
