@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -24,6 +25,9 @@ from cluster.study.records import DatabaseGone, TakenOver
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
 
+LAST_SECONDS = 1.0
+"""How long epochs may go on after the time budget; then they end in the middle, as in a killed run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnding:
@@ -41,7 +45,7 @@ def run_search(
     resources: Resources,
     storage_dir: Path,
     progress: Progress,
-    time_budget_seconds: float | None = None,
+    ends_at: float = math.inf,
     why_lost: Callable[[], str | None] = lambda: None,
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
@@ -53,14 +57,14 @@ def run_search(
         trainable: a Tune class or function whose results hold `reports`.
         settings: plain values that every worker gets as they are.
         storage_dir: Tune's own files lie there until the run ends.
+        ends_at: unix time at which the time budget ends, and with it the search.
         why_lost: says why this driver no longer holds the study, once it does not.
         on_ended: called with the number of each trial that ended or paused.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
     """
-    watch = _Watch(search, progress, time_budget_seconds, why_lost)
-    if time_budget_seconds is not None:
-        search.ends_at = time.time() + time_budget_seconds
+    watch = _Watch(search, progress, ends_at, why_lost)
+    search.ends_at = ends_at
     bridge = Bridge(
         search,
         settings=settings,
@@ -73,6 +77,8 @@ def run_search(
     with Interrupts(watch.stop_cleanly) as interrupts:
         try:
             _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
+        except OutOfTime:
+            return RunEnding(how=RunOutcome.TIME_BUDGET)
         except KeyboardInterrupt:
             return RunEnding(how=RunOutcome.INTERRUPTED)
         # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
@@ -85,6 +91,10 @@ def run_search(
     return watch.ending(interrupted=interrupts.received)
 
 
+class OutOfTime(BaseException):
+    """Ends Tune's loop in the middle of epochs; no Exception, which Tune would wait for its workers after."""
+
+
 class _Watch:
     """Ends a run from outside: after its time budget, or if another driver has taken the study over."""
 
@@ -92,17 +102,21 @@ class _Watch:
         self,
         search: LeaseSource,
         progress: Progress,
-        time_budget_seconds: float | None,
+        ends_at: float,
         why_lost: Callable[[], str | None],
     ) -> None:
+        """`ends_at` is unix time, infinite without a time budget."""
         self._search, self._progress, self._why_lost = search, progress, why_lost
-        budget = float("inf") if time_budget_seconds is None else time_budget_seconds
-        self._deadline = time.monotonic() + budget
+        self._deadline = time.monotonic() + ends_at - time.time()
         self._out_of_time = False
         self._lost: str | None = None
 
     def look(self) -> None:
-        """Stop the search if it must end; Tune asks at every step of its loop."""
+        """Stop the search if it must end; Tune asks at every step of its loop.
+
+        Raises:
+            OutOfTime: epochs still run although the time budget is over for LAST_SECONDS.
+        """
         self._progress.tick()
         self._lost = self._lost or self._why_lost()
         if self._lost is not None:
@@ -110,6 +124,8 @@ class _Watch:
         elif time.monotonic() > self._deadline and not self._search.stopping:
             self._out_of_time = True
             self._search.stop()
+        elif time.monotonic() > self._deadline + LAST_SECONDS and self._out_of_time:
+            raise OutOfTime
 
     def stop_cleanly(self) -> None:
         self._search.stop()
@@ -127,7 +143,7 @@ class _Watch:
             return RunEnding(how=RunOutcome.NO_GAIN)
         if interrupted:
             return RunEnding(how=RunOutcome.INTERRUPTED)
-        if self._out_of_time:
+        if self._out_of_time or self._search.out_of_time:
             return RunEnding(how=RunOutcome.TIME_BUDGET)
         return RunEnding(how=RunOutcome.FAILED, reason="Ray Tune ended before the search did")
 
