@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,10 +28,13 @@ from cluster.study.job_environment import in_job
 from cluster.study.passwords import without_password
 from contract.environment import prepare_process
 from contract.files import first_line
+from contract.process_clock import process_started
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
+from wiring.budget import plan_time
+from wiring.duration import remember_run
 from wiring.plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
 from wiring.results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from wiring.search import (
@@ -61,10 +65,11 @@ def start(config: StudyConfig) -> int:
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
         if unused := describe_unused_gpus(config):
             print(unused, file=sys.stderr)
-        plan = make_plan(config)
+        plan, lines = plan_time(make_plan(config))
         if config.dry_run:
-            print_plan(plan, console)
+            print_plan(plan, console, lines=lines)
             return 0
+        say("\n".join(lines))
         plan = fetch_all_weights(plan)
     except (ValueError, OSError) as error:
         return fail(error, code=2)
@@ -133,6 +138,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
+    search_ended = time.time()
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how is RunOutcome.FAILED:
@@ -150,6 +156,7 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
     made = Results(directory=study.directory, maker=maker, console=console).make()
     if not is_complete:
         return say_nothing_completed(plan, study, search, ending)
+    remember_run(plan, search, began=process_started(), search_ended=search_ended, now=time.time())
     say(say_next(study.directory, has_test=study.info["data"]["num_test"] > 0))
     if search.finished and search.used_up:
         say(f"the search space holds no further configuration: all {len(search.trials)} are tried")

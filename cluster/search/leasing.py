@@ -206,9 +206,9 @@ class LeaseChoice:
 
     def _propose_fitting(self, fits: Fits) -> list[TrialStatus]:
         """The first trial in turn that fits; a few that do not may wait before it, for another run."""
-        for trial in self.waiting.proposed:
-            if fits(trial):
-                return self.waiting.take_proposed(trial)
+        for known in self.waiting.proposed:
+            if fits(known):
+                return self.waiting.take_proposed(known)
         while len(self.waiting.proposed) <= MOST_AHEAD and (trial := self._ask()) is not None:
             self.waiting.proposed.append(trial)
             if fits(trial):

@@ -122,7 +122,8 @@ def _make_step(classifier: Classifier) -> Any:
 
     def step(batch: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        classifier.forward_features(batch).logsumexp(1).mean().backward()
+        loss = classifier.forward_features(batch).logsumexp(1).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

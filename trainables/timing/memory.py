@@ -1,4 +1,4 @@
-"""SpeedMemory: seconds that this machine took, by what it did, kept in the cache folder for later commands."""
+"""SpeedMemory: seconds that this machine took, by what it did; a file in the cache folder keeps them."""
 
 from __future__ import annotations
 

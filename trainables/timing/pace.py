@@ -1,4 +1,4 @@
-"""Pace: seconds per image of a backbone's passes at one image size, measured or concluded from other figures."""
+"""Pace: seconds per image of a backbone's passes at an image size, measured or concluded from others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainables.model.backbones import Backbone
+from trainables.model.backbones import BACKBONES, Backbone
 from trainables.timing.memory import SpeedMemory
 
 MULTIPLY_ADDS_A_SECOND = {"cpu": 12e9, "gpu": 1.5e12}
@@ -36,7 +36,7 @@ class Pace:
     spread: float
 
     def train(self, depth: int | str) -> float:
-        """Seconds of an image's update at a depth; between depths that were timed as the usual shares have it."""
+        """Seconds of an image's update at a depth: as timed, or by the share of the nearest timed one."""
         known = self.training.get(str(depth))
         if known is not None:
             return known
@@ -76,7 +76,6 @@ def _scaled(known: Mapping[tuple[int, str], float], *, size: int, image_size: in
 
 def _find_rate(device: str, threads: int, memory: SpeedMemory) -> tuple[float, float]:
     """Multiply-adds a second of a frozen pass, as other backbones showed, and how sure that is."""
-    from trainables.model.backbones import BACKBONES
 
     rates = []
     for row in BACKBONES.values():
