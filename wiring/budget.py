@@ -37,13 +37,13 @@ PART_OF_EPOCHS = (1.0, 0.75, 0.5, 1 / 3, 1 / 6, 1 / 12, 1 / 24)
 STEP, SMALLEST, FEWEST_EPOCHS = 32, 64, 2
 """Image sizes are multiples of STEP from SMALLEST on; a schedule has at least FEWEST_EPOCHS."""
 
-PER_SIZE, PER_EPOCHS, PER_TRIALS, PER_BACKBONES = 8.0, 1.0, 1.0, 0.5
+PER_SIZE, PER_EPOCHS, PER_TRIALS, PER_FIRST_TRIALS, PER_BACKBONES = 8.0, 1.0, 1.0, 3.0, 0.5
 """What a doubling of each is worth to the plan. On photos smaller images cost points of accuracy, where half
 the epochs or trials cost tenths."""
 RECIPES_WORTH = 2.0
 """What it is worth that every recipe can end."""
-ENOUGH_TRIALS = 32
-"""More trials than that are worth nothing to the plan."""
+FEW_TRIALS, ENOUGH_TRIALS = 6, 32
+"""Trials up to which each counts for more, and from which on more are worth nothing to the plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,8 @@ def _rate(plan: Plan, watch: Stopwatch, clock: Clock) -> Choice:
         PER_SIZE * math.log2(plan.image_size)
         + PER_EPOCHS * math.log2(plan.max_epochs)
         + PER_BACKBONES * math.log2(len(plan.backbones))
-        + PER_TRIALS * math.log2(max(1, min(course.num_complete, ENOUGH_TRIALS)))
+        + PER_FIRST_TRIALS * math.log2(min(max(1, course.num_complete), FEW_TRIALS))
+        + PER_TRIALS * math.log2(min(max(FEW_TRIALS, course.num_complete), ENOUGH_TRIALS))
         + RECIPES_WORTH * recipes.num_complete / max(1, len(plan.recipes))
     )
     if not course.num_complete:

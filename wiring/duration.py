@@ -19,8 +19,15 @@ from wiring.plan import Plan
 
 START, CLOSING = "start", "closing"
 """Names of the two figures in a SpeedMemory that belong to no backbone."""
-START_SECONDS, CLOSING_SECONDS = 20.0, 25.0
-"""From the command to the first lease, and from the search's end to the prompt, where none was measured."""
+START_SECONDS, CLOSING_SECONDS = 10.0, 15.0
+"""From the command to the first lease, and from the search's end to the prompt, where none was measured: on a
+machine that does nothing else."""
+LEAST_START, LEAST_CLOSING = 15.0, 25.0
+"""What is assumed at least where none was measured."""
+CLOSING_IMAGES = 200
+"""Images that the slowest backbone sees, about, while the answer is exported and checked."""
+HIGHEST_LOAD = 4.0
+"""Load that a plan reckons with at most, since it changes; the search goes by what it then measures."""
 STOPPED_SHARE = 0.4
 """Least share of their schedules that trials run on average where bad ones are stopped or paused."""
 MOST_LOAD = 1.25
@@ -59,7 +66,7 @@ class Stopwatch:
         self.memory = SpeedMemory(Path(plan.config.cache_dir))
         self.device = "gpu" if plan.resources.gpus_per_worker else "cpu"
         self.threads = plan.resources.threads
-        self.load = measure_load() if load is None else load
+        self.load = min(HIGHEST_LOAD, measure_load() if load is None else load)
 
     def calibrate(self, plan: Plan, *, seconds: float) -> None:
         """Time those backbones that were never timed here at any size: `seconds`, and torch's import."""
@@ -76,7 +83,7 @@ class Stopwatch:
         )
         answer = calibrate(request)
         self.memory.note(answer.seconds)
-        self.load = max(self.load, answer.load)
+        self.load = min(HIGHEST_LOAD, max(self.load, answer.load))
 
     def paces(self, plan: Plan, *, image_size: int) -> dict[str, Pace]:
         return {
@@ -101,16 +108,18 @@ class Stopwatch:
 
     def start_seconds(self) -> float:
         """Seconds from the command's start to its first lease."""
-        return (self.memory.seconds(START) or START_SECONDS / self.load) * self.load
+        known = self.memory.seconds(START)
+        return known * self.load if known else max(LEAST_START, START_SECONDS * self.load)
 
     def closing_seconds(self, plan: Plan) -> float:
         """Seconds from the search's end to the prompt: answer, export, report, MLflow."""
         known = self.memory.most_seconds(f"{CLOSING} {plan.backbones[0].name}") or self.memory.most_seconds(
             CLOSING
         )
+        if known:
+            return known * self.load
         slowest = max(pace.forward for pace in self.paces(plan, image_size=plan.image_size).values())
-        assumed = CLOSING_SECONDS / self.load + 2 * plan.num_images("val") * slowest
-        return (known or assumed) * self.load
+        return max(LEAST_CLOSING, (CLOSING_SECONDS + CLOSING_IMAGES * slowest) * self.load)
 
     def _knows(self, name: str) -> bool:
         return bool(self.memory.passes(backbone=name, device=self.device, threads=self.threads))
@@ -151,6 +160,8 @@ def describe_duration(plan: Plan, duration: Duration) -> str:
 
 def describe_span(low: float, high: float) -> str:
     """Say a span of seconds as a person would: about 3 to 6 minutes."""
+    if low >= 86400.0:
+        return f"{_rounded(low / 86400.0)} days or more"
     for unit, seconds in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if high >= 2 * seconds:
             first, last = _rounded(low / seconds), _rounded(high / seconds)
