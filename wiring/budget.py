@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from cluster.search.time_left import MOST_AHEAD
 from contract.process_clock import process_started
 from contract.study_layout import StudyPaths
 from trainables.timing.trial_seconds import Course, TrialSeconds, simulate, trial_seconds
@@ -28,7 +29,7 @@ SAFETY = 1.2
 """Trials are planned to take so many times what was measured."""
 MOST_TRIALS = 200
 """Most trials that are planned; the time ends the search, not their number."""
-TOO_LONG, ADVISED = 5400.0, 1800.0
+TOO_LONG, ADVISED = 3600.0, 1800.0
 """Seconds of a search from which on a shorter one is advised, and those of the advised one."""
 CLOSING_SAFETY = 1.25
 """The closing phase is given so many times what it is expected to take."""
@@ -91,7 +92,7 @@ def plan_time(plan: Plan) -> tuple[Plan, list[str]]:
         watch.calibrate(plan, seconds=MOST_CALIBRATION)
     duration = expected_duration(plan, watch)
     lines = [describe_duration(plan, duration)]
-    if duration.low > TOO_LONG and plan.resources.gpus_per_worker == 0:
+    if math.sqrt(duration.low * duration.high) > TOO_LONG and plan.resources.gpus_per_worker == 0:
         lines += _advise(plan, watch)
     return plan, lines
 
@@ -146,13 +147,19 @@ def plan_for_budget(
         watch.calibrate(plan, seconds=min(MOST_CALIBRATION, CALIBRATION_SHARE * budget))
     clock = _make_clock(plan, watch, began=began, budget=budget, now=now())
     if not is_new and not clock.search_seconds:
-        return replace(plan, search_ends_at=clock.search_ends), [_no_time_line(plan)]
+        moments = {"search_ends_at": clock.search_ends, "time_ends_at": clock.search_ends}
+        return replace(plan, **moments), [_no_time_line(plan)]
     choices = [_rate(one, watch, clock) for one in _options(plan, is_new=is_new)]
     best = max(choices, key=lambda choice: choice.worth)
     if is_new and not best.course.num_complete:
         raise ValueError(_refusal(plan, best, watch, clock))
     chosen = _with_trials(best, plan, clock, watch, is_new=is_new)
-    chosen = replace(chosen, search_ends_at=clock.search_ends, expected_seconds=_expectation(chosen, watch))
+    chosen = replace(
+        chosen,
+        search_ends_at=clock.search_ends,
+        time_ends_at=clock.ends,
+        expected_seconds=_expectation(chosen, watch),
+    )
     return chosen, _describe(plan, chosen, best, clock)
 
 
@@ -220,6 +227,7 @@ def _course(plan: Plan, trials: list[TrialSeconds], *, limit: float, share: floa
         trials,
         slots=plan.resources.slots or 1,
         limit=limit,
+        most_waiting=MOST_AHEAD,
         share_of=lambda position: share if position >= num_recipes else 1.0,
     )
 

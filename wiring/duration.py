@@ -171,7 +171,7 @@ def describe_span(low: float, high: float) -> str:
 
 
 def _rounded(value: float) -> str:
-    return f"{value:.0f}" if value >= 2.5 else f"{max(0.5, round(2 * value) / 2):g}"
+    return f"{value:.0f}" if value >= 2.75 else f"{max(0.5, round(2 * value) / 2):g}"
 
 
 def _most_telling(depths: Sequence[int | str]) -> tuple[int | str, ...]:

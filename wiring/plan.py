@@ -77,6 +77,9 @@ class Plan:
     search_ends_at: float = math.inf
     """Unix time at which the search must end for the answer to stand within the time budget."""
 
+    time_ends_at: float = math.inf
+    """Unix time at which the time budget ends."""
+
     expected_seconds: Callable[[Mapping[str, Any]], float] = lambda _: 0.0
     """Worker seconds that a configuration's whole schedule is expected to take; 0 where nobody asks."""
 

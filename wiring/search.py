@@ -214,6 +214,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 storage_dir=StudyPaths(study.directory).ray_tune,
                 progress=progress,
                 ends_at=plan.search_ends_at,
+                ends_last=plan.time_ends_at,
                 why_lost=lambda: study.lock.lost,
                 on_ended=Cleaner(study.paths, search).clean,
                 count_slots=count_slots,

@@ -22,6 +22,7 @@ from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources
 from cluster.search.lease_source import LeaseSource
 from cluster.study.records import DatabaseGone, TakenOver
+from contract.messages import State
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
 
@@ -46,6 +47,7 @@ def run_search(
     storage_dir: Path,
     progress: Progress,
     ends_at: float = math.inf,
+    ends_last: float | None = None,
     why_lost: Callable[[], str | None] = lambda: None,
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
@@ -57,13 +59,14 @@ def run_search(
         trainable: a Tune class or function whose results hold `reports`.
         settings: plain values that every worker gets as they are.
         storage_dir: Tune's own files lie there until the run ends.
-        ends_at: unix time at which the time budget ends, and with it the search.
+        ends_at: unix time at which the search must end for the time budget.
+        ends_last: unix time up to which it goes on while nothing is complete; None = it does not.
         why_lost: says why this driver no longer holds the study, once it does not.
         on_ended: called with the number of each trial that ended or paused.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
     """
-    watch = _Watch(search, progress, ends_at, why_lost)
+    watch = _Watch(search, progress, why_lost, ends_at=ends_at, ends_last=ends_last or ends_at)
     search.ends_at = ends_at
     bridge = Bridge(
         search,
@@ -102,13 +105,17 @@ class _Watch:
         self,
         search: LeaseSource,
         progress: Progress,
-        ends_at: float,
         why_lost: Callable[[], str | None],
+        *,
+        ends_at: float,
+        ends_last: float,
     ) -> None:
-        """`ends_at` is unix time, infinite without a time budget."""
+        """Both moments are unix time, infinite without a time budget."""
         self._search, self._progress, self._why_lost = search, progress, why_lost
-        self._deadline = time.monotonic() + ends_at - time.time()
-        self._out_of_time = False
+        offset = time.monotonic() - time.time()
+        self._deadline, self._last_deadline = ends_at + offset, ends_last + offset
+        self._out_of_time = self._is_late = False
+        self._stopped = math.inf
         self._lost: str | None = None
 
     def look(self) -> None:
@@ -121,11 +128,26 @@ class _Watch:
         self._lost = self._lost or self._why_lost()
         if self._lost is not None:
             self._search.stop(self._lost)
-        elif time.monotonic() > self._deadline and not self._search.stopping:
-            self._out_of_time = True
-            self._search.stop()
-        elif time.monotonic() > self._deadline + LAST_SECONDS and self._out_of_time:
+        elif not self._search.stopping and (self._is_enough or time.monotonic() > self._deadline):
+            self._end_in_time()
+        elif self._out_of_time and time.monotonic() > self._stopped + LAST_SECONDS:
             raise OutOfTime
+
+    @property
+    def _is_enough(self) -> bool:
+        """A trial is complete, and the search only went on for the lack of one."""
+        return self._is_late and bool(self._search.counts()[State.COMPLETE])
+
+    def _end_in_time(self) -> None:
+        """End the search, or let it go on for a while without which there would be no result at all."""
+        if self._deadline < self._last_deadline and not self._search.counts()[State.COMPLETE]:
+            self._progress.note("nothing is complete yet: the search goes on in the time kept for the export")
+            self._search.ends_at += self._last_deadline - self._deadline
+            self._deadline = self._last_deadline
+            self._is_late = True
+            return
+        self._out_of_time, self._stopped = True, time.monotonic()
+        self._search.stop()
 
     def stop_cleanly(self) -> None:
         self._search.stop()

@@ -146,7 +146,7 @@ class Search:
                 endings.append(self._end(trial, verdict))
             elif verdict.paused:
                 attrs.setdefault(trial.number, {}).update(self._pause(trial))
-            elif not self._time.holds_epoch(trial):
+            elif not self._time.holds_epoch(trial) and self.best_complete():
                 self._left.add(trial.number)
             decisions.append(make_decision(trial, report.epoch, verdict))
         self._records.record(rows, endings, attrs)

@@ -84,22 +84,28 @@ def simulate(
     *,
     slots: int,
     limit: float = math.inf,
+    most_waiting: int | None = None,
     share_of: Callable[[int], float] = lambda _: 1.0,
 ) -> Course:
     """Hand the trials out to the slots in their order; those that cannot end within the limit wait.
 
     Args:
+        most_waiting: trials that may wait before no further one is looked at; None = any number.
         share_of: share of its schedule that the trial of this position runs before it is stopped.
     """
     free = [0.0] * max(1, slots)
     known: set[Hashable] = set()
     ends: list[float] = []
+    waiting = 0
     for position, trial in enumerate(trials):
         share = share_of(position)
         begins = free[0]
         missing = sum(seconds for key, seconds in trial.passes.items() if key not in known)
         end = begins + share * (trial.own + missing)
         if end > limit:
+            waiting += 1
+            if most_waiting is not None and waiting > most_waiting:
+                break
             continue
         known |= trial.passes.keys()
         heapq.heapreplace(free, end)

@@ -81,6 +81,7 @@ def test_a_search_without_expectations_begins_everything_in_time(study: Study, c
 def test_a_trial_gives_its_worker_back_before_an_epoch_that_would_end_too_late(
     search: Search, clock: Clock
 ) -> None:
+    run(search, clock, epoch_seconds=1.0)
     search.ends_at = clock.now + 3.5 * MINUTE
 
     number = run(search, clock, epoch_seconds=MINUTE)
@@ -102,6 +103,7 @@ def test_a_search_ends_before_its_time_when_nothing_that_is_left_can_end(
 
 
 def test_the_next_run_goes_on_with_what_could_not_end(study: Study, search: Search, clock: Clock) -> None:
+    run(search, clock, epoch_seconds=1.0)
     search.ends_at = clock.now + 3.5 * MINUTE
     number = run(search, clock, epoch_seconds=MINUTE)
 
@@ -118,9 +120,7 @@ def test_trials_that_take_longer_than_expected_make_the_next_ones_longer(
     number = run(search, clock, epoch_seconds=2.0)
     as_expected = expected_seconds(search.trials[number].config) / EPOCHS
 
-    assert search._time.ratio == pytest.approx(
-        (2.0 * EPOCHS + 2.0) / (as_expected * EPOCHS + 2.0)
-    )
+    assert search._time.ratio == pytest.approx((2.0 * EPOCHS + 2.0) / (as_expected * EPOCHS + 2.0))
     assert search.trials[number].outcome is Outcome.COMPLETE
 
 
