@@ -64,7 +64,7 @@ def test_the_budget_counts_from_the_process_start_and_the_closing_phase_is_kept_
 
 
 def test_more_time_is_more_trials_and_less_is_smaller_ones(folder: Path, cache: Path) -> None:
-    plans = [fit(make(folder, cache, time_budget=budget))[0] for budget in ("45s", "3m", "20m")]
+    plans = [fit(make(folder, cache, images=9000, time_budget=budget))[0] for budget in ("80s", "5m", "40m")]
 
     sizes = [plan.image_size * plan.max_epochs for plan in plans]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
