@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ class Stopwatch:
         self.threads = plan.resources.threads
         self.load = min(HIGHEST_LOAD, measure_load() if load is None else load)
 
+    @property
+    def phase_load(self) -> float:
+        """How many times as long start and closing take: less than passes, since they wait for much else."""
+        return math.sqrt(self.load)
+
     def calibrate(self, plan: Plan, *, seconds: float) -> None:
         """Time those backbones that were never timed here at any size: `seconds`, and torch's import."""
         new = [b.name for b in plan.backbones if not self._knows(b.name)]
@@ -109,7 +115,7 @@ class Stopwatch:
     def start_seconds(self) -> float:
         """Seconds from the command's start to its first lease."""
         known = self.memory.seconds(START)
-        return known * self.load if known else max(LEAST_START, START_SECONDS * self.load)
+        return known * self.phase_load if known else max(LEAST_START, START_SECONDS * self.phase_load)
 
     def closing_seconds(self, plan: Plan) -> float:
         """Seconds from the search's end to the prompt: answer, export, report, MLflow."""
@@ -117,9 +123,9 @@ class Stopwatch:
             CLOSING
         )
         if known:
-            return known * self.load
+            return known * self.phase_load
         slowest = max(pace.forward for pace in self.paces(plan, image_size=plan.image_size).values())
-        return max(LEAST_CLOSING, (CLOSING_SECONDS + CLOSING_IMAGES * slowest) * self.load)
+        return max(LEAST_CLOSING, (CLOSING_SECONDS + CLOSING_IMAGES * slowest) * self.phase_load)
 
     def _knows(self, name: str) -> bool:
         return bool(self.memory.passes(backbone=name, device=self.device, threads=self.threads))
@@ -197,9 +203,9 @@ def remember_run(plan: Plan, search: Search, *, began: float, search_ended: floa
     started = [trial.started for trial in search.trials.values() if trial.started >= began]
     if not started or plan.config.address is not None:
         return
-    closing = (now - search_ended) / watch.load
+    closing = (now - search_ended) / watch.phase_load
     measured = [
-        (START, (min(started) - began) / watch.load),
+        (START, (min(started) - began) / watch.phase_load),
         (CLOSING, closing),
         (f"{CLOSING} {plan.backbones[0].name}", closing),
     ]

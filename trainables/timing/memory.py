@@ -55,12 +55,15 @@ class SpeedMemory:
         return max(self._figures.get(name, ()), default=None)
 
     def passes(self, *, backbone: str, device: str, threads: int) -> dict[tuple[int, str], float]:
-        """Seconds per image by (image size, "forward" or "train DEPTH") that were measured for a backbone."""
+        """Seconds per image by (image size, "forward" or "train DEPTH") that were measured for a backbone.
+
+        The least of the newest samples counts: other work on the machine makes passes slower, never faster.
+        """
         found = {}
         for name in self._figures:
             parts = name.split(" ", 4)
             if len(parts) == 5 and parts[0] == backbone and parts[2:4] == [device, str(threads)]:
-                found[int(parts[1]), parts[4]] = statistics.median(self._figures[name])
+                found[int(parts[1]), parts[4]] = min(self._figures[name])
         return found
 
     def note(self, measured: Mapping[str, float] | Iterable[tuple[str, float]]) -> None:
