@@ -1,11 +1,11 @@
-"""What rules that end a search early would have saved and cost, replayed on the recorded table of real trials.
+"""What rules that end a search early would save and cost, replayed on the recorded table of real trials.
 
     python -m benchmarks terminator --seeds 20
 
-Every replay runs all its trials on two slots with the searcher and scheduler that tune.py chooses; each rule is
-asked after every trial's end, and what validation would choose at the moment it says stop is compared with what
-the whole search hands over. Cost is in points of test accuracy (positive: lost), with its standard error over
-seeds; saved is the share of the search's seconds. The last line printed is one line of JSON.
+Every replay runs all its trials on two slots with the searcher and scheduler that tune.py chooses; each rule
+is asked after every trial's end, and what validation would choose at the moment it says stop is compared with
+what the whole search hands over. Cost is in points of test accuracy (positive: lost), with its standard error
+over seeds; saved is the share of the search's seconds. The last line printed is one line of JSON.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ def plan_for_budget(
         watch.calibrate(plan, seconds=min(MOST_CALIBRATION, CALIBRATION_SHARE * budget))
     clock = _make_clock(plan, watch, began=began, budget=budget, now=now())
     if not is_new and not clock.search_seconds:
-        moments = {"search_ends_at": clock.search_ends, "time_ends_at": clock.search_ends}
-        return replace(plan, **moments), [_no_time_line(plan)]
+        now_or_before = clock.search_ends
+        return replace(plan, search_ends_at=now_or_before, time_ends_at=now_or_before), [_no_time_line(plan)]
     choices = [_rate(one, watch, clock) for one in _options(plan, is_new=is_new)]
     best = max(choices, key=lambda choice: choice.worth)
     if is_new and not best.course.num_complete:
