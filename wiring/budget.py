@@ -75,7 +75,7 @@ class Choice:
     worth: float
 
 
-def plan_time(plan: Plan) -> tuple[Plan, list[str]]:
+def plan_time(plan: Plan, *, watch: Stopwatch | None = None) -> tuple[Plan, list[str]]:
     """Say how long the search will take, or plan it for its time budget; the plan, and lines to show.
 
     Backbones that were never timed here are timed for a dry run and for a time budget only, since it takes
@@ -84,7 +84,7 @@ def plan_time(plan: Plan) -> tuple[Plan, list[str]]:
     Raises:
         ValueError: not even one trial of a new study can end within the time budget.
     """
-    watch = Stopwatch(plan)
+    watch = watch or Stopwatch(plan)
     if plan.config.time_budget is not None:
         is_new = not StudyPaths(plan.config.directory).facts.exists()
         return plan_for_budget(plan, is_new=is_new, watch=watch)

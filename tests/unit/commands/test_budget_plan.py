@@ -63,12 +63,12 @@ def test_the_budget_counts_from_the_process_start_and_the_closing_phase_is_kept_
     assert re.search("10 s to start, 155 s to search, 15 s kept", " ".join(lines))
 
 
-def test_more_time_is_more_trials_and_less_is_smaller_ones(folder: Path, cache: Path) -> None:
+def test_with_less_time_trials_are_smaller_or_fewer(folder: Path, cache: Path) -> None:
     plans = [fit(make(folder, cache, images=9000, time_budget=budget))[0] for budget in ("80s", "5m", "40m")]
 
     sizes = [plan.image_size * plan.max_epochs for plan in plans]
-    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
-    assert [plan.num_trials for plan in plans] == sorted(plan.num_trials for plan in plans)
+    assert max(sizes[:-1]) < sizes[-1]
+    assert plans[-1].num_trials >= max(plan.num_trials for plan in plans)
     assert (plans[-1].image_size, plans[-1].max_epochs) == (128, 4)
 
 
@@ -147,8 +147,9 @@ def test_expected_seconds_of_a_trial_follow_from_its_depth(folder: Path, cache: 
 
 
 def test_every_search_says_how_long_it_takes_and_hours_come_with_advice(folder: Path, cache: Path) -> None:
-    short = plan_time(make(folder, cache, images=300))[1]
-    long = plan_time(make(folder, cache, images=300_000))[1]
+    plans = [make(folder, cache, images=images) for images in (300, 100_000)]
+
+    short, long = (plan_time(plan, watch=Stopwatch(plan, load=1.0))[1] for plan in plans)
 
     assert len(short) == 1 and re.match("time: about .* (minutes|seconds) on this machine", short[0])
     assert "hours" in long[0] and "--time-budget 30m" in long[1]
