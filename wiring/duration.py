@@ -7,16 +7,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cluster.search.search import Search
-from cluster.search.trial_status import TrialStatus
 from contract.machine import measure_load
 from trainables.timing.calibration import Request, calibrate
 from trainables.timing.memory import Pass, SpeedMemory
 from trainables.timing.pace import ASSUMED, MEASURED, OTHER_BACKBONE, OTHER_SIZE, Pace, find_pace
 from trainables.timing.trial_seconds import VALIDATING, Course, TrialSeconds, simulate, trial_seconds
 from wiring.plan import Plan
+
+if TYPE_CHECKING:
+    from cluster.search.search import Search
+    from cluster.search.trial_status import TrialStatus
 
 START, CLOSING = "start", "closing"
 """Names of the two figures in a SpeedMemory that belong to no backbone."""

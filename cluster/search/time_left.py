@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cluster.search.trial_status import TrialStatus
+if TYPE_CHECKING:
+    from cluster.search.trial_status import TrialStatus
 
 SPARE = 1.15
 """A trial begins only if the time left is so many times what it is expected to take."""
