@@ -13,6 +13,7 @@ import tune
 from cluster.ray_tune.run import RunEnding
 from cluster.study.records import DatabaseGone
 from contract.study_layout import RunOutcome, StudyPaths
+from wiring import study_run
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
@@ -79,8 +80,10 @@ class Command:
             "remember_run": lambda *_, **__: None,
             "how_long_a_trial_takes": lambda _: "an epoch takes about 12.0 s, a whole trial about 120 s",
         }
+        replaced["start_ray_early"] = lambda _: None
         for name, value in replaced.items():
-            monkeypatch.setattr(tune, name, value)
+            for module in (tune, study_run):
+                monkeypatch.setattr(module, name, value, raising=False)
         self._patch = monkeypatch
 
     def run(self, ending: str | Exception | None, reason: str | None = None) -> int:
@@ -89,7 +92,7 @@ class Command:
                 raise ending
             return RunEnding(how=RunOutcome(ending), reason=reason)
 
-        self._patch.setattr(tune, "run_leases", search)
+        self._patch.setattr(study_run, "run_leases", search)
         return tune.main([])
 
     def _clean(self) -> None:
