@@ -27,7 +27,7 @@ CALIBRATION_SHARE = 0.02
 MOST_CALIBRATION = 6.0
 SAFETY = 1.2
 """Trials are planned to take so many times what was measured."""
-MOST_TRIALS = 200
+MOST_TRIALS = 1000
 """Most trials that are planned; the time ends the search, not their number."""
 TOO_LONG, ADVISED = 3600.0, 1800.0
 """Seconds of a search from which on a shorter one is advised, and those of the advised one."""
@@ -221,13 +221,20 @@ def _quickest(trials: Sequence[TrialSeconds]) -> float:
     return min((trial.alone for trial in trials), default=math.inf)
 
 
-def _course(plan: Plan, trials: list[TrialSeconds], *, limit: float, share: float = 1.0) -> Course:
+def _course(
+    plan: Plan,
+    trials: list[TrialSeconds],
+    *,
+    limit: float,
+    share: float = 1.0,
+    most_waiting: int | None = MOST_AHEAD,
+) -> Course:
     num_recipes = len(plan.recipes) if plan.config.scheduler != "none" else len(trials)
     return simulate(
         trials,
         slots=plan.resources.slots or 1,
         limit=limit,
-        most_waiting=MOST_AHEAD,
+        most_waiting=most_waiting,
         share_of=lambda position: share if position >= num_recipes else 1.0,
     )
 
@@ -246,8 +253,10 @@ def _with_trials(choice: Choice, plan: Plan, clock: Clock, watch: Stopwatch, *, 
     planned = dict(plan.planned) | {name: values[name] for name in names}
     if plan.asked.trials and "trials" not in plan.planned:
         return replace(with_choices(chosen, **{name: values[name] for name in names}), planned=planned)
-    most = _course(chosen, list(choice.trials), limit=clock.search_seconds / watch.load, share=STOPPED_SHARE)
-    number = min(MOST_TRIALS, max(most.num_complete, len(chosen.recipes), 1))
+    trials = watch.trials(chosen, image_size=chosen.image_size, number=MOST_TRIALS)
+    # As if the machine did nothing else from now on.
+    most = _course(chosen, trials, limit=clock.search_seconds, share=STOPPED_SHARE, most_waiting=None)
+    number = max(most.num_complete, len(chosen.recipes), 1)
     planned["trials"] = number if is_new else plan.num_trials + number
     return replace(
         with_choices(chosen, trials=planned["trials"], **{name: values[name] for name in names}),

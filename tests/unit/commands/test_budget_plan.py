@@ -104,7 +104,7 @@ def test_a_busy_machine_gets_a_smaller_plan(folder: Path, cache: Path) -> None:
     idle, busy = (fit(make(folder, cache, time_budget="3m"), load=load)[0] for load in (1.0, 3.0))
 
     assert busy.search_ends_at < idle.search_ends_at
-    assert busy.num_trials * busy.max_epochs * busy.image_size < idle.num_trials * 4 * 128
+    assert busy.max_epochs * busy.image_size < idle.max_epochs * idle.image_size
 
 
 def test_a_budget_that_cannot_hold_start_and_export_is_refused_before_anything_is_timed(
