@@ -192,7 +192,7 @@ class Progress:
                 parts.append(f"about {_duration(left)} left")
         if math.isfinite(self._search.ends_at):
             left = max(0.0, self._search.ends_at - self._now())
-            parts.append(f"{_duration(left)} of the time budget left to search")
+            parts.append(f"{_duration(left)} left to search")
         return "  ".join(parts)
 
 
