@@ -100,7 +100,7 @@ def plan_time(plan: Plan, *, watch: Stopwatch | None = None) -> tuple[Plan, list
 def _advise(plan: Plan, watch: Stopwatch) -> list[str]:
     """Say which flags make minutes of hours."""
     clock = Clock(began=0.0, ends=ADVISED, search_begins=0.0, search_ends=ADVISED)
-    best = max((_rate(one, watch, clock) for one in _options(plan, is_new=True)), key=lambda one: one.worth)
+    best = _choose(plan, watch, clock, is_new=True)
     if not best.course.num_complete:
         quickest = SAFETY * watch.load * _quickest(best.trials)
         return [
@@ -142,17 +142,22 @@ def plan_for_budget(
         return plan, []
     began = process_started() if began is None else began
     watch = watch or Stopwatch(plan)
+    hopeful = Stopwatch(plan, load=1.0, hopeful=True)
     if is_new:
-        _check_time(plan, watch, budget=budget)
+        _check_time(plan, hopeful, budget=budget)
         watch.calibrate(plan, seconds=min(MOST_CALIBRATION, CALIBRATION_SHARE * budget))
     clock = _make_clock(plan, watch, began=began, budget=budget, now=now())
     if not is_new and not clock.search_seconds:
-        now_or_before = clock.search_ends
-        return replace(plan, search_ends_at=now_or_before, time_ends_at=now_or_before), [_no_time_line(plan)]
-    choices = [_rate(one, watch, clock) for one in _options(plan, is_new=is_new)]
-    best = max(choices, key=lambda choice: choice.worth)
+        over = clock.search_ends
+        return replace(plan, search_ends_at=over, time_ends_at=over), [_no_time_line(plan)]
+    best, lines = _choose(plan, watch, clock, is_new=is_new), []
     if is_new and not best.course.num_complete:
-        raise ValueError(_refusal(plan, best, watch, clock))
+        watch = Stopwatch(plan, load=1.0, hopeful=True)
+        clock = _make_clock(plan, watch, began=began, budget=budget, now=now())
+        best = _choose(plan, watch, clock, is_new=is_new)
+        if not best.course.num_complete:
+            raise ValueError(_refusal(plan, best, watch, clock))
+        lines = ["plan: this machine is busy with other work; planned as if it were not, it may get late"]
     chosen = _with_trials(best, plan, clock, watch, is_new=is_new)
     chosen = replace(
         chosen,
@@ -160,7 +165,13 @@ def plan_for_budget(
         time_ends_at=clock.ends,
         expected_seconds=_expectation(chosen, watch),
     )
-    return chosen, _describe(plan, chosen, best, clock)
+    return chosen, [*_describe(plan, chosen, best, clock), *lines]
+
+
+def _choose(plan: Plan, watch: Stopwatch, clock: Clock, *, is_new: bool) -> Choice:
+    """The most worthy of the plans that keep to the flags."""
+    choices = [_rate(one, watch, clock) for one in _options(plan, is_new=is_new)]
+    return max(choices, key=lambda choice: choice.worth)
 
 
 def _check_time(plan: Plan, watch: Stopwatch, *, budget: float) -> None:

@@ -63,8 +63,14 @@ class Duration:
 class Stopwatch:
     """What is known of a plan's speed: paces of its backbones, and the machine's load."""
 
-    def __init__(self, plan: Plan, *, load: float | None = None) -> None:
-        """Read what earlier commands measured; `load` as by `measure_load`, None = measure it."""
+    def __init__(self, plan: Plan, *, load: float | None = None, hopeful: bool = False) -> None:
+        """Read what earlier commands measured.
+
+        Args:
+            load: as by `measure_load`; None = measure it.
+            hopeful: start and closing take what they took at least, not what they usually took.
+        """
+        self._hopeful = hopeful
         assert plan.config.cache_dir is not None
         self.memory = SpeedMemory(Path(plan.config.cache_dir))
         self.device = "gpu" if plan.resources.gpus_per_worker else "cpu"
@@ -116,18 +122,20 @@ class Stopwatch:
 
     def start_seconds(self) -> float:
         """Seconds from the command's start to its first lease."""
-        known = self.memory.seconds(START)
+        known = self._remembered(START)
         return known * self.phase_load if known else max(LEAST_START, START_SECONDS * self.phase_load)
 
     def closing_seconds(self, plan: Plan) -> float:
         """Seconds from the search's end to the prompt: answer, export, report, MLflow."""
-        known = self.memory.most_seconds(f"{CLOSING} {plan.backbones[0].name}") or self.memory.most_seconds(
-            CLOSING
-        )
+        name = f"{CLOSING} {plan.backbones[0].name}"
+        known = self._remembered(name) or self._remembered(CLOSING)
         if known:
             return known * self.phase_load
         slowest = max(pace.forward for pace in self.paces(plan, image_size=plan.image_size).values())
         return max(LEAST_CLOSING, (CLOSING_SECONDS + CLOSING_IMAGES * slowest) * self.phase_load)
+
+    def _remembered(self, name: str) -> float | None:
+        return self.memory.least_seconds(name) if self._hopeful else self.memory.seconds(name)
 
     def _knows(self, name: str) -> bool:
         return bool(self.memory.passes(backbone=name, device=self.device, threads=self.threads))

@@ -50,9 +50,9 @@ class SpeedMemory:
         samples = self._figures.get(name)
         return statistics.median(samples) if samples else None
 
-    def most_seconds(self, name: str) -> float | None:
-        """The largest of the newest samples of a figure; None if there are none."""
-        return max(self._figures.get(name, ()), default=None)
+    def least_seconds(self, name: str) -> float | None:
+        """The least of the newest samples of a figure; None if there are none."""
+        return min(self._figures.get(name, ()), default=None)
 
     def passes(self, *, backbone: str, device: str, threads: int) -> dict[tuple[int, str], float]:
         """Seconds per image by (image size, "forward" or "train DEPTH") that were measured for a backbone.
