@@ -20,6 +20,7 @@ from contract.process_clock import process_started
 from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
+from wiring.answer_processes import AnswerProcesses
 from wiring.duration import remember_run
 from wiring.ends import fail, interrupted
 from wiring.plan import Plan, console, say
@@ -50,6 +51,9 @@ def run_plan(plan: Plan, started: LocalRay | None = None) -> int:
         return fail(error, code=1)
     except KeyboardInterrupt:
         return interrupted()
+    finally:
+        if started is not None:
+            started.stop(wait=False)
 
 
 def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: LocalRay | None) -> int:
@@ -58,7 +62,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
     Raises:
         ValueError: the flags do not fit; nothing has run yet.
     """
-    study = open_study(plan.config, facts=study_facts(plan, manifest, found))
+    study, answering = open_study(plan.config, facts=study_facts(plan, manifest, found)), AnswerProcesses()
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)
@@ -73,7 +77,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             say(plan.stopping_line)
             if probing := describe_probing(study, search):
                 say(probing)
-            ending = run_leases(plan, study, search, tracker, started)
+            ending = run_leases(plan, study, search, tracker, started, answering=answering)
             if (
                 ending.how is RunOutcome.LOST
             ):  # nothing may be written any more: the study may be another driver's
@@ -82,8 +86,9 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             end_run(study, ending)
             # In the background it has kept up so far; an interrupted user waits for his prompt.
             tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
-        return conclude(plan, study, search, ending)
+        return conclude(plan, study, search, ending, answering)
     finally:
+        answering.close()
         study.close()
 
 
@@ -91,7 +96,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
     attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
-def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
+def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
     search_ended = time.time()
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
@@ -108,7 +113,8 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
         return 130
     is_complete = search.best_complete() is not None
     maker = make_answer_maker(plan, study, search) if is_complete else None
-    made = Results(directory=study.directory, maker=maker, console=console).make()
+    results = Results(directory=study.directory, maker=maker, console=console, answering=answering)
+    made = results.make()
     if not is_complete:
         return say_nothing_completed(plan, study, search, ending)
     remember_run(plan, search, began=process_started(), search_ended=search_ended, now=time.time())

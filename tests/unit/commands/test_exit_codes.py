@@ -64,6 +64,7 @@ class Command:
             "fetch_all_weights": lambda plan: plan,
             "check_workers": lambda *_, **__: None,
             "make_plan": lambda _: PLAN,
+            "start_ray_early": lambda _: None,
             "read_images": lambda _: (MANIFEST, ""),
             "study_facts": lambda *_: {},
             "open_study": lambda *_, **__: self.study,
@@ -80,14 +81,12 @@ class Command:
             "remember_run": lambda *_, **__: None,
             "how_long_a_trial_takes": lambda _: "an epoch takes about 12.0 s, a whole trial about 120 s",
         }
-        replaced["start_ray_early"] = lambda _: None
         for name, value in replaced.items():
-            for module in (tune, study_run):
-                monkeypatch.setattr(module, name, value, raising=False)
+            monkeypatch.setattr(tune if hasattr(tune, name) else study_run, name, value)
         self._patch = monkeypatch
 
     def run(self, ending: str | Exception | None, reason: str | None = None) -> int:
-        def search(*_: Any) -> RunEnding:
+        def search(*_: Any, **__: Any) -> RunEnding:
             if isinstance(ending, BaseException):
                 raise ending
             return RunEnding(how=RunOutcome(ending), reason=reason)
