@@ -17,6 +17,7 @@ from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
 from contract.environment import prepare_process
 from contract.stop_signals import stopping_like_ctrl_c
+from wiring.budget import plan_time
 from wiring.early_start import start_ray_early
 from wiring.ends import fail, interrupted
 from wiring.plan import console, fetch_all_weights, make_plan, print_plan, say
@@ -40,10 +41,11 @@ def start(config: StudyConfig) -> int:
             say(f"in a Ray job: searching on its cluster, with the study in {config.directory}")
         if unused := describe_unused_gpus(config):
             print(unused, file=sys.stderr)
-        plan = make_plan(config)
+        plan, lines = plan_time(make_plan(config))
         if config.dry_run:
-            print_plan(plan, console)
+            print_plan(plan, console, lines=lines)
             return 0
+        say("\n".join(lines))
         plan = fetch_all_weights(plan)
         started = start_ray_early(plan)
         # These imports take a second, in which Ray starts.

@@ -362,6 +362,12 @@ def _read_kept_epochs(
     return curves
 
 
+def _state_of(optuna_state: str, attributes: Mapping[str, Any]) -> State:
+    """State of a trial without outcome: one that was proposed and never handed out waits."""
+    state = _OPTUNA_STATES[optuna_state]
+    return State.WAITING if state is State.RUNNING and attributes.get("attempts") == 0 else state
+
+
 def _trial_row(
     study: StudyInfo, head: Mapping[str, Any], attributes: Mapping[str, Any], curve: Mapping[str, Any]
 ) -> Row:
@@ -373,7 +379,7 @@ def _trial_row(
     row = {
         "study": study.name,
         "trial": head["trial"],
-        "state": State(attributes.get("outcome") or _OPTUNA_STATES[head["state"]]),
+        "state": State(attributes.get("outcome") or _state_of(head["state"], attributes)),
         "reason": attributes.get("reason"),
         "traceback": attributes.get("traceback"),
         "recipe": attributes.get("recipe") or attributes.get("prior"),  # "prior" before version 0.2

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,18 @@ def count_cpus() -> int:
 def count_gpus() -> int:
     """Count the GPUs that torch can use in this process."""
     return find_gpus().usable
+
+
+def measure_load(seconds: float = 0.05) -> float:
+    """Measure how many times as long a thread takes here, now, as if it had a core for itself; at least 1.
+
+    Args:
+        seconds: how long a core computes for it.
+    """
+    began, computed = time.perf_counter(), time.thread_time()
+    while time.thread_time() - computed < seconds:
+        pass
+    return max(1.0, (time.perf_counter() - began) / (time.thread_time() - computed))
 
 
 def find_gpus() -> Gpus:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
 from cluster.study.config import StudyConfig
-from cluster.study.directory import recorded_flags, recorded_weights
+from cluster.study.directory import recorded_flags, recorded_plan, recorded_weights
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from contract.machine import count_cpus, count_gpus
@@ -47,6 +48,9 @@ class Plan:
     """Everything that is decided before Ray starts."""
 
     config: StudyConfig
+    asked: StudyConfig
+    """The flags before searcher and scheduler were chosen for the number of trials."""
+
     space: SearchSpace
     backbones: tuple[Backbone, ...]
     weights: tuple[WeightsSource, ...]
@@ -67,6 +71,21 @@ class Plan:
     max_epochs: int
     num_trials: int
     recipes: list[Recipe]
+    planned: Mapping[str, Any] = field(default_factory=dict)
+    """Flags that were left open and planned for a time budget, by name; the study keeps to them."""
+
+    search_ends_at: float = math.inf
+    """Unix time at which the search must end for the answer to stand within the time budget."""
+
+    time_ends_at: float = math.inf
+    """Unix time at which the time budget ends."""
+
+    expected_seconds: Callable[[Mapping[str, Any]], float] = lambda _: 0.0
+    """Worker seconds that a configuration's whole schedule is expected to take; 0 where nobody asks."""
+
+    def num_images(self, split: str) -> int:
+        """Number of images in "train", "val" or "test", as far as it is known before any is opened."""
+        return int((self.splits == split).sum())
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -113,6 +132,8 @@ def make_plan(config: StudyConfig) -> Plan:
         ValueError: in one line, what is wrong and what to pass instead.
     """
     check_objectives(config.metrics)
+    planned = recorded_plan(config.directory)
+    config = _keep_planned(config, planned)
     space = load_space(config.space)
     # Two names of one row are one backbone.
     backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
@@ -142,9 +163,9 @@ def make_plan(config: StudyConfig) -> Plan:
     )
     max_epochs = config.max_epochs or space.max_epochs(facts)
     num_trials = config.trials or space.defaults.trials
-    config = choose_search(config, num_trials=num_trials, before=recorded_flags(config.directory))
     plan = Plan(
-        config=config,
+        config=choose_search(config, num_trials=num_trials, before=recorded_flags(config.directory)),
+        asked=config,
         space=space,
         backbones=backbones,
         weights=weights,
@@ -159,15 +180,59 @@ def make_plan(config: StudyConfig) -> Plan:
         recipes=space.recipes(
             facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
         ),
+        planned=planned,
     )
-    for backbone in backbones:
+    _check_plan(plan)
+    return plan
+
+
+def with_choices(plan: Plan, **choices: Any) -> Plan:
+    """Change `trials`, `max_epochs`, `image_size` or `backbones`, as if they were given as flags.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+    config, before = replace(plan.asked, **choices), recorded_flags(plan.config.directory)
+    names = config.backbones or plan.space.backbones
+    kept = {backbone.name: pair for backbone, *pair in zip(plan.backbones, plan.weights, strict=True)}
+    backbones = tuple(backbone for backbone in plan.backbones if backbone.name in names)
+    max_epochs = config.max_epochs or plan.max_epochs
+    num_trials = config.trials or plan.num_trials
+    changed = replace(
+        plan,
+        config=choose_search(config, num_trials=num_trials, before=before),
+        asked=config,
+        backbones=backbones,
+        weights=tuple(kept[backbone.name][0] for backbone in backbones),
+        image_size=config.image_size or plan.image_size,
+        max_epochs=max_epochs,
+        num_trials=num_trials,
+        recipes=plan.space.recipes(
+            plan.facts, backbones=tuple(backbone.name for backbone in backbones), max_epochs=max_epochs
+        ),
+    )
+    _check_plan(changed)
+    return changed
+
+
+def _keep_planned(config: StudyConfig, planned: Mapping[str, Any]) -> StudyConfig:
+    """Fill in flags that are left open as they were planned when the study began."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in planned.items()
+        if not getattr(config, name)
+    }
+    return replace(config, **values)
+
+
+def _check_plan(plan: Plan) -> None:
+    for backbone in plan.backbones:
         check_image_size(backbone, plan.image_size)
     # One worker takes batches of any size: the space need not be asked for them.
-    batch_sizes = find_batch_sizes(plan) if config.num_workers > 1 else []
-    check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
+    batch_sizes = find_batch_sizes(plan) if plan.config.num_workers > 1 else []
+    check_workers(plan.config, num_val=plan.num_images("val"), batch_sizes=batch_sizes)
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
-    return plan
 
 
 def _check_ranking(metrics: Sequence[str], used: ImageListing, splits: NDArray[np.str_]) -> None:
@@ -203,21 +268,22 @@ def _locate_all(backbones: Sequence[Backbone], config: StudyConfig) -> tuple[Wei
     )
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print the plan without running it: the space as a table, the recipes, the data, the resources."""
+def print_plan(plan: Plan, console: Console, *, lines: Sequence[str] = ()) -> None:
+    """Print the plan without running it: space, recipes, data, resources, and lines about its time."""
     console.print(make_table(plan.space, backbones=plan.backbone_names, max_epochs=plan.max_epochs))
     for recipe in plan.recipes:
         values = ", ".join(f"{name} {value}" for name, value in recipe.config.items())
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
     config = plan.config
-    lines = describe_listing(f"{config.data} (files not opened yet)", plan.used, plan.splits)
-    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    data = describe_listing(f"{config.data} (files not opened yet)", plan.used, plan.splits)
+    console.print("\n".join(data), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
         f"{plan.stopping_line}\n"
-        f"study: {plan.config.directory}\n"
+        + "".join(f"{line}\n" for line in lines)
+        + f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,
         soft_wrap=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,10 +16,12 @@ from cluster.ray_tune.run import RunEnding
 from cluster.search.cleaning import Cleaner
 from cluster.search.search import Search
 from cluster.study.directory import Study, open_study
+from contract.process_clock import process_started
 from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
 from wiring.answer_processes import AnswerProcesses
+from wiring.duration import remember_run
 from wiring.ends import fail, interrupted
 from wiring.plan import Plan, console, say
 from wiring.results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
@@ -95,6 +98,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
+    search_ended = time.time()
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
     if ending.how is RunOutcome.FAILED:
@@ -113,6 +117,7 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answer
     made = results.make()
     if not is_complete:
         return say_nothing_completed(plan, study, search, ending)
+    remember_run(plan, search, began=process_started(), search_ended=search_ended, now=time.time())
     say(say_next(study.directory, has_test=study.info["data"]["num_test"] > 0))
     if search.finished and search.used_up:
         say(f"the search space holds no further configuration: all {len(search.trials)} are tried")

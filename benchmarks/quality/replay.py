@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,6 +78,10 @@ class World:
     def recipes(self) -> list[tuple[str, dict[str, Any]]]:
         return [(recipe.name, recipe.config) for recipe in recipes()]
 
+    def number_of_config(self, config: Mapping[str, Any]) -> int:
+        """The row of a configuration that a replay proposed."""
+        return self.number_of[_key(config)]
+
     def nearest(self, wanted: Mapping[str, Any], taken: Iterable[int] = ()) -> Row:
         """The nearest row that is not taken."""
         distances = (np.abs(self._points - self._place(wanted)) ** 2).sum(axis=1)
@@ -144,9 +148,20 @@ class _NoRecords:
 
 
 def replay(
-    world: World, method: Method, *, num_trials: int, slots: int, seed: int, seconds: float = np.inf
+    world: World,
+    method: Method,
+    *,
+    num_trials: int,
+    slots: int,
+    seed: int,
+    seconds: float = np.inf,
+    on_ended: Callable[[Search, float], None] = lambda *_: None,
 ) -> Replayed:
-    """Run one study on the table, for a number of trials or at most `seconds`, and choose by validation."""
+    """Run one study on the table, for a number of trials or at most `seconds`, and choose by validation.
+
+    Args:
+        on_ended: called with the search and the seconds so far after each trial's end.
+    """
     clock = Clock(world.table)
     make = load_searcher(method.searcher)
 
@@ -173,7 +188,7 @@ def replay(
     search = Search(cast(Records, _NoRecords()), setup, now=lambda: clock.now)
     search.set_slots(slots)
     search.ends_at = seconds
-    run = _Run(world, search, clock, seed=seed)
+    run = _Run(world, search, clock, seed=seed, on_ended=on_ended)
     run.until(seconds, slots=slots)
     complete = [trial for trial in search.trials.values() if trial.outcome is Outcome.COMPLETE]
     row = world.table.choose(
@@ -209,11 +224,20 @@ class Clock:
 
 
 class _Run:
-    def __init__(self, world: World, search: Search, clock: Clock, *, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        search: Search,
+        clock: Clock,
+        *,
+        seed: int,
+        on_ended: Callable[[Search, float], None],
+    ) -> None:
         self.world, self.search, self.clock, self.seed = world, search, clock, seed
+        self._on_ended = on_ended
 
     def row(self, config: Mapping[str, Any]) -> int:
-        return self.world.number_of[_key(config)]
+        return self.world.number_of_config(config)
 
     def until(self, seconds: float, *, slots: int) -> None:
         """Keep all slots busy until the search is over, or the time is."""
@@ -280,7 +304,10 @@ class _Run:
             predicted=pack_classes(table.predicted[:, training, epoch - 1]),
             outcome=Outcome.COMPLETE if epoch == MAX_EPOCHS else None,
         )
-        return self.search.receive([report])[0].action
+        decision = self.search.receive([report])[0]
+        if decision.outcome is not None:
+            self._on_ended(self.search, self.clock.now)
+        return decision.action
 
 
 def _key(config: Mapping[str, Any]) -> tuple[Any, ...]:

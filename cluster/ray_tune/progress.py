@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,10 +49,12 @@ class Progress:
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` gives seconds since any moment, `now` unix time."""
         self._search, self._noun = search, search.noun
         self._console = console or Console(highlight=False, markup=False, emoji=False)
-        self._clock = clock
+        self._clock, self._now = clock, now
         self._rows: dict[int, _Row] = {}
         self._began = self._spoke = clock()
         self._ended = 0
@@ -184,7 +187,12 @@ class Progress:
         spent = self._clock() - self._began
         parts += [f"{self._epochs} epochs", _duration(spent)]
         if self._ended and done < self._search.num_trials:
-            parts.append(f"about {_duration(spent / self._ended * (self._search.num_trials - done))} left")
+            left = spent / self._ended * (self._search.num_trials - done)
+            if left < self._search.ends_at - self._now():
+                parts.append(f"about {_duration(left)} left")
+        if math.isfinite(self._search.ends_at):
+            left = max(0.0, self._search.ends_at - self._now())
+            parts.append(f"{_duration(left)} left to search")
         return "  ".join(parts)
 
 

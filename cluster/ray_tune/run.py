@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
@@ -25,8 +26,12 @@ from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources
 from cluster.search.lease_source import LeaseSource
 from cluster.study.records import DatabaseGone, TakenOver
+from contract.messages import State
 from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
+
+LAST_SECONDS = 1.0
+"""How long epochs may go on after the time budget; then they end in the middle, as in a killed run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,8 @@ def run_search(
     resources: Resources,
     storage_dir: Path,
     progress: Progress,
-    time_budget_seconds: float | None = None,
+    ends_at: float = math.inf,
+    ends_last: float | None = None,
     why_lost: Callable[[], str | None] = lambda: None,
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
@@ -58,15 +64,16 @@ def run_search(
         trainable: a Tune class whose results hold `reports`; its processes serve one lease after the other.
         settings: plain values that every worker gets as they are.
         storage_dir: Tune's own files lie there until the run ends.
+        ends_at: unix time at which the search must end for the time budget.
+        ends_last: unix time up to which it goes on while nothing is complete; None = it does not.
         why_lost: says why this driver no longer holds the study, once it does not.
         on_ended: called with the number of each trial that ended or paused.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
         inherits_environment: workers have this process's variables already, as on its own machine.
     """
-    watch = _Watch(search, progress, time_budget_seconds, why_lost)
-    if time_budget_seconds is not None:
-        search.ends_at = time.time() + time_budget_seconds
+    watch = _Watch(search, progress, why_lost, ends_at=ends_at, ends_last=ends_last or ends_at)
+    search.ends_at = ends_at
     bridge = Bridge(
         search,
         settings=settings,
@@ -80,6 +87,8 @@ def run_search(
         try:
             with started_workers() if inherits_environment else nullcontext():
                 _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
+        except OutOfTime:
+            return RunEnding(how=RunOutcome.TIME_BUDGET)
         except KeyboardInterrupt:
             return RunEnding(how=RunOutcome.INTERRUPTED)
         # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
@@ -92,6 +101,10 @@ def run_search(
     return watch.ending(interrupted=interrupts.received)
 
 
+class OutOfTime(BaseException):
+    """Ends Tune's loop in the middle of epochs; no Exception, which Tune would wait for its workers after."""
+
+
 class _Watch:
     """Ends a run from outside: after its time budget, or if another driver has taken the study over."""
 
@@ -99,24 +112,49 @@ class _Watch:
         self,
         search: LeaseSource,
         progress: Progress,
-        time_budget_seconds: float | None,
         why_lost: Callable[[], str | None],
+        *,
+        ends_at: float,
+        ends_last: float,
     ) -> None:
+        """Both moments are unix time, infinite without a time budget."""
         self._search, self._progress, self._why_lost = search, progress, why_lost
-        budget = float("inf") if time_budget_seconds is None else time_budget_seconds
-        self._deadline = time.monotonic() + budget
-        self._out_of_time = False
+        offset = time.monotonic() - time.time()
+        self._deadline, self._last_deadline = ends_at + offset, ends_last + offset
+        self._out_of_time = self._is_late = False
+        self._stopped = math.inf
         self._lost: str | None = None
 
     def look(self) -> None:
-        """Stop the search if it must end; Tune asks at every step of its loop."""
+        """Stop the search if it must end; Tune asks at every step of its loop.
+
+        Raises:
+            OutOfTime: epochs still run although the time budget is over for LAST_SECONDS.
+        """
         self._progress.tick()
         self._lost = self._lost or self._why_lost()
         if self._lost is not None:
             self._search.stop(self._lost)
-        elif time.monotonic() > self._deadline and not self._search.stopping:
-            self._out_of_time = True
-            self._search.stop()
+        elif not self._search.stopping and (self._is_enough or time.monotonic() > self._deadline):
+            self._end_in_time()
+        elif self._out_of_time and time.monotonic() > self._stopped + LAST_SECONDS:
+            raise OutOfTime
+
+    @property
+    def _is_enough(self) -> bool:
+        """A trial is complete, and the search only went on for the lack of one."""
+        return self._is_late and bool(self._search.counts()[State.COMPLETE])
+
+    def _end_in_time(self) -> None:
+        """End the search, or let it go on for a while without which there would be no result at all."""
+        if self._deadline < self._last_deadline and not self._search.counts()[State.COMPLETE]:
+            self._progress.note("nothing is complete yet: the search goes on in the time kept for the export")
+            self._search.ends_at += self._last_deadline - self._deadline
+            self._deadline = self._last_deadline
+            self._is_late = True
+            return
+        self._out_of_time, self._stopped = True, time.monotonic()
+        self._search.stop()
 
     def stop_cleanly(self) -> None:
         self._search.stop()
@@ -134,7 +172,7 @@ class _Watch:
             return RunEnding(how=RunOutcome.NO_GAIN)
         if interrupted:
             return RunEnding(how=RunOutcome.INTERRUPTED)
-        if self._out_of_time:
+        if self._out_of_time or self._search.out_of_time:
             return RunEnding(how=RunOutcome.TIME_BUDGET)
         return RunEnding(how=RunOutcome.FAILED, reason="Ray Tune ended before the search did")
 

@@ -82,7 +82,7 @@ class FinalTrainings:
     """The final trainings of one run, as a LeaseSource: each runs alone to its end, none is stopped early."""
 
     noun = "final"
-    out_of_gain = False
+    out_of_gain = out_of_time = False
     is_probing = False
     num_probes = (0, 0)
 

@@ -26,6 +26,9 @@ class LeaseSource(Protocol):
     ends_at: float
     """Unix time at which the time budget ends."""
 
+    out_of_time: bool
+    """It has ended because nothing that is left can end within the time budget."""
+
     failure: str | None
     """Why it cannot go on, once it cannot."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.schedulers import Scheduler
 from cluster.search.scores import Scores
+from cluster.search.time_left import MOST_AHEAD
 from cluster.search.trial_status import TrialStatus
 from contract.messages import Lease, LeasedTrial
 
@@ -72,9 +73,18 @@ class Waiting:
         """Queue a trial that has come as far as its lease went and goes on."""
         self._unfinished = sorted([*self._unfinished, trial], key=_number)
 
-    def take_cut_off(self) -> list[TrialStatus]:
-        """The trials of the next unfinished lease; empty if there is none."""
-        return self._cut_off.popleft() if self._cut_off else []
+    def take_cut_off(self, *, fits: Callable[[TrialStatus], bool] = lambda _: True) -> list[TrialStatus]:
+        """The trials of the next unfinished lease whose trials all fit; empty if there is none."""
+        for members in self._cut_off:
+            if all(fits(trial) for trial in members):
+                self._cut_off.remove(members)
+                return members
+        return []
+
+    def take_proposed(self, trial: TrialStatus) -> list[TrialStatus]:
+        """Take a trial that was never handed out so far from wherever it stands in the queue."""
+        self.proposed.remove(trial)
+        return [trial]
 
     def take_unfinished(
         self, limit: int, *, fits: Callable[[TrialStatus], bool] = lambda _: True
@@ -114,15 +124,20 @@ class LeaseChoice:
         self._group_of, self._num_trials, self._ask = group_of, num_trials, ask
         self._num_leases = max((trial.lease_number or 0 for trial in trials.values()), default=0)
 
-    def choose(self, running: Mapping[int, int]) -> list[TrialStatus]:
+    def choose(self, running: Mapping[int, int], *, fits: Fits = lambda _: True) -> list[TrialStatus]:
         """The trials of an unfinished lease; or else the next trial in turn and those that may join it.
 
         Args:
             running: number of epochs that each running trial has.
+            fits: says which trials can end in time; the others wait.
         """
-        if members := self.waiting.take_cut_off():
+        if members := self.waiting.take_cut_off(fits=fits):
             return members
-        first = self.waiting.take_unfinished(1) or self._promote(running) or self._propose()
+        first = (
+            self.waiting.take_unfinished(1, fits=fits)
+            or self._promote(running, fits=fits)
+            or self._propose_fitting(fits)
+        )
         group = self.group(first[0]) if first else None
         return first if group is None else self._fill(first, group, running)
 
@@ -188,6 +203,17 @@ class LeaseChoice:
 
     def _propose(self) -> list[TrialStatus]:
         return [] if self._next_proposal() is None else [self.waiting.proposed.popleft()]
+
+    def _propose_fitting(self, fits: Fits) -> list[TrialStatus]:
+        """The first trial in turn that fits; a few that do not may wait before it, for another run."""
+        for known in self.waiting.proposed:
+            if fits(known):
+                return self.waiting.take_proposed(known)
+        while len(self.waiting.proposed) <= MOST_AHEAD and (trial := self._ask()) is not None:
+            self.waiting.proposed.append(trial)
+            if fits(trial):
+                return self.waiting.take_proposed(trial)
+        return []
 
     def _next_proposal(self) -> TrialStatus | None:
         """The next trial to be handed out for the first time; it stays in the queue."""

@@ -22,6 +22,7 @@ from cluster.search.outcomes import (
 from cluster.search.scores import Scores
 from cluster.search.setup import SearchSetup, make_probes, make_proposals, not_yet_tried
 from cluster.search.stopping import FailureStreak, GainWatch, replay
+from cluster.search.time_left import TimeLeft
 from cluster.search.trial_status import TrialStatus, charge_together, rebuild_statuses
 from cluster.study.records import Ending, EpochRecord, NewTrial, Records
 from contract.lease_errors import LeaseError
@@ -46,8 +47,8 @@ class Search:
     def __init__(self, records: Records, setup: SearchSetup, *, now: Callable[[], float] = time.time) -> None:
         """Go on where the records end; `now` gives unix time."""
         self.num_trials, self.max_epochs = setup.num_trials, setup.max_epochs
-        self.ends_at = math.inf
-        """Unix time at which the time budget ends."""
+        self.out_of_time = False
+        """The search has ended because nothing that is left can end within the time budget."""
         self.failure: str | None = None
         """Why the study cannot go on, once it cannot."""
 
@@ -61,6 +62,9 @@ class Search:
         )
         self._records, self._scheduler, self._seed, self._now = records, setup.scheduler, setup.seed, now
         self._open: dict[int, Lease] = {}
+        self._time = TimeLeft(setup.expected_seconds, now=now)
+        self._left: set[int] = set()
+        """Trials that gave their worker back because their next epoch could not end in time."""
         self._streak = FailureStreak()
         history = records.load()
         self.trials = rebuild_statuses(history)
@@ -95,9 +99,21 @@ class Search:
             return lease
         if (self._open or self.probes.is_running) and not self.stopping:
             return None
+        if not self.stopping and self._time_is_short():
+            self.out_of_time = True
+            self.stop()
         if not self.stopping:  # no trial will reach the rungs of the paused ones any more
             self.prune_paused(self.paused)
         return DONE
+
+    @property
+    def ends_at(self) -> float:
+        """Unix time at which the time budget ends; infinite without one."""
+        return self._time.ends_at
+
+    @ends_at.setter
+    def ends_at(self, moment: float) -> None:
+        self._time.ends_at = moment
 
     def lease_started(self, lease: Lease) -> None:
         """Start the trials' time, now that their worker is up."""
@@ -123,12 +139,15 @@ class Search:
                 attrs.setdefault(trial.number, {})["worker"] = worker
             verdict = self._judge(report, trial)
             if report.metrics:  # otherwise the trial ended before the end of an epoch
+                self._note_pace(trial)
                 arrival = trial.note_epoch(report.epoch, verdict.recorded_as, arrival=self._next_arrival())
                 rows.append(make_row(report, verdict, arrival=arrival))
             if verdict.outcome is not None:
                 endings.append(self._end(trial, verdict))
             elif verdict.paused:
                 attrs.setdefault(trial.number, {}).update(self._pause(trial))
+            elif not self._time.holds_epoch(trial) and self.best_complete():
+                self._left.add(trial.number)
             decisions.append(make_decision(trial, report.epoch, verdict))
         self._records.record(rows, endings, attrs)
         for row in rows:
@@ -142,7 +161,8 @@ class Search:
 
     def goes_on(self, lease: Lease) -> bool:
         """True while a trial of the lease has not ended or paused, or a probe has no result."""
-        active = any(self.trials[leased.trial].is_active for leased in lease.trials)
+        numbers = (leased.trial for leased in lease.trials)
+        active = any(self.trials[number].is_active and number not in self._left for number in numbers)
         return active or self.probes.has_any(lease.probes)
 
     def lease_ended(self, lease: Lease, error: LeaseError | None = None) -> list[Decision]:
@@ -158,7 +178,7 @@ class Search:
                 continue
             del self._open[leased.trial]
             trial = self.trials[leased.trial]
-            if not trial.is_active:
+            if not trial.is_active or trial.number in self._left:
                 continue
             if trial.is_at_lease_end:
                 self._choice.waiting.put_back(trial)
@@ -266,18 +286,34 @@ class Search:
         if self.stopping:
             return []
         running = {n: self.trials[n].num_epochs for n in self._open if self.trials[n].is_active}
-        members = self._choose_in_time(running) or self._choice.choose(running)
+        members = self._choose_in_time(running) or self._choice.choose(running, fits=self._fits)
         if not members and not self.stopping and not self._is_probing:
-            members = self._choice.choose_last(running)
+            members = self._choice.choose_last(running, fits=self._fits)
         return [] if self.stopping else members  # a new proposal may have failed once too often
 
     def _choose_in_time(self, running: Mapping[int, int]) -> list[TrialStatus]:
         """Once the time budget just holds the rest of every paused trial, the next that is worth it."""
-        left = self.ends_at - self._now()
+        left = self._time.seconds
         needed = [self.trials[number].seconds_to_end for number in self._choice.paused]
         if not needed or left > SPARE_TIME * max(needed):
             return []
         return self._choice.choose_last(running, fits=lambda trial: trial.seconds_to_end <= left)
+
+    def _fits(self, trial: TrialStatus) -> bool:
+        """The trial can end in time; or nothing else runs and no trial is complete, so that it may try."""
+        return self._time.fits(trial) or not (self._open or self.best_complete())
+
+    def _time_is_short(self) -> bool:
+        """Something is left that would run, were there more time."""
+        waiting = [number for number, trial in self.trials.items() if trial.is_active]
+        kept_back = [number for number in self._choice.paused if not self._time.fits(self.trials[number])]
+        return self._time.is_limited and bool(waiting or kept_back)
+
+    def _note_pace(self, trial: TrialStatus) -> None:
+        """Measure the epoch that ends now, of a trial that has its worker for itself."""
+        if len(self._open[trial.number].trials) == 1:
+            since = max(trial.started, max(trial.arrivals.values(), default=0.0))
+            self._time.note_epoch(trial, seconds=max(0.0, self._now() - since))
 
     def _hand_out(self, members: Sequence[TrialStatus]) -> Lease:
         """Write the next attempts of all members, and all new proposals, in one transaction."""

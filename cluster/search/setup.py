@@ -15,6 +15,7 @@ from cluster.search.leasing import GroupOf
 from cluster.search.probes import CanProbe, Probes, start_probes
 from cluster.search.proposals import Proposals, Space
 from cluster.search.scores import Scores
+from cluster.search.time_left import Expect
 from cluster.searchers import MakeSampler, Probe
 from cluster.study.records import Records, TrialRecord
 from contract.metrics import Direction
@@ -57,6 +58,9 @@ class SearchSetup:
 
     shares_of: Callable[[Mapping[str, Any]], Shares] = lambda config: even_shares(config["max_epochs"])
     """Share of a configuration's planned updates done after each of its epochs."""
+
+    expected_seconds: Expect = lambda _: 0.0
+    """Worker seconds that a configuration's whole schedule is expected to take; 0 where nothing is known."""
 
     val_labels: NDArray[np.int64] | None = None
     """Classes of the validation images, [images], in the order of the reports' predictions; None where trials

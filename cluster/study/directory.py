@@ -137,6 +137,11 @@ def recorded_flags(directory: Path) -> dict[str, Any]:
     return dict(_read_if_any(directory).get("flags", {}))
 
 
+def recorded_plan(directory: Path) -> dict[str, Any]:
+    """Flags that were planned for a time budget when the study began; empty where none was."""
+    return dict(_read_if_any(directory).get("planned") or {})
+
+
 def recorded_classes(directory: Path) -> tuple[str, ...]:
     """Class names of the study; empty before its first run."""
     return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))

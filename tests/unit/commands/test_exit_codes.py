@@ -77,6 +77,8 @@ class Command:
             "say_next": lambda *_, **__: "next",
             "Results": lambda **_: SimpleNamespace(make=lambda: self.results),
             "why_nothing_completed": lambda *_: "no trial completed (3 failed)",
+            "plan_time": lambda plan: (plan, []),
+            "remember_run": lambda *_, **__: None,
             "how_long_a_trial_takes": lambda _: "an epoch takes about 12.0 s, a whole trial about 120 s",
         }
         for name, value in replaced.items():

@@ -26,6 +26,7 @@ ROOMS = {
         "training",
         "images",
         "activations",
+        "timing",
         "checks",
         "",
         "export",
