@@ -37,6 +37,8 @@ class AnswerProcesses:
     def __init__(self) -> None:
         self._maker: SideProcess | None = None
         self._judge: SideProcess | None = None
+        self.is_making = False
+        """Whether an answer has begun that nobody has taken yet."""
         self._first: tuple[float, int] | None = None
 
     def start_when_due(self, search: Search) -> None:
@@ -44,17 +46,24 @@ class AnswerProcesses:
         if self._maker is None and self._expect_seconds(search) < SECONDS_BEFORE:
             self._start()
 
+    def begin(self, maker: AnswerMaker) -> None:
+        """Begin to make an answer, unless one is being made."""
+        self._start()
+        if self._maker is not None and self._judge is not None and not self.is_making:
+            self._maker.calls.begin(_make, maker, self._judge.calls)
+            self.is_making = True
+
     def make(self, maker: AnswerMaker, *, meanwhile: Callable[[], None]) -> Answer:
-        """Make the answer, and do something else meanwhile.
+        """Make the answer, or end what has begun, and do something else meanwhile.
 
         Raises:
             ValueError, RuntimeError, OSError: as AnswerMaker.make; or a process was ended from outside.
         """
-        self._start()
-        if self._maker is None or self._judge is None:
+        self.begin(maker)
+        if self._maker is None or not self.is_making:
             return maker.make()
-        self._maker.calls.begin(_make, maker, self._judge.calls)
         meanwhile()
+        self.is_making = False
         answer = self._maker.calls.result()
         assert isinstance(answer, Answer)
         return answer

@@ -61,6 +61,11 @@ class Results:
     def paths(self) -> StudyPaths:
         return StudyPaths(self.directory)
 
+    def begin(self) -> None:
+        """Begin to make a missing answer in its own process, so that something else can be done meanwhile."""
+        if self.maker is not None and self.answering is not None and self._find_answer(self.maker) is None:
+            self.answering.begin(self.maker)
+
     def make(self) -> bool:
         """Make the missing results. A failure is one line and does not stop the others; false after one."""
         exported = self._attempt("the answer could not be made", self._answer)
@@ -75,7 +80,8 @@ class Results:
     def _answer(self) -> None:
         if self.maker is None:
             return
-        answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
+        is_making = self.answering is not None and self.answering.is_making
+        answer = None if is_making else self._find_answer(self.maker)
         if answer is None:
             with telling_lost_formats(self.paths.model, self._say), self.console.status(MAKING):
                 answer = self._make_answer(self.maker)
@@ -84,6 +90,9 @@ class Results:
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)
         self._say(f"model: {self.paths.model.directory}")
+
+    def _find_answer(self, maker: AnswerMaker) -> Answer | None:
+        return maker.find_current(of_any_wishes=self.keeps_answer)
 
     def _make_answer(self, maker: AnswerMaker) -> Answer:
         if self.answering is None:

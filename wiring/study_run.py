@@ -72,6 +72,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             say(f"study {plan.config.name} is finished; {more}")
             study.note_finished()
             ending = RunEnding(how=RunOutcome.FINISHED)
+            results = prepare_results(plan, study, search, ending, answering)
         else:
             tracker = Tracker(study.directory)
             say(plan.stopping_line)
@@ -84,9 +85,10 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
                 print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
                 return 1
             end_run(study, ending)
+            results = prepare_results(plan, study, search, ending, answering)
             # In the background it has kept up so far; an interrupted user waits for his prompt.
             tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
-        return conclude(plan, study, search, ending, answering)
+        return conclude(plan, study, search, ending, results)
     finally:
         answering.close()
         study.close()
@@ -96,7 +98,19 @@ def end_run(study: Study, ending: RunEnding) -> None:
     attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
-def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses) -> int:
+def prepare_results(
+    plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses
+) -> Results:
+    """Begin to make the answer of a search that has ended well, if it is missing."""
+    is_complete = search.best_complete() is not None
+    maker = make_answer_maker(plan, study, search) if is_complete else None
+    results = Results(directory=study.directory, maker=maker, console=console, answering=answering)
+    if ending.how not in (RunOutcome.FAILED, RunOutcome.INTERRUPTED):
+        results.begin()
+    return results
+
+
+def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, results: Results) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
     search_ended = time.time()
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
@@ -111,11 +125,8 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answer
             file=sys.stderr,
         )
         return 130
-    is_complete = search.best_complete() is not None
-    maker = make_answer_maker(plan, study, search) if is_complete else None
-    results = Results(directory=study.directory, maker=maker, console=console, answering=answering)
     made = results.make()
-    if not is_complete:
+    if results.maker is None:
         return say_nothing_completed(plan, study, search, ending)
     remember_run(plan, search, began=process_started(), search_ended=search_ended, now=time.time())
     say(say_next(study.directory, has_test=study.info["data"]["num_test"] > 0))
