@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from contract.probes import ProbeReport
     from trainables.lease import LeasedRun
     from trainables.probes import ProbeRun
+
+
+IDLE_SECONDS = 0.02
+"""Pause between two looks for whether the search lets a worker go that has nothing to do."""
 
 
 class Trial(tune.Trainable):
@@ -37,16 +42,22 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next epochs of the lease's trials, or its next probes, as the search records them."""
+        """The next epochs of the lease's trials, or its next probes, as the search records them.
+
+        No result says that it is the last: the search knows, and may let the worker wait for another's start.
+        """
         engine = import_engine()
         if self.lease_config.get("probes"):
             if self.probes is None:
                 self.probes = engine.start_probes(self.lease_config)
-            ended = engine.take_probe_turns(self.probes)
-            return make_probe_result(ended, done=all(probe.finished for probe in self.probes))
+            if all(probe.finished for probe in self.probes):
+                time.sleep(IDLE_SECONDS)
+            return make_probe_result(engine.take_probe_turns(self.probes))
         if self.runs is None:
             self.runs = engine.start_lease(self.lease_config)
-        return make_result(engine.take_turns(self.runs), done=all(run.finished for run in self.runs))
+        if all(run.finished for run in self.runs):
+            time.sleep(IDLE_SECONDS)
+        return make_result(engine.take_turns(self.runs))
 
     def cleanup(self) -> None:
         self.runs = self.probes = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from contract.files import DISK_FULL
 from contract.lease_errors import LeaseError, interruption_of
 from contract.messages import Action, Decision, Lease, Reason, read_reports
 from contract.probes import read_probe_reports
+
+FIRST_SECONDS = 5.0
+"""Seconds after the first worker for which one that has nothing to do waits for the others."""
 
 
 class Bridge:
@@ -47,6 +51,8 @@ class Bridge:
         self.running: set[str] = set()
         """Ids of the Ray trials whose worker is up."""
         self._last_iteration: dict[str, int] = {}
+        self._first_up: float | None = None
+        """When the first worker came up."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its parts for restore, which is not used: the study database is the truth
@@ -78,6 +84,7 @@ class Bridge:
         if tune_id in self.running or tune_id not in self.leases:
             return
         self.running.add(tune_id)
+        self._first_up = self._first_up or time.monotonic()
         self.search.lease_started(self.leases[tune_id])
         self.progress.lease_started(self.leases[tune_id])
 
@@ -100,6 +107,16 @@ class Bridge:
     def has_ended(self, tune_id: str) -> bool:
         """True once no trial and no probe of the lease goes on, or the search stops."""
         return self.search.stopping or not self.search.goes_on(self.leases[tune_id])
+
+    def waits_for_workers(self) -> bool:
+        """True in the first seconds, while other workers are still on their way.
+
+        A worker whose lease has ended would take the lease that one of them is starting for, and Tune would
+        throw that one away: on two cores its start and its imports, 4 s.
+        """
+        if self._first_up is None or time.monotonic() - self._first_up > FIRST_SECONDS:
+            return False
+        return not self.search.stopping and self.leases.keys() != self.running
 
     def ended(self, tune_id: str, error: LeaseError | None = None) -> None:
         self.running.discard(tune_id)
@@ -169,7 +186,7 @@ class SchedulerAdapter(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         self._bridge.receive(trial.trial_id, result)
-        ended = self._bridge.has_ended(trial.trial_id)
+        ended = self._bridge.has_ended(trial.trial_id) and not self._bridge.waits_for_workers()
         return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class ToyTrial(tune.Trainable):
         accuracy = toy_accuracy(leased.config["learning_rate"], 2)
         metrics = {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
         report = ProbeReport(probe=leased.probe, metrics=metrics, seconds=0.1)
-        return make_probe_result([report], done=not self.probes)
+        return make_probe_result([report])
 
     def run_epoch(self, leased: LeasedTrial) -> Report:
         config, number = leased.config, leased.trial

@@ -30,7 +30,7 @@ def test_reports_of_probes_survive_json_and_are_none_of_trials() -> None:
         ProbeReport(probe=1, error="KeyError: no such layer"),
     ]
 
-    result = json.loads(json.dumps(make_probe_result(reports, done=True)))
+    result = json.loads(json.dumps(make_probe_result(reports)))
 
     assert read_probe_reports(result) == reports
     assert read_reports(result) == []
