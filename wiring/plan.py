@@ -17,6 +17,7 @@ from cluster.study.config import StudyConfig
 from cluster.study.directory import recorded_flags, recorded_weights
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
+from cluster.study.warm_start import check_warm_start
 from contract.machine import count_cpus, count_gpus
 from contract.metrics import check_objectives
 from contract.ranking_metrics import MOST_CELLS, RANKING_METRICS
@@ -165,6 +166,7 @@ def make_plan(config: StudyConfig) -> Plan:
     # One worker takes batches of any size: the space need not be asked for them.
     batch_sizes = find_batch_sizes(plan) if config.num_workers > 1 else []
     check_workers(config, num_val=int((splits == "val").sum()), batch_sizes=batch_sizes)
+    check_warm_start(config, plan.propose)
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
     return plan
@@ -217,6 +219,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
         f"{plan.stopping_line}\n"
+        f"warm start: {' '.join(config.warm_start) or 'none'}\n"
         f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",
         markup=False,

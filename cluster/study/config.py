@@ -20,6 +20,8 @@ from contract.sqlite_files import MOST_PATH_BYTES, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
+AUTO_START = "auto"
+"""Value of --warm-start that stands for all studies of the runs directory."""
 BAD_IMAGES = ("skip", "refuse")
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -92,7 +94,8 @@ class StudyConfig:
     """Stop when so many trials in a row have ended without a new best value [never]."""
 
     warm_start: tuple[str, ...] = ()
-    """Try the best configurations of these earlier studies first: names in --runs-dir, or directories."""
+    """Try good configurations of earlier studies after the recipes: names in --runs-dir or directories, auto
+    for all studies in --runs-dir, or FILE.json that python -m analysis portfolio wrote [none]."""
 
     max_params: int | None = None
     """Most parameters a classifier may have; larger ones count as infeasible [no limit]."""

@@ -142,6 +142,11 @@ def recorded_classes(directory: Path) -> tuple[str, ...]:
     return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
 
 
+def recorded_warm_start(directory: Path) -> list[dict[str, Any]]:
+    """Configurations that the study took over from earlier ones; empty before its first run."""
+    return list(_read_if_any(directory).get("warm_start", ()))
+
+
 def _read_if_any(directory: Path) -> dict[str, Any]:
     paths = StudyPaths(directory)
     return _read(paths) if paths.facts.exists() else {}
