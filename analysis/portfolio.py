@@ -45,6 +45,9 @@ others evenly spread."""
 WORST = 3.0
 """Scores further below the median than so many times its distance from the best are raised to that."""
 
+BUDGET = "max_epochs"
+"""The hyperparameter that is each study's own and part of no portfolio."""
+
 Matrix = NDArray[np.float64]
 
 
@@ -78,13 +81,15 @@ def read_past_trials(study: StudyInfo, metric: str) -> list[PastTrial]:
     """
     sign = Direction(direction_of(metric)).sign
     usual = config_as_dict(TrialConfig(backbone=""))
+    usual.pop(BUDGET)
     given = {start["name"] for start in study.facts.get("warm_start") or ()}
     data = study.facts.get("data") or {}
+    names = set(HYPERPARAMETERS) - {BUDGET}
     return [
         PastTrial(
             name=f"trial {row['trial']} of {study.name}",
             data=str(data.get("contents") or data.get("fingerprint") or study.key),
-            values=usual | {name: row[name] for name in HYPERPARAMETERS if name in row},
+            values=usual | {name: row[name] for name in names if name in row},
             score=sign * row[metric],
             is_recipe=bool(row["recipe"]) and row["recipe"] not in given,
         )
@@ -211,7 +216,8 @@ def place_configs(configs: Sequence[Mapping[str, Any]]) -> Matrix:
     """
     names = sorted({name for config in configs for name in config})
     columns = [column for name in names for column in _columns([config.get(name) for config in configs])]
-    return np.array(columns, dtype=np.float64).T.reshape(len(configs), len(columns))
+    columns = columns or [[0.0] * len(configs)]
+    return np.array(columns, dtype=np.float64).T
 
 
 def _columns(values: Sequence[Any]) -> list[list[float]]:

@@ -48,7 +48,8 @@ def find_starts(plan: Plan, data: Mapping[str, Any]) -> list[Start]:
     fit: Fit = partial(fit_params, plan.propose)
     found: list[Candidate] = []
     if AUTO_START in config.warm_start:
-        found += _learn(config, fit, size=most, here=str(data.get("contents", "")))
+        size = most + len(plan.recipes)  # some of which may be chosen, and are left out below
+        found += _learn(config, fit, size=size, here=str(data.get("contents", "")))
     found += [one for file in portfolio_files(config) for one in fitting_entries(file, fit)]
     published = [recipe.config for recipe in plan.recipes]
     starts = rank_candidates(_in_order(found), fit=fit, published=published)
