@@ -31,6 +31,7 @@ from contract.stop_signals import stopping_like_ctrl_c
 from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
+from wiring.backbone_choice import preview_backbones, settle_backbones
 from wiring.plan import Plan, console, fetch_all_weights, make_plan, print_plan, say
 from wiring.results import Results, attempt, how_long_a_trial_takes, why_nothing_completed
 from wiring.search import (
@@ -63,6 +64,7 @@ def start(config: StudyConfig) -> int:
             print(unused, file=sys.stderr)
         plan = make_plan(config)
         if config.dry_run:
+            preview_backbones(plan)
             print_plan(plan, console)
             return 0
         plan = fetch_all_weights(plan)
@@ -72,6 +74,7 @@ def start(config: StudyConfig) -> int:
         return interrupted()
     try:
         manifest, found = read_images(plan)
+        plan = settle_backbones(plan, manifest, found)
         check_workers(config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, found)
     except ValueError as error:  # flags that fit neither the images, nor the study, nor the cluster

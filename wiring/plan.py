@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
-from cluster.study.config import StudyConfig
-from cluster.study.directory import recorded_flags, recorded_weights
+from cluster.study.config import AUTO_BACKBONES, StudyConfig
+from cluster.study.directory import recorded_backbone_choice, recorded_flags, recorded_weights
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
 from cluster.study.warm_start import check_warm_start
@@ -68,6 +68,8 @@ class Plan:
     max_epochs: int
     num_trials: int
     recipes: list[Recipe]
+    backbone_choice: tuple[Mapping[str, Any], ...] = ()
+    """What --backbones auto measured and decided, a row a candidate, where it did so just now."""
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -116,7 +118,9 @@ def make_plan(config: StudyConfig) -> Plan:
     check_objectives(config.metrics)
     space = load_space(config.space)
     # Two names of one row are one backbone.
-    backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
+    config = _keep_choice(config)
+    named = [name for name in config.backbones if name != AUTO_BACKBONES] or space.backbones
+    backbones = tuple(dict.fromkeys(find_backbone(name) for name in named))
     if config.address:
         resources = unasked_resources(config)
     else:
@@ -170,6 +174,40 @@ def make_plan(config: StudyConfig) -> Plan:
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
     return plan
+
+
+def narrow_plan(plan: Plan, names: Sequence[str], *, choice: Sequence[Mapping[str, Any]]) -> Plan:
+    """Keep some of the plan's backbones, in their order; `choice` says why, a row a candidate."""
+    kept = [at for at, name in enumerate(plan.backbone_names) if name in names]
+    backbones = tuple(plan.backbones[at] for at in kept)
+    found = [backbone.name for backbone in backbones]
+    return replace(
+        plan,
+        config=replace(plan.config, backbones=tuple(found)),
+        backbones=backbones,
+        weights=tuple(plan.weights[at] for at in kept),
+        recipes=plan.space.recipes(plan.facts, backbones=found, max_epochs=plan.max_epochs),
+        backbone_choice=tuple(choice),
+    )
+
+
+def _keep_choice(config: StudyConfig) -> StudyConfig:
+    """Replace --backbones auto by what the study chose when it began, if it did.
+
+    Raises:
+        ValueError: a candidate is named that it did not look at.
+    """
+    recorded = recorded_backbone_choice(config.directory) if AUTO_BACKBONES in config.backbones else []
+    if not recorded:
+        return config
+    known = [row["name"] for row in recorded]
+    named = [find_backbone(name).name for name in config.backbones if name != AUTO_BACKBONES]
+    if new := [name for name in named if name not in known]:
+        raise ValueError(
+            f"--backbones auto: study {config.name} chose among {', '.join(known)} when it began: to search "
+            f"{', '.join(new)} too, name all without auto, or start another study with --study NAME"
+        )
+    return replace(config, backbones=tuple(row["name"] for row in recorded if row["kept"]))
 
 
 def _check_ranking(metrics: Sequence[str], used: ImageListing, splits: NDArray[np.str_]) -> None:

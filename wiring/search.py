@@ -104,6 +104,7 @@ def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str,
         "data_change": describe_change(recorded, manifest.paths, manifest.digests),
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
         "warm_start": find_starts(plan, data),
+        **({"backbone_choice": list(plan.backbone_choice)} if plan.backbone_choice else {}),
     }
 
 

@@ -20,6 +20,8 @@ from contract.sqlite_files import MOST_PATH_BYTES, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
+AUTO_BACKBONES = "auto"
+"""Value of --backbones before the names of candidates that frozen features may rule out."""
 AUTO_START = "auto"
 """Value of --warm-start that stands for all studies of the runs directory."""
 BAD_IMAGES = ("skip", "refuse")
@@ -66,7 +68,8 @@ class StudyConfig:
     """Stop after this long: 2h, 90m, 45s, 1h30m [no limit]."""
 
     backbones: tuple[str, ...] = ()
-    """Search these backbones only [all of the space's]."""
+    """Search these backbones only; with auto in front, or alone, those of them, or of the space's, that
+    frozen features do not rule out [all of the space's]."""
 
     weights: str = "auto"
     """Pretrained weights: auto (packaged, local cache, then the hub), random, or a file or folder."""

@@ -137,6 +137,11 @@ def recorded_flags(directory: Path) -> dict[str, Any]:
     return dict(_read_if_any(directory).get("flags", {}))
 
 
+def recorded_backbone_choice(directory: Path) -> list[dict[str, Any]]:
+    """What --backbones auto measured and decided when the study began, a row a candidate; else empty."""
+    return list(_read_if_any(directory).get("backbone_choice", ()))
+
+
 def recorded_classes(directory: Path) -> tuple[str, ...]:
     """Class names of the study; empty before its first run."""
     return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
