@@ -20,7 +20,7 @@ from cluster.study.warm_start import (
     find_warm_starts,
     fit_params,
     fitting_entries,
-    most_starts,
+    most_of_portfolio,
     named_studies,
     portfolio_files,
     rank_candidates,
@@ -44,7 +44,7 @@ def find_starts(plan: Plan, data: Mapping[str, Any]) -> list[Start]:
         return []
     if recorded := recorded_warm_start(config.directory):
         return recorded
-    most = most_starts(plan.num_trials)
+    most = most_of_portfolio(plan.num_trials)
     fit: Fit = partial(fit_params, plan.propose)
     found: list[Candidate] = []
     if AUTO_START in config.warm_start:
@@ -52,7 +52,7 @@ def find_starts(plan: Plan, data: Mapping[str, Any]) -> list[Start]:
         found += _learn(config, fit, size=size, here=str(data.get("contents", "")))
     found += [one for file in portfolio_files(config) for one in fitting_entries(file, fit)]
     published = [recipe.config for recipe in plan.recipes]
-    starts = rank_candidates(_in_order(found), fit=fit, published=published)
+    starts = rank_candidates(_in_order(found), fit=fit, published=published)[:most]
     starts += find_warm_starts(
         named_studies(config),
         runs_dir=config.runs_dir,
@@ -61,9 +61,9 @@ def find_starts(plan: Plan, data: Mapping[str, Any]) -> list[Start]:
         num_trials=plan.num_trials,
         published=[*published, *(start["params"] for start in starts)],
     )
-    names = ", ".join(start["name"] for start in starts[:most])
+    names = ", ".join(start["name"] for start in starts)
     say(f"warm start: {names}, after the recipes" if names else "warm start: nothing to take over")
-    return starts[:most]
+    return starts
 
 
 def _in_order(found: Sequence[Candidate]) -> list[Candidate]:

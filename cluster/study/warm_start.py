@@ -1,7 +1,8 @@
-"""Warm start: begins a study with the best configurations of earlier ones, those on similar data first.
+"""Warm start: begins a study with good configurations of earlier ones.
 
-They are at most an eighth of the study's trials, are judged like any other trial, and do not change what the
-searcher draws, so that an unsuitable warm start costs no more than its own trials.
+Of studies that are named, those on similar data come first; a portfolio has an order of its own. They are a
+share of the study's trials, are judged like any other trial, and do not change what the searcher draws, so
+that an unsuitable warm start costs no more than its own trials.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ from contract.sqlite_files import sqlite_url
 from contract.study_layout import StudyPaths, is_study
 
 SHARE = 1 / 8
-"""Largest share of a study's trials that may come from earlier studies."""
+"""Largest share of a study's trials that may come from earlier studies by name."""
+PORTFOLIO_SHARE = 1 / 2
+"""Largest share of a study's trials that may come from portfolios: of 4 and 8 trials a half is better than a
+quarter, of 16 it is no better (`python -m benchmarks portfolio`)."""
+MOST_OF_PORTFOLIO = 4
+"""Most trials that may come from portfolios: so many are a quarter of 16."""
 
 
 Fit = Callable[[Mapping[str, Any]], dict[str, Any] | None]
@@ -46,8 +52,13 @@ class Candidate:
 
 
 def most_starts(num_trials: int) -> int:
-    """Largest number of configurations that a study of so many trials takes over."""
+    """Largest number of configurations that a study of so many trials takes over from studies by name."""
     return max(1, int(num_trials * SHARE))
+
+
+def most_of_portfolio(num_trials: int) -> int:
+    """Largest number of configurations that a study of so many trials takes over from portfolios."""
+    return max(1, min(MOST_OF_PORTFOLIO, int(num_trials * PORTFOLIO_SHARE)))
 
 
 def find_warm_starts(
