@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import optuna
+
 from analysis.calibration.backbones import JudgedBackbone, choose_backbones, judge_features
 from benchmarks.quality.past import make_world
 from benchmarks.quality.record import prepare
@@ -89,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--folder", type=Path, help="keeps decoded photos and features [a temporary one]")
     flags = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         judged = {name: judge_set(name, flags.folder or Path(scratch)) for name in SETS}
     print("| set | backbone | 10 nearest | ridge | test accuracy of its full search | |")

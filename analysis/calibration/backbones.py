@@ -1,10 +1,11 @@
 """Judges backbones by their frozen features, before anything is trained, and says which cannot win.
 
 Two judges look at the validation images: the nearest training images, and ridge regression on the classes'
-indicators. What unfreezing adds to a backbone is not known, so one is ruled out only where both judges say
-that it is behind by more than chance: its interval ends below where that of the judge's best begins. Each
-interval is the wider of a bootstrap over groups of images, which sees that images of a group are alike, and
-of Wilson's, which knows how little few images tell even if all of them are right.
+indicators. What unfreezing adds is not known, and it can turn a lead of four points (`python -m benchmarks
+backbones`), so a backbone is ruled out only where both judges put it far behind: its interval ends below where
+that of the judge's best begins. Each interval is the wider of a bootstrap over groups of images, which sees
+that images of a group are alike, and of Wilson's, which knows how little few images tell even if all of them
+are right.
 """
 
 from __future__ import annotations
