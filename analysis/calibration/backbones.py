@@ -2,10 +2,10 @@
 
 Two judges look at the validation images: the nearest training images, and ridge regression on the classes'
 indicators. What unfreezing adds is not known, and it can turn a lead of four points (`python -m benchmarks
-backbones`), so a backbone is ruled out only where both judges put it far behind: its interval ends below where
-that of the judge's best begins. Each interval is the wider of a bootstrap over groups of images, which sees
-that images of a group are alike, and of Wilson's, which knows how little few images tell even if all of them
-are right.
+backbones`), so a backbone is ruled out only where both judges put it far behind: its interval ends below
+where that of the judge's best begins. Each interval is the wider of a bootstrap over groups of images, which
+sees that images of a group are alike, and of Wilson's, which knows how little few images tell even if all of
+them are right.
 """
 
 from __future__ import annotations
