@@ -29,10 +29,9 @@ from cluster.study.directory import Study, name_version
 from cluster.study.final_records import FinalRecord
 from cluster.study.finalize_config import FinalizeConfig
 from cluster.study.flags import parse_finalize_flags
-from cluster.study.passwords import without_password
 from cluster.study.reopening import config_of_study, reopen_study
 from contract.environment import prepare_process
-from contract.files import first_line, plural, remove_leftovers
+from contract.files import plural, remove_leftovers
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State, StudySettings
 from contract.stop_signals import stopping_like_ctrl_c
@@ -41,11 +40,14 @@ from contract.trial_config import make_trial_config
 from trainables.data.policies import find_policy
 from wiring.answers import AnswerMaker, Wishes
 from wiring.cascade import CascadeMaker, Part
+from wiring.ends import fail, interrupted
 from wiring.final_runs import check_images, reopen_settings, resources_here, run_finals
 from wiring.model_formats import FormatAdder, check_libraries, telling_lost_formats
 from wiring.plan import console, say
 from wiring.results import MAKING, Results
 from wiring.split_reading import read_test_split
+
+COMMAND = "finalize.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +89,7 @@ def start(flags: FinalizeConfig) -> int:
             cascade = make_cascade(directory, then) if then else None
             opened = [open_locked(one, flags, stack) for one in (directory, then) if one]
         except (ValueError, OSError) as error:
-            return fail(error, code=2)
+            return fail(error, code=2, command=COMMAND)
         except KeyboardInterrupt:
             return interrupted()
         try:
@@ -96,9 +98,9 @@ def start(flags: FinalizeConfig) -> int:
                 return finalize_cascade(cascade, first, others[0], flags)
             return finalize(first, flags)
         except ValueError as error:
-            return fail(error, code=2)
+            return fail(error, code=2, command=COMMAND)
         except (OSError, RuntimeError, SQLAlchemyError) as error:
-            return fail(error, code=1)
+            return fail(error, code=1, command=COMMAND)
         except KeyboardInterrupt:
             return interrupted()
 
@@ -166,16 +168,6 @@ def check_version(info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         ) from None
 
 
-def fail(error: Exception, *, code: int) -> int:
-    print(f"finalize.py: {without_password(first_line(error))}", file=sys.stderr)
-    return code
-
-
-def interrupted() -> int:
-    print("\ninterrupted; run the same command to continue", file=sys.stderr)
-    return 130
-
-
 def finalize(opened: Opened, flags: FinalizeConfig) -> int:
     """Train what is asked for, make the answer, and read the test split if that is asked for.
 
@@ -201,7 +193,7 @@ def finalize(opened: Opened, flags: FinalizeConfig) -> int:
         maker=maker,
         console=console,
         keeps_answer=keeps,
-        command="finalize.py",
+        command=COMMAND,
         tracking_uri=opened.config.tracking_uri,
     )
     return 0 if results.make() and added else 1

@@ -169,7 +169,7 @@ class TrialRun:
         config, settings, is_train = self.config, self.settings, split == "train"
         view = make_view(config, settings, fit=self.fit, is_train=is_train, final=self.leased.final)
         mixed = is_train and config.mixup_alpha > 0  # mixed images have no activations of their own
-        readings = 1 if view.is_random else self.phase.num_epochs
+        readings = 1 if view.is_random and not view.only_mirrors else self.phase.num_epochs
         others = settings.num_trials - 1
         return Inputs(
             self.splits[split],

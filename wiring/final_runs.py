@@ -174,6 +174,7 @@ def run_finals(
             why_lost=lambda: study.lock.lost,
             on_ended=lambda number: remove_checkpoints(study.paths, [number]),
             count_slots=count_slots,
+            inherits_environment=cluster.local,
         )
     clean_finals(study.paths, trainings)
     return ending

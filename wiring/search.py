@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from analysis.finals import load_finals
 from analysis.reading import load_study
 from analysis.tracking import Tracker
+from cluster.ray_tune.local_ray import LocalRay
 from cluster.ray_tune.nodes import check_paths, elastic_slots
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import Resources, check_resources
@@ -163,8 +164,13 @@ def describe_probing(study: Study, search: Search) -> str:
     return f"probes: up to {number} frozen heads are judged before anything is proposed ({done} done)"
 
 
-def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> RunEnding:
+def run_leases(
+    plan: Plan, study: Study, search: Search, tracker: Tracker, started: LocalRay | None = None
+) -> RunEnding:
     """Run what is left of the search on this machine's Ray, or on the cluster at --address.
+
+    Args:
+        started: a Ray of this machine that is starting already.
 
     Raises:
         ValueError: the cluster does not answer or does not fit; nothing has run yet.
@@ -175,6 +181,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
 
     session = open_session(
         address=config.address,
+        started=started,
         cpus=count_cpus(),
         gpus=count_gpus(),
         threads=plan.resources.threads,
@@ -209,6 +216,7 @@ def run_leases(plan: Plan, study: Study, search: Search, tracker: Tracker) -> Ru
                 why_lost=lambda: study.lock.lost,
                 on_ended=Cleaner(study.paths, search).clean,
                 count_slots=count_slots,
+                inherits_environment=cluster.local,
             )
 
 

@@ -6,15 +6,19 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.error import TuneError
+from ray.tune.execution import tune_controller
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from cluster.ray_tune.adapters import Bridge, SchedulerAdapter, SearcherAdapter, SearchStopper
 from cluster.ray_tune.progress import Progress
@@ -46,6 +50,7 @@ def run_search(
     on_ended: Callable[[int], None] = lambda _: None,
     reuse_workers: bool = True,
     count_slots: Callable[[], int] | None = None,
+    inherits_environment: bool = False,
 ) -> RunEnding:
     """Run the search on the Ray that this process is connected to.
 
@@ -57,6 +62,7 @@ def run_search(
         on_ended: called with the number of each trial that ended or paused.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
+        inherits_environment: workers have this process's variables already, as on its own machine.
     """
     watch = _Watch(search, progress, time_budget_seconds, why_lost)
     if time_budget_seconds is not None:
@@ -72,7 +78,8 @@ def run_search(
     )
     with Interrupts(watch.stop_cleanly) as interrupts:
         try:
-            _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
+            with started_workers() if inherits_environment else nullcontext():
+                _fit(bridge, trainable, resources=resources, storage_dir=storage_dir, reuse=reuse_workers)
         except KeyboardInterrupt:
             return RunEnding(how=RunOutcome.INTERRUPTED)
         # A full disk under Tune's files, an error of Ray's own: the search ends, and the study is whole.
@@ -195,6 +202,30 @@ def _fit(bridge: Bridge, trainable: Any, *, resources: Resources, storage_dir: P
         verbose=0,
         trial_dirname_creator=lambda trial: trial.trial_id,
     )
+
+
+class _PlainActors(_ActorClassCache):
+    """Makes actors of trainables without variables of their own."""
+
+    def get(self, trainable_cls: type) -> Any:
+        """Return the trainable as a class of Ray actors, the same one each time."""
+        if trainable_cls not in self._cache:
+            self._cache[trainable_cls] = ray.remote(trainable_cls)
+        return self._cache[trainable_cls]
+
+
+@contextmanager
+def started_workers() -> Iterator[None]:
+    """Let Tune's trials run in worker processes that are up already.
+
+    Tune gives them variables, and for other variables than those of its idle processes Ray starts new ones.
+    """
+    before = tune_controller._ActorClassCache
+    tune_controller._ActorClassCache = _PlainActors
+    try:
+        yield
+    finally:
+        tune_controller._ActorClassCache = before
 
 
 _TUNE_SETTINGS = {

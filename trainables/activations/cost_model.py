@@ -28,7 +28,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ import numpy as np
 
 from contract.files import save_json, temporary_names
 from trainables.activations.rows import Compute
+from trainables.data.policies import policy_identity
 from trainables.images.range_locks import open_locks
 
 MARGIN = 0.1
@@ -49,6 +50,9 @@ SHORT_PROBE_SECONDS = 1.0
 
 SAVE_SECONDS = 2.0
 """Shortest time between two saves of what was recorded."""
+
+PLAIN = policy_identity("none")
+"""What a cut names the images without augmentation."""
 
 _FORMAT = 1
 _LOCK = 1  # byte 1 of the cache's lock file; byte 0 is the cache's own
@@ -115,6 +119,9 @@ class CostModel:
         if uses <= 1:
             return False
         if self.compute_seconds(cut) is None:
+            plain = self.costs(replace(cut, policy=PLAIN), row_bytes=row_bytes, num_rows=num_rows)
+            if plain is not None and plain.worth_caching(uses):
+                return True  # augmentation only adds to the time
             if probe is None:
                 return False
             self._time(cut, probe)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainables.activations.cache import ActivationCache, ActivationKey
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.multi_depth import MultiDepthExtraction
-from trainables.activations.rows import Activations, Compute
+from trainables.activations.rows import Activations, Compute, MirroredActivations
 from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
@@ -123,7 +123,7 @@ class Inputs:
         self, batches: Sequence[NDArray[np.int64]], *, epoch: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         number = self.view.number(epoch)
-        activations = self._activations(number) if self.cache is not None else None
+        activations = self._open(number) if self.cache is not None else None
         for chosen in batches:
             positions = chosen if self._rows is None else self._rows[chosen]
             targets = self.view.targets(self.split, positions, epoch=number)
@@ -200,32 +200,45 @@ class Inputs:
             return None
         return MultiDepthExtraction(prefixes=prefixes, cut=self.cut, costs=self.costs, chance=chance)
 
-    def _compute(self, positions: NDArray[np.int64], *, epoch: int) -> NDArray[np.float32]:
+    def _compute(
+        self, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
+    ) -> NDArray[np.float32]:
         """Activations in single precision; the cache rounds them, or `features` where nothing is cached."""
 
         def activations(chosen: NDArray[np.int64]) -> Tensor:
-            return self.classifier.prefix_features(self._images(chosen, epoch=epoch)).cpu()
+            return self.classifier.prefix_features(self._images(chosen, epoch=epoch, view=view)).cpu()
 
         rows: NDArray[np.float32] = self._fitting.compute(activations, positions).numpy()
         return rows
 
-    def _images(self, positions: NDArray[np.int64], *, epoch: int) -> Tensor:
-        return self.view.images(self.split, positions, epoch=epoch, device=self.device)
+    def _images(
+        self, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
+    ) -> Tensor:
+        return (view or self.view).images(self.split, positions, epoch=epoch, device=self.device)
 
-    def _activations(self, number: int) -> Activations:
+    def _open(self, number: int) -> Activations | MirroredActivations:
+        """Open the activations of a view; where views are mirrored images, one entry serves all epochs."""
+        if not self.view.only_mirrors:
+            return self._activations(self.view, number)
+        return MirroredActivations(
+            open_entry=lambda how: self._activations(self.view.with_mirror(how), 0),
+            mirrors=partial(self.view.mirrors, self.split, epoch=number),
+        )
+
+    def _activations(self, view: ViewSettings, number: int) -> Activations:
         compute = self.costs.timed(
-            self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number)
+            self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number, view=view)
         )
         depths = self._multi_depth.choose(self._is_worth_keeping) if self._multi_depth is not None else ()
         if self._multi_depth is not None and depths:
             compute = self._multi_depth.compute_together(
-                {depth: self._fetch(depth, number, compute) for depth in depths},
-                images=lambda start, stop: self._images(np.arange(start, stop), epoch=number),
+                {depth: self._fetch(view, depth, number, compute) for depth in depths},
+                images=lambda start, stop: self._images(np.arange(start, stop), epoch=number, view=view),
                 alone=compute,
             )
-        return self._fetch(self.cut.depth, number, compute)
+        return self._fetch(view, self.cut.depth, number, compute)
 
-    def _fetch(self, depth: Depth, number: int, compute: Compute) -> Activations:
+    def _fetch(self, view: ViewSettings, depth: Depth, number: int, compute: Compute) -> Activations:
         """Open the entry of a depth; `compute` is called for the trial's own depth only."""
         assert self.cache is not None
         is_own = depth == self.cut.depth
@@ -237,11 +250,11 @@ class Inputs:
             backbone=self.backbone,
             weights=self.weights,
             depth=depth,
-            image_size=self.view.image_size,
-            fit=self.view.fit,
-            policy=self.view.identity,
+            image_size=view.image_size,
+            fit=view.fit,
+            policy=view.identity,
             epoch=number,
-            view_seed=self.view.seed if self.view.is_random else 0,
+            view_seed=view.seed if view.is_random else 0,
             computed_by=describe_arithmetic(self.device.type),
             dtype=self._choose_dtype(depth, row_shape),
         )
@@ -250,7 +263,7 @@ class Inputs:
             num_rows=len(self.split),
             row_shape=row_shape,
             compute=compute,
-            compute_rows=lambda positions: self._compute(positions, epoch=number),
+            compute_rows=lambda positions: self._compute(positions, epoch=number, view=view),
             chunk_rows=EXTRACTION_BATCH,
         )
 

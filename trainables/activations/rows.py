@@ -212,3 +212,39 @@ class Activations:
         runs = np.split(rows, breaks)
         parts = [self._compute(int(run[0]), int(run[-1]) + 1) for run in runs]
         return self._cast(np.concatenate(parts))[places]
+
+
+class MirroredActivations:
+    """Rows of an epoch in which some images are mirrored; each way of mirroring has an entry of its own."""
+
+    def __init__(
+        self, *, open_entry: Callable[[int], Activations], mirrors: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            open_entry: gives the activations of all images mirrored in one way, by its number.
+            mirrors: gives the way in which each of some rows is mirrored.
+        """
+        self._open_entry, self._mirrors = open_entry, mirrors
+        self._entries: dict[int, Activations] = {}
+
+    def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Copy these rows, in this order, each from the entry of its mirror.
+
+        Raises:
+            IndexError: as Activations.rows.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        ways = self._mirrors(wanted)
+        found: np.ndarray | None = None
+        for way in np.unique(ways).tolist() or [0]:
+            if way not in self._entries:
+                self._entries[way] = self._open_entry(way)
+            own = np.flatnonzero(ways == way)
+            values = self._entries[way].rows(wanted[own])
+            if found is None:
+                found = np.empty((len(wanted), *values.shape[1:]), values.dtype)
+            found[own] = values
+        assert found is not None
+        return found

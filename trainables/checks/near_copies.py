@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from contract.machine import count_cpus
 from trainables.checks.alignment import Agreement, compare_pairs
 from trainables.images.store import Images
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 SIDE, FINE_SIDE = 32, 64
@@ -120,11 +118,11 @@ def _compare_fine(
     return compare_pairs(pictures[where[:, 0]], pictures[where[:, 1]], mirrored, placement=placement)
 
 
-def _read(images: Images, rows: Rows, progress: Progress | None) -> tuple[NDArray[np.uint8], Tensor]:
+def _read(images: Images, rows: Rows, progress: Progress | None) -> tuple[NDArray[np.uint8], Floats]:
     """Grey pictures [N, W, W], W <= 32, and descriptors [N, 96] of unit length."""
     side = min(SIDE, images.shape[1])
     pictures = np.empty((len(rows), side, side), dtype=np.uint8)
-    descriptors = torch.empty(len(rows), GREY**2 + 2 * CHROMA**2)
+    descriptors = np.empty((len(rows), GREY**2 + 2 * CHROMA**2), dtype=np.float32)
 
     def read(start: int) -> int:
         small = np.stack([_shrink(image, side) for image in images[rows[start : start + READ]]])
@@ -147,24 +145,35 @@ def _shrink(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(small.convert("YCbCr"))
 
 
-def _describe(small: NDArray[np.uint8]) -> Tensor:
+def _describe(small: NDArray[np.uint8]) -> Floats:
     """Descriptors of unit length: cells without their mean, brightness and colours.
 
     The first half of each holds what stays when the image is mirrored, the second what changes its sign.
     """
-    planes = torch.from_numpy(small).float().permute(3, 0, 1, 2)
+    planes = small.astype(np.float32).transpose(3, 0, 1, 2)
     weights = ((GREY, 1.0), (CHROMA, CHROMA_WEIGHT), (CHROMA, CHROMA_WEIGHT))
     even, odd = [], []
     for plane, (cells, weight) in zip(planes, weights, strict=True):
-        grid = F.adaptive_avg_pool2d(plane[:, None], cells)[:, 0]
-        grid = weight * (grid - grid.mean((1, 2), keepdim=True))
-        left, right = grid[:, :, : cells // 2], grid.flip(2)[:, :, : cells // 2]
-        even.append((left + right).flatten(1) / 2**0.5)
-        odd.append((left - right).flatten(1) / 2**0.5)
-    return F.normalize(torch.cat([*even, *odd], 1), eps=1.0)
+        average = _averaging(cells, plane.shape[1])
+        grid = average @ plane @ average.T
+        grid = weight * (grid - grid.mean((1, 2), keepdims=True))
+        left, right = grid[:, :, : cells // 2], grid[:, :, ::-1][:, :, : cells // 2]
+        even.append((left + right).reshape(len(grid), -1) / np.float32(2**0.5))
+        odd.append((left - right).reshape(len(grid), -1) / np.float32(2**0.5))
+    found = np.concatenate([*even, *odd], axis=1)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0)
 
 
-def _find_candidates(descriptors: Tensor) -> tuple[Rows, NDArray[np.bool_]]:
+def _averaging(cells: int, side: int) -> Floats:
+    """Matrix [cells, side] that averages a row of pixels over cells, which share pixels that they cut."""
+    matrix = np.zeros((cells, side), dtype=np.float32)
+    for cell in range(cells):
+        first, last = cell * side // cells, -(-(cell + 1) * side // cells)
+        matrix[cell, first:last] = 1 / (last - first)
+    return matrix
+
+
+def _find_candidates(descriptors: Floats) -> tuple[Rows, NDArray[np.bool_]]:
     """Pairs [P, 2] of positions, the smaller first, and which of them are alike mirrored.
 
     Mirrored similarity costs nothing: with half the descriptor even and half odd, the two similarities are
@@ -172,23 +181,24 @@ def _find_candidates(descriptors: Tensor) -> tuple[Rows, NDArray[np.bool_]]:
     """
     pairs, mirrored = [], []
     for start, similarity, odd in _similarities(descriptors):
-        own = torch.arange(len(similarity))
+        own = np.arange(len(similarity))
         similarity[own, start + own] = -1
-        best, near = similarity.topk(min(NEIGHBOURS, similarity.shape[1] - 1), dim=1)
-        alike = best > SMALLEST_SIMILARITY
-        query = (start + own)[:, None].expand_as(near)
-        pairs.append(torch.stack([query[alike], near[alike]], dim=1))
-        mirrored.append((odd.gather(1, near) < 0)[alike])
-    found = np.sort(torch.cat(pairs).numpy(), axis=1)
+        for _ in range(min(NEIGHBOURS, similarity.shape[1] - 1)):
+            near = similarity.argmax(axis=1)
+            alike = np.flatnonzero(similarity[own, near] > SMALLEST_SIMILARITY)
+            pairs.append(np.stack([start + own[alike], near[alike]], axis=1))
+            mirrored.append(odd[own[alike], near[alike]] < 0)
+            similarity[own, near] = -1
+    found = np.sort(np.concatenate(pairs), axis=1)
     unique, where = np.unique(found, axis=0, return_index=True)
-    return unique, torch.cat(mirrored).numpy()[where]
+    return unique, np.concatenate(mirrored)[where]
 
 
-def _similarities(descriptors: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _similarities(descriptors: Floats) -> Iterator[tuple[int, Floats, Floats]]:
     """Yield (first row, similarity mirrored or not, the odd halves' products), block by block."""
-    even, odd = descriptors.chunk(2, dim=1)
+    even, odd = np.split(descriptors, 2, axis=1)
     height = max(16, min(1024, BLOCK // len(descriptors)))
     for start in range(0, len(descriptors), height):
         rows = slice(start, start + height)
         products = odd[rows] @ odd.T
-        yield start, (even[rows] @ even.T).add_(products.abs()), products
+        yield start, even[rows] @ even.T + np.abs(products), products

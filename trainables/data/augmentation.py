@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -20,6 +21,8 @@ NUM_DRAWS = 26
 Columns 0: flip, 1-2: position, 3: area, 4: aspect, 5: angle, 6: zoom, 8-11: colours, 12-16: erasing,
 17: vertical flip, 18-20 and 21-23: automatic operations.
 """
+
+FLIP, FLIP_VERTICAL = 0, 17
 
 SMALLEST_ERASED, LARGEST_ERASED = 0.02, 0.33
 """Area of an erased rectangle, as a share of the view's."""
@@ -69,10 +72,7 @@ def augment(
     if chosen == POLICIES["none"]:
         return evaluation_view(images, size=size, fit=fit)
     _check_size(images, size)
-    values = torch.from_numpy(
-        draw_uniform(seed, purpose + policy, epoch, ids.cpu().numpy(), NUM_DRAWS, copy=copy)
-    ).float()
-    values.clamp_(max=1 - 2**-24)  # rounding to single precision must not reach 1
+    values = _draw(seed, purpose + policy, epoch, ids.cpu().numpy(), copy)
     draws = values.to(images.device, non_blocking=True)
     view = _place(images, draws, chosen, size, fit)
     if chosen.recolours:
@@ -82,6 +82,30 @@ def augment(
     return erase_rectangle(view, draws[:, 12:17], probability=chosen.erasing) if chosen.erasing else view
 
 
+def draw_mirrors(
+    ids: NDArray[Any], *, epoch: int, policy: str, seed: int, copy: int | NDArray[Any] = 0
+) -> NDArray[np.int64]:
+    """Draw how `augment` mirrors each image in an epoch: bit 0 left and right, bit 1 top and bottom.
+
+    Raises:
+        ValueError: no such policy.
+    """
+    chosen, values = find_policy(policy), _draw(seed, policy, epoch, ids, copy)
+    left_right = (values[:, FLIP] < 0.5) & chosen.flip
+    upside_down = (values[:, FLIP_VERTICAL] < 0.5) & chosen.flip_vertical
+    return (left_right.long() + 2 * upside_down.long()).numpy()
+
+
+def mirror(view: torch.Tensor, how: int) -> torch.Tensor:
+    """Mirror every image of [B, 3, H, W] as `draw_mirrors` numbers it."""
+    return view.flip([dim for bit, dim in ((1, 3), (2, 2)) if how & bit]) if how else view
+
+
+def _draw(seed: int, purpose: str, epoch: int, ids: NDArray[Any], copy: int | NDArray[Any]) -> torch.Tensor:
+    values = torch.from_numpy(draw_uniform(seed, purpose, epoch, ids, NUM_DRAWS, copy=copy)).float()
+    return values.clamp_(max=1 - 2**-24)  # rounding to single precision must not reach 1
+
+
 def to_bytes(view: torch.Tensor) -> torch.Tensor:
     """Convert a view to the type of stored images: float [B, 3, S, S] in [0, 1] to uint8 [B, S, S, 3]."""
     return (view * 255).round_().to(torch.uint8).permute(0, 2, 3, 1)
@@ -89,8 +113,8 @@ def to_bytes(view: torch.Tensor) -> torch.Tensor:
 
 def _place(images: torch.Tensor, draws: torch.Tensor, policy: Policy, size: int, fit: Fit) -> torch.Tensor:
     """Crop, flip, shift, rotate and zoom in one step, so that pixels are interpolated once at most."""
-    flips = draws[:, 0] < 0.5 if policy.flip else None
-    upside_down = draws[:, 17] < 0.5 if policy.flip_vertical else None
+    flips = draws[:, FLIP] < 0.5 if policy.flip else None
+    upside_down = draws[:, FLIP_VERTICAL] < 0.5 if policy.flip_vertical else None
     if policy.resamples:
         return resample(
             _to_float(images),

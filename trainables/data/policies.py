@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from contract.files import did_you_mean
@@ -60,6 +60,11 @@ class Policy:
     def resamples(self) -> bool:
         """Whether pixels are interpolated, not only moved."""
         return bool(self.min_area < 1 or self.max_aspect > 1 or self.rotation or self.zoom)
+
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether an image has two or four views in all: itself, and what mirrors make of it."""
+        return replace(self, flip=False, flip_vertical=False) == Policy() and self != Policy()
 
     @property
     def recolours(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contract.decoding import Fit
-from trainables.data.augmentation import augment, to_bytes
+from trainables.data.augmentation import augment, draw_mirrors, mirror, to_bytes
 from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, mix_views
-from trainables.data.policies import policy_identity
+from trainables.data.policies import find_policy, policy_identity
 from trainables.device.prefetch import to_device
 from trainables.images.store import ImageStore
 
@@ -136,6 +136,9 @@ class ViewSettings:
     is_blank: bool = False
     """Make all pixels zero, whatever the image."""
 
+    mirrored: int = 0
+    """How every view is mirrored at last: bit 0 left and right, bit 1 top and bottom."""
+
     @property
     def is_random(self) -> bool:
         policies = {self.policy, self.minority_policy} - {"", "none"}
@@ -147,7 +150,28 @@ class ViewSettings:
         if self.is_blank:
             return "blank"
         first = policy_identity(self.minority_policy) if self.minority_policy else ""
-        return "+".join(filter(None, (first, policy_identity(self.policy), self.mix.identity)))
+        last = f"mirrored-{self.mirrored}" if self.mirrored else ""
+        return "+".join(filter(None, (first, policy_identity(self.policy), self.mix.identity, last)))
+
+    @property
+    def only_mirrors(self) -> bool:
+        """Whether the views of all epochs are the image itself and what mirrors make of it."""
+        plain = not (self.is_blank or self.minority_policy or self.mix.is_on)
+        return plain and find_policy(self.policy).only_mirrors
+
+    def with_mirror(self, how: int) -> ViewSettings:
+        """The view that is mirrored in this way in every epoch."""
+        return replace(self, policy="none", mirrored=how)
+
+    def mirrors(self, split: SplitView, positions: Positions, *, epoch: int) -> Positions:
+        """How each image at these positions is mirrored in an epoch, as `mirrored` numbers it."""
+        return draw_mirrors(
+            split.view_ids[positions],
+            epoch=epoch,
+            policy=self.policy,
+            seed=self.seed,
+            copy=split.copies[positions],
+        )
 
     def number(self, epoch: int) -> int:
         """Number of an epoch's view: the epoch, or 0 (the evaluation view) where nothing is random."""
@@ -193,7 +217,7 @@ class ViewSettings:
         copied = split.copies[positions] > 0
         if self.minority_policy and copied.any():
             stored = self._augment_copies(stored, split, positions, copied, epoch=epoch)
-        return augment(
+        views = augment(
             stored,
             ids=torch.from_numpy(split.view_ids[positions]),
             epoch=epoch,
@@ -203,6 +227,7 @@ class ViewSettings:
             fit=self.fit,
             copy=split.copies[positions],
         )
+        return mirror(views, self.mirrored)
 
     def _augment_copies(
         self, stored: Tensor, split: SplitView, positions: Positions, copied: NDArray[np.bool_], *, epoch: int

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ray_tune import session
-from cluster.ray_tune.session import MOST_RAY_BYTES, find_ray_folder
+from cluster.ray_tune import local_ray
+from cluster.ray_tune.local_ray import MOST_RAY_BYTES, find_ray_folder
 from tests.other_user import STRANGER, call_as, needs_root, open_way
 
 
@@ -20,7 +20,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("RAY_TMPDIR", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(session, "SHORT_FOLDERS", (str(folder),))
+    monkeypatch.setattr(local_ray, "SHORT_FOLDERS", (str(folder),))
     return folder
 
 
@@ -87,7 +87,7 @@ def test_a_folder_that_is_read_only_is_not_used(
 def test_without_any_folder_the_error_names_what_to_set(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_why_unfit", lambda folder: f"{folder} cannot be written")
+    monkeypatch.setattr(local_ray, "_why_unfit", lambda folder: f"{folder} cannot be written")
 
     with pytest.raises(ValueError, match="set RAY_TMPDIR"):
         find_ray_folder()
