@@ -30,7 +30,7 @@ from contract.messages import Lease, LeasedTrial, StudySettings
 from contract.model_layout import ModelPaths
 from trainables.data.datasets import find_images
 from trainables.export.latency import BATCH, CombinationCosts
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 from trainables.export.split_predictions import write_flipped_predictions
 from trainables.images.preparation import prepare_images
 from trainables.lease import start_lease
@@ -152,7 +152,7 @@ def measure(settings: StudySettings, folder: Path, *, rounds: int) -> list[dict[
 
     def export(combination: Combination, name: str) -> tuple[Program, float, float]:
         target, began = ModelPaths(folder / name), time.process_time()
-        export_combination(combination, configs, settings, target=target, about={})
+        make_checked_program(combination, configs, settings).write(settings, target=target, about={})
         seconds = time.process_time() - began
         megabytes = target.program.stat().st_size / 1e6
         return torch.export.load(target.program).module(), seconds, megabytes

@@ -21,14 +21,22 @@ def prepare_process() -> None:
 
     Every command calls it first.
     """
-    # At its end the interpreter looks for garbage among a million objects of torch and MLflow, for 3 s.
-    atexit.register(gc.freeze)
+    atexit.register(_end_soon)
     for stream in (sys.stdout, sys.stderr):
         # LC_ALL=C or PYTHONIOENCODING=ascii, and file names of bytes that are no UTF-8.
         if getattr(stream, "errors", "") == "strict":
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ.update(loopback_without_proxy(os.environ))
     give_home()
+
+
+def _end_soon() -> None:
+    """Let the interpreter look for no garbage at its end: among a million objects it takes seconds.
+
+    Where triton was imported, it would complain of what is left, so that it is left to the collector.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def give_home() -> None:

@@ -6,20 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from analysis.answer.choose import Chosen, choose_answer
-from analysis.answer.pool import Candidate, Pool, load_pool, trial_candidate
+from analysis.answer.pool import Candidate, load_pool, trial_candidate
 from analysis.answer.record import Answer, load_answer, save_answer
 from analysis.answer.scores import check_metric
-from analysis.calibration.more_photos import measure_photo_curve
-from analysis.calibration.unknown import FrozenFeatures
 from analysis.comparison import confidence_interval
 from analysis.finals import Final
-from analysis.image_table import load_groups, load_image_table
+from analysis.image_table import load_groups
 from analysis.predictions import Predictions, join_predictions, load_file
 from analysis.reading import Row, load_study, load_trial_rows
 from contract.answer import MemberRef, WeightedMember
@@ -28,9 +25,14 @@ from contract.finals import FinalKind
 from contract.messages import State, StudySettings
 from contract.model_layout import ModelPaths
 from contract.study_layout import StudyPaths
+from wiring.answer_judgement import judge_photos, judge_unknown, one_blas_thread
 from wiring.answer_memory import measure_once, stamp_predictions
 from wiring.model_directory import choose_golden_photos, refresh_readme
-from wiring.unknown_class import UnknownClasses, needs_program
+from wiring.unknown_class import needs_program
+
+if TYPE_CHECKING:
+    from trainables.export.program import CheckedProgram
+    from wiring.side_process import Calls
 
 DEFAULT_METRIC = "val_accuracy"
 """Metric that rules go by where predictions do not determine the study's."""
@@ -99,29 +101,41 @@ class AnswerMaker:
         is_wanted = of_any_wishes or answer.facts.get("wishes") == asdict(self.wishes)
         return answer if is_wanted else None
 
-    def make(self) -> Answer:
+    def make(self, beside: Calls | None = None) -> Answer:
         """Choose, judge, export, and write answer.json last, so that a kill in between is made good.
+
+        Args:
+            beside: another process, which judges while this one exports.
 
         Raises:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
-        import scipy.linalg  # noqa: F401  # loads the library whose threads are limited
-
-        # Two threads of OpenBLAS that wait for each other on a busy machine took 16 s instead of 2.
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             chosen = self._choose()
-            answer, unknown = self._judge(chosen)
-        answer = self._with_refits(answer)
+        answer = self._with_refits(chosen.answer)
+        paths = (self.paths.model.directory, self.paths.answer, self.paths.costs)
+        for path in paths:
+            remove_leftovers(path.parent, path.name)  # of a run that was killed here
+        with fill_aside(self.paths.model.directory, replace=True, durable=True) as folder:
+            judged = (self.settings, chosen.pool, chosen.probabilities, self._config_of(chosen), folder)
+            if beside is not None:
+                beside.begin(judge_unknown, *judged)
+            program = self._make_program(answer)
+            photos = judge_photos(self.settings, chosen.pool, self._config_of(chosen))
+            unknown = judge_unknown(*judged) if beside is None else beside.result()
+            answer = replace(answer, facts={**answer.facts, **unknown, **photos, **self._more_facts()})
+            self._write_model(answer, program, ModelPaths(folder))
+        save_answer(self.paths, answer)
+        return answer
+
+    def _more_facts(self) -> dict[str, Any]:
         more = {"wishes": asdict(self.wishes), **self._repeated()}
         if self.metric != self.settings.metric:
             more["metric_note"] = (
                 f"The rules go by {self.metric}: {self.settings.metric}, which the search went by, is not "
                 "computed on resamples."
             )
-        answer = replace(answer, facts={**answer.facts, **more})
-        self._export(answer, unknown)
-        save_answer(self.paths, answer)
-        return answer
+        return more
 
     def choose(self) -> Answer:
         """Choose without judging or writing anything.
@@ -212,49 +226,9 @@ class AnswerMaker:
         """Trials as the leaderboard has them, by number."""
         return {row["trial"]: row for row in load_trial_rows(load_study(self.paths.directory))}
 
-    def _judge(self, chosen: Chosen) -> tuple[Answer, UnknownClasses | None]:
-        """Add what frozen features tell: of unknown classes, and whether more photos would help."""
-        first = chosen.answer.refs[0]
-        config = self.configs[replace(first, view="")]
-        frozen = self._frozen_features(chosen.pool, config)
-        if frozen is None:
-            return chosen.answer, None
-        unknown = UnknownClasses.choose(
-            frozen, chosen.probabilities, ids=chosen.pool.ids, config=config, settings=self.settings
-        )
-        curve = measure_photo_curve(
-            frozen.train,
-            frozen.train_labels,
-            frozen.train_groups,
-            frozen.val,
-            frozen.val_labels,
-            frozen.val_groups,
-            num_classes=len(self.settings.classes),
-        )
-        more = {
-            "unknown": {"said": unknown.rule.describe(), **unknown.rule.as_values()},
-            "more_photos": {"said": curve.describe(), **curve.as_values()},
-        }
-        return replace(chosen.answer, facts={**chosen.answer.facts, **more}), unknown
-
-    def _frozen_features(self, pool: Pool, config: Mapping[str, Any]) -> FrozenFeatures | None:
-        """Features of the member's pretrained backbone, for the images of the pool; None without any."""
-        from trainables.export.frozen_features import frozen_features
-
-        if self.settings.weights == "random":
-            return None
-        found = frozen_features(config, self.settings)
-        (train_ids, train), (val_ids, val) = found["train"], found["val"]
-        rows = np.searchsorted(val_ids, pool.ids)
-        table = load_image_table(self.paths.directory)
-        return FrozenFeatures(
-            train=train,
-            train_labels=table.labels[train_ids],
-            train_groups=table.groups[train_ids],
-            val=val[rows],
-            val_labels=pool.labels,
-            val_groups=pool.groups,
-        )
+    def _config_of(self, chosen: Chosen) -> Mapping[str, Any]:
+        """Configuration of the first member, whose pretrained backbone gives the features that judge it."""
+        return self.configs[replace(chosen.answer.refs[0], view="")]
 
     def _with_refits(self, answer: Answer) -> Answer:
         """Put refits in the members' places; weights and temperature stay those of the selected version."""
@@ -329,25 +303,21 @@ class AnswerMaker:
             return "trial"
         return str(next(one.training.kind for one in self.finals if one.final == ref.number))
 
-    def _export(self, answer: Answer, unknown: UnknownClasses | None) -> None:
-        from trainables.export.program import export_combination  # torch takes seconds to import
+    def _make_program(self, answer: Answer) -> CheckedProgram:
+        from trainables.export.program import make_checked_program  # torch takes seconds to import
 
-        target = self.paths.model.directory
-        for path in (target, self.paths.answer, self.paths.costs):
-            remove_leftovers(path.parent, path.name)  # of a run that was killed here
-        with fill_aside(target, replace=True, durable=True) as folder:
-            export_combination(
-                answer.combination,
-                self.configs,
-                self.settings,
-                target=ModelPaths(folder),
-                about=describe_export(answer, self.settings),
-                photos=choose_golden_photos(self.settings, self.wishes.golden),
-                compare_stored=not self.wishes.refit,
-            )
-            if unknown is not None:
-                unknown.export(self.settings, ModelPaths(folder))
-            refresh_readme(ModelPaths(folder), self.paths.directory, answer.facts)
+        return make_checked_program(
+            answer.combination, self.configs, self.settings, compare_stored=not self.wishes.refit
+        )
+
+    def _write_model(self, answer: Answer, program: CheckedProgram, target: ModelPaths) -> None:
+        program.write(
+            self.settings,
+            target=target,
+            about=describe_export(answer, self.settings),
+            photos=choose_golden_photos(self.settings, self.wishes.golden),
+        )
+        refresh_readme(target, self.paths.directory, answer.facts)
 
 
 def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:

@@ -9,20 +9,23 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from analysis.answer.record import Answer
 from analysis.answer.words import describe_answer, find_reading, has_test_split
 from analysis.reading import load_study
-from analysis.report import is_current, write_report
+from analysis.report import ReportDraft, draft_report, is_current, write_report
 from analysis.tracking import find_leaderboard, log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
 from contract.files import first_line
 from contract.study_layout import StudyPaths
+from wiring.answer_processes import AnswerProcesses
 from wiring.answers import AnswerMaker
 from wiring.model_directory import refresh_readme
 from wiring.model_formats import telling_lost_formats
@@ -45,8 +48,14 @@ class Results:
     """An answer that finalize.py made with other wishes stays, as long as the candidates are the same."""
 
     command: str = "tune.py"
+    answering: AnswerProcesses | None = None
+    """Makes the answer beside this process, which drafts the report meanwhile; None = in this one."""
+
     tracking_uri: str | None = None
     """MLflow store or server of a study that has moved; None = the one that study.json names."""
+
+    drafts: list[ReportDraft] = field(default_factory=list, init=False)
+    """The report's draft, once there is one."""
 
     @property
     def paths(self) -> StudyPaths:
@@ -69,18 +78,27 @@ class Results:
         answer = self.maker.find_current(of_any_wishes=self.keeps_answer)
         if answer is None:
             with telling_lost_formats(self.paths.model, self._say), self.console.status(MAKING):
-                answer = self.maker.make()
+                answer = self._make_answer(self.maker)
         refresh_readme(self.paths.model, self.directory, answer.facts)  # of a reading that came since
         has_test = has_test_split(load_study(self.directory))
         for line in describe_answer(answer, find_reading(self.directory), has_test=has_test):
             self._say(line)
         self._say(f"model: {self.paths.model.directory}")
 
+    def _make_answer(self, maker: AnswerMaker) -> Answer:
+        if self.answering is None:
+            return maker.make()
+        return self.answering.make(maker, meanwhile=self._draft)
+
+    def _draft(self) -> None:
+        with suppress(Exception):  # whatever it is, `_report` meets it again and says so
+            self.drafts.append(draft_report(self.directory))
+
     def _report(self) -> None:
         path = self.paths.report
         if not is_current(self.directory):
             with self.console.status("writing the report"):
-                path = write_report(self.directory)
+                path = write_report(self.directory, draft=self.drafts[-1] if self.drafts else None)
         self._say(f"report: {path}")
 
     def _track(self, *, with_model: bool) -> None:

@@ -43,6 +43,7 @@ from trainables.data.manifest import Manifest, describe_change
 from trainables.images.preparation import Preparation, Recorded, prepare_images
 from trainables.model.backbones import find_backbone
 from trainables.training.schedules import planned_shares
+from wiring.answer_processes import AnswerProcesses
 from wiring.answers import AnswerMaker
 from wiring.past_studies import find_starts
 from wiring.plan import Plan, console, say
@@ -165,12 +166,19 @@ def describe_probing(study: Study, search: Search) -> str:
 
 
 def run_leases(
-    plan: Plan, study: Study, search: Search, tracker: Tracker, started: LocalRay | None = None
+    plan: Plan,
+    study: Study,
+    search: Search,
+    tracker: Tracker,
+    started: LocalRay | None = None,
+    *,
+    answering: AnswerProcesses,
 ) -> RunEnding:
     """Run what is left of the search on this machine's Ray, or on the cluster at --address.
 
     Args:
         started: a Ray of this machine that is starting already.
+        answering: told of every ended trial, so that it is ready at the end.
 
     Raises:
         ValueError: the cluster does not answer or does not fit; nothing has run yet.
@@ -203,6 +211,12 @@ def run_leases(
                 count_slots = stack.enter_context(elastic_slots(resources, ask_for=wanted, say=say))
             progress = stack.enter_context(Progress(search, console=console))
             settings = make_settings(plan, study, resources).as_values()
+            cleaner = Cleaner(study.paths, search)
+
+            def on_ended(number: int) -> None:
+                cleaner.clean(number)
+                answering.start_when_due(search)
+
             study.begin(hardware=hardware)
             tracker.start()
             return run_search(
@@ -214,7 +228,7 @@ def run_leases(
                 progress=progress,
                 time_budget_seconds=config.time_budget_seconds,
                 why_lost=lambda: study.lock.lost,
-                on_ended=Cleaner(study.paths, search).clean,
+                on_ended=on_ended,
                 count_slots=count_slots,
                 inherits_environment=cluster.local,
             )

@@ -18,6 +18,7 @@ from cluster.study.directory import Study, open_study
 from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
+from wiring.answer_processes import AnswerProcesses
 from wiring.backbone_choice import settle_backbones
 from wiring.ends import fail, interrupted
 from wiring.plan import Plan, console, say
@@ -49,6 +50,9 @@ def run_plan(plan: Plan, started: LocalRay | None = None) -> int:
         return fail(error, code=1)
     except KeyboardInterrupt:
         return interrupted()
+    finally:
+        if started is not None:
+            started.stop(wait=False)
 
 
 def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: LocalRay | None) -> int:
@@ -57,7 +61,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
     Raises:
         ValueError: the flags do not fit; nothing has run yet.
     """
-    study = open_study(plan.config, facts=study_facts(plan, manifest, found))
+    study, answering = open_study(plan.config, facts=study_facts(plan, manifest, found)), AnswerProcesses()
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)
@@ -72,7 +76,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             say(plan.stopping_line)
             if probing := describe_probing(study, search):
                 say(probing)
-            ending = run_leases(plan, study, search, tracker, started)
+            ending = run_leases(plan, study, search, tracker, started, answering=answering)
             if (
                 ending.how is RunOutcome.LOST
             ):  # nothing may be written any more: the study may be another driver's
@@ -81,8 +85,9 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             end_run(study, ending)
             # In the background it has kept up so far; an interrupted user waits for his prompt.
             tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
-        return conclude(plan, study, search, ending)
+        return conclude(plan, study, search, ending, answering)
     finally:
+        answering.close()
         study.close()
 
 
@@ -90,7 +95,7 @@ def end_run(study: Study, ending: RunEnding) -> None:
     attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
-def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int:
+def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses) -> int:
     """Say how the search ended, make the missing results, and say where they are."""
     attempt("files of ended trials could not be removed", Cleaner(study.paths, search).clean_all)
     attempt("the leaderboard could not be shown", lambda: print_leaderboard(study.directory))
@@ -106,7 +111,8 @@ def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding) -> int
         return 130
     is_complete = search.best_complete() is not None
     maker = make_answer_maker(plan, study, search) if is_complete else None
-    made = Results(directory=study.directory, maker=maker, console=console).make()
+    results = Results(directory=study.directory, maker=maker, console=console, answering=answering)
+    made = results.make()
     if not is_complete:
         return say_nothing_completed(plan, study, search, ending)
     say(say_next(study.directory, has_test=study.info["data"]["num_test"] > 0))

@@ -132,10 +132,11 @@ class LocalRay:
             raise self._error
         self._preload.wait()
 
-    def stop(self) -> None:
-        """End Ray's processes."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End Ray's processes, also again; a start that is under way is ended once it is over."""
         self._may_end.set()
-        self._thread.join()
+        if wait:
+            self._thread.join()
         self._preload.close()
 
 

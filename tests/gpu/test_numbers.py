@@ -22,7 +22,7 @@ from tests.lone_trial import start_trials
 from trainables import lease as lease_module
 from trainables.activations.cost_model import CostModel
 from trainables.activations.shared import drop_backbones
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 from trainables.training.checkpoints import load_state
@@ -210,13 +210,14 @@ def test_a_cached_trial_computes_what_an_uncached_one_does(
 def test_an_export_of_weights_trained_here_predicts_what_the_trial_did(
     settings: StudySettings, tmp_path: Path, measure: Measure
 ) -> None:
-    """`export_combination` itself compares on validation images and refuses what is further off."""
+    """`make_checked_program` itself compares on validation images and refuses what is further off."""
     leased = make_lease(9)
     run_trials(settings, leased)
     model = ModelPaths(tmp_path / "model")
 
     ref = MemberRef("trial", 9)
-    export_combination(Combination.single(ref), {ref: leased.config}, settings, target=model, about={})
+    program = make_checked_program(Combination.single(ref), {ref: leased.config}, settings)
+    program.write(settings, target=model, about={})
 
     size = model.program.stat().st_size
     measure(f"all 10 validation images within the export's tolerance; {size / 2**20:.1f} MiB")

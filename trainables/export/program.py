@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,47 @@ TOLERANCE = 1e-4
 """Largest difference of a probability between the exported program and the network it came from."""
 
 
-def export_combination(
-    combination: Combination,
-    configs: Configs,
-    settings: StudySettings,
-    *,
-    target: ModelPaths,
-    about: Mapping[str, Any],
-    photos: Mapping[str, Path] | None = None,
-    compare_stored: bool = True,
-) -> None:
-    """Write the program and its card to `target`; `about` goes into the card as it is.
+@dataclass(frozen=True, kw_only=True)
+class CheckedProgram:
+    """The program of a combination, which predicts what its members predicted."""
+
+    program: torch.export.ExportedProgram
+    fit: Fit
+    licences: Mapping[str, str]
+    """Licence of each backbone's weights."""
+
+    def write(
+        self,
+        settings: StudySettings,
+        *,
+        target: ModelPaths,
+        about: Mapping[str, Any],
+        photos: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Write the program and its card to `target`; `about` goes into the card as it is.
+
+        Args:
+            photos: golden images beside the generated ones, by their names in the model's directory.
+        """
+        backbone = ", ".join(self.licences)
+        write_program(
+            self.program,
+            settings,
+            fit=self.fit,
+            target=target,
+            about={"backbone": backbone, "licences": dict(self.licences), **about},
+            photos=photos,
+        )
+
+
+def make_checked_program(
+    combination: Combination, configs: Configs, settings: StudySettings, *, compare_stored: bool = True
+) -> CheckedProgram:
+    """Make the program of a combination, which predicts for validation images what its members predicted.
 
     The program takes float32 images [N, 3, size, size] in [0, 1], N free, and gives probabilities [N, C].
-    Before anything is written, it must predict for validation images what its members predicted for them.
 
     Args:
-        photos: golden images beside the generated ones, by their names in the model's directory.
         compare_stored: False for members trained on validation images too, which have no predictions of them.
 
     Raises:
@@ -50,19 +75,10 @@ def export_combination(
     """
     refs = [member.ref for member in combination.members]
     fit = common_fit(refs, configs, settings)
-    module = load_combination(combination, configs, settings)
-    program = make_program(module, settings.image_size)
+    program = make_program(load_combination(combination, configs, settings), settings.image_size)
     if compare_stored:
         check_predictions(program.module(), combination, configs, settings, fit=fit)
-    licences = find_licences(refs, configs, settings)
-    write_program(
-        program,
-        settings,
-        fit=fit,
-        target=target,
-        about={"backbone": ", ".join(licences), "licences": licences, **about},
-        photos=photos,
-    )
+    return CheckedProgram(program=program, fit=fit, licences=find_licences(refs, configs, settings))
 
 
 def make_program(module: nn.Module, image_size: int) -> torch.export.ExportedProgram:

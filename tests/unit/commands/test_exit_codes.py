@@ -13,6 +13,7 @@ import tune
 from cluster.ray_tune.run import RunEnding
 from cluster.study.records import DatabaseGone
 from contract.study_layout import RunOutcome, StudyPaths
+from wiring import study_run
 
 CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s", backbones=())
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
@@ -63,6 +64,7 @@ class Command:
             "fetch_all_weights": lambda plan: plan,
             "check_workers": lambda *_, **__: None,
             "make_plan": lambda _: PLAN,
+            "start_ray_early": lambda _: None,
             "read_images": lambda _: (MANIFEST, ""),
             "study_facts": lambda *_: {},
             "open_study": lambda *_, **__: self.study,
@@ -78,16 +80,16 @@ class Command:
             "how_long_a_trial_takes": lambda _: "an epoch takes about 12.0 s, a whole trial about 120 s",
         }
         for name, value in replaced.items():
-            monkeypatch.setattr(tune, name, value)
+            monkeypatch.setattr(tune if hasattr(tune, name) else study_run, name, value)
         self._patch = monkeypatch
 
     def run(self, ending: str | Exception | None, reason: str | None = None) -> int:
-        def search(*_: Any) -> RunEnding:
+        def search(*_: Any, **__: Any) -> RunEnding:
             if isinstance(ending, BaseException):
                 raise ending
             return RunEnding(how=RunOutcome(ending), reason=reason)
 
-        self._patch.setattr(tune, "run_leases", search)
+        self._patch.setattr(study_run, "run_leases", search)
         return tune.main([])
 
     def _clean(self) -> None:

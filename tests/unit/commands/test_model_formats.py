@@ -29,7 +29,7 @@ from tests.trained_members import combine, train_members, validation_images
 from trainables.export import format_parity
 from trainables.export.cascade import load_cascade
 from trainables.export.format_parity import compare
-from trainables.export.program import export_combination, make_program, write_program
+from trainables.export.program import make_checked_program, make_program, write_program
 from trainables.export.split_predictions import write_flipped_predictions
 from trainables.export.unknown_program import UnknownScorer
 from wiring import model_formats
@@ -68,7 +68,8 @@ def said() -> list[str]:
 def export(study: Study, folder: Path, combination: Combination) -> ModelPaths:
     settings, configs = study
     model = ModelPaths(folder / "model")
-    export_combination(combination, configs, settings, target=model, about=combination.as_values())
+    program = make_checked_program(combination, configs, settings)
+    program.write(settings, target=model, about=combination.as_values())
     return model
 
 

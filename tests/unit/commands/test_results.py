@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-import trainables.export.program
+from analysis.answer.record import Answer
 from analysis.report import is_current
 from cluster.search.trial_status import TrialStatus
 from contract.answer import Combination
@@ -42,11 +43,9 @@ class Finished:
         self.export: Export = self._export
         self.add(0.5)
         self.add(0.9)
-        monkeypatch.setattr(
-            trainables.export.program, "export_combination", lambda *a, **k: self.export(*a, **k)
-        )
-        monkeypatch.setattr(AnswerMaker, "_frozen_features", lambda *_: None)
-        monkeypatch.setattr("analysis.report._make_sections", self._make_sections)
+        monkeypatch.setattr(AnswerMaker, "_make_program", self._make_program)
+        monkeypatch.setattr("analysis.report.draft_report", lambda *_, **__: None)
+        monkeypatch.setattr("analysis.report._all_sections", self._all_sections)
         monkeypatch.setattr(results, "log_model", self._log_model)
         monkeypatch.setattr(results, "sync", lambda *_: self.tracked.append("trials only"))
         monkeypatch.setattr(results, "find_leaderboard", lambda *_: "http://127.0.0.1:5000")
@@ -92,7 +91,13 @@ class Finished:
         for path in (target.golden_facts, target.labels, target.example):
             path.touch()
 
-    def _make_sections(self, _: Path, *, no_images: bool) -> list[Any]:
+    def _make_program(self, answer: Answer) -> Any:
+        return SimpleNamespace(write=partial(self._write, answer.combination))
+
+    def _write(self, combination: Combination, _: StudySettings, **given: Any) -> None:
+        self.export(combination, **given)
+
+    def _all_sections(self, *_: Any) -> list[Any]:
         self.pages += 1
         return []
 
@@ -181,7 +186,7 @@ def test_an_export_that_fails_is_one_line_and_everything_else_is_made(
 def test_a_full_disk_under_the_report_leaves_the_model_and_the_next_run_writes_it(
     study: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: Path) -> Path:
+    def fail(_: Path, **__: Any) -> Path:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

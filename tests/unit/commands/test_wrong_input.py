@@ -10,6 +10,7 @@ from PIL import Image
 
 import tune
 from tests.tiny_data import write_images
+from wiring import study_run
 
 
 def run(*flags: str, folder: Path) -> int:
@@ -93,7 +94,7 @@ def test_a_study_of_another_space_or_data_says_what_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = write_images(tmp_path / "images")
-    monkeypatch.setattr(tune, "run_leases", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(study_run, "run_leases", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     flags = ("--data", str(images), "--study", "mine")
     assert run("--space", "demo", *flags, folder=tmp_path) == 130
     capsys.readouterr()

@@ -19,7 +19,7 @@ from tests.tiny_data import make_settings
 from tests.trained_members import combine, train_members, validation_images
 from trainables.export.ensemble import Branch, CombinedClassifier, load_combination
 from trainables.export.parity import load_log_probabilities, load_pooled_predictions
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 from trainables.export.split_predictions import predict_members, write_flipped_predictions
 
 FROZEN = {"regime": "linear_probe", "unfreeze_depth": 0}
@@ -146,8 +146,10 @@ def test_an_exported_combination_keeps_shared_weights_once_and_says_its_backbone
     one, several = ModelPaths(tmp_path / "one"), ModelPaths(tmp_path / "several")
     combination = combine(PLAIN, NORMED, flip, PIXELS)
 
-    export_combination(Combination.single(PLAIN), configs, settings, target=one, about={})
-    export_combination(combination, configs, settings, target=several, about=combination.as_values())
+    make_checked_program(Combination.single(PLAIN), configs, settings).write(settings, target=one, about={})
+    make_checked_program(combination, configs, settings).write(
+        settings, target=several, about=combination.as_values()
+    )
 
     card = json.loads(several.card.read_text())
     assert card["backbone"] == "lite0, linear_pixels"

@@ -15,7 +15,7 @@ from contract.model_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.parity import compare
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone
 from trainables.model.weights import locate_weights
@@ -63,15 +63,12 @@ def test_an_export_on_other_weights_than_the_trial_is_refused_and_writes_nothing
     ref, right = MemberRef("trial", lease.trial), ModelPaths(tmp_path / "right")
 
     with pytest.raises(ValueError, match="does not predict what the trial did"):
-        export_combination(
-            Combination.single(ref),
-            {ref: lease.config},
-            replace(settings, backbone_weights=(sources[1],)),
-            target=ModelPaths(tmp_path / "wrong"),
-            about={},
+        make_checked_program(
+            Combination.single(ref), {ref: lease.config}, replace(settings, backbone_weights=(sources[1],))
         )
-    export_combination(Combination.single(ref), {ref: lease.config}, settings, target=right, about={})
+    make_checked_program(Combination.single(ref), {ref: lease.config}, settings).write(
+        settings, target=right, about={}
+    )
 
-    assert not (tmp_path / "wrong").exists()
     program = torch.export.load(right.program).module()
     assert program(torch.rand(1, 3, 32, 32)).shape == (1, 3)

@@ -22,7 +22,7 @@ from trainables.data.augmentation import augment, evaluation_view
 from trainables.data.manifest import read_manifest
 from trainables.data.policies import names
 from trainables.export.parity import load_predictions
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 
 
 def write_long_images(folder: Path) -> Path:
@@ -72,7 +72,9 @@ def test_what_a_crop_does_not_show_is_learnt_from_padded_images_and_served_so(
     of_padded, of_cropped = accuracy_of(padded, 1), accuracy_of(settings, 2)
     target = ModelPaths(tmp_path / "model")
     ref = MemberRef("trial", 1)
-    export_combination(Combination.single(ref), {ref: lease.config}, padded, target=target, about={})
+    make_checked_program(Combination.single(ref), {ref: lease.config}, padded).write(
+        padded, target=target, about={}
+    )
     model = ServedClassifier()
     model.load_context(SimpleNamespace(artifacts={"export": str(target.directory)}))
     ids, stored = load_predictions(padded.trial_paths(1))

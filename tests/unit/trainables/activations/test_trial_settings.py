@@ -16,7 +16,7 @@ from contract.model_layout import ModelPaths
 from tests.lone_trial import start_trials
 from tests.tiny_data import make_lease, make_settings
 from trainables.export.members import load_classifier
-from trainables.export.program import export_combination
+from trainables.export.program import make_checked_program
 from trainables.lease import LeasedRun
 from trainables.run import TrialRun
 
@@ -67,8 +67,8 @@ def test_nearest_neighbours_finish_in_one_epoch_and_leave_a_classifier(
     config = make_lease(1, **KNN, num_neighbours=3, distance="euclidean").config
     classifier = load_classifier(run.paths, config, settings)
     ref = MemberRef("trial", 1)
-    export_combination(
-        Combination.single(ref), {ref: config}, settings, target=ModelPaths(tmp_path), about={}
+    make_checked_program(Combination.single(ref), {ref: config}, settings).write(
+        settings, target=ModelPaths(tmp_path), about={}
     )
 
     assert [report.outcome for report in reports] == ["complete"]

@@ -1,0 +1,88 @@
+"""Makes the answer in two processes beside this one, which import torch while the search still runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+from analysis.answer.record import Answer
+from cluster.search.search import Search
+from contract.machine import count_cpus
+from wiring.answers import AnswerMaker
+from wiring.side_process import Calls, SideProcess
+
+MODULES = (
+    "scipy.linalg",
+    "trainables.export.frozen_features",
+    "trainables.export.latency",
+    "trainables.export.program",
+    "trainables.export.unknown_program",
+    "torch.export",
+    "torch._dynamo",
+)
+"""What an answer needs and takes seconds to import."""
+
+SECONDS_BEFORE = 30.0
+"""Expected seconds until the end of the search at which the processes start: they import for about five."""
+
+LEAST_MEMORY = 4 * 10**9
+"""Bytes that must be available: the two processes take about 0.5 GB each."""
+
+
+class AnswerProcesses:
+    """Makes an answer in processes of its own, or in this one where there is no room for others."""
+
+    def __init__(self) -> None:
+        self._maker: SideProcess | None = None
+        self._judge: SideProcess | None = None
+        self._first: tuple[float, int] | None = None
+
+    def start_when_due(self, search: Search) -> None:
+        """Start once the search will probably end soon; to be called whenever a trial has ended."""
+        if self._maker is None and self._expect_seconds(search) < SECONDS_BEFORE:
+            self._start()
+
+    def make(self, maker: AnswerMaker, *, meanwhile: Callable[[], None]) -> Answer:
+        """Make the answer, and do something else meanwhile.
+
+        Raises:
+            ValueError, RuntimeError, OSError: as AnswerMaker.make; or a process was ended from outside.
+        """
+        self._start()
+        if self._maker is None or self._judge is None:
+            return maker.make()
+        self._maker.calls.begin(_make, maker, self._judge.calls)
+        meanwhile()
+        answer = self._maker.calls.result()
+        assert isinstance(answer, Answer)
+        return answer
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for process in (self._maker, self._judge):
+            if process is not None:
+                process.close()
+
+    def _start(self) -> None:
+        has_room = count_cpus() > 1 and psutil.virtual_memory().available > LEAST_MEMORY
+        if self._maker is None and has_room:
+            threads = max(1, count_cpus() // 2)
+            self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+
+    def _expect_seconds(self, search: Search) -> float:
+        """Expect the seconds until the search ends, from its speed since its first trial ended."""
+        counts, now = search.counts(), time.monotonic()
+        ended = sum(number for state, number in counts.items() if state.has_ended)
+        if self._first is None:
+            self._first = (now, ended)
+        began, before = self._first
+        budget = search.ends_at - time.time()
+        if ended <= before:
+            return budget
+        return min(budget, (now - began) / (ended - before) * max(0, search.num_trials - ended))
+
+
+def _make(maker: AnswerMaker, beside: Calls) -> Answer:
+    return maker.make(beside)
