@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cluster.jobs.flags import check_job_folders
 from cluster.ray_tune.resources import describe_unused_gpus
-from cluster.study.config import StudyConfig
+from cluster.study.config import AUTO_BACKBONES, StudyConfig
 from cluster.study.environment_lines import follow_environment
 from cluster.study.flags import parse_flags
 from cluster.study.job_environment import in_job
@@ -43,6 +43,10 @@ def start(config: StudyConfig) -> int:
             print(unused, file=sys.stderr)
         plan, lines = plan_time(make_plan(config))
         if config.dry_run:
+            if AUTO_BACKBONES in plan.config.backbones:
+                from wiring.backbone_choice import preview_backbones
+
+                preview_backbones(plan)
             print_plan(plan, console, lines=lines)
             return 0
         say("\n".join(lines))

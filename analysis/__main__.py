@@ -1,4 +1,4 @@
-"""The command `python -m analysis`: leaderboard, report, compare, status, sync, clean."""
+"""The command `python -m analysis`: leaderboard, report, compare, status, sync, clean, portfolio."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from analysis.reading import StudyInfo, find_study, load_study
 from contract.environment import prepare_process
+from contract.files import plural
+from contract.metrics import direction_of
+from contract.portfolio import SUFFIX
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +47,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "status": "how far a study is",
         "sync": "bring the MLflow view up to date with the study database",
         "clean": "free the weights of the candidates that are no part of a study's answer",
+        "portfolio": "learn which configurations a new study should begin with: for --warm-start FILE",
     }
     made = {name: commands.add_parser(name, help=line, description=line) for name, line in help_of.items()}
     for command in made.values():
@@ -81,6 +85,20 @@ def _make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also the predictions, without which scores can be neither corrected nor compared",
     )
+    made["portfolio"].add_argument(
+        "--out",
+        "--output",
+        type=_portfolio_file,
+        required=True,
+        metavar="FILE",
+        help="where to write it (.json)",
+    )
+    made["portfolio"].add_argument(
+        "--metric",
+        type=_metric,
+        metavar="NAME",
+        help="what configurations are judged by (default: the first study's)",
+    )
     made["sync"].add_argument("--tracking-uri", metavar="URI", help="another MLflow than the study's own")
     return parser
 
@@ -89,6 +107,20 @@ def _positive(value: str) -> int:
     if not value.isdigit() or int(value) == 0:
         raise argparse.ArgumentTypeError(f"must be a positive whole number, got {value!r}")
     return int(value)
+
+
+def _portfolio_file(value: str) -> Path:
+    if not value.endswith(SUFFIX):
+        raise argparse.ArgumentTypeError(f"must end in {SUFFIX}, got {value!r}")
+    return Path(value).absolute()
+
+
+def _metric(value: str) -> str:
+    try:
+        direction_of(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 def _leaderboard(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
@@ -184,6 +216,32 @@ def _clean(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
     return 0
 
 
+def _portfolio(flags: argparse.Namespace, directories: Sequence[Path]) -> int:
+    from analysis.portfolio import make_portfolio, read_past_trials
+
+    studies = [load_study(directory) for directory in dict.fromkeys(directories)]
+    metric = flags.metric or studies[0].metric
+    trials = {study.name: read_past_trials(study, metric) for study in studies}
+    for name in (name for name, found in trials.items() if not found):
+        print(f"{name} teaches nothing: no trial ran to its end and reported {metric}", file=sys.stderr)
+    teaching = [study for study in studies if trials[study.name]]
+    if not teaching:
+        raise ValueError(f"no study has a trial that ran to its end and reported {metric}")
+    portfolio = make_portfolio(
+        [trial for study in teaching for trial in trials[study.name]],
+        metric=metric,
+        spaces=[study.space for study in teaching],
+    )
+    portfolio.save(flags.out)
+    for entry in portfolio.entries:
+        print(f"{entry.name}: {', '.join(f'{name} {value}' for name, value in entry.values.items())}")
+    print(
+        f"{flags.out}: {plural(len(portfolio.entries), 'configuration')} to try after recipes, learned from "
+        f"{plural(portfolio.num_trials, 'trial')} on {plural(portfolio.num_sets, 'set')} of images"
+    )
+    return 0
+
+
 COMMANDS = {
     "leaderboard": _leaderboard,
     "report": _report,
@@ -191,6 +249,7 @@ COMMANDS = {
     "status": _status,
     "sync": _sync,
     "clean": _clean,
+    "portfolio": _portfolio,
 }
 
 if __name__ == "__main__":

@@ -83,21 +83,11 @@ def run_one(
     world, limit = make_world(name, backbones), np.inf
     if case.equal_seconds:
         limit = seconds_before(name, seed % 10, case=case, backbones=backbones)
-    size: dict[str, int] = {
-        "num_trials": MANY_TRIALS if case.equal_seconds else case.trials,
-        "slots": case.slots,
-    }
+    trials, slots = MANY_TRIALS if case.equal_seconds else case.trials, case.slots
     if method == RIVAL:
-        found = replay_rival(world, seed=seed, seconds=limit, **size)
+        found = replay_rival(world, seed=seed, seconds=limit, num_trials=trials, slots=slots)
     else:
-        found = replay(
-            world,
-            METHODS[method],
-            num_trials=size["num_trials"],
-            slots=size["slots"],
-            seed=seed,
-            seconds=limit,
-        )
+        found = replay(world, METHODS[method], seed=seed, seconds=limit, num_trials=trials, slots=slots)
     return found, reference(name, backbones, seed) - found.test_accuracy
 
 

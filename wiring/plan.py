@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.ray_tune.resources import Resources, check_resources, check_workers, unasked_resources
-from cluster.study.config import StudyConfig
-from cluster.study.directory import recorded_flags, recorded_plan, recorded_weights
+from cluster.study.config import AUTO_BACKBONES, StudyConfig
+from cluster.study.directory import (
+    recorded_backbone_choice,
+    recorded_flags,
+    recorded_plan,
+    recorded_weights,
+)
 from cluster.study.search_choice import choose_probes, choose_search
 from cluster.study.space_probe import find_choices, sample_configs
+from cluster.study.warm_start import check_warm_start
 from contract.machine import count_cpus, count_gpus
 from contract.metrics import check_objectives
 from contract.ranking_metrics import MOST_CELLS, RANKING_METRICS
@@ -83,6 +89,9 @@ class Plan:
     expected_seconds: Callable[[Mapping[str, Any]], float] = lambda _: 0.0
     """Worker seconds that a configuration's whole schedule is expected to take; 0 where nobody asks."""
 
+    backbone_choice: tuple[Mapping[str, Any], ...] = ()
+    """What --backbones auto measured and decided, a row a candidate, where it did so just now."""
+
     def num_images(self, split: str) -> int:
         """Number of images in "train", "val" or "test", as far as it is known before any is opened."""
         return int((self.splits == split).sum())
@@ -136,7 +145,9 @@ def make_plan(config: StudyConfig) -> Plan:
     config = _keep_planned(config, planned)
     space = load_space(config.space)
     # Two names of one row are one backbone.
-    backbones = tuple(dict.fromkeys(find_backbone(name) for name in config.backbones or space.backbones))
+    config = _keep_choice(config)
+    named = [name for name in config.backbones if name != AUTO_BACKBONES] or space.backbones
+    backbones = tuple(dict.fromkeys(find_backbone(name) for name in named))
     if config.address:
         resources = unasked_resources(config)
     else:
@@ -193,7 +204,8 @@ def with_choices(plan: Plan, **choices: Any) -> Plan:
         ValueError: they do not fit each other.
     """
     config, before = replace(plan.asked, **choices), recorded_flags(plan.config.directory)
-    names = config.backbones or plan.space.backbones
+    names = plan.backbone_names if AUTO_BACKBONES in config.backbones else config.backbones
+    names = names or plan.space.backbones
     kept = {backbone.name: pair for backbone, *pair in zip(plan.backbones, plan.weights, strict=True)}
     backbones = tuple(backbone for backbone in plan.backbones if backbone.name in names)
     max_epochs = config.max_epochs or plan.max_epochs
@@ -231,8 +243,43 @@ def _check_plan(plan: Plan) -> None:
     # One worker takes batches of any size: the space need not be asked for them.
     batch_sizes = find_batch_sizes(plan) if plan.config.num_workers > 1 else []
     check_workers(plan.config, num_val=plan.num_images("val"), batch_sizes=batch_sizes)
+    check_warm_start(plan.config, plan.propose)
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
+
+
+def narrow_plan(plan: Plan, names: Sequence[str], *, choice: Sequence[Mapping[str, Any]]) -> Plan:
+    """Keep some of the plan's backbones, in their order; `choice` says why, a row a candidate."""
+    kept = [at for at, name in enumerate(plan.backbone_names) if name in names]
+    backbones = tuple(plan.backbones[at] for at in kept)
+    found = [backbone.name for backbone in backbones]
+    return replace(
+        plan,
+        config=replace(plan.config, backbones=tuple(found)),
+        backbones=backbones,
+        weights=tuple(plan.weights[at] for at in kept),
+        recipes=plan.space.recipes(plan.facts, backbones=found, max_epochs=plan.max_epochs),
+        backbone_choice=tuple(choice),
+    )
+
+
+def _keep_choice(config: StudyConfig) -> StudyConfig:
+    """Replace --backbones auto by what the study chose when it began, if it did.
+
+    Raises:
+        ValueError: a candidate is named that it did not look at.
+    """
+    recorded = recorded_backbone_choice(config.directory) if AUTO_BACKBONES in config.backbones else []
+    if not recorded:
+        return config
+    known = [row["name"] for row in recorded]
+    named = [find_backbone(name).name for name in config.backbones if name != AUTO_BACKBONES]
+    if new := [name for name in named if name not in known]:
+        raise ValueError(
+            f"--backbones auto: study {config.name} chose among {', '.join(known)} when it began: to search "
+            f"{', '.join(new)} too, name all without auto, or start another study with --study NAME"
+        )
+    return replace(config, backbones=tuple(row["name"] for row in recorded if row["kept"]))
 
 
 def _check_ranking(metrics: Sequence[str], used: ImageListing, splits: NDArray[np.str_]) -> None:
@@ -282,6 +329,7 @@ def print_plan(plan: Plan, console: Console, *, lines: Sequence[str] = ()) -> No
         f"trials: {plan.num_trials} of up to {plan.max_epochs} epochs, {plan.resources.describe()}\n"
         f"probes: {plan.num_probes} frozen heads at most, before anything is proposed\n"
         f"{plan.stopping_line}\n"
+        f"warm start: {' '.join(config.warm_start) or 'none'}\n"
         + "".join(f"{line}\n" for line in lines)
         + f"study: {plan.config.directory}\n"
         "dry run: nothing was started or written",

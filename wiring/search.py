@@ -28,7 +28,6 @@ from cluster.search.setup import SearchSetup
 from cluster.searchers import load_searcher
 from cluster.study.config import StudyConfig
 from cluster.study.directory import Study, recorded_classes, recorded_flags
-from cluster.study.warm_start import find_warm_starts
 from contract.buckets import is_url
 from contract.machine import count_cpus, count_gpus
 from contract.messages import StudySettings
@@ -46,6 +45,7 @@ from trainables.model.backbones import find_backbone
 from trainables.training.schedules import planned_shares
 from wiring.answer_processes import AnswerProcesses
 from wiring.answers import AnswerMaker
+from wiring.past_studies import find_starts
 from wiring.plan import Plan, console, say
 
 
@@ -106,14 +106,8 @@ def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str,
         "data": data,
         "data_change": describe_change(recorded, manifest.paths, manifest.digests),
         "backbone_weights": {source.backbone: asdict(source) for source in plan.weights},
-        "warm_start": find_warm_starts(
-            plan.config.warm_start,
-            runs_dir=plan.config.runs_dir,
-            data=data,
-            space=plan.propose,
-            num_trials=plan.num_trials,
-            published=[recipe.config for recipe in plan.recipes],
-        ),
+        "warm_start": find_starts(plan, data),
+        **({"backbone_choice": list(plan.backbone_choice)} if plan.backbone_choice else {}),
     }
 
 

@@ -21,6 +21,7 @@ from contract.study_layout import RunOutcome
 from trainables.data.manifest import Manifest
 from trainables.images.preparation import Preparation
 from wiring.answer_processes import AnswerProcesses
+from wiring.backbone_choice import settle_backbones
 from wiring.duration import remember_run
 from wiring.ends import fail, interrupted
 from wiring.plan import Plan, console, say
@@ -43,6 +44,7 @@ def run_plan(plan: Plan, started: LocalRay | None = None) -> int:
     """
     try:
         manifest, found = read_images(plan)
+        plan = settle_backbones(plan, manifest, found)
         check_workers(plan.config, num_val=len(manifest.indices("val")))
         return run_study(plan, manifest, found, started)
     except ValueError as error:  # flags that fit neither the images, nor the study, nor the cluster

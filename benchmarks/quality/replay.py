@@ -59,6 +59,8 @@ class Replayed:
     trials: int
     complete: int
     probes: int = 0
+    finished: tuple[int, ...] = ()
+    """Rows of the trials that ran to their end."""
 
 
 class World:
@@ -156,6 +158,7 @@ def replay(
     seed: int,
     seconds: float = np.inf,
     on_ended: Callable[[Search, float], None] = lambda *_: None,
+    warm_starts: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Replayed:
     """Run one study on the table, for a number of trials or at most `seconds`, and choose by validation.
 
@@ -174,6 +177,7 @@ def replay(
     setup = SearchSetup(
         space=lambda trial: {**world.space(trial), "kept_epoch": method.rule},
         recipes=world.recipes(),
+        warm_starts=warm_starts,
         make_sampler=make_sampler,
         widths=load_space(SPACE).widths,
         scheduler=load_scheduler(method.scheduler),
@@ -191,9 +195,8 @@ def replay(
     run = _Run(world, search, clock, seed=seed, on_ended=on_ended)
     run.until(seconds, slots=slots)
     complete = [trial for trial in search.trials.values() if trial.outcome is Outcome.COMPLETE]
-    row = world.table.choose(
-        [run.row(trial.config) for trial in complete], method.rule, seed=seed, ties=method.ties
-    )
+    finished = [run.row(trial.config) for trial in complete]
+    row = world.table.choose(finished, method.rule, seed=seed, ties=method.ties)
     return Replayed(
         row=row,
         test_accuracy=world.table.test_of(row, method.rule),
@@ -201,6 +204,7 @@ def replay(
         trials=len(search.trials),
         complete=len(complete),
         probes=search.probes.num_done,
+        finished=tuple(finished),
     )
 
 

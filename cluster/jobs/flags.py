@@ -10,6 +10,7 @@ from cluster.study.flags import make_parser
 from cluster.study.job_environment import DEFAULT_RUNS_DIR, RUNS_VARIABLE, is_in_job_folder
 from cluster.study.passwords import VARIABLES, has_password, without_password
 from contract.files import did_you_mean
+from contract.portfolio import SUFFIX
 
 
 def check_job_flags(words: Sequence[str]) -> StudyConfig:
@@ -84,3 +85,6 @@ def _check_places(values: dict[str, object]) -> None:
         name, value = flag.replace("_", "-"), values[flag]
         if value is not None and value not in WEIGHTS and not Path(str(value)).expanduser().is_absolute():
             raise ValueError(f"--{name} {value} is relative: pass an absolute path on the nodes")
+    for start in values["warm_start"] or ():  # type: ignore[attr-defined]
+        if start.endswith(SUFFIX) and not Path(start).expanduser().is_absolute():
+            raise ValueError(f"--warm-start {start} is relative: pass an absolute path on the nodes")

@@ -20,6 +20,10 @@ from contract.sqlite_files import MOST_PATH_BYTES, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
 WEIGHTS = ("auto", "random")
+AUTO_BACKBONES = "auto"
+"""Value of --backbones before the names of candidates that frozen features may rule out."""
+AUTO_START = "auto"
+"""Value of --warm-start that stands for all studies of the runs directory."""
 BAD_IMAGES = ("skip", "refuse")
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -64,7 +68,8 @@ class StudyConfig:
     """Stop after this long: 2h, 90m, 45s, 1h30m [no limit]."""
 
     backbones: tuple[str, ...] = ()
-    """Search these backbones only [all of the space's]."""
+    """Search these backbones only; with auto in front, or alone, those of them, or of the space's, that
+    frozen features do not rule out [all of the space's]."""
 
     weights: str = "auto"
     """Pretrained weights: auto (packaged, local cache, then the hub), random, or a file or folder."""
@@ -92,7 +97,8 @@ class StudyConfig:
     """Stop when so many trials in a row have ended without a new best value [never]."""
 
     warm_start: tuple[str, ...] = ()
-    """Try the best configurations of these earlier studies first: names in --runs-dir, or directories."""
+    """Try good configurations of earlier studies after the recipes: names in --runs-dir or directories, auto
+    for all studies in --runs-dir, or FILE.json that python -m analysis portfolio wrote [none]."""
 
     max_params: int | None = None
     """Most parameters a classifier may have; larger ones count as infeasible [no limit]."""

@@ -142,9 +142,19 @@ def recorded_plan(directory: Path) -> dict[str, Any]:
     return dict(_read_if_any(directory).get("planned") or {})
 
 
+def recorded_backbone_choice(directory: Path) -> list[dict[str, Any]]:
+    """What --backbones auto measured and decided when the study began, a row a candidate; else empty."""
+    return list(_read_if_any(directory).get("backbone_choice", ()))
+
+
 def recorded_classes(directory: Path) -> tuple[str, ...]:
     """Class names of the study; empty before its first run."""
     return tuple(_read_if_any(directory).get("data", {}).get("classes", ()))
+
+
+def recorded_warm_start(directory: Path) -> list[dict[str, Any]]:
+    """Configurations that the study took over from earlier ones; empty before its first run."""
+    return list(_read_if_any(directory).get("warm_start", ()))
 
 
 def _read_if_any(directory: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,11 +55,18 @@ class FrozenBackbone:
 
 
 def frozen_features(
-    config: Mapping[str, Any], settings: StudySettings
+    config: Mapping[str, Any],
+    settings: StudySettings,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Compute the pooled features of a configuration's pretrained backbone, nothing of it trained.
 
-    They are read from the activation cache where a trial with a frozen backbone has left them.
+    They are read from the activation cache where a trial with a frozen backbone has left them, and left there
+    for trials where none has.
+
+    Args:
+        progress: called with (images done, images in all).
 
     Returns:
         For "train" and "val": ids of the images as in data.csv, [N], and in their order features [N, D].
@@ -67,7 +74,9 @@ def frozen_features(
     device = torch.device("cuda" if settings.use_gpu else "cpu")
     frozen = FrozenBackbone.of(config, settings, device=device)
     found = {}
-    for name, split in load_splits(settings, frozen.fit, device).items():
+    splits = load_splits(settings, frozen.fit, device)
+    total, done = sum(len(split) for split in splits.values()), 0
+    for name, split in splits.items():
         inputs = Inputs(
             split,
             ViewSettings(policy="none", image_size=settings.image_size, fit=frozen.fit, seed=settings.seed),
@@ -81,9 +90,10 @@ def frozen_features(
             uses=2.0,  # by later runs of the answer, too
             dtype=settings.activation_dtype,
         )
-        parts = [
-            inputs.features(batch).flatten(1).float().cpu().numpy()
-            for batch, _ in inputs.batches(cut_evaluation(np.arange(len(split))), epoch=0)
-        ]
+        parts = []
+        for batch, _ in inputs.batches(cut_evaluation(np.arange(len(split))), epoch=0):
+            parts.append(inputs.features(batch).flatten(1).float().cpu().numpy())
+            done += len(parts[-1])
+            progress(done, total)
         found[name] = (split.ids, np.concatenate(parts).astype(np.float32))
     return found

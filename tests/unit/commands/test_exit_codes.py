@@ -15,7 +15,7 @@ from cluster.study.records import DatabaseGone
 from contract.study_layout import RunOutcome, StudyPaths
 from wiring import study_run
 
-CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s")
+CONFIG = SimpleNamespace(name="s", patience=3, time_budget="40s", backbones=())
 PLAN = cast(Any, SimpleNamespace(config=CONFIG, stopping_line="early stopping: off", resources=None))
 MANIFEST = SimpleNamespace(write_csv=lambda _: None, indices=lambda _: [0])
 

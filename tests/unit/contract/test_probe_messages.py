@@ -34,7 +34,6 @@ def test_reports_of_probes_survive_json_and_are_none_of_trials() -> None:
 
     assert read_probe_reports(result) == reports
     assert read_reports(result) == []
-    assert result["done"]
     assert read_probe_reports(make_result([Report(trial=0, attempt=1, epoch=1)])) == []
 
 

@@ -17,7 +17,14 @@ from trainables.data.datasets._bucket import copy_missing, list_bucket
 from trainables.data.datasets._folder import list_folder
 from trainables.data.datasets._grouping import group_images
 from trainables.data.datasets._layout import ARCHIVES
-from trainables.data.datasets._listing import ImageListing, Note, leave_out, list_names, take_sample
+from trainables.data.datasets._listing import (
+    ImageListing,
+    Note,
+    leave_out,
+    list_names,
+    take_images,
+    take_sample,
+)
 from trainables.data.datasets._table import SUFFIXES, list_table
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "leave_out",
     "list_names",
     "names",
+    "take_images",
     "take_sample",
 ]
 

@@ -30,6 +30,7 @@ def test_paths_that_only_the_nodes_have_are_no_mistake() -> None:
         ((*GOOD, "--data", "my/photos"), "--data my/photos is relative, and data is not uploaded"),
         ((*GOOD, "--cache-dir", "cache"), "--cache-dir cache is relative"),
         ((*GOOD, "--weights", "w.pt"), "--weights w.pt is relative"),
+        ((*GOOD, "--warm-start", "auto", "p.json"), "--warm-start p.json is relative"),
         ((*GOOD, "--adress", "auto"), "unknown argument --adress; did you mean --address"),
         ((*GOOD, "--address", "auto"), "leave --address out"),
         ((*GOOD, "--storage", "sqlite:///my.db"), "--storage sqlite:///my.db is relative"),
