@@ -293,10 +293,12 @@ class Report:
         )
 
 
-def make_result(reports: Iterable[Report], *, done: bool | None = None) -> dict[str, Any]:
-    """Make a worker's result of a step for Ray Tune; `done` says that its lease is over."""
-    result: dict[str, Any] = {"reports": [report.as_values() for report in reports]}
-    return result if done is None else result | {"done": done}
+def make_result(reports: Iterable[Report], *, over: bool = False) -> dict[str, Any]:
+    """Make a worker's result of a step for Ray Tune; `over` says that nothing of its lease is left to do.
+
+    It is not Tune's own `done`, after which the worker takes the next lease at once.
+    """
+    return {"reports": [report.as_values() for report in reports], "over": over}
 
 
 def read_reports(result: Mapping[str, Any]) -> list[Report]:

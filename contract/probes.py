@@ -60,9 +60,9 @@ class ProbeReport:
         return cls(**values)
 
 
-def make_probe_result(reports: Iterable[ProbeReport]) -> dict[str, Any]:
-    """Make a worker's result of a step for Ray Tune."""
-    return {"probes": [report.as_values() for report in reports]}
+def make_probe_result(reports: Iterable[ProbeReport], *, over: bool) -> dict[str, Any]:
+    """Make a worker's result of a step for Ray Tune; `over` is as in `make_result`."""
+    return {"probes": [report.as_values() for report in reports], "over": over}
 
 
 def read_probe_reports(result: Mapping[str, Any]) -> list[ProbeReport]:

@@ -61,9 +61,9 @@ class DistributedTrial(tune.Trainable):
         except (train.TrainingFailedError, ray.exceptions.RayError, WorkersLost) as error:
             self.cleanup()
             leased = Lease.from_config(self.lease_config).trials[0]
-            return make_result([failure_report(leased, error)], done=True)
+            return make_result([failure_report(leased, error)], over=True)
         self.has_begun = True
-        return make_result(answer.reports, done=answer.finished)
+        return make_result(answer.reports, over=answer.finished)
 
     def cleanup(self) -> None:
         group, self.group = self.group, None

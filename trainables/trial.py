@@ -44,7 +44,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next epochs of the lease's trials, or its next probes, as the search records them.
 
-        No result says that it is the last: the search knows, and may let the worker wait for another's start.
+        After the last one it is asked again where the worker shall wait for the start of others.
         """
         engine = import_engine()
         if self.lease_config.get("probes"):
@@ -52,12 +52,13 @@ class Trial(tune.Trainable):
                 self.probes = engine.start_probes(self.lease_config)
             if all(probe.finished for probe in self.probes):
                 time.sleep(IDLE_SECONDS)
-            return make_probe_result(engine.take_probe_turns(self.probes))
+            ended = engine.take_probe_turns(self.probes)
+            return make_probe_result(ended, over=all(probe.finished for probe in self.probes))
         if self.runs is None:
             self.runs = engine.start_lease(self.lease_config)
         if all(run.finished for run in self.runs):
             time.sleep(IDLE_SECONDS)
-        return make_result(engine.take_turns(self.runs))
+        return make_result(engine.take_turns(self.runs), over=all(run.finished for run in self.runs))
 
     def cleanup(self) -> None:
         self.runs = self.probes = None

@@ -49,7 +49,7 @@ class SimulatedTrial(tune.Trainable):
             metrics=metrics | {"began": began, "process": float(os.getpid())},
             outcome=Outcome.COMPLETE if is_over else None,
         )
-        return make_result([report], done=is_over)
+        return make_result([report], over=is_over)
 
 
 def find_epoch_seconds(trial: int, *, average: float) -> float:

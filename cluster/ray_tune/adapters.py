@@ -186,7 +186,8 @@ class SchedulerAdapter(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         self._bridge.receive(trial.trial_id, result)
-        ended = self._bridge.has_ended(trial.trial_id) and not self._bridge.waits_for_workers()
+        is_over = bool(result.get("over")) or self._bridge.has_ended(trial.trial_id)
+        ended = is_over and not self._bridge.waits_for_workers()
         return str(TrialScheduler.STOP if ended else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class ToyTrial(tune.Trainable):
         going = [leased for leased in self.trials if self.epochs[leased.trial] < last_epoch(leased)]
         reports = [self.run_epoch(leased) for leased in going]
         done = all(self.epochs[leased.trial] >= last_epoch(leased) for leased in self.trials)
-        return make_result(reports, done=done)
+        return make_result(reports, over=done)
 
     def run_probe(self) -> dict[str, Any]:
         leased = self.probes.pop(0)
@@ -50,7 +50,7 @@ class ToyTrial(tune.Trainable):
         accuracy = toy_accuracy(leased.config["learning_rate"], 2)
         metrics = {"val_accuracy": accuracy, "val_loss": 1 - accuracy}
         report = ProbeReport(probe=leased.probe, metrics=metrics, seconds=0.1)
-        return make_probe_result([report])
+        return make_probe_result([report], over=not self.probes)
 
     def run_epoch(self, leased: LeasedTrial) -> Report:
         config, number = leased.config, leased.trial

@@ -69,11 +69,11 @@ def test_reports_survive_json() -> None:
         Report(trial=5, attempt=1, epoch=0, outcome=Outcome.INFEASIBLE, limit="too large", excess=0.5),
     ]
 
-    result = json.loads(json.dumps(make_result(reports, done=True)))
+    result = json.loads(json.dumps(make_result(reports, over=True)))
 
     assert read_reports(result) == reports
-    assert result["done"] is True
-    assert "done" not in make_result(reports)
+    assert result["over"] is True
+    assert make_result(reports)["over"] is False
 
 
 def test_a_message_holds_bare_strings() -> None:

@@ -30,10 +30,10 @@ def test_reports_of_probes_survive_json_and_are_none_of_trials() -> None:
         ProbeReport(probe=1, error="KeyError: no such layer"),
     ]
 
-    result = json.loads(json.dumps(make_probe_result(reports)))
+    result = json.loads(json.dumps(make_probe_result(reports, over=True)))
 
     assert read_probe_reports(result) == reports
-    assert read_reports(result) == []
+    assert read_reports(result) == [] and result["over"]
     assert read_probe_reports(make_result([Report(trial=0, attempt=1, epoch=1)])) == []
 
 
