@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ MODULES = (
     "trainables.export.unknown_program",
     "torch.export",
     "torch._dynamo",
+    "wiring.answers",
 )
 """What an answer needs and takes seconds to import."""
 
@@ -35,6 +37,7 @@ class AnswerProcesses:
     """Makes an answer in processes of its own, or in this one where there is no room for others."""
 
     def __init__(self) -> None:
+        self._starting: threading.Thread | None = None
         self._maker: SideProcess | None = None
         self._judge: SideProcess | None = None
         self.is_making = False
@@ -43,12 +46,14 @@ class AnswerProcesses:
 
     def start_when_due(self, search: Search) -> None:
         """Start once the search will probably end soon; to be called whenever a trial has ended."""
-        if self._maker is None and self._expect_seconds(search) < SECONDS_BEFORE:
+        if self._starting is None and self._expect_seconds(search) < SECONDS_BEFORE:
             self._start()
 
     def begin(self, maker: AnswerMaker) -> None:
         """Begin to make an answer, unless one is being made."""
         self._start()
+        if self._starting is not None:
+            self._starting.join()
         if self._maker is not None and self._judge is not None and not self.is_making:
             self._maker.calls.begin(_make, maker, self._judge.calls)
             self.is_making = True
@@ -70,15 +75,24 @@ class AnswerProcesses:
 
     def close(self) -> None:
         """End the processes, whatever they do."""
+        if self._starting is not None:
+            self._starting.join()
         for process in (self._maker, self._judge):
             if process is not None:
                 process.close()
 
     def _start(self) -> None:
+        """Begin to start the processes, which takes as long as their imports, if there is room for them."""
         has_room = count_cpus() > 1 and psutil.virtual_memory().available > LEAST_MEMORY
-        if self._maker is None and has_room:
-            threads = max(1, count_cpus() // 2)
+        if self._starting is not None or not has_room:
+            return
+        threads = max(1, count_cpus() // 2)
+
+        def start() -> None:
             self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+
+        self._starting = threading.Thread(target=start, name="answer processes", daemon=True)
+        self._starting.start()
 
     def _expect_seconds(self, search: Search) -> float:
         """Expect the seconds until the search ends, from its speed since its first trial ended."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -50,16 +49,19 @@ class SideProcess:
     """One process that runs calls in turn; it ends with the process that started it."""
 
     def __init__(self, modules: Sequence[str] = (), *, threads: int = 1) -> None:
-        """Start the process, which imports these modules before its first call.
+        """Start the process, once these modules are imported.
+
+        They are imported once, by a process from which all side processes are forked: those that the first
+        one names.
 
         Args:
             threads: CPU threads of torch there.
         """
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*modules, "wiring.short_end"])
         own, other = context.Pipe()
         self.calls = Calls(own)
-        arguments = (other, os.getpid(), tuple(modules), threads)
-        self._process = context.Process(target=_serve, args=arguments, name="side process")
+        self._process = context.Process(target=_serve, args=(other, threads), name="side process")
         self._process.start()
         other.close()
 
@@ -70,11 +72,9 @@ class SideProcess:
         self.calls.connection.close()
 
 
-def _serve(connection: Connection, parent: int, modules: Sequence[str], threads: int) -> None:
+def _serve(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that waits for the results
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    for name in modules:
-        importlib.import_module(name)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
