@@ -40,9 +40,15 @@ class AnswerProcesses:
         self._starting: threading.Thread | None = None
         self._maker: SideProcess | None = None
         self._judge: SideProcess | None = None
-        self.is_making = False
-        """Whether an answer has begun that nobody has taken yet."""
+        self._beginning: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._is_closed = False
         self._first: tuple[float, int] | None = None
+
+    @property
+    def is_making(self) -> bool:
+        """Whether an answer has begun that nobody has taken yet."""
+        return self._beginning is not None
 
     def start_when_due(self, search: Search) -> None:
         """Start once the search will probably end soon; to be called whenever a trial has ended."""
@@ -50,13 +56,22 @@ class AnswerProcesses:
             self._start()
 
     def begin(self, maker: AnswerMaker) -> None:
-        """Begin to make an answer, unless one is being made."""
+        """Begin to make an answer as soon as the processes are up, unless one is being made."""
         self._start()
-        if self._starting is not None:
-            self._starting.join()
-        if self._maker is not None and self._judge is not None and not self.is_making:
-            self._maker.calls.begin(_make, maker, self._judge.calls)
-            self.is_making = True
+        starting = self._starting
+        if self.is_making or starting is None:
+            return
+
+        def begin() -> None:
+            starting.join()
+            try:
+                if self._maker is not None and self._judge is not None:
+                    self._maker.calls.begin(_make, maker, self._judge.calls)
+            except Exception as error:  # raised by `make`, which would wait for ever
+                self._error = error
+
+        self._beginning = threading.Thread(target=begin, name="answer", daemon=True)
+        self._beginning.start()
 
     def make(self, maker: AnswerMaker, *, meanwhile: Callable[[], None]) -> Answer:
         """Make the answer, or end what has begun, and do something else meanwhile.
@@ -65,18 +80,22 @@ class AnswerProcesses:
             ValueError, RuntimeError, OSError: as AnswerMaker.make; or a process was ended from outside.
         """
         self.begin(maker)
-        if self._maker is None or not self.is_making:
-            return maker.make()
         meanwhile()
-        self.is_making = False
+        if self._beginning is None:
+            return maker.make()
+        self._beginning.join()
+        self._beginning = None
+        if self._error is not None:
+            raise self._error
+        if self._maker is None or self._judge is None:  # they could not start
+            return maker.make()
         answer = self._maker.calls.result()
         assert isinstance(answer, Answer)
         return answer
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
-        if self._starting is not None:
-            self._starting.join()
+        """End the processes, whatever they do; those that are still starting end once they have."""
+        self._is_closed = True
         for process in (self._maker, self._judge):
             if process is not None:
                 process.close()
@@ -90,6 +109,8 @@ class AnswerProcesses:
 
         def start() -> None:
             self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+            if self._is_closed:
+                self.close()
 
         self._starting = threading.Thread(target=start, name="answer processes", daemon=True)
         self._starting.start()
