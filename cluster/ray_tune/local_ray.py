@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import shutil
@@ -115,7 +116,7 @@ class LocalRay:
             finally:
                 self._is_up.set()
             self._may_end.wait()
-            ray.shutdown()
+            _shut_down()
 
         atexit.register(self.stop)  # killed half-way, Ray leaves processes behind
         self._thread = threading.Thread(target=live, name="local Ray", daemon=True)
@@ -139,6 +140,18 @@ class LocalRay:
         self._thread.join()
         self._preload.close()
         atexit.unregister(self.stop)
+
+
+def _shut_down() -> None:
+    """End Ray while no thread collects garbage: a reference of Ray's that dies meanwhile ends the process."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _prepare_environment(environment: dict[str, str], cache_dir: Path | None) -> None:
