@@ -116,7 +116,7 @@ class LocalRay:
             finally:
                 self._is_up.set()
             self._may_end.wait()
-            _shut_down()
+            shut_down()
 
         atexit.register(self.stop)  # killed half-way, Ray leaves processes behind
         self._thread = threading.Thread(target=live, name="local Ray", daemon=True)
@@ -142,7 +142,7 @@ class LocalRay:
         atexit.unregister(self.stop)
 
 
-def _shut_down() -> None:
+def shut_down() -> None:
     """End Ray while no thread collects garbage: a reference of Ray's that dies meanwhile ends the process."""
     gc.collect()
     was_enabled = gc.isenabled()

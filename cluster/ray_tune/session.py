@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray._private import utils
 
-from cluster.ray_tune.local_ray import LocalRay, Preload
+from cluster.ray_tune.local_ray import LocalRay, Preload, shut_down
 from cluster.ray_tune.nodes import Node, alive_nodes
 from cluster.ray_tune.upload import PROJECT, staged_project
 from cluster.study.environment_lines import THREAD_VARIABLES
@@ -115,7 +115,7 @@ def open_session(
         yield Session(nodes=alive_nodes(), local=False)
     finally:
         with kept_handlers():
-            ray.shutdown()
+            shut_down()
 
 
 def _join(address: str, environment: dict[str, str], *, cache_dir: Path | None) -> None:
