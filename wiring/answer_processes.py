@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from cluster.search.search import Search
 from contract.machine import count_cpus
 from wiring.answers import AnswerMaker
 from wiring.side_process import Calls, SideProcess
+
+logger = logging.getLogger("unfreeze")
 
 MODULES = (
     "scipy.linalg",
@@ -108,7 +111,10 @@ class AnswerProcesses:
         threads = max(1, count_cpus() // 2)
 
         def start() -> None:
-            self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+            try:
+                self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+            except OSError as error:  # no process more, or a temporary folder too deep for a socket's path
+                logger.info("the answer is made in this process: %s", error)
             if self._is_closed:
                 self.close()
 
