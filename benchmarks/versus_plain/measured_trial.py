@@ -156,7 +156,7 @@ class MeasuredTrial(Trial):
             MeasuredTrial._prepared = True
         with spans.span("bookkeeping of epochs"):
             result = super().step()
-        if result["done"]:
+        if result["over"]:
             self._write()
         return result
 

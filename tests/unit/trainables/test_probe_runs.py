@@ -116,7 +116,7 @@ def test_the_trainable_gives_a_second_of_probes_a_step(
     trial = Trial(lease_config(settings, dict(enumerate(HEADS))))
 
     steps = [trial.train()]
-    while not steps[-1]["done"]:
+    while not steps[-1]["over"]:
         steps.append(trial.train())
 
     assert [len(step["probes"]) for step in steps] == 3 * [0, 0, 1]
