@@ -96,7 +96,7 @@ class Stopwatch:
             seconds=seconds,
         )
         answer = calibrate(request)
-        self.memory.note(answer.seconds)
+        self.memory.note(answer.seconds, keeps=not plan.config.dry_run)
         self.load = min(HIGHEST_LOAD, max(self.load, answer.load))
 
     def paces(self, plan: Plan, *, image_size: int) -> dict[str, Pace]:

@@ -66,12 +66,20 @@ class SpeedMemory:
                 found[int(parts[1]), parts[4]] = min(self._figures[name])
         return found
 
-    def note(self, measured: Mapping[str, float] | Iterable[tuple[str, float]]) -> None:
-        """Add samples, with those that other commands have added meanwhile, and save the file."""
+    def note(
+        self, measured: Mapping[str, float] | Iterable[tuple[str, float]], *, keeps: bool = True
+    ) -> None:
+        """Add samples, with those that other commands have added meanwhile, and save the file.
+
+        Args:
+            keeps: False for a dry run, which writes nothing.
+        """
         self._figures = self._load()
         for name, seconds in measured.items() if isinstance(measured, Mapping) else measured:
             if seconds > 0:
                 self._figures[name] = [*self._figures.get(name, ()), float(seconds)][-NUM_SAMPLES:]
+        if not keeps:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_json(self.path, {"format": _FORMAT, "seconds": self._figures}, durable=False)

@@ -73,9 +73,11 @@ class Command:
             "Tracker": lambda _: SimpleNamespace(finish=lambda timeout: None),
             "Cleaner": lambda *_: SimpleNamespace(clean_all=self._clean),
             "print_leaderboard": lambda _: None,
-            "make_answer_maker": lambda *_: None,
+            "make_answer_maker": lambda *_: "maker",
             "say_next": lambda *_, **__: "next",
-            "Results": lambda **_: SimpleNamespace(make=lambda: self.results),
+            "Results": lambda maker, **_: SimpleNamespace(
+                begin=lambda: None, make=lambda: self.results, maker=maker
+            ),
             "why_nothing_completed": lambda *_: "no trial completed (3 failed)",
             "plan_time": lambda plan: (plan, []),
             "remember_run": lambda *_, **__: None,
