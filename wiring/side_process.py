@@ -9,9 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+
+import psutil
 
 LOOK_SECONDS = 0.5
 """How often the process looks whether the one that started it still lives."""
@@ -61,7 +64,9 @@ class SideProcess:
         context.set_forkserver_preload([*modules, "wiring.short_end"])
         own, other = context.Pipe()
         self.calls = Calls(own)
-        self._process = context.Process(target=_serve, args=(other, threads), name="side process")
+        self._process = context.Process(
+            target=_serve, args=(other, os.getpid(), threads), name="side process"
+        )
         self._process.start()
         other.close()
 
@@ -72,9 +77,9 @@ class SideProcess:
         self.calls.connection.close()
 
 
-def _serve(connection: Connection, threads: int) -> None:
+def _serve(connection: Connection, owner: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that waits for the results
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
@@ -93,7 +98,10 @@ def _serve(connection: Connection, threads: int) -> None:
             connection.send((False, RuntimeError(f"{reply[1]!r} ({error})")))
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK_SECONDS)
+def _end_with(owner: int) -> None:
+    """End this process once its owner is gone, which is not its parent: that one lives as long as it does."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(owner)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
