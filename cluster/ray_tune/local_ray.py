@@ -35,7 +35,6 @@ and /sockets/plasma_store."""
 
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
-
 UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
 """What Ray would start that nothing asks for: the autoscaler's monitor, the copier of logs and the dashboard.
 They took half of the CPU time of Ray's start, 2 s, and of its end 1.3 s."""

@@ -10,10 +10,10 @@ from trainables.model.backbones import BACKBONES, Backbone
 from trainables.timing.memory import SpeedMemory
 
 MULTIPLY_ADDS_A_SECOND = {"cpu": 12e9, "gpu": 1.5e12}
-"""Of one CPU thread, or of a GPU, where no backbone was ever timed on the machine: lite0 ran at 25e9 and
-ResNet-50 at 40e9 on one thread of a server's CPU, and a laptop's has less."""
+"""Speed of one CPU thread, or of a GPU, where no backbone was ever timed on the machine: lite0 ran at 25e9
+and ResNet-50 at 40e9 on one thread of a server's CPU, and a laptop's has less."""
 UNKNOWN_MULTIPLY_ADDS = 4e9
-"""Of a backbone without a figure: those of ResNet-50."""
+"""Number of multiply-adds of a backbone without a figure: those of ResNet-50."""
 TRAINED_BY_FORWARD = 3.0
 """Seconds of an update of the whole network, by those of its frozen forward pass."""
 SHARES = {0: 0.003, 1: 0.15, 2: 0.45, 3: 0.75, 4: 0.9, "all": 1.0}
@@ -28,10 +28,10 @@ class Pace:
     """Seconds per image, and by which factor they may be wrong either way."""
 
     forward: float
-    """Of the frozen backbone's forward pass."""
+    """Seconds of the frozen backbone's forward pass."""
 
     training: Mapping[str, float]
-    """Of forward and backward pass and update of the suffix, by unfreeze depth as text."""
+    """Seconds of forward pass, backward pass and update of the suffix, by unfreeze depth as text."""
 
     spread: float
 

@@ -14,7 +14,7 @@ from trainables.timing.pace import Pace
 VALIDATING = 1 / 3
 """Seconds of an image's forward pass through the suffix, by those of its update."""
 TRIAL_SECONDS = 0.5
-"""Of each trial beside its epochs: handing it out, copying a backbone, saving weights."""
+"""Seconds of each trial beside its epochs: handing it out, copying a backbone, saving weights."""
 
 _DEFAULTS = {field.name: field.default for field in fields(TrialConfig)}
 _VIEW_FIELDS = tuple(name for name in ACTIVATION_FIELDS if name != "unfreeze_depth")
