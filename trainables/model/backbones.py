@@ -44,7 +44,7 @@ class Backbone:
     """Side in pixels of the images that it was trained on."""
 
     giga_multiply_adds: float = 0.0
-    """Number of multiply-adds of one image of 224 px, in 1e9: convolutions and linear layers; 0 = not known."""
+    """Number of multiply-adds of an image of 224 px, in 1e9: convolutions and linear layers; 0 = unknown."""
 
     patch: int = 1
     """Number of pixels of which the side of an image must be a multiple."""
