@@ -64,7 +64,7 @@ def _log_model(study: StudyInfo, export: ModelPaths, tracking_uri: str | None, *
     view = open_view(study, tracking_uri)
     view.catch_up(status=study.status)
     known = view.logged_model(digest)
-    with _tracking_to(uri):
+    with tracking_to(uri):
         if known is None:
             with no_stray_folders(uri):
                 known = _log_as_new(study, export, card, run_id=view.parent_id)
@@ -124,7 +124,7 @@ def crown(model_uri: str, name: str) -> None:
 
 
 @contextmanager
-def _tracking_to(uri: str) -> Iterator[None]:
+def tracking_to(uri: str) -> Iterator[None]:
     """Let MLflow's functions write to an address, and to the one of before again afterwards."""
     import mlflow
 

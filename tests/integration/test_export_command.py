@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.tracking.model import tracking_to
 from contract.model_card import ModelCard
 from contract.model_layout import ModelPaths
 from contract.sqlite_files import sqlite_url
@@ -85,12 +86,8 @@ def run_mlflow(study: Path, files: list[Path]) -> Any:
     import mlflow
     import pandas as pd
 
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(sqlite_url(StudyPaths(study).tracking_database))
-    try:
+    with tracking_to(sqlite_url(StudyPaths(study).tracking_database)):
         model = mlflow.pyfunc.load_model("models:/demo@champion")
-    finally:
-        mlflow.set_tracking_uri(before)
     found = model.predict(pd.DataFrame({"image": [path.read_bytes() for path in files]}))
     assert not found["error"].notna().any()
     return as_table(found["probabilities"], study)

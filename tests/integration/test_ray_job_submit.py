@@ -27,7 +27,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "UNFREEZE_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "UNFREEZE_", "MLFLOW_"))}
         self.environment = kept | {"XDG_STATE_HOME": str(folder), "HOME": str(folder / "home")}
 
     @property
