@@ -13,7 +13,7 @@ from analysis.answer.record import Answer
 from cluster.search.search import Search
 from contract.machine import count_cpus
 from wiring.answers import AnswerMaker
-from wiring.side_process import Calls, SideProcess
+from wiring.side_process import Calls, SideProcess, close_all, start_side_processes
 
 logger = logging.getLogger("unfreeze")
 
@@ -99,9 +99,7 @@ class AnswerProcesses:
     def close(self) -> None:
         """End the processes, whatever they do; those that are still starting end once they have."""
         self._is_closed = True
-        for process in (self._maker, self._judge):
-            if process is not None:
-                process.close()
+        close_all([process for process in (self._maker, self._judge) if process is not None])
 
     def _start(self) -> None:
         """Begin to start the processes, which takes as long as their imports, if there is room for them."""
@@ -112,7 +110,7 @@ class AnswerProcesses:
 
         def start() -> None:
             try:
-                self._maker, self._judge = (SideProcess(MODULES, threads=threads) for _ in range(2))
+                self._maker, self._judge = start_side_processes(2, MODULES, threads=threads)
             except OSError as error:  # no process more, or a temporary folder too deep for a socket's path
                 logger.info("the answer is made in this process: %s", error)
             if self._is_closed:

@@ -1,10 +1,13 @@
-"""A process beside this one that imports what a call will need, and then runs it while this one goes on."""
+"""Processes beside this one that import what their calls will need, and run them while this one goes on."""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +20,15 @@ from typing import Any
 import psutil
 
 LOOK_SECONDS = 0.5
-"""How often the process looks whether the one that started it still lives."""
+"""How often a side process looks whether the one that started it still lives."""
+
+START = """
+import pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+from wiring.side_process import serve
+serve()
+"""
+"""Not as multiprocessing starts processes: each would import again what the command's own file imports."""
 
 
 @dataclass(frozen=True)
@@ -48,41 +59,105 @@ class Calls:
         return value
 
 
+@dataclass(frozen=True)
 class SideProcess:
     """One process that runs calls in turn; it ends with the process that started it."""
 
-    def __init__(self, modules: Sequence[str] = (), *, threads: int = 1) -> None:
-        """Start the process, once these modules are imported.
-
-        They are imported once, by a process from which all side processes are forked: those that the first
-        one names.
-
-        Args:
-            threads: CPU threads of torch there.
-        """
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*modules, "wiring.short_end"])
-        own, other = context.Pipe()
-        self.calls = Calls(own)
-        self._process = context.Process(
-            target=_serve, args=(other, os.getpid(), threads), name="side process"
-        )
-        self._process.start()
-        other.close()
+    calls: Calls
+    process: psutil.Process
+    server: subprocess.Popen[bytes]
+    """Its parent, which ends once all its processes have."""
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
-        self._process.join()
+        with suppress(psutil.NoSuchProcess):
+            self.process.kill()
         self.calls.connection.close()
 
 
-def _serve(connection: Connection, owner: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that waits for the results
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What the parent of the side processes is told."""
+
+    modules: tuple[str, ...]
+    sockets: tuple[int, ...]
+    threads: int
+    owner: int
+    key: bytes
+    """By which processes that hand on connections know each other."""
+
+
+def start_side_processes(number: int, modules: Sequence[str] = (), *, threads: int = 1) -> list[SideProcess]:
+    """Start processes, and return once these modules are imported: once, by a process that then forks.
+
+    Args:
+        threads: CPU threads of torch in each.
+
+    Raises:
+        OSError: they could not start.
+    """
+    pairs = [multiprocessing.Pipe() for _ in range(number)]
+    order = _Order(
+        modules=tuple(modules),
+        sockets=tuple(other.fileno() for _, other in pairs),
+        threads=threads,
+        owner=os.getpid(),
+        key=bytes(multiprocessing.current_process().authkey),
+    )
+    # A group of its own: Ctrl-C is for the one that waits for the results.
+    server = subprocess.Popen(
+        [sys.executable, "-c", START], stdin=subprocess.PIPE, pass_fds=order.sockets, process_group=0
+    )
+    assert server.stdin is not None
+    with server.stdin as stdin:
+        pickle.dump(sys.path, stdin)
+        pickle.dump(order, stdin)
+    started = []
+    for own, other in pairs:
+        other.close()
+        try:
+            process = psutil.Process(own.recv())
+        except (EOFError, ConnectionError, psutil.NoSuchProcess):
+            raise OSError("a side process ended while it started") from None
+        started.append(SideProcess(Calls(own), process, server))
+    return started
+
+
+def close_all(processes: Sequence[SideProcess]) -> None:
+    """End the processes that were started together, whatever they do."""
+    for process in processes:
+        process.close()
+    for process in processes:
+        process.server.wait()
+
+
+def serve() -> None:
+    """Import, fork a process for each socket, and wait for their ends; the order comes on standard input."""
+    order: _Order = pickle.load(sys.stdin.buffer)
+    multiprocessing.current_process().authkey = order.key
+    for name in order.modules:
+        with suppress(ImportError):  # raised by the call that needs it
+            importlib.import_module(name)
+    for socket in order.sockets:
+        if os.fork() == 0:
+            for other in order.sockets:
+                if other != socket:
+                    os.close(other)
+            _run_calls(Connection(socket), order)
+            _end()
+    for socket in order.sockets:
+        os.close(socket)
+    for _ in order.sockets:
+        os.wait()
+    _end()
+
+
+def _run_calls(connection: Connection, order: _Order) -> None:
+    threading.Thread(target=_end_with, args=(order.owner,), daemon=True).start()
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(order.threads)
+    connection.send(os.getpid())
     while True:
         try:
             work, arguments = connection.recv()
@@ -104,4 +179,9 @@ def _end_with(owner: int) -> None:
         process = psutil.Process(owner)
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(LOOK_SECONDS)
+    _end()
+
+
+def _end() -> None:
+    """End this process without tidying up: it takes a second where torch is loaded, and nothing needs it."""
     os.kill(os.getpid(), signal.SIGKILL)

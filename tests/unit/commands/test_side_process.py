@@ -14,16 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from wiring.side_process import Calls, SideProcess
+from wiring.side_process import Calls, SideProcess, close_all, start_side_processes
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def process() -> Iterator[SideProcess]:
-    started = SideProcess(["decimal"])
-    yield started
-    started.close()
+    started = start_side_processes(1, ["decimal"])
+    yield started[0]
+    close_all(started)
 
 
 def loaded(name: str) -> bool:
@@ -69,23 +69,37 @@ def test_a_process_that_is_ended_from_outside_is_an_error_with_a_reason(process:
         process.calls.result()
 
 
-def test_the_calls_of_one_process_can_be_handed_to_another(process: SideProcess) -> None:
-    other = SideProcess()
+def test_the_calls_of_one_process_can_be_handed_to_another() -> None:
+    one, other = started = start_side_processes(2)
     try:
-        other.calls.begin(hand_on, process.calls, -2)
+        other.calls.begin(hand_on, one.calls, -2)
 
         assert other.calls.result() == 3
     finally:
-        other.close()
+        close_all(started)
+
+
+def test_the_command_does_not_run_again_in_them(tmp_path: Path) -> None:
+    command = tmp_path / "command.py"
+    command.write_text(
+        "print('runs')\n"
+        "from wiring.side_process import close_all, start_side_processes\n"
+        "close_all(start_side_processes(2))\n"
+    )
+
+    said = subprocess.run(
+        [sys.executable, str(command)], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+
+    assert said.split() == ["runs"]
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
         "import os, time\n"
-        "from wiring.side_process import SideProcess\n"
-        "if __name__ == '__main__':\n"
-        "    one = SideProcess(); one.calls.begin(os.getpid); print(one.calls.result(), flush=True)\n"
-        "    one.calls.begin(time.sleep, 60); time.sleep(60)\n"
+        "from wiring.side_process import start_side_processes\n"
+        "one, = start_side_processes(1); one.calls.begin(os.getpid); print(one.calls.result(), flush=True)\n"
+        "one.calls.begin(time.sleep, 60); time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
