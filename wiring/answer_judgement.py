@@ -20,6 +20,17 @@ from contract.model_layout import ModelPaths
 from wiring.unknown_class import UnknownClasses
 
 
+def prepare_unknown(settings: StudySettings, config: Mapping[str, Any]) -> None:
+    """Begin what `judge_unknown` will do with the backbone of a configuration, whatever the choice is."""
+    if settings.weights == "random":
+        return
+    from trainables.export.unknown_program import prepare_unknown_program
+
+    table = load_image_table(settings.paths.directory)
+    num_means = len(np.unique(table.labels[table.of("train")]))
+    prepare_unknown_program(config, settings, num_means=num_means)
+
+
 def judge_unknown(
     settings: StudySettings,
     pool: Pool,

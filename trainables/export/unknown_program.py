@@ -25,7 +25,7 @@ from trainables.model.cpu.folding import folded
 ScoreProgram = Callable[[Tensor, Tensor], Tensor]
 """Images [N, 3, S, S] in [0, 1] and their probabilities [N, C] -> scores [N], low for unknown classes."""
 
-NUM_IMAGES = 64
+NUM_IMAGES = 32
 """Validation images that are compared, or all where there are fewer."""
 
 BATCH = 16
@@ -54,16 +54,12 @@ class UnknownScorer(nn.Module):
     def __init__(self, prefix: nn.Module, parts: DistanceScore) -> None:
         super().__init__()
         self.prefix = prefix
-        self.scales = parts.scales
-        means, whitening = parts.means.astype(np.float64), parts.whitening.astype(np.float64)
-        center = means.mean(axis=0)
-        whitened = (means - center) @ whitening
-        arrays = {"center": center, "whitening": whitening, "means": whitened}
-        for name, values in arrays.items():
-            self.register_buffer(name, torch.from_numpy(values.astype(np.float32)))
+        for name, values in arrays_of(parts).items():
+            self.register_buffer(name, values)
         self.center: Tensor
         self.whitening: Tensor
         self.means: Tensor
+        self.scales: Tensor
 
     def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
         features = self.prefix(images).flatten(1)
@@ -71,11 +67,28 @@ class UnknownScorer(nn.Module):
         own = (units - self.center) @ self.whitening
         squares = own.square().sum(1, keepdim=True) - 2 * own @ self.means.T + self.means.square().sum(1)
         distance = -squares.amin(1).clamp_min(1e-12).log()
-        if self.scales is None:
-            return distance
-        (middle, spread), (own_middle, own_spread) = self.scales
+        share, middle, spread, own_middle, own_spread = self.scales.unbind()
         entropy = negative_entropy(probabilities)
-        return (entropy - middle) / spread + (distance - own_middle) / own_spread
+        return share * (entropy - middle) / spread + (distance - own_middle) / own_spread
+
+
+def arrays_of(parts: DistanceScore) -> dict[str, Tensor]:
+    """Buffers of a scorer, float32, by their names.
+
+    center [D], whitening [D, D], means [C, D] after whitening, and scales [5]: 1 where the entropy counts and
+    0 where it does not, its median and spread, and those of the distance.
+    """
+    means, whitening = parts.means.astype(np.float64), parts.whitening.astype(np.float64)
+    center = means.mean(axis=0)
+    of_entropy, of_distance = parts.scales or ((0.0, 1.0), (0.0, 1.0))
+    scales = np.array([parts.scales is not None, *of_entropy, *of_distance], dtype=np.float64)
+    found = {
+        "center": center,
+        "whitening": whitening,
+        "means": (means - center) @ whitening,
+        "scales": scales,
+    }
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in found.items()}
 
 
 def negative_entropy(probabilities: Tensor) -> Tensor:
@@ -85,6 +98,22 @@ def negative_entropy(probabilities: Tensor) -> Tensor:
     others = torch.cat([ordered[:, 1:].sum(1, keepdim=True), 1 - ordered[:, 1:]], dim=1)
     terms = (ordered * others.clamp_min(0)).pow(GAMMA)
     return -terms[:, :MOST_SUMMED].sum(1).float()
+
+
+_prepared: dict[tuple[Any, ...], torch.export.ExportedProgram] = {}
+"""At most one program whose score is still to be filled in, by all that its graph depends on."""
+
+
+def prepare_unknown_program(config: Mapping[str, Any], settings: StudySettings, *, num_means: int) -> None:
+    """Trace the program that `export_unknown_program` will write, before the score is known: about a second.
+
+    Args:
+        num_means: classes with images.
+    """
+    frozen = FrozenBackbone.of(config, settings, device=torch.device("cpu"))
+    program = _trace(frozen, settings, num_means)
+    _prepared.clear()
+    _prepared[_key(frozen, settings, num_means)] = program
 
 
 def export_unknown_program(
@@ -100,21 +129,35 @@ def export_unknown_program(
     Raises:
         ValueError: it scores validation images otherwise than they were scored.
     """
-    frozen = FrozenBackbone.of(config, settings, device=torch.device("cpu"))
-    size, num_classes = settings.image_size, len(settings.classes)
-    with torch.no_grad():
-        images = probe_images(torch.empty(0, 3, size, size))
-        module = UnknownScorer(folded(frozen.classifier.prefix, images), parts).eval()
-        batch = {0: torch.export.Dim("images", min=1, max=4096)}
-        program = torch.export.export(
-            module,
-            (images, torch.full((2, num_classes), 1 / num_classes)),
-            dynamic_shapes={"images": batch, "probabilities": batch},
-        )
+    frozen, num_means = FrozenBackbone.of(config, settings, device=torch.device("cpu")), len(parts.means)
+    program = _prepared.pop(_key(frozen, settings, num_means), None) or _trace(frozen, settings, num_means)
+    program.state_dict.update(arrays_of(parts))
     _check(program.module(), settings, fit=frozen.fit, scored=scored)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
         torch.export.save(program, target.unknown)
+
+
+def _key(frozen: FrozenBackbone, settings: StudySettings, num_means: int) -> tuple[Any, ...]:
+    return frozen.key, frozen.weights, settings.image_size, len(settings.classes), num_means
+
+
+def _trace(frozen: FrozenBackbone, settings: StudySettings, num_means: int) -> torch.export.ExportedProgram:
+    """Trace a scorer whose means are zero; its graph is that of any other score of the same shape."""
+    size, num_classes = settings.image_size, len(settings.classes)
+    with torch.no_grad():
+        images = probe_images(torch.empty(0, 3, size, size))
+        prefix = folded(frozen.classifier.prefix, images)
+        width = prefix(images).flatten(1).shape[1]
+        blank = DistanceScore(
+            means=np.zeros((num_means, width), np.float32), whitening=np.eye(width, dtype=np.float32)
+        )
+        batch = {0: torch.export.Dim("images", min=1, max=4096)}
+        return torch.export.export(
+            UnknownScorer(prefix, blank).eval(),
+            (images, torch.full((2, num_classes), 1 / num_classes)),
+            dynamic_shapes={"images": batch, "probabilities": batch},
+        )
 
 
 def score_images(

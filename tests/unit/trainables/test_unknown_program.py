@@ -19,6 +19,7 @@ from trainables.export.unknown_program import (
     ScoredImages,
     export_unknown_program,
     negative_entropy,
+    prepare_unknown_program,
     score_images,
 )
 
@@ -72,6 +73,20 @@ def test_the_program_scores_images_as_the_rule_did(
         program, settings, "val", fit="crop", ids=scored.ids[::-1], probabilities=scored.probabilities[::-1]
     )
     assert np.abs(found[::-1] - scored.scores).max() < 0.05 * scored.scores.std()
+
+
+def test_a_program_that_was_prepared_for_another_score_is_filled_in(
+    settings: StudySettings, tmp_path: Path
+) -> None:
+    config = dict(make_lease(0).config)
+    prepare_unknown_program(config, settings, num_means=len(settings.classes))
+
+    for number, with_scales in enumerate((False, True)):  # the second one is no longer prepared
+        parts, scored = make_rule(settings, config, with_scales=with_scales)
+        target = ModelPaths(tmp_path / str(number))
+        target.directory.mkdir()
+        export_unknown_program(parts, config, settings, target=target, scored=scored)
+        assert target.unknown.is_file()
 
 
 def test_a_program_that_scores_otherwise_than_its_rule_is_refused(
