@@ -23,9 +23,10 @@ from contract.answer import MemberRef, WeightedMember
 from contract.files import fill_aside, remove_leftovers
 from contract.finals import FinalKind
 from contract.messages import State, StudySettings
+from contract.metrics import METRICS
 from contract.model_layout import ModelPaths
 from contract.study_layout import StudyPaths
-from wiring.answer_judgement import judge_photos, judge_unknown, one_blas_thread
+from wiring.answer_judgement import judge_photos, judge_unknown, one_blas_thread, prepare_unknown
 from wiring.answer_memory import measure_once, stamp_predictions
 from wiring.model_directory import choose_golden_photos, refresh_readme
 from wiring.unknown_class import needs_program
@@ -110,6 +111,8 @@ class AnswerMaker:
         Raises:
             ValueError: there is no candidate, or the wishes do not fit the study.
         """
+        if beside is not None:
+            beside.begin(prepare_unknown, self.settings, self._expect_config())
         with one_blas_thread():
             chosen = self._choose()
         answer = self._with_refits(chosen.answer)
@@ -119,12 +122,16 @@ class AnswerMaker:
         with fill_aside(self.paths.model.directory, replace=True, durable=True) as folder:
             judged = (self.settings, chosen.pool, chosen.probabilities, self._config_of(chosen), folder)
             if beside is not None:
+                beside.result()
                 beside.begin(judge_unknown, *judged)
             program = self._make_program(answer)
             photos = judge_photos(self.settings, chosen.pool, self._config_of(chosen))
+            target = ModelPaths(folder)
+            self._write_model(answer, program, target)
             unknown = judge_unknown(*judged) if beside is None else beside.result()
             answer = replace(answer, facts={**answer.facts, **unknown, **photos, **self._more_facts()})
-            self._write_model(answer, program, ModelPaths(folder))
+            program.write_card(self.settings, target=target, about=describe_export(answer, self.settings))
+            refresh_readme(target, self.paths.directory, answer.facts)
         save_answer(self.paths, answer)
         return answer
 
@@ -226,6 +233,13 @@ class AnswerMaker:
         """Trials as the leaderboard has them, by number."""
         return {row["trial"]: row for row in load_trial_rows(load_study(self.paths.directory))}
 
+    def _expect_config(self) -> Mapping[str, Any]:
+        """Configuration of the best trial, whose backbone is mostly that of the answer's first member."""
+        sign = 1 if METRICS[self.metric].maximize else -1
+        values = {number: row.get(self.metric) for number, row in self._rows.items()}
+        known = {number: sign * value for number, value in values.items() if value is not None}
+        return self.trials[max(known, key=lambda number: known[number], default=min(self.trials))]
+
     def _config_of(self, chosen: Chosen) -> Mapping[str, Any]:
         """Configuration of the first member, whose pretrained backbone gives the features that judge it."""
         return self.configs[replace(chosen.answer.refs[0], view="")]
@@ -317,7 +331,6 @@ class AnswerMaker:
             about=describe_export(answer, self.settings),
             photos=choose_golden_photos(self.settings, self.wishes.golden),
         )
-        refresh_readme(target, self.paths.directory, answer.facts)
 
 
 def _say_no_refit(ref: MemberRef, refit: Final | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -175,12 +175,14 @@ def run_leases(
     started: LocalRay | None = None,
     *,
     answering: AnswerProcesses,
+    on_finished: Callable[[], None],
 ) -> RunEnding:
     """Run what is left of the search on this machine's Ray, or on the cluster at --address.
 
     Args:
         started: a Ray of this machine that is starting already.
         answering: told of every ended trial, so that it is ready at the end.
+        on_finished: called once no trial is left, while Tune and Ray still run.
 
     Raises:
         ValueError: the cluster does not answer or does not fit; nothing has run yet.
@@ -232,6 +234,7 @@ def run_leases(
                 ends_last=plan.time_ends_at,
                 why_lost=lambda: study.lock.lost,
                 on_ended=on_ended,
+                on_finished=on_finished,
                 count_slots=count_slots,
                 inherits_environment=cluster.local,
             )

@@ -74,20 +74,28 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             say(f"study {plan.config.name} is finished; {more}")
             study.note_finished()
             ending = RunEnding(how=RunOutcome.FINISHED)
-            results = prepare_results(plan, study, search, ending, answering)
+            results = prepare_results(plan, study, search, answering)
+            results.begin()
         else:
             tracker = Tracker(study.directory)
             say(plan.stopping_line)
             if probing := describe_probing(study, search):
                 say(probing)
-            ending = run_leases(plan, study, search, tracker, started, answering=answering)
-            if (
-                ending.how is RunOutcome.LOST
-            ):  # nothing may be written any more: the study may be another driver's
+
+            def begin_answer() -> None:  # Ray takes a second to end
+                prepare_results(plan, study, search, answering).begin()
+
+            ending = run_leases(
+                plan, study, search, tracker, started, answering=answering, on_finished=begin_answer
+            )
+            if ending.how is RunOutcome.LOST:
+                # Nothing may be written any more: the study may be another driver's.
                 print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
                 return 1
             end_run(study, ending)
-            results = prepare_results(plan, study, search, ending, answering)
+            results = prepare_results(plan, study, search, answering)
+            if ending.how not in (RunOutcome.FAILED, RunOutcome.INTERRUPTED):
+                results.begin()
             # In the background it has kept up so far; an interrupted user waits for his prompt.
             tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
         return conclude(plan, study, search, ending, results)
@@ -100,16 +108,11 @@ def end_run(study: Study, ending: RunEnding) -> None:
     attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
-def prepare_results(
-    plan: Plan, study: Study, search: Search, ending: RunEnding, answering: AnswerProcesses
-) -> Results:
-    """Begin to make the answer of a search that has ended well, if it is missing."""
+def prepare_results(plan: Plan, study: Study, search: Search, answering: AnswerProcesses) -> Results:
+    """Prepare to make what the study lacks at the end of its search: answer, report, MLflow."""
     is_complete = search.best_complete() is not None
     maker = make_answer_maker(plan, study, search) if is_complete else None
-    results = Results(directory=study.directory, maker=maker, console=console, answering=answering)
-    if ending.how not in (RunOutcome.FAILED, RunOutcome.INTERRUPTED):
-        results.begin()
-    return results
+    return Results(directory=study.directory, maker=maker, console=console, answering=answering)
 
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, results: Results) -> int:

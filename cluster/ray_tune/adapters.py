@@ -41,12 +41,15 @@ class Bridge:
         progress: Progress,
         watch: Callable[[], None],
         on_ended: Callable[[int], None],
+        on_finished: Callable[[], None] = lambda: None,
         count_slots: Callable[[], int] | None = None,
     ) -> None:
         self.search, self.settings, self.slots, self.progress = search, settings, slots, progress
         self._watch, self._count_slots = watch, count_slots
         self._on_ended = on_ended
         """Called with the number of each trial that ended or paused, once that is recorded."""
+        self._on_finished, self._is_finished = on_finished, False
+        """Called once, when every trial has its outcome and none is left to propose."""
         self.leases: dict[str, Lease] = {}
         self.running: set[str] = set()
         """Ids of the Ray trials whose worker is up."""
@@ -72,6 +75,7 @@ class Bridge:
             return None
         self.search.set_slots(self.slots)
         lease = self.search.next_lease()
+        self._look_for_end()
         if lease is DONE:
             return str(Searcher.FINISHED)
         if lease is None:
@@ -133,6 +137,12 @@ class Bridge:
         for decision in decisions:
             if decision.outcome is not None or decision.action is Action.PAUSE:
                 self._on_ended(decision.trial)
+        self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if not self._is_finished and self.search.finished:
+            self._is_finished = True
+            self._on_finished()
 
 
 class SearcherAdapter(Searcher):

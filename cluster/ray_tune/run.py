@@ -54,6 +54,7 @@ def run_search(
     ends_last: float | None = None,
     why_lost: Callable[[], str | None] = lambda: None,
     on_ended: Callable[[int], None] = lambda _: None,
+    on_finished: Callable[[], None] = lambda: None,
     reuse_workers: bool = True,
     count_slots: Callable[[], int] | None = None,
     inherits_environment: bool = False,
@@ -68,6 +69,7 @@ def run_search(
         ends_last: unix time up to which it goes on while nothing is complete; None = it does not.
         why_lost: says why this driver no longer holds the study, once it does not.
         on_ended: called with the number of each trial that ended or paused.
+        on_finished: called once, when no trial of the search is left, before Tune and its workers end.
         reuse_workers: without it each lease starts a process of its own, to compare with.
         count_slots: says how many trials fit by now; asked at every step of Tune's loop.
         inherits_environment: workers have this process's variables already, as on its own machine.
@@ -82,6 +84,7 @@ def run_search(
         progress=progress,
         watch=watch.look,
         on_ended=on_ended,
+        on_finished=on_finished,
     )
     with Interrupts(watch.stop_cleanly) as interrupts:
         try:

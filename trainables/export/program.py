@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from contract.answer import Combination
 from contract.decoding import Fit
@@ -31,6 +31,9 @@ class CheckedProgram:
     """The program of a combination, which predicts what its members predicted."""
 
     program: torch.export.ExportedProgram
+    module: nn.Module
+    """Runs the program: images [N, 3, size, size] in [0, 1] -> probabilities [N, C]."""
+
     fit: Fit
     licences: Mapping[str, str]
     """Licence of each backbone's weights."""
@@ -48,15 +51,22 @@ class CheckedProgram:
         Args:
             photos: golden images beside the generated ones, by their names in the model's directory.
         """
-        backbone = ", ".join(self.licences)
         write_program(
             self.program,
             settings,
             fit=self.fit,
             target=target,
-            about={"backbone": backbone, "licences": dict(self.licences), **about},
+            about=self._about(about),
             photos=photos,
+            module=self.module,
         )
+
+    def write_card(self, settings: StudySettings, *, target: ModelPaths, about: Mapping[str, Any]) -> None:
+        """Write the card anew, of a program that was written before all was known of it."""
+        write_card(settings, fit=self.fit, target=target, about=self._about(about))
+
+    def _about(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        return {"backbone": ", ".join(self.licences), "licences": dict(self.licences), **about}
 
 
 def make_checked_program(
@@ -75,26 +85,51 @@ def make_checked_program(
     """
     refs = [member.ref for member in combination.members]
     fit = common_fit(refs, configs, settings)
-    program = make_program(load_combination(combination, configs, settings), settings.image_size)
+    network = load_combination(combination, configs, settings)
+    program = export_program(network, settings.image_size)
+    module = program.module()
+    check_program(module, network, settings.image_size)
     if compare_stored:
-        check_predictions(program.module(), combination, configs, settings, fit=fit)
-    return CheckedProgram(program=program, fit=fit, licences=find_licences(refs, configs, settings))
+        check_predictions(module, combination, configs, settings, fit=fit)
+    licences = find_licences(refs, configs, settings)
+    return CheckedProgram(program=program, module=module, fit=fit, licences=licences)
 
 
-def make_program(module: nn.Module, image_size: int) -> torch.export.ExportedProgram:
+def make_program(network: nn.Module, image_size: int) -> torch.export.ExportedProgram:
     """Make the program of a network that maps images [N, 3, size, size] to probabilities.
 
     Raises:
         ValueError: the program computes something else.
     """
-    example = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    program = export_program(network, image_size)
+    check_program(program.module(), network, image_size)
+    return program
+
+
+def export_program(network: nn.Module, image_size: int) -> torch.export.ExportedProgram:
+    """Export a network that maps images [N, 3, size, size], N free, to probabilities."""
     batch = torch.export.Dim("images", min=1, max=4096)
     with torch.no_grad():
-        program = torch.export.export(module, (example,), dynamic_shapes={"images": {0: batch}})
-        difference = float((program.module()(example[:1]) - module(example[:1])).abs().max())
+        return torch.export.export(
+            network, (_example_images(image_size),), dynamic_shapes={"images": {0: batch}}
+        )
+
+
+def check_program(module: nn.Module, network: nn.Module, image_size: int) -> None:
+    """Compare an exported program with the network that it came from, on one image.
+
+    Raises:
+        ValueError: a probability differs.
+    """
+    image = _example_images(image_size)[:1]
+    with torch.no_grad():
+        difference = float((module(image) - network(image)).abs().max())
     if difference > TOLERANCE:
         raise ValueError(f"the exported program differs from the classifier by {difference:.1e}")
-    return program
+
+
+def _example_images(image_size: int) -> Tensor:
+    return torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
 def write_program(
@@ -105,12 +140,23 @@ def write_program(
     target: ModelPaths,
     about: Mapping[str, Any],
     photos: Mapping[str, Path] | None = None,
+    module: nn.Module | None = None,
 ) -> None:
-    """Write a program, its card, and what belongs beside them; `about` goes into the card as it is."""
+    """Write a program, its card, and what belongs beside them; `about` goes into the card as it is.
+
+    Args:
+        module: runs the program; None = it is unpacked for it.
+    """
     target.directory.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
         torch.export.save(program, target.program)
+    write_card(settings, fit=fit, target=target, about=about)
+    write_companions(target, module or program.module(), photos=photos)
+
+
+def write_card(settings: StudySettings, *, fit: Fit, target: ModelPaths, about: Mapping[str, Any]) -> None:
+    """Write what a program's user must know of it; `about` goes into it as it is."""
     card = {
         "classes": list(settings.classes),
         "image_size": settings.image_size,
@@ -120,7 +166,6 @@ def write_program(
         **about,
     }
     target.card.write_text(to_json(card), encoding="utf-8")
-    write_companions(target, program.module(), photos=photos)
 
 
 def load_program(path: Path) -> torch.export.ExportedProgram:
