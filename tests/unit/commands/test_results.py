@@ -92,7 +92,9 @@ class Finished:
             path.touch()
 
     def _make_program(self, answer: Answer) -> Any:
-        return SimpleNamespace(write=partial(self._write, answer.combination), write_card=lambda *_, **__: None)
+        return SimpleNamespace(
+            write=partial(self._write, answer.combination), write_card=lambda *_, **__: None
+        )
 
     def _write(self, combination: Combination, _: StudySettings, **given: Any) -> None:
         self.export(combination, **given)
