@@ -122,13 +122,16 @@ class AnswerMaker:
         with fill_aside(self.paths.model.directory, replace=True, durable=True) as folder:
             judged = (self.settings, chosen.pool, chosen.probabilities, self._config_of(chosen), folder)
             if beside is not None:
-                beside.result()
                 beside.begin(judge_unknown, *judged)
             program = self._make_program(answer)
             photos = judge_photos(self.settings, chosen.pool, self._config_of(chosen))
             target = ModelPaths(folder)
             self._write_model(answer, program, target)
-            unknown = judge_unknown(*judged) if beside is None else beside.result()
+            if beside is None:
+                unknown = judge_unknown(*judged)
+            else:
+                beside.result()  # of the preparation
+                unknown = beside.result()
             answer = replace(answer, facts={**answer.facts, **unknown, **photos, **self._more_facts()})
             program.write_card(self.settings, target=target, about=describe_export(answer, self.settings))
             refresh_readme(target, self.paths.directory, answer.facts)

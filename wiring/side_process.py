@@ -38,7 +38,10 @@ class Calls:
     connection: Connection
 
     def begin(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Begin a call; the function, its arguments and its result are pickled."""
+        """Begin a call; the function, its arguments and its result are pickled.
+
+        Several that have begun run in turn, and their results come in that order.
+        """
         self.connection.send((work, arguments))
 
     def result(self) -> Any:
