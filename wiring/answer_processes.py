@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -39,7 +40,13 @@ LEAST_MEMORY = 4 * 10**9
 class AnswerProcesses:
     """Makes an answer in processes of its own, or in this one where there is no room for others."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, spare_folder: Path | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            spare_folder: where a process of Ray's workers may wait for such work.
+        """
+        self._spare_folder = spare_folder
         self._starting: threading.Thread | None = None
         self._maker: SideProcess | None = None
         self._judge: SideProcess | None = None
@@ -110,7 +117,9 @@ class AnswerProcesses:
 
         def start() -> None:
             try:
-                self._maker, self._judge = start_side_processes(2, MODULES, threads=threads)
+                self._maker, self._judge = start_side_processes(
+                    2, MODULES, threads=threads, spare_folder=self._spare_folder
+                )
             except OSError as error:  # no process more, or a temporary folder too deep for a socket's path
                 logger.info("the answer is made in this process: %s", error)
             if self._is_closed:

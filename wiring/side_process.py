@@ -15,9 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
+
+from cluster.ray_tune.spare import run_in_spare
 
 LOOK_SECONDS = 0.5
 """How often a side process looks whether the one that started it still lives."""
@@ -68,8 +71,8 @@ class SideProcess:
 
     calls: Calls
     process: psutil.Process
-    server: subprocess.Popen[bytes]
-    """Its parent, which ends once all its processes have."""
+    server: subprocess.Popen[bytes] | None
+    """Its parent, which ends once all its processes have; None = no child of this process."""
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -83,38 +86,34 @@ class _Order:
     """What the parent of the side processes is told."""
 
     modules: tuple[str, ...]
-    sockets: tuple[int, ...]
     threads: int
     owner: int
     key: bytes
     """By which processes that hand on connections know each other."""
 
 
-def start_side_processes(number: int, modules: Sequence[str] = (), *, threads: int = 1) -> list[SideProcess]:
+def start_side_processes(
+    number: int, modules: Sequence[str] = (), *, threads: int = 1, spare_folder: Path | None = None
+) -> list[SideProcess]:
     """Start processes, and return once these modules are imported: once, by a process that then forks.
 
     Args:
         threads: CPU threads of torch in each.
+        spare_folder: where a process may wait that has imported most of them already.
 
     Raises:
         OSError: they could not start.
     """
     pairs = [multiprocessing.Pipe() for _ in range(number)]
+    sockets = tuple(other.fileno() for _, other in pairs)
     order = _Order(
         modules=tuple(modules),
-        sockets=tuple(other.fileno() for _, other in pairs),
         threads=threads,
         owner=os.getpid(),
         key=bytes(multiprocessing.current_process().authkey),
     )
-    # A group of its own: Ctrl-C is for the one that waits for the results.
-    server = subprocess.Popen(
-        [sys.executable, "-c", START], stdin=subprocess.PIPE, pass_fds=order.sockets, process_group=0
-    )
-    assert server.stdin is not None
-    with server.stdin as stdin:
-        pickle.dump(sys.path, stdin)
-        pickle.dump(order, stdin)
+    is_served = spare_folder is not None and _ask_spare(spare_folder, order, sockets)
+    server = None if is_served else _start_server(order, sockets)
     started = []
     for own, other in pairs:
         other.close()
@@ -131,26 +130,52 @@ def close_all(processes: Sequence[SideProcess]) -> None:
     for process in processes:
         process.close()
     for process in processes:
-        process.server.wait()
+        if process.server is not None:
+            process.server.wait()
+
+
+def _ask_spare(folder: Path, order: _Order, sockets: tuple[int, ...]) -> bool:
+    try:
+        run_in_spare(folder, serve_order, order, handles=sockets)
+    except (OSError, EOFError):  # there is none, or it was ended
+        return False
+    return True
+
+
+def _start_server(order: _Order, sockets: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    # A group of its own: Ctrl-C is for the one that waits for the results.
+    server = subprocess.Popen(
+        [sys.executable, "-c", START], stdin=subprocess.PIPE, pass_fds=sockets, process_group=0
+    )
+    assert server.stdin is not None
+    with server.stdin as stdin:
+        for value in (sys.path, order, sockets):
+            pickle.dump(value, stdin)
+    return server
 
 
 def serve() -> None:
-    """Import, fork a process for each socket, and wait for their ends; the order comes on standard input."""
-    order: _Order = pickle.load(sys.stdin.buffer)
+    """Serve the order that comes on standard input."""
+    order, sockets = pickle.load(sys.stdin.buffer), pickle.load(sys.stdin.buffer)
+    serve_order(order, sockets)
+
+
+def serve_order(order: _Order, sockets: Sequence[int]) -> None:
+    """Import, fork a process for each socket, and wait for their ends."""
     multiprocessing.current_process().authkey = order.key
     for name in order.modules:
         with suppress(ImportError):  # raised by the call that needs it
             importlib.import_module(name)
-    for socket in order.sockets:
+    for socket in sockets:
         if os.fork() == 0:
-            for other in order.sockets:
+            for other in sockets:
                 if other != socket:
                     os.close(other)
             _run_calls(Connection(socket), order)
             _end()
-    for socket in order.sockets:
+    for socket in sockets:
         os.close(socket)
-    for _ in order.sockets:
+    for _ in sockets:
         os.wait()
     _end()
 

@@ -64,7 +64,8 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
     Raises:
         ValueError: the flags do not fit; nothing has run yet.
     """
-    study, answering = open_study(plan.config, facts=study_facts(plan, manifest, found)), AnswerProcesses()
+    study = open_study(plan.config, facts=study_facts(plan, manifest, found))
+    answering = AnswerProcesses(spare_folder=started.spare_folder if started is not None else None)
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)

@@ -61,7 +61,13 @@ class Preload:
             "RAY_preload_python_modules": preloading.__name__,
             preloading.MODULE: self._module,
             preloading.FOLDER: self._folder.name,
+            preloading.DRIVER: str(os.getpid()),
         }
+
+    @property
+    def folder(self) -> Path:
+        """Where a spare process of the workers' waits for work, if it could be forked."""
+        return Path(self._folder.name)
 
     def wait(self, seconds: float = 30.0) -> None:
         """Return once all have imported it, or after these seconds: the trials then import it themselves.
@@ -69,7 +75,10 @@ class Preload:
         Ray would start further processes for trials that come earlier, and all would import it again.
         """
         deadline = time.monotonic() + seconds
-        while len(list(Path(self._folder.name).iterdir())) < self.workers and time.monotonic() < deadline:
+        while (
+            sum(one.name.isdigit() for one in self.folder.iterdir()) < self.workers
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -132,6 +141,11 @@ class LocalRay:
         if self._error is not None:
             raise self._error
         self._preload.wait()
+
+    @property
+    def spare_folder(self) -> Path:
+        """Folder for `run_in_spare`."""
+        return self._preload.folder
 
     def stop(self) -> None:
         """End Ray's processes, once they have started; nothing if that was done."""

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil, ray
 from cluster.ray_tune.local_ray import Preload
 from cluster.ray_tune.session import open_session, start_ray
+from wiring.side_process import close_all, start_side_processes
 
 class Worker:
     def look(self):
@@ -37,9 +38,21 @@ with open_session(started=started, cpus=2, gpus=0) as session:
     actors = [ray.remote(num_cpus=1)(Worker).remote() for _ in range(2)]
     looked = ray.get([actor.look.remote() for actor in actors])
     running = names()
+    ray.kill(actors[0]); ray.kill(actors[1]); time.sleep(1)  # Ray ends a worker's children with it
+    ours = start_side_processes(2, spare_folder=started.spare_folder)
+    found = []
+    for one in ours:
+        one.calls.begin(eval, "'tabnanny' in __import__('sys').modules, __import__('os').getppid()")
+        found.append((*one.calls.result(), one.process.pid))
+    open_files = [len(one.process.net_connections(kind="tcp")) for one in ours]
+    close_all(ours)
 left = [one.cmdline() for one in psutil.Process().children(recursive=True) if one.status() != "zombie"]
 print(json.dumps({
-    "cpus": session.cpus, "looked": looked, "idle": sorted(idle), "left": left,
+    "cpus": session.cpus, "side": found, "open": open_files,
+    "idle_left": [
+        pid for *_, pid in found if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
+    ],
+    "looked": looked, "idle": sorted(idle), "left": left,
     "unused": [name for name in running if "monitor" in name or "dashboard.py" in name],
 }))
 """
@@ -57,6 +70,10 @@ def test_workers_are_up_and_have_imported_before_the_first_actor(tmp_path: Path)
     assert found["cpus"] == 2
     assert all(imported for _, imported in found["looked"])
     assert sorted(number for number, _ in found["looked"]) == found["idle"], "actors took other processes"
+    (first, parent, one), (second, same_parent, other) = found["side"]
+    assert first and second and parent == same_parent, "two forks of a process that was one of a worker"
+    assert not {one, other, parent} & set(found["idle"]) and found["open"] == [0, 0]
+    assert found["idle_left"] == []
     assert found["unused"] == [] and found["left"] == []
 
 
