@@ -44,7 +44,7 @@ ROOMS = {
     ),
     "analysis": ("", "calibration", "answer", "report", "tracking", "__main__"),
     "serving": ("backends", "", "prediction", "server", "__main__"),
-    "benchmarks": ("simulated", "versus_plain", ""),
+    "benchmarks": ("simulated", "versus_plain", "accelerator", ""),
 }
 """Rooms of each package, in the order that imports may follow: a room imports itself and rooms before it.
 The room "" holds the modules that stand in the package's own folder."""
