@@ -57,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, help="training images [1024; quick 64]")
     parser.add_argument("--image-size", type=int, help="pixels [224; quick 64]")
     parser.add_argument("--batch-size", type=int, help="images of an update [64; quick 16]")
+    parser.add_argument("--threads", type=int, help="CPU threads of a trial [every core; quick 1]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, too")
     return parser
 
@@ -70,6 +71,7 @@ FULL: dict[str, Any] = {
     "images": 1024,
     "image_size": 224,
     "batch_size": 64,
+    "threads": count_cpus(),
 }
 QUICK: dict[str, Any] = {
     "seconds": 0.2,
@@ -80,6 +82,7 @@ QUICK: dict[str, Any] = {
     "images": 64,
     "image_size": 64,
     "batch_size": 16,
+    "threads": 1,
 }
 """Values of the flags that were not given."""
 
@@ -94,7 +97,15 @@ def read_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     for name, value in (QUICK if flags.quick else FULL).items():
         if getattr(flags, name) is None:
             setattr(flags, name, value)
-    numbers = [flags.seconds, flags.images, flags.image_size, flags.batch_size, *flags.heads, *flags.together]
+    numbers = [
+        flags.seconds,
+        flags.images,
+        flags.image_size,
+        flags.batch_size,
+        flags.threads,
+        *flags.heads,
+        *flags.together,
+    ]
     if min(numbers) <= 0:
         raise ValueError("all numbers must be positive; --depths alone may be 0")
     if flags.batch_size > flags.images:
@@ -135,7 +146,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         num_images=flags.images,
         image_size=flags.image_size,
         batch_size=flags.batch_size,
-        threads=count_cpus(),
+        threads=flags.threads,
     )
     prepare_processor(task.threads)
     limits = Limits()
@@ -158,6 +169,7 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "images",
         "image_size",
         "batch_size",
+        "threads",
     )
     return {
         "benchmark": "gpu",
