@@ -1,13 +1,16 @@
 """Whole commands, from pressing return to the prompt: tune.py beside what an expert and a beginner write.
 
     python -m benchmarks whole_command --trials 24 --repeats 1
-    python -m benchmarks whole_command --trials 24 192 --repeats 5 --warm --naive 8 --json whole.json
+    python -m benchmarks whole_command --trials 24 192 --repeats 5 --warm --caching --naive 8 --json whole.json
+    python -m benchmarks whole_command --space demo --trials 16 --caching
 
 The commands alternate on the same photos: expert_ray_tune.py (heads on features that are computed once),
-plain_ray_tune.py if --naive asks for it (40 s a trial on 2 cores; its seconds are scaled), and tune.py with
---space linear_probe as a user runs it: three policies, MLflow, report and exported model, by default with a
-cold cache. What each hands over is measured on photos that it did not have, after its clock has stopped.
-Each repeat has another seed and the same photos. The last line printed is one line of JSON.
+caching_ray_tune.py if --caching asks for it (maps of every depth and policy are cached by hand before the
+search), plain_ray_tune.py if --naive does (40 s a trial on 2 cores; its seconds are scaled), and tune.py as a
+user runs it: all policies of the space, MLflow, report and exported model, by default with a cold cache. What
+each hands over is measured on photos that it did not have, after its clock has stopped. Each repeat has
+another seed and the same photos. The last line printed is one line of JSON; in it each run has its `curve`:
+(seconds since its command began, best validation accuracy so far).
 """
 
 from __future__ import annotations
@@ -23,18 +26,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.versus_plain.commands import Commands, Run, best_at, seconds_to
+from benchmarks.versus_plain.commands import SPACES, Commands, Run, best_at, seconds_to
 from benchmarks.versus_plain.figures import spread, text_of
 from benchmarks.versus_plain.inputs import default_data, draw_images, draw_test_images
 from benchmarks.versus_plain.sides import SideFailed, Sides, hardware
 from contract.machine import count_cpus
 
-SIDES = ("expert", "naive", "ours", "ours, warm cache")
+SIDES = ("expert", "caching", "naive", "ours", "ours, warm cache")
 MOMENTS = (10, 15, 20, 25, 30, 40, 60)
 """Seconds since the command began, at which the best accuracy so far is shown."""
 
 ROWS = (
-    ("photos decoded; the expert's: features (s)", "decoded_seconds", 1),
+    ("photos decoded; the experts': features (s)", "decoded_seconds", 1),
     ("first report (s)", "first_report_seconds", 1),
     ("last report (s)", "last_report_seconds", 1),
     ("report page (s)", "page_seconds", 1),
@@ -56,6 +59,8 @@ def run_repeat(commands: Commands, flags: argparse.Namespace, seed: int) -> dict
     label = f"{commands.num_trials} trials, seed {seed}"
     cache = commands.sides.folder / f"cache-{commands.num_trials}-{seed}"
     runs = {"expert": commands.expert(seed=seed, label=label)}
+    if flags.caching:
+        runs["caching"] = commands.caching(seed=seed, label=label)
     if flags.naive:
         runs["naive"] = commands.naive(num_trials=flags.naive, seed=seed, label=label)
     runs["ours"] = commands.ours(seed=seed, label=label, cache=cache)
@@ -126,7 +131,9 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[int, list[dict[str,
     """
     sides, test = prepare(flags, folder)
     each = {
-        number: Commands(sides=sides, test=test, num_trials=number, backbones=tuple(flags.backbones))
+        number: Commands(
+            sides=sides, test=test, num_trials=number, backbones=tuple(flags.backbones), space=flags.space
+        )
         for number in flags.trials
     }
     if not flags.no_warm_up:
@@ -142,7 +149,18 @@ def measure(flags: argparse.Namespace, folder: Path) -> dict[int, list[dict[str,
 
 def as_values(flags: argparse.Namespace, found: Mapping[int, Sequence[Mapping[str, Run]]]) -> Figures:
     """Everything as plain values: the machine, the settings, and the figures with all runs behind them."""
-    names = ("data", "images", "test_images", "image_size", "epochs", "backbones", "cpus", "seed", "repeats")
+    names = (
+        "space",
+        "data",
+        "images",
+        "test_images",
+        "image_size",
+        "epochs",
+        "backbones",
+        "cpus",
+        "seed",
+        "repeats",
+    )
     return {
         "benchmark": "whole_command",
         "hardware": hardware(),
@@ -158,6 +176,7 @@ def as_values(flags: argparse.Namespace, found: Mapping[int, Sequence[Mapping[st
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks whole_command", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--space", choices=tuple(SPACES), default="linear_probe", help="of tune.py")
     parser.add_argument("--data", default=str(default_data()), help="photos, as tune.py's --data [flowers5]")
     parser.add_argument("--images", type=int, default=600, help="drawn of them, a fifth to validate [600]")
     parser.add_argument("--test-images", type=int, default=200, help="drawn of the others; 0 = no test [200]")
@@ -169,6 +188,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=1, help="runs of each command, alternating [1]")
     parser.add_argument("--seed", type=int, default=0, help="of the first repeat; the next has the next [0]")
     parser.add_argument("--warm", action="store_true", help="tune.py again on the cache that it has left")
+    parser.add_argument("--caching", action="store_true", help="caching_ray_tune.py, on the space's depths")
     parser.add_argument("--naive", type=int, default=0, metavar="TRIALS", help="trials of plain_ray_tune [0]")
     parser.add_argument("--no-warm-up", action="store_true", help="imports are compiled already")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, after each repeat")
@@ -188,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, repeats in found.items():
         console.print(make_table(number, repeats))
     console.print(
-        "Seconds: from the start of each process. The expert's command writes one head to a file; ours tries "
-        "three augmentation policies, and writes MLflow, a report page and an exported model."
+        "Seconds: from the start of each process. The rivals write one network to a file; the expert's tries "
+        "heads on photos that are not augmented; ours writes MLflow, a report page and an exported model, too."
     )
     print(json.dumps(as_values(flags, found)))
     return 0

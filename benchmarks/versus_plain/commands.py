@@ -1,4 +1,4 @@
-"""Whole commands beside each other, from their start to their exit: the two rivals' scripts, and tune.py.
+"""Whole commands beside each other, from their start to their exit: the rivals' scripts, and tune.py.
 
 Each run gives its seconds, best validation accuracy so far over time, and the test accuracy of what it handed
 over, which is measured after its clock has stopped.
@@ -11,22 +11,28 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from analysis.answer.record import load_answer
-from benchmarks.versus_plain.inputs import joint_space
+from benchmarks.versus_plain.inputs import JOINT_DEPTHS, joint_space
 from benchmarks.versus_plain.sides import SideFailed, Sides
 from benchmarks.versus_plain.special_cases import read_lines
 from contract.study_layout import StudyPaths
 
-POLICIES = ("none", "flip", "light")
-"""Augmentations of `--space linear_probe`."""
+SPACES: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "linear_probe": ((0,), ("none", "flip", "light")),
+    "demo": (JOINT_DEPTHS, ("none", "light")),
+}
+"""Spaces of tune.py that are compared, with their unfreeze depths and augmentation policies."""
 
 Run = dict[str, Any]
+TestAccuracy = Callable[[Path, list[list[Any]], int], float]
+"""A kept file, [path, class number] of photos, and their size -> accuracy."""
+
 Curve = list[tuple[float, float]]
 """(seconds since the command began, best accuracy so far), at each new best."""
 
@@ -41,13 +47,26 @@ class Commands:
 
     num_trials: int
     backbones: tuple[str, ...]
+    space: str = "linear_probe"
+    """One of SPACES."""
 
     def expert(self, *, seed: int, label: str) -> Run:
-        """Run the expert's script."""
-        head = self.sides.folder / f"head-{time.monotonic_ns()}.pt"
-        arguments = ["--trials", str(self.num_trials), "--backbones", *self.backbones]
-        arguments += ["--seed", str(seed), "--out", str(head)]
-        found = self.sides.expert(arguments, label=label)
+        """Run the expert's script, which trains heads alone on photos as they are."""
+        return self._expert("expert_ray_tune", [], accuracy_of_head, seed=seed, label=label)
+
+    def caching(self, *, seed: int, label: str) -> Run:
+        """Run the script that caches activations of the space's depths and policies by hand."""
+        depths, policies = SPACES[self.space]
+        arguments = ["--depths", *map(str, depths), "--policies", *policies]
+        return self._expert("caching_ray_tune", arguments, accuracy_of_network, seed=seed, label=label)
+
+    def _expert(
+        self, script: str, arguments: list[str], measure: TestAccuracy, *, seed: int, label: str
+    ) -> Run:
+        kept = self.sides.folder / f"{script}-{time.monotonic_ns()}.pt"
+        arguments = [*arguments, "--trials", str(self.num_trials), "--backbones", *self.backbones]
+        arguments += ["--seed", str(seed), "--out", str(kept)]
+        found = self.sides.expert(arguments, label=label, script=script)
         began = found["command_began"]
         reports = [(moment - began, accuracy) for moment, accuracy in found["reports"]]
         return {
@@ -56,13 +75,13 @@ class Commands:
             "first_report_seconds": reports[0][0],
             "last_report_seconds": reports[-1][0],
             "chosen_val_accuracy": found["val_accuracy"],
-            "test_accuracy": accuracy_of_head(head, self.test, self.sides.image_size) if self.test else None,
+            "test_accuracy": measure(kept, self.test, self.sides.image_size) if self.test else None,
             "curve": best_so_far(reports),
         }
 
     def naive(self, *, num_trials: int, seed: int, label: str) -> Run:
         """Run the naive script on fewer trials; its seconds are scaled to all of them."""
-        space = joint_space((0,), POLICIES)
+        space = joint_space(*SPACES[self.space])
         found = self.sides.plain_free(space, num_trials=num_trials, seed=seed, label=label)
         outside = found["command_seconds"] - found["fit_seconds"]
         reports = [(outside + moment, accuracy) for moment, accuracy in found["reports"]]
@@ -78,7 +97,7 @@ class Commands:
 
     def _test_naive(self, best: dict[str, Any], label: str) -> float:
         """Train the best configuration again, with the test photos in the place of the validation photos."""
-        space = joint_space((0,), POLICIES)
+        space = joint_space(*SPACES[self.space])
         config = {name: value for name, value in best.items() if name in space}
         images = {"train": self.sides.images["train"], "val": self.test}
         found = replace(self.sides, images=images).plain([config], label=f"{label}, test photos")
@@ -92,7 +111,7 @@ class Commands:
         """
         folder = self.sides.folder / f"ours-{time.monotonic_ns()}"
         table = write_table(folder, self.sides.images)
-        command = [sys.executable, "tune.py", "--space", "linear_probe", "--data", str(table)]
+        command = [sys.executable, "tune.py", "--space", self.space, "--data", str(table)]
         command += ["--study", "whole", "--runs-dir", str(folder / "runs"), "--cache-dir", str(cache)]
         command += ["--trials", str(self.num_trials), "--max-epochs", str(self.sides.epochs)]
         command += ["--image-size", str(self.sides.image_size), "--seed", str(seed)]
@@ -208,3 +227,20 @@ def accuracy_of_head(file: Path, test: list[list[Any]], image_size: int) -> floa
     head = make_head(kept["config"], features.shape[1], len(list(kept["head"].values())[-1]))
     head.load_state_dict(kept["head"])
     return accuracy(head, features, labels)
+
+
+def accuracy_of_network(file: Path, test: list[list[Any]], image_size: int) -> float:
+    """Measure the network of the caching script on photos that its search did not have."""
+    import torch
+
+    from benchmarks.versus_plain.caching_ray_tune import compute_maps, make_network, read_squares
+    from benchmarks.versus_plain.expert_ray_tune import accuracy, load_backbone
+
+    kept = torch.load(file, weights_only=True)
+    config, model = kept["config"], load_backbone(kept["config"]["backbone"])
+    depth = config["unfreeze_depth"]
+    network = make_network(config, model, len(list(kept["state"].values())[-1]))
+    network.load_state_dict(kept["state"])
+    squares, labels = read_squares(test, image_size)
+    maps = [compute_maps(model, batch, [depth])[depth] for batch in squares.split(32)]
+    return accuracy(network, torch.cat(maps), labels)

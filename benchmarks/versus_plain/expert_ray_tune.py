@@ -163,15 +163,20 @@ class Reports(tune.Callback):
         self.rows.append((time.time(), result[METRIC]))
 
 
-def search(data: Any, flags: argparse.Namespace, reports: Reports, storage: str) -> Any:
-    """Run all trials, one CPU each, and return the best one's result."""
+def search(
+    trainable: Any,
+    space: dict[str, Any],
+    points: list[dict[str, Any]],
+    flags: argparse.Namespace,
+    reports: Reports,
+    storage: str,
+) -> Any:
+    """Run all trials, one CPU each, those of `points` first, and return their results."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "100000"}
     ray.init("local", num_cpus=flags.cpus, include_dashboard=False, log_to_driver=False)
-    points = [{**USUAL, "backbone": name} for name in flags.backbones]
     tuner = tune.Tuner(
-        # with_parameters puts the features into the object store
-        tune.with_resources(tune.with_parameters(HeadTrial, data=data, epochs=flags.epochs), {"cpu": 1}),
-        param_space={**SPACE, "backbone": tune.choice(flags.backbones)},
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(sampler=TPESampler(seed=flags.seed), points_to_evaluate=points),
             scheduler=ASHAScheduler(max_t=flags.epochs),
@@ -216,8 +221,12 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
         for name in flags.backbones:  # as NumPy arrays, which Ray's processes share without a copy
             data[name][split] = compute_features(pixels, name).numpy(), labels.numpy()
     featured = time.time()
+    space = {**SPACE, "backbone": tune.choice(flags.backbones)}
+    points = [{**USUAL, "backbone": name} for name in flags.backbones]
     with tempfile.TemporaryDirectory() as storage:
-        results = search(data, flags, reports, storage)
+        # with_parameters puts the features into the object store
+        trainable = tune.with_parameters(HeadTrial, data=data, epochs=flags.epochs)
+        results = search(trainable, space, points, flags, reports, storage)
     best = results.get_best_result()
     head = Head(best.config, data, flags.epochs)
     kept_accuracy = [head.train_epoch() for _ in range(best.metrics["training_iteration"])][-1]

@@ -52,14 +52,14 @@ class Sides:
     def plain_free(self, space: dict[str, Any], *, num_trials: int, seed: int, label: str) -> dict[str, Any]:
         return self._plain(self._free(space, num_trials, seed), label=label)
 
-    def expert(self, arguments: Sequence[str], *, label: str) -> dict[str, Any]:
-        """Run the expert's script, and give its summary.
+    def expert(self, arguments: Sequence[str], *, label: str, script: str) -> dict[str, Any]:
+        """Run an expert's script of this folder, and give its summary.
 
         Raises:
             SideFailed: it ended badly, or a trial did.
         """
-        label = f"{label}: expert"
-        summary = self._run("expert_ray_tune", arguments, label)
+        label = f"{label}: {script}"
+        summary = self._run(script, arguments, label)
         return _checked(summary, summary.get("errors", []), label)
 
     def ours(self, trials: Sequence[Trial], *, label: str, without: str | None = None) -> dict[str, Any]:
