@@ -1,7 +1,7 @@
 """Whole commands, from pressing return to the prompt: tune.py beside what an expert and a beginner write.
 
     python -m benchmarks whole_command --trials 24 --repeats 1
-    python -m benchmarks whole_command --trials 24 192 --repeats 5 --warm --caching --naive 8 --json whole.json
+    python -m benchmarks whole_command --trials 24 192 --repeats 5 --warm --caching --naive 8 --json x.json
     python -m benchmarks whole_command --space demo --trials 16 --caching
 
 The commands alternate on the same photos: expert_ray_tune.py (heads on features that are computed once),
@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(make_table(number, repeats))
     console.print(
         "Seconds: from the start of each process. The rivals write one network to a file; the expert's tries "
-        "heads on photos that are not augmented; ours writes MLflow, a report page and an exported model, too."
+        "heads on photos that are not augmented; ours writes MLflow, a report page and an exported model."
     )
     print(json.dumps(as_values(flags, found)))
     return 0

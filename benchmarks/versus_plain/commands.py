@@ -242,5 +242,6 @@ def accuracy_of_network(file: Path, test: list[list[Any]], image_size: int) -> f
     network = make_network(config, model, len(list(kept["state"].values())[-1]))
     network.load_state_dict(kept["state"])
     squares, labels = read_squares(test, image_size)
-    maps = [compute_maps(model, batch, [depth])[depth] for batch in squares.split(32)]
+    batches = squares.split(32)  # type: ignore[no-untyped-call]
+    maps = [compute_maps(model, batch, [depth])[depth] for batch in batches]
     return accuracy(network, torch.cat(maps), labels)
