@@ -144,7 +144,7 @@ class Store:
     def file(self, backbone: str, split: str, policy: str, depth: int) -> Path:
         return self.folder / f"{backbone}-{split}-{policy}-{depth}.npy"
 
-    def open(self, backbone: str, split: str, policy: str, depth: int) -> np.ndarray:
+    def load(self, backbone: str, split: str, policy: str, depth: int) -> np.ndarray:
         return np.load(self.file(backbone, split, policy, depth), mmap_mode="r")
 
 
@@ -180,9 +180,9 @@ class Training:
         torch.manual_seed(0)
         self.config, self.epoch = config, 0
         where, depth = config["backbone"], config["unfreeze_depth"]
-        self.maps = store.open(where, "train", config["policy"], depth)
+        self.maps = store.load(where, "train", config["policy"], depth)
         self.labels = torch.from_numpy(store.labels["train"])
-        self.val = to_input(store.open(where, "val", "none", depth)[0])
+        self.val = to_input(store.load(where, "val", "none", depth)[0])
         self.val_labels = torch.from_numpy(store.labels["val"])
         self.net = make_network(config, model, 1 + int(self.labels.max()))
         rates = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}

@@ -46,7 +46,7 @@ def test_the_network_above_a_cut_continues_what_is_stored_below_it(tmp_path: Pat
     model = expert_ray_tune.load_backbone("lite0")
     network = caching_ray_tune.make_network({**CONFIG, "unfreeze_depth": depth}, model, 3).eval()
 
-    (stored,) = store.open("lite0", "train", "none", depth)
+    (stored,) = store.load("lite0", "train", "none", depth)
     squares, labels = caching_ray_tune.read_squares(rows["train"], 32)
     with torch.inference_mode():
         found = network[0](caching_ray_tune.to_input(stored))
@@ -77,7 +77,7 @@ def test_a_network_learns_from_all_copies_and_is_measured_as_it_was_kept(tmp_pat
 
     accuracies = [training.train_epoch() for _ in range(4)]
 
-    assert store.open("lite0", "train", "light", 2).shape[:2] == (2, len(rows["train"]))
+    assert store.load("lite0", "train", "light", 2).shape[:2] == (2, len(rows["train"]))
     assert max(accuracies) > 0.6  # three classes of plain colours
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     kept = {"config": training.config, "state": training.net.state_dict()}
