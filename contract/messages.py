@@ -381,7 +381,7 @@ class StudySettings:
     """Number format of the frozen prefix's output, cached or not; "auto" chooses by its size."""
 
     compile: bool = False
-    """Compile the trainable suffix with torch.compile."""
+    """Compile the trainable suffix and its head with torch.compile; a head alone is not."""
 
     max_params: int | None = None
     """Most parameters: a larger classifier is infeasible."""

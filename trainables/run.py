@@ -143,7 +143,9 @@ class TrialRun:
             self.classifier.set_depth(phase.depth)
         part = TrainablePart(self.classifier)
         trainable = self.process_group.joined(part)
-        self.trainable = compiled(trainable) if self.settings.compile else trainable
+        # A head alone trains in milliseconds, and the compiler takes seconds.
+        is_compiled = self.settings.compile and phase.depth != 0
+        self.trainable = compiled(trainable) if is_compiled else trainable
         # Validation takes the bare part: workers look at different numbers of batches, and the joined one
         # would wait at each batch for workers that have no more.
         self.validatable = self.trainable if trainable is part else part

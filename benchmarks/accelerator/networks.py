@@ -97,7 +97,8 @@ def measure_training(
     own = of_trials(clock.device)
     for depth in depths:
         costs: dict[bool, float] = {}  # counted uncompiled: the counter does not see into compiled code
-        for arithmetic in variants(clock.device):
+        # A head alone is never compiled.
+        for arithmetic in (one for one in variants(clock.device) if depth or not one.compiled):
             for on_activations in (False, True) if arithmetic == own and depth != "all" else (False,):
                 what = f"{backbone}, depth {depth}, {arithmetic.name}"
                 what += ", on activations" if on_activations else ""
@@ -130,6 +131,10 @@ def _time_training(
             cost=costs[on_activations],
             limit=limits.of_products(cell.arithmetic.precision),
         )
+        assert run.updates is not None
+        if run.updates.micro_batch.is_reduced:
+            at_once = run.updates.micro_batch.size
+            clock.skip(TRAINING, cell.what, f"memory ran out: {at_once} images at once in the row above")
     _drop(cell.arithmetic)
 
 

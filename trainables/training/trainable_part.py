@@ -30,8 +30,11 @@ class TrainablePart(nn.Module):
 def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """Compile the module with torch.compile; where that fails, go on without it after one warning.
 
-    An error of the module itself is raised by the uncompiled call.
+    An error of the module itself is raised by the uncompiled call. What the process compiled before is
+    dropped: torch keeps eight versions of a function, which are those of four trials (one version trains, one
+    validates), and would run all later trials of a warm worker uncompiled.
     """
+    torch.compiler.reset()
     fast = torch.compile(module)
     works = True
 

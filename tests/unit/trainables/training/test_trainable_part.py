@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,28 @@ def test_without_a_compiler_the_module_goes_on_with_one_warning(caplog: pytest.L
     warnings = [record.getMessage() for record in caplog.records if "--compile" in record.getMessage()]
     assert len(warnings) == 1
     assert "going on uncompiled" in warnings[0]
+
+
+def test_a_worker_compiles_its_tenth_trial_as_it_did_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch gives a function up after eight versions, and each trial brings its own of one function."""
+    graphs: list[Any] = []
+    keep = lambda graph, _: graphs.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep))
+
+    class Part(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, width)
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.layer(features)
+
+    for trial in range(1, 11):
+        forward, inputs = compiled(Part(width=trial)), torch.zeros(2, 6)
+        forward(inputs)
+        with torch.no_grad():
+            forward(inputs)
+        assert len(graphs) == 2 * trial
 
 
 def test_a_fault_of_the_module_itself_is_raised() -> None:
