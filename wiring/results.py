@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from analysis.answer.record import Answer
 from analysis.answer.words import describe_answer, find_reading, has_test_split
 from analysis.reading import load_study
 from analysis.report import ReportDraft, draft_report, is_current, write_report
-from analysis.tracking import find_leaderboard, log_model, sync
+from analysis.tracking import Tracker, find_leaderboard, log_model, sync
 from cluster.search.outcomes import last_line
 from cluster.search.search import Search
 from cluster.study.directory import Study
@@ -50,6 +51,9 @@ class Results:
     command: str = "tune.py"
     answering: AnswerProcesses | None = None
     """Makes the answer beside this process, which drafts the report meanwhile; None = in this one."""
+
+    tracker: Tracker | None = None
+    """Has a process in which MLflow is imported, if a search has run; None = MLflow is written by this one."""
 
     tracking_uri: str | None = None
     """MLflow store or server of a study that has moved; None = the one that study.json names."""
@@ -114,10 +118,15 @@ class Results:
         target = self.paths.model.directory
         with self.console.status("bringing MLflow up to date"):
             if with_model and target.exists():
-                self._say(f"MLflow model: {log_model(self.directory, target, self.tracking_uri)}")
+                self._say(f"MLflow model: {self._in_mlflow(log_model, target, self.tracking_uri)}")
             else:
-                sync(self.directory, self.tracking_uri)
-            self._say(f"MLflow leaderboard: {find_leaderboard(self.directory, self.tracking_uri)}")
+                self._in_mlflow(sync, self.tracking_uri)
+            self._say(f"MLflow leaderboard: {self._in_mlflow(find_leaderboard, self.tracking_uri)}")
+
+    def _in_mlflow(self, work: Callable[..., str], *arguments: Any) -> str:
+        if self.tracker is None:
+            return work(self.directory, *arguments)
+        return str(self.tracker.call(work, self.directory, *arguments))
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)

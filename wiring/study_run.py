@@ -66,6 +66,7 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
     """
     study = open_study(plan.config, facts=study_facts(plan, manifest, found))
     answering = AnswerProcesses(spare_folder=started.spare_folder if started is not None else None)
+    tracker = Tracker(study.directory)
     try:
         manifest.write_csv(study.directory / "data.csv")
         search = make_search(plan, study, manifest)
@@ -75,16 +76,15 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
             say(f"study {plan.config.name} is finished; {more}")
             study.note_finished()
             ending = RunEnding(how=RunOutcome.FINISHED)
-            results = prepare_results(plan, study, search, answering)
+            results = prepare_results(plan, study, search, answering, tracker)
             results.begin()
         else:
-            tracker = Tracker(study.directory)
             say(plan.stopping_line)
             if probing := describe_probing(study, search):
                 say(probing)
 
             def begin_answer() -> None:  # Ray takes a second to end
-                prepare_results(plan, study, search, answering).begin()
+                prepare_results(plan, study, search, answering, tracker).begin()
 
             ending = run_leases(
                 plan, study, search, tracker, started, answering=answering, on_finished=begin_answer
@@ -94,14 +94,16 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
                 print(f"tune.py: stopped: {ending.reason}", file=sys.stderr)
                 return 1
             end_run(study, ending)
-            results = prepare_results(plan, study, search, answering)
+            results = prepare_results(plan, study, search, answering, tracker)
             if ending.how not in (RunOutcome.FAILED, RunOutcome.INTERRUPTED):
                 results.begin()
-            # In the background it has kept up so far; an interrupted user waits for his prompt.
-            tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
+            with console.status("MLflow gets the last results"):
+                # It has kept up so far; an interrupted user waits for his prompt.
+                tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
         return conclude(plan, study, search, ending, results)
     finally:
         answering.close()
+        tracker.close()
         study.close()
 
 
@@ -109,11 +111,15 @@ def end_run(study: Study, ending: RunEnding) -> None:
     attempt("study.json could not be written", lambda: study.end(ending.how))
 
 
-def prepare_results(plan: Plan, study: Study, search: Search, answering: AnswerProcesses) -> Results:
+def prepare_results(
+    plan: Plan, study: Study, search: Search, answering: AnswerProcesses, tracker: Tracker
+) -> Results:
     """Prepare to make what the study lacks at the end of its search: answer, report, MLflow."""
     is_complete = search.best_complete() is not None
     maker = make_answer_maker(plan, study, search) if is_complete else None
-    return Results(directory=study.directory, maker=maker, console=console, answering=answering)
+    return Results(
+        directory=study.directory, maker=maker, console=console, answering=answering, tracker=tracker
+    )
 
 
 def conclude(plan: Plan, study: Study, search: Search, ending: RunEnding, results: Results) -> int:

@@ -7,6 +7,7 @@ their experiments.
 
 from analysis.tracking.leaderboard_link import find_leaderboard
 from analysis.tracking.model import log_model
-from analysis.tracking.tracker import Tracker, sync
+from analysis.tracking.tracker import Tracker
+from analysis.tracking.writer import sync
 
 __all__ = ["Tracker", "find_leaderboard", "log_model", "sync"]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import contract.model_layout
 from analysis.reading import StudyInfo, load_study
 from analysis.tracking.server import find_tracking_uri, no_stray_folders, only_writer
-from analysis.tracking.tracker import open_view
+from analysis.tracking.writer import open_view
 from contract.files import printable
 from contract.model_card import ModelCard
 from contract.model_layout import CODE_FILES, ModelPaths

@@ -1,143 +1,201 @@
-"""The thread that keeps the MLflow view up to date during a search, and `sync`, which does it once."""
+"""Keeps the MLflow view of a study up to date during its search, by a process of its own.
+
+MLflow takes more of Python's time for a result than the search itself, which as a thread it would hold up.
+"""
 
 from __future__ import annotations
 
-import logging
+import os
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from analysis.reading import StudyInfo, connect, load_study, read_epochs_since
-from analysis.tracking.server import (
-    check_reachable,
-    choose_journal,
-    find_tracking_uri,
-    no_stray_folders,
-    only_writer,
-    public_address,
-    silence_mlflow,
-)
-from analysis.tracking.view import MlflowView
-from contract.files import first_line, plural
+import analysis
+from analysis.reading import load_study
+from analysis.tracking.writer import MAX_PAUSE_SECONDS, has_epochs, logger
+from analysis.tracking.writing_process import Call, Followed, Following, Order, Result, Said
 
-logger = logging.getLogger("unfreeze")
+PROJECT = Path(analysis.__file__).parents[1]
+PROGRAM = "from analysis.tracking.writing_process import main; main()"
+MAX_DEATHS = 3
+"""How often a process may be ended from outside, one soon after the other, until no other is started."""
 
-MAX_PAUSE_SECONDS = 60.0
+LONG_LIVED_SECONDS = 60.0
+"""A process that lived for so long is no sign that the next one dies, too."""
+
+ABANDONED_SECONDS = 2.0
+"""How long a call waits for a process that has been told to write no further trial."""
+
+
+DYING_SECONDS = 1.0
+"""How long a process may take to end by itself once its connection is closed."""
 
 
 class Tracker:
-    """A thread that copies new records of a study database to MLflow. No fault of MLflow stops the search."""
+    """Copies new records of a study database to MLflow. No fault of MLflow or its process stops the search."""
 
     def __init__(
         self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 3.0
     ) -> None:
-        self._study_dir = study_dir
-        self._given_uri = tracking_uri
-        self._poll_seconds = poll_seconds
-        self._finishing = threading.Event()
-        self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="mlflow-view", daemon=True)
+        self._about = Following(study_dir, tracking_uri, poll_seconds)
+        self._finishing, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="mlflow-view", daemon=True)
         self._failure: str | None = None
-        self._view: MlflowView | None = None
+        self._starting = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None while there is none."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Begin to follow. MLflow is imported (3-6 s of CPU) only once an epoch is recorded."""
+        """Begin to follow. The process is started, and MLflow imported, only once an epoch is recorded."""
         self._thread.start()
 
     def finish(self, timeout: float = 30.0) -> bool:
         """Write what is left; false, with a warning, if MLflow lacks something after `timeout` seconds."""
         self._finishing.set()
+        self._tell(Order.FINISH)
+        failure = None
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        self._abandoned.set()
+            failure = self._failure
         if self._thread.is_alive():
-            self._failure = f"not done after {timeout:.0f} s"
-        if self._failure:
+            self._tell(Order.ABANDON)
+            failure = f"not done after {timeout:.0f} s"
+        if failure:
             logger.warning(
                 "MLflow's view of %s is incomplete: %s; the study itself is whole. To write it: "
                 "python -m analysis sync %s",
-                self._study_dir.name,
-                self._failure,
-                self._study_dir,
+                self._about.study_dir.name,
+                failure,
+                self._about.study_dir,
             )
-        return self._failure is None
+        return failure is None
 
-    def _follow(self) -> None:
-        pause = self._poll_seconds
+    def call(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function after `finish` where MLflow is imported; in this process if there is no other.
+
+        Raises:
+            ValueError: the process still writes.
+            Exception: whatever the function raises.
+        """
+        if self._thread.ident is not None:
+            self._thread.join(ABANDONED_SECONDS)
+        if self._thread.is_alive():
+            raise ValueError("another process still writes this study's view")
+        if self._connection is None:
+            return work(*arguments)
         try:
-            with only_writer(self._study_dir):
-                is_last = False
-                while not is_last:
-                    is_last = self._finishing.wait(pause)
-                    worked = self._try_once(is_last=is_last)
-                    pause = self._poll_seconds if worked else min(2 * pause, MAX_PAUSE_SECONDS)
-        except OSError as error:
-            self._failure = f"another process writes it ({error})"
+            self._connection.send(Call(work, arguments))
+            result = self._receive(self._connection)
+        except (EOFError, OSError):  # it was ended from outside; whoever finds something lacking makes it
+            self._end_process()
+            return work(*arguments)
+        assert isinstance(result, Result)
+        if result.error is not None:
+            raise result.error
+        return result.value
 
-    def _try_once(self, *, is_last: bool) -> bool:
-        try:
-            self._write(is_last=is_last)
-        # MLflow raises its own, SQLAlchemy's and requests' errors, and none of them may reach the search.
-        except Exception as error:
-            if self._failure is None and not is_last:
-                logger.warning("MLflow cannot be written, the search goes on: %s", first_line(error))
-            self._failure = first_line(error)
-            self._view = None  # runs may have been deleted, or a server restarted: find them again
-            return False
-        if self._failure is not None:
-            logger.warning("MLflow is written again")
-        self._failure = None
-        return True
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._closed.set()
+        self._finishing.set()
+        with self._starting:
+            if self._process is not None:
+                self._process.kill()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._end_process()
 
-    def _write(self, *, is_last: bool) -> None:
-        study = load_study(self._study_dir)
-        if self._view is None:
-            if not is_last and not _has_epochs(study):
+    def _watch(self) -> None:
+        """Keep a process that writes until the search is over, in place of any that is ended from outside."""
+        self._wait_for_epochs()
+        deaths, pause = 0, self._about.poll_seconds
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                followed = self._receive(self._start_process())
+                assert isinstance(followed, Followed)
+                self._failure = followed.failure
                 return
-            self._view = open_view(study, self._given_uri)
-        self._view.catch_up(status=study.status, is_abandoned=self._abandoned.is_set)
+            except (EOFError, OSError) as error:
+                ending = self._end_process() or str(error)
+            deaths = deaths + 1 if time.monotonic() - began < LONG_LIVED_SECONDS else 1
+            self._failure = f"the process that writes it was ended ({ending})"
+            if self._closed.is_set() or deaths == MAX_DEATHS:
+                return
+            logger.warning("MLflow's process was ended (%s), another one goes on", ending)
+            self._finishing.wait(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
 
+    def _wait_for_epochs(self) -> None:
+        """Return once there is something to write, or the search is over."""
+        while not self._finishing.wait(self._about.poll_seconds):
+            try:
+                if has_epochs(load_study(self._about.study_dir)):
+                    return
+            except Exception:  # a database that does not answer: the process meets it again, and says so
+                return
 
-def sync(study_dir: Path, tracking_uri: str | None = None) -> str:
-    """Bring MLflow up to date with the study database, and say what was written; nothing the second time.
+    def _start_process(self) -> Connection:
+        own, other = Pipe()
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        with self._starting, other:
+            if self._closed.is_set():
+                raise OSError("it is not needed any more")
+            # A session of its own: Ctrl-C is for the search, which lets the process end its work. Without -P
+            # a file of the user's in the working directory could stand for one of Python's own modules.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, str(other.fileno())],
+                env=os.environ | {"PYTHONPATH": path},
+                pass_fds=(other.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._connection = own
+            own.send(self._about)
+        if self._finishing.is_set():
+            self._tell(Order.FINISH)
+        return own
 
-    Raises:
-        ValueError: MLflow cannot be written, or a running search writes it.
-    """
-    study = load_study(study_dir)
-    uri = find_tracking_uri(study, tracking_uri)
-    shown, started = public_address(uri), time.monotonic()
-    try:
-        with only_writer(study_dir):
-            view = open_view(study, tracking_uri)
-            num_runs = view.catch_up(status=study.status)
-    except BlockingIOError as error:
-        raise ValueError(f"{study.name}: a running search writes this view itself") from error
-    except Exception as error:
-        reason = first_line(error).replace(uri, shown)
-        raise ValueError(f"MLflow at {shown} cannot be written: {reason}") from error
-    if not num_runs:
-        return f"up to date in {shown}"
-    return f"{plural(num_runs, 'run')} written to {shown} in {time.monotonic() - started:.1f} s"
+    def _receive(self, connection: Connection) -> Followed | Result:
+        """The next message but lines of the log, which are logged here.
 
+        Raises:
+            EOFError, OSError: the process was ended from outside.
+        """
+        while isinstance(message := connection.recv(), Said):
+            logger.log(message.level, "%s", message.text)
+        assert isinstance(message, Followed | Result)
+        return message
 
-def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
-    """Connect to MLflow and find what it has of the study.
+    def _tell(self, order: Order) -> None:
+        with self._starting:
+            if self._connection is not None:
+                try:
+                    self._connection.send(order)
+                except OSError:  # it has ended: `_watch` starts another
+                    return
 
-    Raises:
-        ConnectionError: nobody answers at the address.
-    """
-    uri = find_tracking_uri(study, tracking_uri)
-    check_reachable(uri)
-    silence_mlflow()
-    choose_journal(uri)
-    with no_stray_folders(uri):
-        return MlflowView(study, uri)
-
-
-def _has_epochs(study: StudyInfo) -> bool:
-    try:
-        with connect(study) as (connection, study_id):
-            return bool(read_epochs_since(connection, study_id, arrival=0.0))
-    except ValueError:  # the search has not written anything yet
-        return False
+    def _end_process(self) -> str:
+        """End the process if it lives, and say how it ended; empty if there was none."""
+        with self._starting:
+            process, self._process, connection, self._connection = self._process, None, self._connection, None
+        if process is None or connection is None:
+            return ""
+        connection.close()
+        try:
+            code = process.wait(DYING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"

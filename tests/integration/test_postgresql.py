@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.simulated.postgresql import Server, find_binaries, running_server
 from cluster.jobs.fetch import copy_database
 from cluster.search.search import DONE
 from cluster.study.config import StudyConfig
@@ -41,55 +36,14 @@ from tests.driven_search import (
 pytestmark = pytest.mark.slow
 
 
-def find_binaries() -> Path | None:
-    """Debian keeps them out of PATH, one folder a version."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
-    initdb = shutil.which("initdb")
-    return Path(initdb).resolve().parent if initdb else None
-
-
-class Server:
-    """A PostgreSQL of its own, in a temporary folder, that can be stopped and started again."""
-
-    def __init__(self, binaries: Path, folder: Path) -> None:
-        self.binaries, self.data = binaries, folder / "data"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"postgresql+psycopg://tester@127.0.0.1:{self.port}/postgres"
-        self._user = "postgres" if os.getuid() == 0 else None  # the server refuses to run as root
-        if self._user:
-            entry = pwd.getpwnam(self._user)
-            os.chown(folder, entry.pw_uid, entry.pw_gid)
-        self._run("initdb", "-D", str(self.data), "-U", "tester", "--auth=trust", "--no-sync")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.data}"
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-o", options, "-l", f"{self.data}/log", "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
-
-    def _run(self, name: str, *arguments: str) -> None:
-        command = [str(self.binaries / name), *arguments]
-        subprocess.run(command, check=True, user=self._user, capture_output=True, cwd="/", timeout=60)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    binaries = find_binaries()
-    if binaries is None:
+    if find_binaries() is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     if importlib.util.find_spec("psycopg") is None:
         pytest.skip("psycopg is not installed (pip install 'psycopg[binary]')")
-    # Not below pytest's own folder: that is closed to other users, and the server must be one.
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        made = Server(binaries, Path(folder))
-        made.start()
+    with running_server() as made:
         yield made
-        made.stop()
 
 
 def open_records(server: Server, name: str, *, new: bool) -> Records:
