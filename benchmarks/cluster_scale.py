@@ -1,37 +1,45 @@
 """A thousand simulated trials on 64 slots of several real Ray nodes: what does running a search cost?
 
     python -m benchmarks cluster_scale --trials 1000 --slots 64 --nodes 4 --epoch-seconds 5
+    python -m benchmarks cluster_scale --postgresql --tracking thread process --repeats 3 --compress 10
     python -m benchmarks cluster_scale --trials 10000 --without-ray
 
-Everything is real but the training: nodes, workers, Tune, the search, its database, MLflow's thread. A trial
-sleeps; its curve is made up. `--compress 10` makes an epoch ten times shorter, to see what breaks first.
-The last line printed is one line of JSON.
+Everything is real but the training: nodes, workers, Tune, the search, its database, MLflow. A trial sleeps;
+its curve is made up. `--compress 10` makes an epoch ten times shorter, to see what breaks first.
+--postgresql starts a server of its own and measures both databases in turn; --tracking compares MLflow in the
+search's process, as it once was, with one of its own. The last line printed is one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
 import resource
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from optuna.trial import Trial
 from rich.console import Console
+from rich.table import Table
 
 from analysis.tracking import Tracker
+from analysis.tracking.writer import ViewWriter
 from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
-from benchmarks.simulated.measurement import RunMonitor, find_utilisation
+from benchmarks.simulated.measurement import TRACKING_THREAD, RunMonitor, find_utilisation
+from benchmarks.simulated.postgresql import running_server
 from benchmarks.simulated.workers import run_workers
+from benchmarks.versus_plain.figures import spread, text_of
 from cluster.ray_tune.progress import Progress
 from cluster.ray_tune.resources import check_resources
 from cluster.ray_tune.run import run_search
@@ -74,6 +82,8 @@ def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> It
         nodes.shutdown()
 
 
+Figures = dict[str, Any]
+LONGEST_WAIT_SECONDS = 600.0
 METRIC = "val_accuracy"
 SEED = 0
 
@@ -93,7 +103,7 @@ def space(trial: Trial) -> dict[str, Any]:
     return {}
 
 
-def make_study(flags: argparse.Namespace) -> Study:
+def make_study(flags: argparse.Namespace, storage: str | None) -> Study:
     config = StudyConfig(
         space="simulated",
         data="simulated",
@@ -102,7 +112,7 @@ def make_study(flags: argparse.Namespace) -> Study:
         trials=flags.trials,
         scheduler=flags.scheduler,
         searcher=flags.searcher,
-        storage=flags.storage,
+        storage=storage,
         concurrent=flags.slots,
     )
     data: dict[str, Any] = {
@@ -132,31 +142,95 @@ def make_search(study: Study, flags: argparse.Namespace) -> Search:
     )
 
 
-def run_on_ray(study: Study, search: Search, flags: argparse.Namespace) -> dict[str, Any]:
+@dataclass
+class Tracking:
+    """What is known of the writing of MLflow."""
+
+    pid: Callable[[], int | None] = lambda: None
+    cpu_seconds: float = 0.0
+    """Those that it took until MLflow had everything."""
+
+    behind_seconds: float | None = None
+    """Seconds after the search at which MLflow had everything; None if it had not."""
+
+
+@contextmanager
+def tracking(study: Study, how: str) -> Iterator[Tracking]:
+    """Write MLflow beside a search, in a process or a thread, and note what it took after the end."""
+    if how == "none":
+        yield Tracking()
+        return
+    with _in_process(study) if how == "process" else _in_thread(study) as (noted, finish):
+        yield noted
+        began = time.time()
+        if finish():
+            noted.behind_seconds = round(time.time() - began, 1)
+
+
+@contextmanager
+def _in_process(study: Study) -> Iterator[tuple[Tracking, Callable[[], bool]]]:
+    tracker = Tracker(study.directory)
+    noted = Tracking(pid=lambda: tracker.pid)
+
+    def finish() -> bool:
+        is_complete = tracker.finish(LONGEST_WAIT_SECONDS)
+        noted.cpu_seconds = tracker.call(time.process_time)
+        return is_complete
+
+    tracker.start()
+    try:
+        yield noted, finish
+    finally:
+        tracker.close()
+
+
+@contextmanager
+def _in_thread(study: Study) -> Iterator[tuple[Tracking, Callable[[], bool]]]:
+    writer, noted = ViewWriter(study.directory), Tracking()
+
+    def follow() -> None:
+        writer.follow()
+        noted.cpu_seconds = time.thread_time()
+
+    def finish() -> bool:
+        writer.finishing.set()
+        thread.join(LONGEST_WAIT_SECONDS)
+        return not thread.is_alive()
+
+    thread = threading.Thread(target=follow, name=TRACKING_THREAD, daemon=True)
+    thread.start()
+    yield noted, finish
+
+
+def run_on_ray(study: Study, search: Search, flags: argparse.Namespace, how: str) -> Figures:
     """Run the search with simulated trials on real nodes, and give its figures."""
     cpus = flags.slots // flags.nodes
-    monitor = RunMonitor(search, study.records, study.directory, every_seconds=flags.sample_seconds)
-    tracker = Tracker(study.directory)
     nodes = simulated_nodes(flags.nodes, cpus_per_node=cpus, bytecode=flags.bytecode)
-    with nodes, open_session() as session:
-        tracker.start()
+    with nodes, open_session() as session, tracking(study, how) as tracked:
+        monitor = make_monitor(study, search, flags, tracked)
         began = time.time()
-        how = _search(study, search, flags, cpus=session.cpus, monitor=monitor)
+        ending = _search(study, search, flags, cpus=session.cpus, monitor=monitor)
         ended = time.time()
-    closed = time.time()
-    caught_up = tracker.finish(timeout=600)
     use = find_utilisation(study.records.load(), slots=flags.slots, began=began)
     return {
-        "ending": how,
+        "ending": ending,
         "slots": flags.slots,
         "nodes": session.num_nodes,
         "epoch_seconds": flags.epoch_seconds / flags.compress,
         "wall_seconds": round(ended - began, 1),
         "utilisation": {name: _rounded(value) for name, value in asdict(use).items()},
-        "calls": monitor.summarise_calls(),
-        "tracking_caught_up_after_seconds": round(time.time() - closed, 1) if caught_up else None,
-        "samples": monitor.as_rows(),
+        **describe(monitor, search, tracked),
     }
+
+
+def make_monitor(study: Study, search: Search, flags: argparse.Namespace, tracked: Tracking) -> RunMonitor:
+    return RunMonitor(
+        search,
+        study.records,
+        study.directory,
+        every_seconds=flags.sample_seconds,
+        tracking_pid=tracked.pid,
+    )
 
 
 def _search(
@@ -178,59 +252,63 @@ def _search(
     return ending.how if ending.reason is None else f"{ending.how}: {ending.reason}"
 
 
-def run_alone(search: Search, flags: argparse.Namespace) -> dict[str, Any]:
-    """Run the search and its database without Ray, and give its cost by tenths of the study.
+def run_alone(study: Study, search: Search, flags: argparse.Namespace, how: str) -> Figures:
+    """Run the search and its database without Ray, as fast as they go, and give their figures.
 
-    Seconds are CPU seconds, because wall time says little on a busy machine.
+    Seconds of the tenths of the study are CPU seconds, because wall time says little on a busy machine.
     """
     tenths: list[dict[str, float]] = []
-    propose, began = search.next_lease, time.process_time()
-    proposing = 0.0
+    with tracking(study, how) as tracked, make_monitor(study, search, flags, tracked) as monitor:
+        propose, began, cpu = search.next_lease, time.time(), time.thread_time()
 
-    def timed() -> Any:
-        nonlocal proposing
-        before = time.process_time()
-        lease = propose()
-        proposing += time.process_time() - before
-        if len(search.trials) >= (len(tenths) + 1) * flags.trials / 10:
-            tenths.append(
-                {
-                    "trials": len(search.trials),
-                    "cpu_seconds": round(time.process_time() - began, 1),
-                    "proposing_cpu_seconds": round(proposing, 1),
-                    "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                }
-            )
-        return lease
+        def noted() -> Any:
+            lease = propose()
+            if len(search.trials) >= (len(tenths) + 1) * flags.trials / 10:
+                tenths.append(
+                    {
+                        "trials": len(search.trials),
+                        "cpu_seconds": round(time.thread_time() - cpu, 1),
+                        "proposing_cpu_seconds": round(monitor.own_cpu["ask"], 1),
+                        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                    }
+                )
+            return lease
 
-    search.next_lease = timed  # type: ignore[method-assign]
-    epochs = run_workers(search, Curves(SEED), budget=float("inf"), slots=flags.slots, seed=SEED)
-    seconds = time.process_time() - began
+        search.next_lease = noted  # type: ignore[method-assign]
+        epochs = run_workers(search, Curves(SEED), budget=float("inf"), slots=flags.slots, seed=SEED)
+        seconds = time.time() - began
     return {
-        "cpu_seconds": round(seconds, 1),
-        "epochs": epochs,
-        "proposing_ms_a_trial": round(1000 * proposing / flags.trials, 2),
-        "other_ms_an_epoch": round(1000 * (seconds - proposing) / epochs, 2),
+        "wall_seconds": round(seconds, 1),
+        "utilisation": {"results_a_second": round(epochs / seconds, 1)},
         "tenths": tenths,
+        **describe(monitor, search, tracked),
     }
 
 
-def summarise(result: dict[str, Any], search: Search) -> dict[str, Any]:
+def describe(monitor: RunMonitor, search: Search, tracked: Tracking) -> Figures:
     """The driver's cost for each result, and its memory over time."""
-    samples = result["samples"]
+    samples = monitor.as_rows()
     last, half = samples[-1], samples[len(samples) // 2]
+    results = max(1, last["epochs"])
+    cpu = monitor.split_cpu() | {"mlflow": tracked.cpu_seconds}
     return {
         "results": last["epochs"],
-        "main_thread_ms_a_result": round(1000 * last["main_thread_seconds"] / max(1, last["epochs"]), 2),
+        "results_a_second_until_mlflow_has_them": round(
+            results / (last["seconds"] + (tracked.behind_seconds or 0.0)), 1
+        ),
+        "cpu_ms_a_result": {part: round(1000 * seconds / results, 2) for part, seconds in cpu.items()},
+        "calls": monitor.summarise_calls(),
         "driver_cpu_share": round(last["cpu_seconds"] / last["seconds"], 3),
         "memory_mb_half_way": half["memory_mb"],
         "memory_mb_at_the_end": last["memory_mb"],
         "largest_lag_seconds": max(sample["lag_seconds"] for sample in samples),
+        "tracking_caught_up_after_seconds": tracked.behind_seconds,
         "counts": search.counts(),
+        "samples": samples,
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
+def print_run(result: Figures) -> None:
     """Print one line a figure, and a line for each sample."""
     for name, value in result.items():
         if name in ("samples", "tenths"):
@@ -241,6 +319,53 @@ def print_table(result: dict[str, Any]) -> None:
             print(f"{name}: " + "  ".join(f"{key} {part}" for key, part in value.items()))
         else:
             print(f"{name}: {value}")
+
+
+ROWS = (
+    ("results", "results"),
+    ("results a second", "utilisation results_a_second"),
+    ("results a second until MLflow has them", "results_a_second_until_mlflow_has_them"),
+    ("busy share of the slots", "utilisation share"),
+    ("from an epoch's end to the next, median (s)", "utilisation between_epochs 0"),
+    ("the same, 99 % (s)", "utilisation between_epochs 2"),
+    ("a report until it is decided, median (ms)", "calls receive median_ms"),
+    ("the same, 99 % (ms)", "calls receive p99_ms"),
+    ("a transaction, median (ms)", "calls record median_ms"),
+    ("the same, 99 % (ms)", "calls record p99_ms"),
+    ("CPU a result: database (ms)", "cpu_ms_a_result database"),
+    ("CPU a result: sampler (ms)", "cpu_ms_a_result sampler"),
+    ("CPU a result: the rest of the search (ms)", "cpu_ms_a_result search"),
+    ("CPU a result: Ray Tune, or the simulated workers (ms)", "cpu_ms_a_result tune"),
+    ("CPU a result: MLflow (ms)", "cpu_ms_a_result mlflow"),
+    ("CPU of the search's process (share of a core)", "driver_cpu_share"),
+    ("largest lag of MLflow (s)", "largest_lag_seconds"),
+    ("MLflow complete after the search (s)", "tracking_caught_up_after_seconds"),
+)
+"""Titles of the summary's rows, and where the figure stands in a run's figures."""
+
+
+def make_table(runs: Sequence[Figures]) -> Table:
+    """Make a column for each database and way of tracking: median (least to most) of its runs."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    sides = list(dict.fromkeys((run["database"], run["tracking"]) for run in runs))
+    table.add_column("median (least to most)", no_wrap=True)
+    for database, how in sides:
+        table.add_column(f"{database}, {how}", justify="right")
+    for title, place in ROWS:
+        cells = []
+        for side in sides:
+            of_side = (run for run in runs if (run["database"], run["tracking"]) == side)
+            values = [value for run in of_side if (value := _find(run, place)) is not None]
+            cells.append(text_of(spread(values), 2) if values else "-")
+        table.add_row(title, *cells)
+    return table
+
+
+def _find(run: Figures, place: str) -> float | None:
+    value: Any = run
+    for name in place.split():
+        value = value[int(name)] if isinstance(value, tuple | list) else (value or {}).get(name)
+    return value
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -257,6 +382,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--searcher", default="tpe")
     parser.add_argument("--storage", help="database of the study [SQLite]")
+    parser.add_argument("--postgresql", action="store_true", help="measure a PostgreSQL too, started for it")
+    parser.add_argument(
+        "--tracking",
+        nargs="+",
+        choices=("process", "thread", "none"),
+        help="how MLflow is written [process; none without Ray]",
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each kind, in turn")
     parser.add_argument("--sample-seconds", type=float, default=10.0)
     parser.add_argument("--without-ray", action="store_true", help="only the search and its database")
     parser.add_argument("--bytecode", type=Path, help="keep the workers' bytecode here [beside the study]")
@@ -264,28 +397,38 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     if flags.slots % flags.nodes:
         parser.error(f"--slots {flags.slots} must be a multiple of --nodes {flags.nodes}")
+    flags.tracking = flags.tracking or ["none" if flags.without_ray else "process"]
     return flags
+
+
+def measure(flags: argparse.Namespace, storage: str | None, how: str) -> Figures:
+    """Run a new study once."""
+    study = make_study(flags, storage)
+    try:
+        run = run_alone if flags.without_ray else run_on_ray
+        return run(study, make_search(study, flags), flags, how)
+    finally:
+        study.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse(argv)
-    with tempfile.TemporaryDirectory() as folder:
+    runs: list[Figures] = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         flags.folder = (flags.folder or Path(folder)).absolute()
         flags.bytecode = (flags.bytecode or flags.folder / "bytecode").absolute()
-        study = make_study(flags)
-        try:
-            search = make_search(study, flags)
-            if flags.without_ray:
-                result = run_alone(search, flags)
-            else:
-                result = run_on_ray(study, search, flags)
-                result = summarise(result, search) | result
-        finally:
-            study.close()
-    print_table(result)
+        databases = {"SQLite" if flags.storage is None else "--storage": flags.storage}
+        if flags.postgresql:
+            databases["PostgreSQL"] = stack.enter_context(running_server()).url
+        for _ in range(flags.repeats):
+            for (database, storage), how in itertools.product(databases.items(), flags.tracking):
+                runs.append({"database": database, "tracking": how} | measure(flags, storage, how))
+                print_run(runs[-1])
+    Console(width=max(120, Console().width)).print(make_table(runs))
     about = {"benchmark": "cluster_scale", "trials": flags.trials, "searcher": flags.searcher}
     about |= {"scheduler": flags.scheduler, "cpu_cores": os.cpu_count()}
-    print(json.dumps(about | result))
+    print(json.dumps(about | {"runs": runs}))
     return 0
 
 

@@ -53,7 +53,7 @@ class Results:
     """Makes the answer beside this process, which drafts the report meanwhile; None = in this one."""
 
     tracker: Tracker | None = None
-    """Has a process in which MLflow is imported, if a search has run; None = MLflow is written by this one."""
+    """Has a process in which MLflow is imported, if a search has run; None = this process writes MLflow."""
 
     tracking_uri: str | None = None
     """MLflow store or server of a study that has moved; None = the one that study.json names."""

@@ -38,7 +38,7 @@ DYING_SECONDS = 1.0
 
 
 class Tracker:
-    """Copies new records of a study database to MLflow. No fault of MLflow or its process stops the search."""
+    """Copies new records of a study to MLflow. No fault of MLflow or its process stops the search."""
 
     def __init__(
         self, study_dir: Path, tracking_uri: str | None = None, *, poll_seconds: float = 3.0

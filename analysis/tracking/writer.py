@@ -1,4 +1,4 @@
-"""Keeps the MLflow view of a study up to date for as long as its search runs, or, with `sync`, does it once."""
+"""Keeps the MLflow view of a study up to date while its search runs, or, with `sync`, does it once."""
 
 from __future__ import annotations
 

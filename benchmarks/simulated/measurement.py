@@ -1,4 +1,4 @@
-"""Measures a simulated search: the driver's CPU and memory, MLflow's lag, and the use of the slots."""
+"""Measures a simulated search: the driver's CPU by part and its memory, MLflow's lag, and the slots' use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from cluster.search.search import Search
 from cluster.study.records import Records, TrialRecord
 from contract.sqlite_files import read_only_uri
 from contract.study_layout import StudyPaths
+
+TRACKING_THREAD = "mlflow-view"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Sample:
     """CPU seconds of the thread that runs Tune's loop and the search."""
 
     tracking_seconds: float
-    """CPU seconds of the thread that writes MLflow."""
+    """CPU seconds of the thread, or of the process, that writes MLflow."""
 
     memory_mb: float
     lag_seconds: float
@@ -45,33 +47,63 @@ class Sample:
 
 
 class RunMonitor:
-    """A context manager around `run_search`, entered in the thread that calls it, that takes samples."""
+    """A context manager around a search, entered in the thread that runs it, that takes samples."""
 
-    def __init__(self, search: Search, records: Records, directory: Path, *, every_seconds: float) -> None:
+    def __init__(
+        self,
+        search: Search,
+        records: Records,
+        directory: Path,
+        *,
+        every_seconds: float,
+        tracking_pid: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """Time the calls of the search from now on.
+
+        Args:
+            tracking_pid: gives the number of the process that writes MLflow, if a process does.
+        """
         self.samples: list[Sample] = []
         self.calls: dict[str, list[float]] = {}
         """Wall seconds of every call of a timed function, by its name."""
+        self.own_cpu: dict[str, float] = {}
+        """CPU seconds in each timed function, without those in timed functions that it calls."""
 
+        self._inner = [0.0]
+        """CPU seconds of the timed calls that ended in each timed call that runs, the outermost first."""
         self._search, self._directory, self._every = search, directory, every_seconds
+        self._tracking_pid = tracking_pid
         self._ended = threading.Event()
         self._main_thread = threading.get_native_id()
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._time_calls(records, "record")
+        self._time_calls(search._proposals, "ask")
         self._time_calls(search, "next_lease")
         self._time_calls(search, "receive")
 
     def __enter__(self) -> RunMonitor:
-        self._began = time.monotonic()
+        self._began, self._cpu_before = time.monotonic(), time.thread_time()
+        self._all_cpu_before = time.process_time()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._main_thread_seconds = time.thread_time() - self._cpu_before
         self._ended.set()
         self._thread.join()
 
     def summarise_calls(self) -> dict[str, dict[str, float]]:
-        """Return by function the number of calls, their mean and their 99th percentile in milliseconds."""
+        """Return by function the number of calls, their mean, median and 99th percentile in milliseconds."""
         return {name: _summarise(seconds) for name, seconds in self.calls.items() if seconds}
+
+    def split_cpu(self) -> dict[str, float]:
+        """Split the CPU seconds of the search's thread into its parts; "tune" is what is left: Ray Tune."""
+        parts = {
+            "database": self.own_cpu["record"],
+            "sampler": self.own_cpu["ask"],
+            "search": self.own_cpu["next_lease"] + self.own_cpu["receive"],
+        }
+        return parts | {"tune": self._main_thread_seconds - sum(parts.values())}
 
     def as_rows(self) -> list[dict[str, float]]:
         return [{name: round(value, 2) for name, value in asdict(s).items()} for s in self.samples]
@@ -79,13 +111,18 @@ class RunMonitor:
     def _time_calls(self, target: object, name: str) -> None:
         call: Callable[..., Any] = getattr(target, name)
         seconds = self.calls.setdefault(name, [])
+        self.own_cpu[name] = 0.0
 
         @functools.wraps(call)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.thread_time()
+            self._inner.append(0.0)
             try:
                 return call(*args, **kwargs)
             finally:
+                spent = time.thread_time() - cpu
+                self.own_cpu[name] += spent - self._inner.pop()
+                self._inner[-1] += spent
                 seconds.append(time.perf_counter() - began)
 
         setattr(target, name, timed)
@@ -98,19 +135,29 @@ class RunMonitor:
 
     def _sample(self) -> Sample:
         process = psutil.Process()
-        cpu = process.cpu_times()
         by_thread = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
-        tracking = next((t.native_id for t in threading.enumerate() if t.name == "mlflow-view"), None)
         return Sample(
             seconds=time.monotonic() - self._began,
             trials=len(self._search.trials),
             epochs=len(self.calls["receive"]),
-            cpu_seconds=cpu.user + cpu.system,
+            cpu_seconds=time.process_time() - self._all_cpu_before,
             main_thread_seconds=by_thread.get(self._main_thread, 0.0),
-            tracking_seconds=by_thread.get(tracking or -1, 0.0),
+            tracking_seconds=find_tracking_cpu(self._tracking_pid(), by_thread),
             memory_mb=process.memory_info().rss / 2**20,
             lag_seconds=find_lag(self._directory),
         )
+
+
+def find_tracking_cpu(pid: int | None, by_thread: Mapping[int, float]) -> float:
+    """Return the CPU seconds of the process that writes MLflow, or of the thread where there is none."""
+    try:
+        if pid is not None:
+            cpu = psutil.Process(pid).cpu_times()
+            return cpu.user + cpu.system
+    except psutil.NoSuchProcess:
+        return 0.0
+    writing = (thread.native_id for thread in threading.enumerate() if thread.name == TRACKING_THREAD)
+    return by_thread.get(next(writing, None) or -1, 0.0)
 
 
 def find_lag(directory: Path) -> float:
@@ -145,6 +192,7 @@ def _summarise(seconds: Sequence[float]) -> dict[str, float]:
     return {
         "calls": len(ordered),
         "mean_ms": round(1000 * statistics.fmean(ordered), 2),
+        "median_ms": round(1000 * statistics.median(ordered), 2),
         "p99_ms": round(1000 * ordered[int(0.99 * (len(ordered) - 1))], 2),
     }
 
@@ -176,10 +224,12 @@ class Utilisation:
 
     window_seconds: float
     ramp_up_seconds: float
-    between_epochs: tuple[float, float]
-    """Median and 95th percentile of the seconds from an epoch's end to the same trial's next epoch."""
+    results_a_second: float
 
-    between_trials: tuple[float, float]
+    between_epochs: tuple[float, float, float]
+    """Median, 95th and 99th percentile of the seconds from an epoch's end to the same trial's next epoch."""
+
+    between_trials: tuple[float, float, float]
     """The same from a trial's end to the next trial's first epoch on the same worker."""
 
 
@@ -198,6 +248,7 @@ def find_utilisation(records: Sequence[TrialRecord], *, slots: int, began: float
         share=busy / (window * slots),
         workers=len(first),
         window_seconds=window,
+        results_a_second=sum(start <= epoch.ended <= end for epoch in epochs) / window,
         ramp_up_seconds=start - began,
         between_epochs=_quantiles(same),
         between_trials=_quantiles(other),
@@ -227,8 +278,9 @@ def _find_gaps(epochs: Iterable[Busy]) -> tuple[list[float], list[float]]:
     return same, other
 
 
-def _quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+def _quantiles(seconds: Sequence[float]) -> tuple[float, float, float]:
     if not seconds:
-        return (0.0, 0.0)
+        return (0.0, 0.0, 0.0)
     ordered = sorted(seconds)
-    return (statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))])
+    high, highest = (ordered[int(share * (len(ordered) - 1))] for share in (0.95, 0.99))
+    return (statistics.median(ordered), high, highest)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own in a temporary folder, for tests and benchmarks; it can be stopped and started."""
+"""A PostgreSQL server of its own in a temporary folder, which can be stopped and started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_binaries() -> Path | None:
 
 
 class Server:
-    """A PostgreSQL with its default settings, whose data lie in a folder and that listens on loopback only."""
+    """A PostgreSQL with its default settings, whose data lie in a folder; it listens on loopback only."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
         """Make an empty database; `folder` must be open to the user `postgres` where this process is root."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy.dialects import postgresql, sqlite
 
 from contract.sqlite_files import network_file_system, remove_write_ahead_log, sqlite_path
 
@@ -41,7 +42,8 @@ def open_storage(url: str) -> RDBStorage:
             raise sa.exc.OperationalError("PRAGMA journal_mode=DELETE", None, error) from error
     arguments = {"connect_args": {"timeout": LOCKED_SECONDS}} if url.startswith("sqlite") else {}
     try:
-        storage = RDBStorage(url, engine_kwargs=arguments | {"pool_pre_ping": True})
+        # Without pool_pre_ping, a round trip of its own: whoever finds a connection dead tries again anyway.
+        storage = RDBStorage(url, engine_kwargs=arguments)
     except ImportError:
         scheme = url.partition(":")[0]
         raise ValueError(
@@ -110,24 +112,45 @@ def param_row(trial_id: int, trial: FrozenTrial, name: str) -> dict[str, Any]:
     return row | {"distribution_json": distribution_to_json(distribution)}
 
 
-def write_attrs(
-    connection: sa.Connection,
-    table: sa.Table,
-    trial_id: int,
-    attrs: Mapping[str, Any],
-    *,
-    is_new: bool = False,
+def write_rows(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, key: tuple[str, ...]
 ) -> None:
-    """Write attributes of a trial as JSON, in place of those with the same key; a new trial has none."""
-    if not attrs:
+    """Insert rows with the same columns, in place of those with the same key.
+
+    SQLite and PostgreSQL take all of them in one statement, which is one round trip.
+
+    Args:
+        key: columns with a unique index.
+    """
+    if not rows:
         return
-    if not is_new:
-        same = (table.c.trial_id == trial_id, table.c.key.in_(list(attrs)))
-        connection.execute(sa.delete(table).where(*same))
+    statement = _make_upsert(connection.dialect.name, table, tuple(rows[0]), key)
+    if statement is None:
+        for row in rows:
+            connection.execute(sa.delete(table).where(*(table.c[name] == row[name] for name in key)))
+        statement = sa.insert(table)
+    connection.execute(statement, rows if len(rows) > 1 else rows[0])
+
+
+@cache  # making it takes as long as running it
+def _make_upsert(
+    dialect: str, table: sa.Table, columns: tuple[str, ...], key: tuple[str, ...]
+) -> sa.Insert | None:
+    """Make the statement as the database spells it; None for another one than these two."""
+    insert = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}.get(dialect)
+    if insert is None:
+        return None
+    statement = insert(table).inline()  # without it a single row is asked for its key
+    others = {name: statement.excluded[name] for name in columns if name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=others)
+
+
+def write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attrs: Mapping[str, Any]) -> None:
+    """Write attributes of a trial as JSON, in place of those with the same key."""
     rows = [
         {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attrs.items()
     ]
-    connection.execute(sa.insert(table), rows)
+    write_rows(connection, table, rows, key=("trial_id", "key"))
 
 
 def utc_now() -> datetime:

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cluster.study.database import write_rows
 from contract.finals import FinalKind, FinalTraining
 from contract.messages import State
 
@@ -99,10 +100,8 @@ class Reading:
 
 def write_finals(connection: sa.Connection, study_id: int, records: Iterable[FinalRecord]) -> None:
     """Write rows in place of those with the same number."""
-    for record in records:
-        same = (FINALS.c.study_id == study_id, FINALS.c.final == record.final)
-        connection.execute(sa.delete(FINALS).where(*same))
-        connection.execute(sa.insert(FINALS).values(_row_of(study_id, record)))
+    rows = [_row_of(study_id, record) for record in records]
+    write_rows(connection, FINALS, rows, key=("study_id", "final"))
 
 
 def load_finals(connection: sa.Connection, study_id: int) -> list[FinalRecord]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cluster.study.database import write_rows
+
 PROBES = sa.Table(
     "probes",
     sa.MetaData(),
@@ -40,8 +42,8 @@ class ProbeRecord:
 
 def write_probes(connection: sa.Connection, study_id: int, records: Iterable[ProbeRecord]) -> None:
     """Write rows in place of those with the same number: a commit whose answer was lost is repeated."""
-    for record in records:
-        row = {
+    rows = [
+        {
             "study_id": study_id,
             "probe": record.probe,
             "config": json.dumps(dict(record.config)),
@@ -51,9 +53,9 @@ def write_probes(connection: sa.Connection, study_id: int, records: Iterable[Pro
             "worker": record.worker,
             "arrival": record.arrival,
         }
-        same = (PROBES.c.study_id == study_id, PROBES.c.probe == record.probe)
-        connection.execute(sa.delete(PROBES).where(*same))
-        connection.execute(sa.insert(PROBES).values(row))
+        for record in records
+    ]
+    write_rows(connection, PROBES, rows, key=("study_id", "probe"))
 
 
 def load_probes(connection: sa.Connection, study_id: int) -> list[ProbeRecord]:

@@ -17,7 +17,14 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.study.database import add_missing_columns, open_storage, param_row, utc_now, write_attrs
+from cluster.study.database import (
+    add_missing_columns,
+    open_storage,
+    param_row,
+    utc_now,
+    write_attrs,
+    write_rows,
+)
 from cluster.study.final_records import (
     FINALS,
     FinalRecord,
@@ -283,8 +290,8 @@ class Records:
         trial_id = int(inserted[0])
         if trial.params:
             connection.execute(sa.insert(_PARAMS), [param_row(trial_id, trial, n) for n in trial.params])
-        write_attrs(connection, _USER, trial_id, new.attrs, is_new=True)
-        write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs, is_new=True)
+        write_attrs(connection, _USER, trial_id, new.attrs)
+        write_attrs(connection, _SYSTEM, trial_id, trial.system_attrs)
         self._trial_ids[trial.number] = trial_id
         if new.ending is not None:
             self._write_ending(connection, new.ending)
@@ -324,32 +331,30 @@ class Records:
         return self._patiently(read)
 
     def _write_epochs(self, connection: sa.Connection, epochs: list[EpochRecord]) -> None:
+        rows, points = [], []
         for record in epochs:
-            key = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
-            row = key | {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
+            row = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
+            row |= {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
             row |= {"arrival": record.arrival, "decision": record.decision.value}
-            row |= {"predicted": record.predicted}
-            # Delete and insert, because an upsert is spelled differently in every database.
-            connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[name] == key[name] for name in key)))
-            connection.execute(sa.insert(EPOCHS).values(row))
-            trial_id = self._trial_id(connection, record.trial)
+            rows.append(row | {"predicted": record.predicted})
             value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(
                 float(record.metrics.get(self._metric, math.nan))
             )
-            same = (_CURVES.c.trial_id == trial_id, _CURVES.c.step == record.epoch)
-            connection.execute(sa.delete(_CURVES).where(*same))
-            point = {"trial_id": trial_id, "step": record.epoch, "intermediate_value": value}
-            connection.execute(sa.insert(_CURVES).values(point | {"intermediate_value_type": kind}))
+            point = {"trial_id": self._trial_id(connection, record.trial), "step": record.epoch}
+            points.append(point | {"intermediate_value": value, "intermediate_value_type": kind})
+        write_rows(connection, EPOCHS, rows, key=("study_id", "trial", "epoch"))
+        write_rows(connection, _CURVES, points, key=("trial_id", "step"))
 
     def _write_ending(self, connection: sa.Connection, ending: Ending) -> None:
         trial_id = self._trial_id(connection, ending.trial)
         done = {"state": ending.state, "datetime_complete": utc_now()}
         connection.execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(done))
-        connection.execute(sa.delete(_VALUES).where(_VALUES.c.trial_id == trial_id))
+        rows = []
         for objective, number in enumerate(ending.values or ()):
             value, kind = models.TrialValueModel.value_to_stored_repr(number)
-            row = {"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind}
-            connection.execute(sa.insert(_VALUES).values(row))
+            row = {"trial_id": trial_id, "objective": objective}
+            rows.append(row | {"value": value, "value_type": kind})
+        write_rows(connection, _VALUES, rows, key=("trial_id", "objective"))
         write_attrs(connection, _USER, trial_id, ending.attrs)
         write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,11 +28,12 @@ from analysis.reading import load_study
 from analysis.report import write_report
 from analysis.tracking import Tracker, sync
 from analysis.tracking.server import find_tracking_uri, only_writer
-from analysis.tracking.view import MlflowView
+from analysis.tracking.writer import ViewWriter
 from contract.metrics import METRICS, Metric, Unit
 from tests.study_factory import FakeTrial, add_trials, end_trial, make_study, record_epochs
 
 mlflow = pytest.importorskip("mlflow")
+ROOT = Path(__file__).parents[2]
 NAN = float("nan")
 NEVER = 3600.0
 """Seconds: the suite's own limit for a test ends it long before."""
@@ -46,20 +54,6 @@ def runs_dir(tmp_path: Path, empty_store: Path) -> Path:
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once MLflow has been brought up to date."""
-    event, catch_up = threading.Event(), MlflowView.catch_up
-
-    def note(*arguments: Any, **keywords: Any) -> int:
-        num_trials = catch_up(*arguments, **keywords)
-        event.set()
-        return num_trials
-
-    monkeypatch.setattr(MlflowView, "catch_up", note)
-    return event
-
-
-@pytest.fixture
 def warned() -> Iterator[threading.Event]:
     """Set once the tracker has warned."""
     event = threading.Event()
@@ -68,6 +62,22 @@ def warned() -> Iterator[threading.Event]:
     logging.getLogger("unfreeze").addHandler(handler)
     yield event
     logging.getLogger("unfreeze").removeHandler(handler)
+
+
+@contextmanager
+def following(directory: Path, uri: str | None = None) -> Iterator[Tracker]:
+    tracker = Tracker(directory, uri, poll_seconds=0.05)
+    tracker.start()
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def wait_for_runs(runs_dir: Path, number: int) -> None:
+    with closing(sqlite3.connect(runs_dir / "mlflow.db")) as database:
+        while database.execute("SELECT COUNT(*) FROM runs").fetchone()[0] < number:
+            time.sleep(0.05)
 
 
 def client_of(runs_dir: Path) -> Any:
@@ -331,21 +341,82 @@ def test_a_new_study_of_an_old_name_gets_its_own_runs(runs_dir: Path) -> None:
     assert len(found) == 4
 
 
-def test_the_thread_writes_a_study_as_it_grows(runs_dir: Path, written: threading.Event) -> None:
+def test_the_process_writes_a_study_as_it_grows_and_then_runs_calls(runs_dir: Path) -> None:
     directory = make_study(runs_dir / "s", [], status="running")
-    tracker = Tracker(directory, poll_seconds=0.05)
-    tracker.start()
-    add_trials(directory, [FakeTrial(curve=[0.2], outcome=None)])
-    written.wait()
-    record_epochs(directory, 0, [0.6], first_epoch=2)
-    end_trial(directory, 0, outcome="complete", value=0.6)
+    with following(directory) as tracker:
+        add_trials(directory, [FakeTrial(curve=[0.2], outcome=None)])
+        wait_for_runs(runs_dir, 2)
+        record_epochs(directory, 0, [0.6], first_epoch=2)
+        end_trial(directory, 0, outcome="complete", value=0.6)
 
-    is_complete = tracker.finish(timeout=NEVER)
+        is_complete = tracker.finish(timeout=NEVER)
+        where = (tracker.pid, tracker.call(os.getpid))
+
+        with pytest.raises(ValueError, match="no readable study.json|cannot be read"):
+            tracker.call(load_study, runs_dir / "none")
 
     _, trials = runs_of(runs_dir, "s")
     assert is_complete
+    assert where[0] == where[1] != os.getpid()
     assert trials[0].info.status == "FINISHED"
     assert trials[0].data.metrics["val_accuracy"] == 0.6
+
+
+def test_a_killed_process_is_replaced_and_the_view_is_completed(
+    runs_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial(curve=[0.2], outcome=None)], status="running")
+    with caplog.at_level(logging.WARNING), following(directory) as tracker:
+        wait_for_runs(runs_dir, 2)
+        first = tracker.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        add_trials(directory, [FakeTrial(curve=[0.9])])
+        record_epochs(directory, 0, [0.5], first_epoch=2)
+        end_trial(directory, 0, outcome="complete", value=0.5)
+
+        is_complete = tracker.finish(timeout=NEVER)
+        second = tracker.pid
+
+    _, trials = runs_of(runs_dir, "s")
+    assert is_complete
+    assert second not in (None, first)
+    assert [run.data.metrics["best_val_accuracy"] for run in trials.values()] == [0.5, 0.9]
+    assert "(signal 9), another one goes on" in caplog.text
+
+
+def test_a_process_that_is_killed_after_its_work_is_not_missed(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()])
+    with following(directory) as tracker:
+        tracker.finish(timeout=NEVER)
+        assert tracker.pid is not None
+        os.kill(tracker.pid, signal.SIGKILL)
+
+        where = tracker.call(os.getpid)
+
+    assert where == os.getpid()
+
+
+def test_the_process_ends_with_the_search_that_is_killed(runs_dir: Path) -> None:
+    directory = make_study(runs_dir / "s", [FakeTrial()], status="running")
+    program = (
+        "import sys, time; from pathlib import Path; from analysis.tracking import Tracker\n"
+        "tracker = Tracker(Path(sys.argv[1]), poll_seconds=0.05); tracker.start()\n"
+        "while tracker.pid is None: time.sleep(0.01)\n"
+        "print(tracker.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as search:
+        assert search.stdout is not None
+        writing = psutil.Process(int(search.stdout.readline()))
+        search.kill()
+
+        gone, _ = psutil.wait_procs([writing], timeout=NEVER)
+    sync(directory)
+
+    assert gone == [writing]
+    assert len(runs_of(runs_dir, "s")[1]) == 1
 
 
 def test_a_sync_beside_a_running_search_leaves_it_the_view(runs_dir: Path) -> None:
@@ -362,16 +433,14 @@ def test_a_dead_server_costs_two_warnings_and_no_time(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    tracker = Tracker(directory, uri, poll_seconds=0.05)
-    with caplog.at_level(logging.WARNING):
-        tracker.start()
+    with caplog.at_level(logging.WARNING), following(directory, uri) as tracker:
         warned.wait()
 
         is_complete = tracker.finish(timeout=NEVER)
 
     assert not is_complete
     assert "nobody answers there" in caplog.text
-    assert "not done after" not in caplog.text  # the thread had ended, nobody waited for it
+    assert "not done after" not in caplog.text  # it had ended, nobody waited for it
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "the search goes on" in messages[0]
@@ -385,43 +454,41 @@ def test_a_server_that_accepts_and_says_nothing_does_not_hold_the_end(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        tracker = Tracker(directory, f"http://127.0.0.1:{silent.getsockname()[1]}", poll_seconds=0.05)
-        tracker.start()
-        knock, request = silent.accept(), silent.accept()  # ours, then MLflow's
+        with following(directory, f"http://127.0.0.1:{silent.getsockname()[1]}") as tracker:
+            knock, request = silent.accept(), silent.accept()  # ours, then MLflow's
 
-        is_complete = tracker.finish(timeout=0.01)
-        still_waiting = tracker._thread.is_alive()
+            is_complete = tracker.finish(timeout=0.01)
+
+            # The process waits for the server, and neither `finish` nor a call waits for the process.
+            monkeypatch.setattr("analysis.tracking.tracker.ABANDONED_SECONDS", 0.01)
+            with pytest.raises(ValueError, match="still writes"):
+                tracker.call(os.getpid)
         for connection, _ in (knock, request):
             connection.close()
 
     assert not is_complete
-    assert still_waiting  # the thread waits for the server, and `finish` did not wait for the thread
 
 
-def test_a_view_that_failed_is_written_later_by_the_same_thread(
-    runs_dir: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    written: threading.Event,
+def test_a_view_that_failed_is_written_later(
+    runs_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = make_study(runs_dir / "s", [FakeTrial(), FakeTrial()])
+    writer = ViewWriter(directory, poll_seconds=0.05)
     calls = []
 
     def fail_twice(*arguments: Any, **keywords: Any) -> Any:
         calls.append(arguments)
         if len(calls) <= 2:
             raise OSError("disk I/O error")
+        writer.finishing.set()
         return log_batch(*arguments, **keywords)
 
     log_batch = mlflow.MlflowClient.log_batch
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail_twice)
-    tracker = Tracker(directory, poll_seconds=0.05)
     with caplog.at_level(logging.WARNING):
-        tracker.start()
-        written.wait()
-        is_complete = tracker.finish(timeout=NEVER)
+        failure = writer.follow()
 
-    assert is_complete
+    assert failure is None
     assert len(runs_of(runs_dir, "s")[1]) == 2
     assert "MLflow is written again" in caplog.text
 
