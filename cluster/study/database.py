@@ -137,12 +137,16 @@ def _make_upsert(
     dialect: str, table: sa.Table, columns: tuple[str, ...], key: tuple[str, ...]
 ) -> sa.Insert | None:
     """Make the statement as the database spells it; None for another one than these two."""
-    insert = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}.get(dialect)
-    if insert is None:
+    statement: postgresql.Insert | sqlite.Insert
+    if dialect == "postgresql":
+        statement = postgresql.insert(table)
+    elif dialect == "sqlite":
+        statement = sqlite.insert(table)
+    else:
         return None
-    statement = insert(table).inline()  # without it a single row is asked for its key
     others = {name: statement.excluded[name] for name in columns if name not in key}
-    return statement.on_conflict_do_update(index_elements=key, set_=others)
+    # `inline`, because SQLAlchemy would ask for the new key of a single row.
+    return statement.inline().on_conflict_do_update(index_elements=key, set_=others)
 
 
 def write_attrs(connection: sa.Connection, table: sa.Table, trial_id: int, attrs: Mapping[str, Any]) -> None:

@@ -340,8 +340,9 @@ class Records:
             value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(
                 float(record.metrics.get(self._metric, math.nan))
             )
-            point = {"trial_id": self._trial_id(connection, record.trial), "step": record.epoch}
-            points.append(point | {"intermediate_value": value, "intermediate_value_type": kind})
+            point: dict[str, Any] = {"trial_id": self._trial_id(connection, record.trial)}
+            point |= {"step": record.epoch, "intermediate_value": value, "intermediate_value_type": kind}
+            points.append(point)
         write_rows(connection, EPOCHS, rows, key=("study_id", "trial", "epoch"))
         write_rows(connection, _CURVES, points, key=("trial_id", "step"))
 
@@ -352,7 +353,7 @@ class Records:
         rows = []
         for objective, number in enumerate(ending.values or ()):
             value, kind = models.TrialValueModel.value_to_stored_repr(number)
-            row = {"trial_id": trial_id, "objective": objective}
+            row: dict[str, Any] = {"trial_id": trial_id, "objective": objective}
             rows.append(row | {"value": value, "value_type": kind})
         write_rows(connection, _VALUES, rows, key=("trial_id", "objective"))
         write_attrs(connection, _USER, trial_id, ending.attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import pytest
 
 from benchmarks.cluster_scale import main
 from benchmarks.simulated.measurement import find_utilisation
+from benchmarks.simulated.postgresql import find_binaries
 from cluster.study.records import EpochRecord, TrialRecord, TrialState
 from contract.messages import EpochDecision
 
 
-def run(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
+def run(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict[str, Any]]:
     assert main(flags) == 0
-    result: dict[str, Any] = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])
-    return result
+    runs: list[dict[str, Any]] = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])["runs"]
+    return runs
 
 
 def trial(number: int, *, process: int, began: list[float], handed_out: float) -> TrialRecord:
@@ -48,11 +50,28 @@ def test_slots_count_from_when_all_are_busy_to_when_the_last_trial_is_handed_out
 
 
 def test_the_search_alone_is_measured_without_ray(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    result = run(capsys, "--without-ray", "--trials", "40", "--slots", "4", "--folder", str(tmp_path))
+    (result,) = run(capsys, "--without-ray", "--trials", "40", "--slots", "4", "--folder", str(tmp_path))
 
     assert [row["trials"] for row in result["tenths"]] == list(range(4, 41, 4))
-    assert result["epochs"] >= 40
-    assert 0 < result["proposing_ms_a_trial"] * 40 / 1000 < result["cpu_seconds"]
+    assert result["results"] >= 40
+    assert all(result["cpu_ms_a_result"][part] > 0 for part in ("database", "sampler", "search"))
+
+
+@pytest.mark.slow
+def test_postgresql_is_measured_beside_sqlite_with_mlflow_in_a_process(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if find_binaries() is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL or psycopg is not installed")
+    flags = ("--without-ray", "--postgresql", "--tracking", "process", "--trials", "30", "--slots", "8")
+
+    runs = run(capsys, *flags, "--folder", str(tmp_path))
+
+    assert [one["database"] for one in runs] == ["SQLite", "PostgreSQL"]
+    assert runs[0]["results"] == runs[1]["results"]
+    assert runs[0]["counts"] == runs[1]["counts"]
+    assert all(one["cpu_ms_a_result"]["mlflow"] > 0 for one in runs)
+    assert all(one["tracking_caught_up_after_seconds"] is not None for one in runs)
 
 
 @pytest.mark.slow
@@ -61,7 +80,7 @@ def test_all_workers_come_up_while_the_first_ones_end_trials(
 ) -> None:
     flags = ("--trials", "40", "--slots", "8", "--nodes", "2", "--epoch-seconds", "0.5")
 
-    result = run(capsys, *flags, "--sample-seconds", "2", "--folder", str(tmp_path))
+    (result,) = run(capsys, *flags, "--sample-seconds", "2", "--folder", str(tmp_path))
 
     assert (result["ending"], result["nodes"]) == ("finished", 2)
     assert result["counts"]["complete"] + result["counts"]["pruned"] == 40

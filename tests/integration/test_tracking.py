@@ -352,7 +352,7 @@ def test_the_process_writes_a_study_as_it_grows_and_then_runs_calls(runs_dir: Pa
         is_complete = tracker.finish(timeout=NEVER)
         where = (tracker.pid, tracker.call(os.getpid))
 
-        with pytest.raises(ValueError, match="no readable study.json|cannot be read"):
+        with pytest.raises(ValueError, match="cannot be read as a study"):
             tracker.call(load_study, runs_dir / "none")
 
     _, trials = runs_of(runs_dir, "s")
@@ -381,7 +381,7 @@ def test_a_killed_process_is_replaced_and_the_view_is_completed(
     _, trials = runs_of(runs_dir, "s")
     assert is_complete
     assert second not in (None, first)
-    assert [run.data.metrics["best_val_accuracy"] for run in trials.values()] == [0.5, 0.9]
+    assert [trials[number].data.metrics["best_val_accuracy"] for number in (0, 1)] == [0.5, 0.9]
     assert "(signal 9), another one goes on" in caplog.text
 
 
