@@ -20,11 +20,10 @@ import os
 import resource
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,10 @@ from optuna.trial import Trial
 from rich.console import Console
 from rich.table import Table
 
-from analysis.tracking import Tracker
-from analysis.tracking.writer import ViewWriter
 from benchmarks.simulated.learning_curves import MAX_EPOCHS, Curves
-from benchmarks.simulated.measurement import TRACKING_THREAD, RunMonitor, find_utilisation
+from benchmarks.simulated.measurement import RunMonitor, find_utilisation
 from benchmarks.simulated.postgresql import running_server
+from benchmarks.simulated.tracking import Tracking, tracking
 from benchmarks.simulated.workers import run_workers
 from benchmarks.versus_plain.figures import spread, text_of
 from cluster.ray_tune.progress import Progress
@@ -83,7 +81,6 @@ def simulated_nodes(num_nodes: int, *, cpus_per_node: int, bytecode: Path) -> It
 
 
 Figures = dict[str, Any]
-LONGEST_WAIT_SECONDS = 600.0
 METRIC = "val_accuracy"
 SEED = 0
 
@@ -142,71 +139,11 @@ def make_search(study: Study, flags: argparse.Namespace) -> Search:
     )
 
 
-@dataclass
-class Tracking:
-    """What is known of the writing of MLflow."""
-
-    pid: Callable[[], int | None] = lambda: None
-    cpu_seconds: float = 0.0
-    """Those that it took until MLflow had everything."""
-
-    behind_seconds: float | None = None
-    """Seconds after the search at which MLflow had everything; None if it had not."""
-
-
-@contextmanager
-def tracking(study: Study, how: str) -> Iterator[Tracking]:
-    """Write MLflow beside a search, in a process or a thread, and note what it took after the end."""
-    if how == "none":
-        yield Tracking()
-        return
-    with _in_process(study) if how == "process" else _in_thread(study) as (noted, finish):
-        yield noted
-        began = time.time()
-        if finish():
-            noted.behind_seconds = round(time.time() - began, 1)
-
-
-@contextmanager
-def _in_process(study: Study) -> Iterator[tuple[Tracking, Callable[[], bool]]]:
-    tracker = Tracker(study.directory)
-    noted = Tracking(pid=lambda: tracker.pid)
-
-    def finish() -> bool:
-        is_complete = tracker.finish(LONGEST_WAIT_SECONDS)
-        noted.cpu_seconds = tracker.call(time.process_time)
-        return is_complete
-
-    tracker.start()
-    try:
-        yield noted, finish
-    finally:
-        tracker.close()
-
-
-@contextmanager
-def _in_thread(study: Study) -> Iterator[tuple[Tracking, Callable[[], bool]]]:
-    writer, noted = ViewWriter(study.directory), Tracking()
-
-    def follow() -> None:
-        writer.follow()
-        noted.cpu_seconds = time.thread_time()
-
-    def finish() -> bool:
-        writer.finishing.set()
-        thread.join(LONGEST_WAIT_SECONDS)
-        return not thread.is_alive()
-
-    thread = threading.Thread(target=follow, name=TRACKING_THREAD, daemon=True)
-    thread.start()
-    yield noted, finish
-
-
 def run_on_ray(study: Study, search: Search, flags: argparse.Namespace, how: str) -> Figures:
     """Run the search with simulated trials on real nodes, and give its figures."""
     cpus = flags.slots // flags.nodes
     nodes = simulated_nodes(flags.nodes, cpus_per_node=cpus, bytecode=flags.bytecode)
-    with nodes, open_session() as session, tracking(study, how) as tracked:
+    with nodes, open_session() as session, tracking(study.directory, how) as tracked:
         monitor = make_monitor(study, search, flags, tracked)
         began = time.time()
         ending = _search(study, search, flags, cpus=session.cpus, monitor=monitor)
@@ -258,7 +195,7 @@ def run_alone(study: Study, search: Search, flags: argparse.Namespace, how: str)
     Seconds of the tenths of the study are CPU seconds, because wall time says little on a busy machine.
     """
     tenths: list[dict[str, float]] = []
-    with tracking(study, how) as tracked, make_monitor(study, search, flags, tracked) as monitor:
+    with tracking(study.directory, how) as tracked, make_monitor(study, search, flags, tracked) as monitor:
         propose, began, cpu = search.next_lease, time.time(), time.thread_time()
 
         def noted() -> Any:

@@ -17,14 +17,8 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.study.database import (
-    add_missing_columns,
-    open_storage,
-    param_row,
-    utc_now,
-    write_attrs,
-    write_rows,
-)
+from cluster.study import database
+from cluster.study.database import param_row, utc_now, write_attrs, write_rows
 from cluster.study.final_records import (
     FINALS,
     FinalRecord,
@@ -135,7 +129,7 @@ class Records:
     def __init__(self, url: str, *, study: str, directions: Sequence[str], metric: str, new: bool) -> None:
         self._metric = metric
         try:
-            self._storage = self._patiently(lambda: open_storage(url), opening=True)
+            self._storage = self._patiently(lambda: database.open_storage(url), opening=True)
         except (sa.exc.SQLAlchemyError, StorageInternalError) as error:
             raise ValueError(f"the study database {_public(url)} cannot be opened: {_cause(error)}") from None
         self._engine = self._storage.engine
@@ -248,7 +242,7 @@ class Records:
     def _find_or_create(self, study: str, directions: Sequence[str], *, new: bool) -> int:
         for tables in (EPOCHS.metadata, PROBES.metadata, FINALS.metadata):
             tables.create_all(self._engine)
-        add_missing_columns(self._engine, EPOCHS)
+        database.add_missing_columns(self._engine, EPOCHS)
         try:
             return self._storage.create_new_study([StudyDirection[d.upper()] for d in directions], study)
         except DuplicatedStudyError:
@@ -331,18 +325,19 @@ class Records:
         return self._patiently(read)
 
     def _write_epochs(self, connection: sa.Connection, epochs: list[EpochRecord]) -> None:
-        rows, points = [], []
+        rows: list[dict[str, Any]] = []
+        points: list[dict[str, Any]] = []
         for record in epochs:
-            row = {"study_id": self.study_id, "trial": record.trial, "epoch": record.epoch}
-            row |= {"attempt": record.attempt, "metrics": json.dumps(dict(record.metrics))}
-            row |= {"arrival": record.arrival, "decision": record.decision.value}
-            rows.append(row | {"predicted": record.predicted})
+            row = {
+                name: getattr(record, name) for name in ("trial", "epoch", "attempt", "arrival", "predicted")
+            }
+            row |= {"study_id": self.study_id, "metrics": json.dumps(dict(record.metrics))}
+            rows.append(row | {"decision": record.decision.value})
             value, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(
                 float(record.metrics.get(self._metric, math.nan))
             )
-            point: dict[str, Any] = {"trial_id": self._trial_id(connection, record.trial)}
-            point |= {"step": record.epoch, "intermediate_value": value, "intermediate_value_type": kind}
-            points.append(point)
+            point = {"trial_id": self._trial_id(connection, record.trial), "step": record.epoch}
+            points.append(point | {"intermediate_value": value, "intermediate_value_type": kind})
         write_rows(connection, EPOCHS, rows, key=("study_id", "trial", "epoch"))
         write_rows(connection, _CURVES, points, key=("trial_id", "step"))
 
@@ -350,11 +345,10 @@ class Records:
         trial_id = self._trial_id(connection, ending.trial)
         done = {"state": ending.state, "datetime_complete": utc_now()}
         connection.execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(done))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for objective, number in enumerate(ending.values or ()):
             value, kind = models.TrialValueModel.value_to_stored_repr(number)
-            row: dict[str, Any] = {"trial_id": trial_id, "objective": objective}
-            rows.append(row | {"value": value, "value_type": kind})
+            rows.append({"trial_id": trial_id, "objective": objective, "value": value, "value_type": kind})
         write_rows(connection, _VALUES, rows, key=("trial_id", "objective"))
         write_attrs(connection, _USER, trial_id, ending.attrs)
         write_attrs(connection, _SYSTEM, trial_id, ending.system_attrs)
