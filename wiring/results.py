@@ -117,6 +117,8 @@ class Results:
     def _track(self, *, with_model: bool) -> None:
         target = self.paths.model.directory
         with self.console.status("bringing MLflow up to date"):
+            if self.tracker is not None:
+                self.tracker.finish()
             if with_model and target.exists():
                 self._say(f"MLflow model: {self._in_mlflow(log_model, target, self.tracking_uri)}")
             else:

@@ -95,11 +95,13 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
                 return 1
             end_run(study, ending)
             results = prepare_results(plan, study, search, answering, tracker)
+            tracker.begin_to_finish()
             if ending.how not in (RunOutcome.FAILED, RunOutcome.INTERRUPTED):
                 results.begin()
-            with console.status("MLflow gets the last results"):
-                # It has kept up so far; an interrupted user waits for his prompt.
-                tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
+            else:
+                with console.status("MLflow gets the last results"):
+                    # It has kept up so far; an interrupted user waits for his prompt.
+                    tracker.finish(timeout=5.0 if ending.how is RunOutcome.INTERRUPTED else 30.0)
         return conclude(plan, study, search, ending, results)
     finally:
         answering.close()

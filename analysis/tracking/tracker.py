@@ -60,10 +60,15 @@ class Tracker:
         """Begin to follow. The process is started, and MLflow imported, only once an epoch is recorded."""
         self._thread.start()
 
+    def begin_to_finish(self) -> None:
+        """Let what is left be written, and go on; to be called once nothing more is recorded."""
+        if not self._finishing.is_set():
+            self._finishing.set()
+            self._tell(Order.FINISH)
+
     def finish(self, timeout: float = 30.0) -> bool:
         """Write what is left; false, with a warning, if MLflow lacks something after `timeout` seconds."""
-        self._finishing.set()
-        self._tell(Order.FINISH)
+        self.begin_to_finish()
         failure = None
         if self._thread.ident is not None:
             self._thread.join(timeout)
