@@ -90,8 +90,8 @@ class Tracker:
         """Run a function after `finish` where MLflow is imported; in this process if there is no other.
 
         Raises:
-            ValueError: the process still writes.
-            Exception: whatever the function raises.
+            ValueError: the process still writes, or the function raised there.
+            Exception: whatever the function raised here.
         """
         if self._thread.ident is not None:
             self._thread.join(ABANDONED_SECONDS)
@@ -106,8 +106,8 @@ class Tracker:
             self._end_process()
             return work(*arguments)
         assert isinstance(result, Result)
-        if result.error is not None:
-            raise result.error
+        if result.failure is not None:
+            raise ValueError(result.failure)
         return result.value
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from analysis.tracking.writer import ViewWriter, logger
+from contract.files import first_line
 
 GARBAGE_AFTER = 50_000
 """Objects between two looks for garbage: MLflow's import makes a million that stay, and with Python's own
@@ -72,10 +72,10 @@ class Followed:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a call, or what it raised."""
+    """The result of a call, or in a line what it raised: MLflow's own errors cannot all be pickled."""
 
     value: Any
-    error: Exception | None = None
+    failure: str | None = None
 
 
 class _Teller(logging.Handler):
@@ -123,8 +123,5 @@ def _run(call: Call) -> Result:
     try:
         return Result(call.work(*call.arguments))
     except Exception as error:  # raised where the result is waited for
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # it cannot travel, so that what it says does
-            return Result(None, RuntimeError(f"{type(error).__name__}: {error}"))
-        return Result(None, error)
+        is_ours = isinstance(error, ValueError | OSError)
+        return Result(None, first_line(error) if is_ours else f"{type(error).__name__}: {first_line(error)}")
