@@ -31,6 +31,18 @@ def prepare_unknown(settings: StudySettings, config: Mapping[str, Any]) -> None:
     prepare_unknown_program(config, settings, num_means=num_means)
 
 
+def judge(
+    settings: StudySettings,
+    pool: Pool,
+    probabilities: NDArray[np.float64],
+    config: Mapping[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Judge how unknown classes are told, and whether more photos would help: facts of the answer."""
+    unknown = judge_unknown(settings, pool, probabilities, config, folder)
+    return {**unknown, **judge_photos(settings, pool, config)}
+
+
 def judge_unknown(
     settings: StudySettings,
     pool: Pool,

@@ -26,7 +26,7 @@ from contract.messages import State, StudySettings
 from contract.metrics import METRICS
 from contract.model_layout import ModelPaths
 from contract.study_layout import StudyPaths
-from wiring.answer_judgement import judge_photos, judge_unknown, one_blas_thread, prepare_unknown
+from wiring.answer_judgement import judge, one_blas_thread, prepare_unknown
 from wiring.answer_memory import measure_once, stamp_predictions
 from wiring.model_directory import choose_golden_photos, refresh_readme
 from wiring.unknown_class import needs_program
@@ -122,17 +122,14 @@ class AnswerMaker:
         with fill_aside(self.paths.model.directory, replace=True, durable=True) as folder:
             judged = (self.settings, chosen.pool, chosen.probabilities, self._config_of(chosen), folder)
             if beside is not None:
-                beside.begin(judge_unknown, *judged)
+                beside.begin(judge, *judged)
             program = self._make_program(answer)
-            photos = judge_photos(self.settings, chosen.pool, self._config_of(chosen))
             target = ModelPaths(folder)
             self._write_model(answer, program, target)
-            if beside is None:
-                unknown = judge_unknown(*judged)
-            else:
+            if beside is not None:
                 beside.result()  # of the preparation
-                unknown = beside.result()
-            answer = replace(answer, facts={**answer.facts, **unknown, **photos, **self._more_facts()})
+            judgement = judge(*judged) if beside is None else beside.result()
+            answer = replace(answer, facts={**answer.facts, **judgement, **self._more_facts()})
             program.write_card(self.settings, target=target, about=describe_export(answer, self.settings))
             refresh_readme(target, self.paths.directory, answer.facts)
         save_answer(self.paths, answer)

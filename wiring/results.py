@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import statistics
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +76,10 @@ class Results:
     def make(self) -> bool:
         """Make the missing results. A failure is one line and does not stop the others; false after one."""
         exported = self._attempt("the answer could not be made", self._answer)
+        written = self._write_beside(with_model=exported)
         reported = self._attempt("the report could not be written", self._report)
         # Whatever MLflow raises: model and report stand without it, and the next run writes it.
-        self._attempt("MLflow could not be written", lambda: self._track(with_model=exported))
+        self._attempt("MLflow could not be written", lambda: self._track(written))
         return exported and reported
 
     def _attempt(self, failure: str, work: Callable[[], None]) -> bool:
@@ -114,15 +118,37 @@ class Results:
                 path = write_report(self.directory, draft=self.drafts[-1] if self.drafts else None)
         self._say(f"report: {path}")
 
-    def _track(self, *, with_model: bool) -> None:
+    def _write_beside(self, *, with_model: bool) -> Callable[[], str]:
+        """Begin to write MLflow where another process does it; the function waits, and has the model's URI.
+
+        Without such a process the function writes.
+        """
+        if self.tracker is None:
+            return partial(self._write_mlflow, with_model=with_model)
+        future: Future[str] = Future()
+
+        def write() -> None:
+            try:
+                future.set_result(self._write_mlflow(with_model=with_model))
+            except BaseException as error:  # raised where the result is waited for
+                future.set_exception(error)
+
+        threading.Thread(target=write, name="MLflow model", daemon=True).start()
+        return future.result
+
+    def _write_mlflow(self, *, with_model: bool) -> str:
+        if self.tracker is not None:
+            self.tracker.finish()
         target = self.paths.model.directory
+        if with_model and target.exists():
+            return self._in_mlflow(log_model, target, self.tracking_uri)
+        self._in_mlflow(sync, self.tracking_uri)
+        return ""
+
+    def _track(self, written: Callable[[], str]) -> None:
         with self.console.status("bringing MLflow up to date"):
-            if self.tracker is not None:
-                self.tracker.finish()
-            if with_model and target.exists():
-                self._say(f"MLflow model: {self._in_mlflow(log_model, target, self.tracking_uri)}")
-            else:
-                self._in_mlflow(sync, self.tracking_uri)
+            if model := written():
+                self._say(f"MLflow model: {model}")
             self._say(f"MLflow leaderboard: {self._in_mlflow(find_leaderboard, self.tracking_uri)}")
 
     def _in_mlflow(self, work: Callable[..., str], *arguments: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -24,6 +25,9 @@ from cluster.ray_tune.spare import run_in_spare
 
 LOOK_SECONDS = 0.5
 """How often a side process looks whether the one that started it still lives."""
+
+GARBAGE_AFTER = 50_000
+"""Objects between two looks for garbage: torch's exporter makes a million, and a look at all takes 0.2 s."""
 
 START = """
 import pickle, sys
@@ -166,6 +170,8 @@ def serve_order(order: _Order, sockets: Sequence[int]) -> None:
     for name in order.modules:
         with suppress(ImportError):  # raised by the call that needs it
             importlib.import_module(name)
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     for socket in sockets:
         if os.fork() == 0:
             for other in sockets:

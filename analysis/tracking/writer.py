@@ -23,6 +23,7 @@ from contract.files import first_line, plural
 logger = logging.getLogger("unfreeze")
 
 MAX_PAUSE_SECONDS = 60.0
+FIRST_PAUSE_SECONDS = 0.5
 
 
 class ViewWriter:
@@ -44,7 +45,7 @@ class ViewWriter:
 
         A fault of MLflow is logged as a warning, and tried again after a pause.
         """
-        pause = self._poll_seconds
+        pause = min(self._poll_seconds, FIRST_PAUSE_SECONDS)
         try:
             with only_writer(self._study_dir):
                 is_last = False

@@ -7,12 +7,14 @@ with the search's process, whatever that dies of.
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from multiprocessing.connection import Connection
@@ -20,6 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from analysis.tracking.server import silence_mlflow
 from analysis.tracking.writer import ViewWriter, logger
 from contract.files import first_line
 
@@ -99,6 +102,9 @@ def main() -> None:
     writer = ViewWriter(about.study_dir, about.tracking_uri, poll_seconds=about.poll_seconds)
     calls: SimpleQueue[Call] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, writer, calls), daemon=True).start()
+    with suppress(Exception):  # said by what needs it
+        silence_mlflow()
+        importlib.import_module("mlflow.pyfunc")
     connection.send(Followed(writer.follow()))
     while True:
         connection.send(_run(calls.get()))

@@ -70,7 +70,9 @@ class Command:
             "open_study": lambda *_, **__: self.study,
             "make_search": lambda *_: search,
             "describe_probing": lambda *_: "",
-            "Tracker": lambda _: SimpleNamespace(finish=lambda timeout: None, close=lambda: None),
+            "Tracker": lambda _: SimpleNamespace(
+                begin_to_finish=lambda: None, finish=lambda timeout: None, close=lambda: None
+            ),
             "Cleaner": lambda *_: SimpleNamespace(clean_all=self._clean),
             "print_leaderboard": lambda _: None,
             "make_answer_maker": lambda *_: "maker",
