@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.versus_plain.inputs import default_data
 from benchmarks.versus_plain.sides import hardware
-from cluster.study.config import parse_duration
+from contract.durations import parse_duration
 
 GRACE = 9.0
 """Seconds that the prompt may come back after the time budget."""

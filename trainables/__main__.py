@@ -1,4 +1,4 @@
-"""The command `python -m trainables`: check, preview, systems."""
+"""The command `python -m trainables`: check, preview, synthesize, systems."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contract.environment import prepare_process
 COMMANDS = {
     "check": "damaged files, copies, wrong labels and outliers of your data, as a page",
     "preview": "a contact sheet of an augmentation policy on your own images",
+    "synthesize": "images of a small GAN for classes that have few, and how good they are",
     "systems": "the table of published systems, as Markdown",
 }
 """Each command is a module of this package with `main(argv)`, imported only when it is asked for."""

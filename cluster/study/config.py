@@ -13,6 +13,7 @@ from cluster import schedulers, searchers
 from cluster.study.job_environment import CLUSTER_ADDRESS, DEFAULT_RUNS_DIR, in_job, job_runs_dir
 from cluster.study.passwords import has_password, without_password
 from contract.decoding import Fit
+from contract.durations import parse_duration
 from contract.environment import expand, usual_cache_dir
 from contract.files import did_you_mean, is_text, printable
 from contract.metrics import Direction, direction_of
@@ -26,7 +27,6 @@ AUTO_START = "auto"
 """Value of --warm-start that stands for all studies of the runs directory."""
 BAD_IMAGES = ("skip", "refuse")
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _INSTEAD_OF_PASSWORD = {
     "tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for a PostgreSQL)",
     "data": "give it in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the like)",
@@ -353,16 +353,6 @@ class StudyConfig:
                 f"--gpus-per-trial {gpus:g} is more than --workers-per-trial {workers} can use, one each: "
                 "leave --workers-per-trial out to have as many workers as GPUs"
             )
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "2h", "90m", "45s", "1h30m" or a plain number of seconds."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    hours, minutes, seconds = (float(number or 0) for number in match.groups()) if match else (0.0, 0.0, 0.0)
-    total = 3600 * hours + 60 * minutes + seconds
-    if total <= 0:
-        raise ValueError(f"--time-budget must be a duration like 2h, 90m or 45s, got {text!r}")
-    return total
 
 
 def absolute_sqlite(url: str) -> str:

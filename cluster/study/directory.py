@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,9 +20,9 @@ from cluster.study.records import Records
 from cluster.study.space_probe import space_differences
 from contract.files import save_json
 from contract.machine import count_cpus, count_gpus
+from contract.project_version import OWN_NAME, own_version
 from contract.study_layout import RunOutcome, StudyPaths, StudyStatus
 
-OWN_NAME = "unfreeze"
 PACKAGES = ("ray", "optuna", "torch", "torchvision", "timm", "mlflow", "numpy")
 FIXED = ("space", "metrics", "directions", "image_size", "fit", "deep_range", "max_epochs", "weights", "seed")
 """Facts that must not change between the runs of a study, beside its data; the space may be widened."""
@@ -299,21 +298,13 @@ def _make_writable(paths: StudyPaths) -> None:
 
 def _versions() -> dict[str, str]:
     """Versions of this project, of Python and of the libraries that results depend on."""
-    found = {OWN_NAME: _own_version()}
+    found = {OWN_NAME: own_version()}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found | {"python": platform.python_version()}
-
-
-def _own_version() -> str:
-    """The version in a checkout's pyproject.toml, because installed metadata may be older; else of these."""
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    if project.exists():
-        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
-    return importlib.metadata.version(OWN_NAME)
 
 
 def _git_revision() -> str | None:

@@ -28,6 +28,7 @@ ROOMS = {
         "activations",
         "timing",
         "checks",
+        "synthesis",
         "",
         "export",
         "__main__",

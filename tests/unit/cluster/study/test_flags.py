@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.study.config import StudyConfig, parse_duration
+from cluster.study.config import StudyConfig
 from cluster.study.flags import field_docs, parse_flags
+from contract.durations import parse_duration
 
 
 def test_every_flag_is_documented() -> None:
