@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.metrics import pairwise_distances, pairwise_distances_argmin_min
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.neighbors import NearestNeighbors
 
 from trainables.synthesis.features import Features, Pixels
 
@@ -24,6 +25,9 @@ contrast, NEAR and NEAR_FEATURES together find 58 to 100 %, but of digits shifte
 copies with noise, which changes features much; of 240 real images that were left out, 0 to 0.4 % count as
 copies.
 """
+
+MOST_ASKED = 4000
+"""Real images, at random, whose nearest other one is looked for to find the usual distances."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,10 @@ class CopyFinder:
             labels: their classes, [N].
         """
         self._pictures, self._features = shrink(pixels), features
-        distances = pairwise_distances(self._pictures)
-        np.fill_diagonal(distances, np.inf)
-        nearest = distances.min(axis=1)
-        among_features = pairwise_distances(features)
-        np.fill_diagonal(among_features, np.inf)
-        of_features = among_features.min(axis=1)
-        self._usual, self._usual_features = _medians(nearest, labels), _medians(of_features, labels)
+        rows = np.random.default_rng(0).permutation(len(labels))[:MOST_ASKED]
+        self._usual, self._usual_features = (
+            _usual_distances(vectors, labels, rows) for vectors in (self._pictures, features)
+        )
 
     def find(self, pixels: Pixels, features: Features) -> list[Copy]:
         """Find the copies among generated images [M, S, S, 3] with features [M, D], in their order."""
@@ -81,11 +82,17 @@ def shrink(pixels: Pixels) -> NDArray[np.float32]:
     return np.stack(small).reshape(len(pixels), -1).astype(np.float32)
 
 
-def _medians(nearest: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.floating]:
-    """The usual distance for each real image [N]: the median of its class, and never 0."""
-    usual = np.empty_like(nearest)
-    finite = np.isfinite(nearest)
-    for label in np.unique(labels):
-        members = labels == label
-        usual[members] = np.median(nearest[members & finite]) if (members & finite).any() else np.inf
+def _usual_distances(
+    vectors: NDArray[np.float32], labels: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The usual distance for each of the vectors [N, D]: its class's median to the nearest other, never 0.
+
+    Args:
+        rows: those whose nearest other one is looked for; a class without any has the median of all.
+    """
+    search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(vectors)
+    nearest = search.kneighbors(vectors[rows])[0][:, 1]  # 0 is the image itself, or its equal
+    usual = np.full(len(vectors), np.median(nearest))
+    for label in np.unique(labels[rows]):
+        usual[labels == label] = np.median(nearest[labels[rows] == label])
     return np.maximum(usual, 1e-6)

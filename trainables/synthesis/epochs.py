@@ -83,16 +83,14 @@ class GanRun:
         *,
         on_epoch: Callable[[int, Generator], None],
         say: Say,
-        updates: int = UPDATES,
     ) -> None:
         """Take over the state that an earlier run saved, if there is one.
 
         Args:
             on_epoch: called with the number of an epoch that has ended and the averaged generator.
-            updates: updates of an epoch.
         """
         self.training, self.progress = training, Progress()
-        self._checkpoint, self._watched, self._updates = checkpoint, watched, updates
+        self._checkpoint, self._watched = checkpoint, watched
         self._on_epoch, self._say = on_epoch, say
         saved = load_state(checkpoint)
         if saved is not None:
@@ -128,14 +126,14 @@ class GanRun:
         number = len(self.progress.distances) + 1
         began = saved = time.monotonic()
         losses = []
-        while self.training.step < number * self._updates:
+        while self.training.step < number * UPDATES:
             losses.append(torch.stack(self.training.update()))
             now = time.monotonic()
             if now - saved > SAVE_SECONDS:
                 self.progress.seconds += now - began
                 began = saved = now
                 self._save(losses[-1])
-                share = self.training.step / self._updates - number + 1
+                share = self.training.step / UPDATES - number + 1
                 self._say(f"epoch {number}/{limits.epochs}: {share:.0%}, {self.progress.seconds:.0f} s")
         self._judge()
         self.progress.seconds += time.monotonic() - began

@@ -7,14 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from contract.files import printable
 from trainables.synthesis.features import Features, measure_features
 from trainables.synthesis.networks import Generator
-from trainables.synthesis.quality import Measures, compare, describe_collapse, probe_accuracy
+from trainables.synthesis.quality import Labels, Measures, compare, describe_collapse, probe_accuracy
 from trainables.synthesis.train_images import TrainImages
 from trainables.synthesis.training import generate
+
+MOST_JUDGED = 10_000
+"""Most real images, at random, that a generator is judged by."""
 
 FEWEST_TESTED = 20
 """Held-back images below which a probe is tested on the images that the GAN has seen."""
@@ -59,21 +63,20 @@ class Judgement:
 
 def judge(generator: Generator, images: TrainImages, features: Features, *, seed: int) -> Judgement:
     """Measure a generator against the real images, whose features are given, [N, D]."""
-    device = next(generator.parameters()).device.type
-    made = generate(generator, images.labels, seed=seed, purpose="judge")
-    fake = measure_features(made, device=device)
-    held = images.is_held
-    classes = [images.labels == label for label in range(len(images.classes))]
+    rows = np.sort(np.random.default_rng(0).permutation(len(images.labels))[:MOST_JUDGED])
+    labels, held, real = images.labels[rows], images.is_held[rows], features[rows]
+    made = generate(generator, labels, seed=seed, purpose="judge")
+    fake = measure_features(made, device=next(generator.parameters()).device.type)
+    classes = [labels == label for label in range(len(images.classes))]
     return Judgement(
-        overall=compare(features, fake),
-        unseen=compare(features[held], fake[held]),
-        classes=tuple(compare(features[rows], fake[rows]) for rows in classes),
-        probe=_probe(images, features, fake),
+        overall=compare(real, fake),
+        unseen=compare(real[held], fake[held]),
+        classes=tuple(compare(real[members], fake[members]) for members in classes),
+        probe=_probe(real, fake, labels, held),
     )
 
 
-def _probe(images: TrainImages, real: Features, fake: Features) -> Probe:
-    held, labels = images.is_held, images.labels
+def _probe(real: Features, fake: Features, labels: Labels, held: NDArray[np.bool_]) -> Probe:
     if held.sum() < FEWEST_TESTED:
         accuracy = probe_accuracy(fake, labels, real, labels)
         return Probe(accuracy=accuracy, trained_on_real=None, tested=len(labels), unseen=False)

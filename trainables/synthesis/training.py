@@ -23,7 +23,7 @@ from trainables.synthesis.networks import Generator, Shape, build_networks
 
 Pixels = NDArray[np.uint8]
 
-BATCH = 64
+BATCH = 32
 """Real images, and generated ones, of an update."""
 
 AT_ONCE = 256
