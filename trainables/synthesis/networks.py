@@ -10,7 +10,6 @@ class by a projection (Miyato and Koyama 2018, arXiv:1802.05637).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-SMALLEST, LARGEST = 32, 128
-"""Sides in pixels that the networks can be built for: 4 times a power of two."""
+SIZES = (32, 64, 128)
+"""Sides in pixels that the networks can be built for: FIRST_SIDE, doubled a few times."""
 
 FIRST_SIDE = 4
 """Side in pixels of the smallest map."""
@@ -44,16 +43,15 @@ class Shape:
     embedding: int = 32
     """Entries of the vector that stands for a class in the generator."""
 
-    width: int = 32
-    """Channels of the maps at 32 pixels; doubled at each smaller side and halved at each larger one."""
+    width: int = 16
+    """Channels of the maps of 32 pixels and more; doubled at each smaller side."""
 
     widest: int = 128
     """Most channels of any map."""
 
     def __post_init__(self) -> None:
-        sides = [FIRST_SIDE * 2**power for power in range(3, 6)]
-        if self.image_size not in sides:
-            choices = ", ".join(map(str, sides))
+        if self.image_size not in SIZES:
+            choices = ", ".join(map(str, SIZES))
             raise ValueError(f"--image-size must be one of {choices}, got {self.image_size}")
 
     @property
@@ -62,7 +60,7 @@ class Shape:
         sides = [FIRST_SIDE]
         while sides[-1] < self.image_size:
             sides.append(2 * sides[-1])
-        return tuple(min(self.widest, max(8, self.width * 32 // side)) for side in sides)
+        return tuple(min(self.widest, max(self.width, self.width * 32 // side)) for side in sides)
 
 
 class _ConditionalNorm(nn.Module):
@@ -155,7 +153,3 @@ def build_networks(shape: Shape, *, seed: int) -> tuple[Generator, Discriminator
     for network in networks:
         network.to(memory_format=torch.channels_last)
     return networks
-
-
-def count_parameters(networks: Sequence[nn.Module]) -> int:
-    return sum(parameter.numel() for network in networks for parameter in network.parameters())

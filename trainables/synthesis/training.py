@@ -38,10 +38,10 @@ class DivergedError(RuntimeError):
 class Rates:
     """Step sizes of the two networks and of the average."""
 
-    generator: float = 2e-4
-    discriminator: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.99)
-    """Adam's, as in BigGAN (arXiv:1809.11096): no momentum, for the opponent moves."""
+    generator: float = 5e-4
+    discriminator: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.99)
+    """Adam's; little momentum, as in DCGAN (arXiv:1511.06434), for the opponent moves."""
 
     average: float = 0.998
     """Share of the averaged weights that an update keeps, once the average has warmed up."""
