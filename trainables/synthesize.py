@@ -38,7 +38,7 @@ from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.output import OutputFolder, draw_images, name_folders
 from trainables.synthesis.sheet import MADE, MOST_CLASSES, draw_sheet, pick_real
 from trainables.synthesis.train_images import Source, TrainImages, choose_classes, load_train_images
-from trainables.synthesis.training import DivergedError, GanTraining, generate
+from trainables.synthesis.training import TrainingDiverged, GanTraining, generate
 
 FORMAT = 1
 """Raise it when the same settings would train other weights: saved trainings no longer go on."""
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
-    except DivergedError as error:
+    except TrainingDiverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -135,6 +135,10 @@ def _run(flags: argparse.Namespace, console: Console) -> int:
     device = _choose_device(flags.device)
     Shape(image_size=flags.image_size, num_classes=1)  # for its check, before images are read
     output = OutputFolder(expand(flags.out))
+    if Path(flags.data).is_dir() and output.folder.is_relative_to(expand(flags.data)):
+        raise ValueError(
+            f"--out {flags.out} lies in the data, which would contain it: pass a folder elsewhere"
+        )
     prepare_processor(torch.get_num_threads())
     images = load_train_images(
         _source(flags), image_size=flags.image_size, console=console if console.is_terminal else None

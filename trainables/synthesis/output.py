@@ -95,6 +95,7 @@ def draw_images(
     Returns:
         The images [N, S, S, 3], N <= `number`; those that are copies; and what they are copies of.
     """
+    device = next(generator.parameters()).device.type
     kept: list[Pixels] = []
     left_out: list[Pixels] = []
     copies: list[Copy] = []
@@ -103,7 +104,7 @@ def draw_images(
         count = min(max(wanted, 16), MOST_DRAWN * number - drawn)
         labels = np.full(count, label, dtype=np.int64)
         images = generate(generator, labels, seed=seed, purpose=f"images of class {label}", number=drawn)
-        found = finder.find(images, measure_features(images)) if finder else []
+        found = finder.find(images, measure_features(images, device=device)) if finder else []
         rows = [one.generated for one in found]
         left_out.append(images[rows])
         copies += found

@@ -30,7 +30,7 @@ AT_ONCE = 256
 """Images that are generated at a time."""
 
 
-class DivergedError(RuntimeError):
+class TrainingDiverged(RuntimeError):
     """Raised where a loss is no finite number any more."""
 
 
@@ -152,10 +152,10 @@ class GanTraining:
         """Check that the training goes on as it should.
 
         Raises:
-            DivergedError: one of the losses is no finite number.
+            TrainingDiverged: one of the losses is no finite number.
         """
         if not math.isfinite(float(losses.sum())):
-            raise DivergedError(
+            raise TrainingDiverged(
                 f"the loss at update {self.step} is no number any more: try another --seed, or more images"
             )
 

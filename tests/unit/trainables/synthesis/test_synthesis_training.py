@@ -19,7 +19,7 @@ from trainables.synthesis.features import measure_features
 from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.quality import compare, describe_collapse
 from trainables.synthesis.training import (
-    DivergedError,
+    TrainingDiverged,
     GanTraining,
     Rates,
     generate,
@@ -151,7 +151,7 @@ def test_training_without_numbers_is_an_error_and_not_saved(tmp_path: Path, shor
     with torch.no_grad():
         run.training.generator.last.bias.fill_(float("nan"))
 
-    with pytest.raises(DivergedError, match="no number any more"):
+    with pytest.raises(TrainingDiverged, match="no number any more"):
         run.run(Limits(epochs=1, patience=0))
 
     assert not (tmp_path / "checkpoint.pt").exists()

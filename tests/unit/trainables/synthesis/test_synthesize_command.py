@@ -103,6 +103,13 @@ def test_wrong_flags_are_refused_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_folder_inside_the_data_is_refused(
+    command: list[str], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--out", str(photos / "made")]) == 2
+    assert "lies in the data" in capsys.readouterr().err
+
+
 def test_folder_of_another_training_is_refused(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
