@@ -38,7 +38,7 @@ from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.output import OutputFolder, draw_images, name_folders
 from trainables.synthesis.sheet import MADE, MOST_CLASSES, draw_sheet, pick_real
 from trainables.synthesis.train_images import Source, TrainImages, choose_classes, load_train_images
-from trainables.synthesis.training import TrainingDiverged, GanTraining, generate
+from trainables.synthesis.training import GanTraining, TrainingDiverged, generate
 
 FORMAT = 1
 """Raise it when the same settings would train other weights: saved trainings no longer go on."""

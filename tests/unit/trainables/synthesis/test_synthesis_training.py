@@ -19,9 +19,9 @@ from trainables.synthesis.features import measure_features
 from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.quality import compare, describe_collapse
 from trainables.synthesis.training import (
-    TrainingDiverged,
     GanTraining,
     Rates,
+    TrainingDiverged,
     generate,
     image_weights,
     random_stream,
