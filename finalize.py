@@ -292,10 +292,15 @@ def find_frozen(chosen: Sequence[Chosen]) -> list[Chosen]:
     """The trials whose backbone is frozen: K folds of a head cost as much as one reading of its features.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one trains on synthetic images.
     """
     frozen = [one for one in chosen if one.config.get("unfreeze_depth") == 0]
     others = ", ".join(f"trial {one.trial}" for one in chosen if one not in frozen)
+    if synthetic := [one for one in frozen if one.config.get("synthetic_share")]:
+        raise ValueError(
+            f"--folds: trial {synthetic[0].trial} trains on synthetic images, whose generator has seen what "
+            "folds hold out, so that their scores would be too high: use --seeds"
+        )
     if not frozen:
         raise ValueError(
             f"--folds is for heads on a frozen backbone, and the answer is made of {others}: use --seeds, or "

@@ -85,6 +85,7 @@ _OF_THE_BACKBONE = (
     "mix_share",
     "cutmix_min",
     "cutmix_max",
+    "mix_within_class",
     "minority_policy",
 )
 """Hyperparameters that mean nothing to a frozen head, or would cost it a pass through the backbone."""

@@ -70,6 +70,11 @@ class StudyPaths:
         return self.directory / "data.csv"
 
     @property
+    def synthetic(self) -> Path:
+        """Path, class and digest of every synthetic image; only of a study with --synthetic."""
+        return self.directory / "synthetic.csv"
+
+    @property
     def report(self) -> Path:
         return self.directory / "report.html"
 

@@ -160,6 +160,12 @@ class TrialConfig:
     cutmix_max: float = 1.0
     """Largest side of CutMix' patch, as a share of the image's."""
 
+    mix_within_class: bool = False
+    """Mix an image with one of its own class only, so that its label stays whole."""
+
+    synthetic_share: Annotated[float, UP_TO_ONE] = 0.0
+    """Share of each class's images in --synthetic that train as well, the first ones; 0 = none."""
+
     class_weights: Literal["none", "balanced", "effective"] = "none"
     """Weight of an image in the loss: equal, by its class's rarity, or by the class's effective number."""
 
@@ -249,6 +255,8 @@ ACTIVATION_FIELDS = (
     "mix_share",
     "cutmix_min",
     "cutmix_max",
+    "mix_within_class",
+    "synthetic_share",
     "zero_inputs",
 )
 """Hyperparameters that decide which activations a trial reads."""

@@ -91,3 +91,24 @@ def suggest_head(trial: Trial, *, widths: Sequence[int | str], poolings: Sequenc
         trial.suggest_categorical("head_batch_norm", (False, True))
         trial.suggest_categorical("head_l2", (0.0, 1e-3, 1e-2))
     trial.suggest_float("dropout", 0.0, 0.7)
+
+
+def suggest_balance(trial: Trial) -> None:
+    """Suggest a remedy for classes with few images."""
+    if trial.suggest_categorical("sampler", ("shuffle", "balanced")) == "balanced":
+        return
+    if trial.suggest_categorical("minority_policy", ("", "medium", "strong")) == "":
+        trial.suggest_categorical("class_weights", ("none", "balanced", "effective"))
+
+
+def suggest_mixing(trial: Trial) -> None:
+    """Suggest MixUp or CutMix in a few settings: with continuous ones no two trials would share views."""
+    mix = trial.suggest_categorical("mix", ("none", "mixup", "cutmix"))
+    if mix == "none":
+        return
+    trial.suggest_categorical("mix_share", (0.25, 0.5, 1.0))
+    if mix == "mixup":
+        trial.suggest_categorical("mix_alpha", (0.2, 1.0))
+        return
+    trial.suggest_categorical("cutmix_min", (0.0, 0.1))
+    trial.suggest_categorical("cutmix_max", (0.5, 1.0))

@@ -33,6 +33,7 @@ SYSTEMS = {
     "B10": "class weights",
     "B11": "minority classes over-sampled with an augmentation of their own",
     "B12": "CutMix: share of mixed images, limits of the patch",
+    "B16": "images of a conditional GAN beside the real ones",
     "C1": "modified MobileNetV2: Mish, blocks that make several passes",
     "C2": "C1 with dropout",
     "C3": "C1 with blurred max pooling",

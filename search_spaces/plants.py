@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
 from search_spaces._recipes import PLANTS, fit_study, two_phases
-from search_spaces._suggestions import CLASSIFIER_WIDTHS, suggest_classifier
+from search_spaces._suggestions import CLASSIFIER_WIDTHS, suggest_balance, suggest_classifier, suggest_mixing
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -28,27 +28,6 @@ def space(trial: Trial, *, backbones: Sequence[str], max_epochs: int) -> dict[st
         suggest_balance(trial)
         suggest_mixing(trial)
     return fixed
-
-
-def suggest_balance(trial: Trial) -> None:
-    """Suggest a remedy for classes with few images."""
-    if trial.suggest_categorical("sampler", ("shuffle", "balanced")) == "balanced":
-        return
-    if trial.suggest_categorical("minority_policy", ("", "medium", "strong")) == "":
-        trial.suggest_categorical("class_weights", ("none", "balanced", "effective"))
-
-
-def suggest_mixing(trial: Trial) -> None:
-    """Suggest MixUp or CutMix in a few settings: with continuous ones no two trials would share views."""
-    mix = trial.suggest_categorical("mix", ("none", "mixup", "cutmix"))
-    if mix == "none":
-        return
-    trial.suggest_categorical("mix_share", (0.25, 0.5, 1.0))
-    if mix == "mixup":
-        trial.suggest_categorical("mix_alpha", (0.2, 1.0))
-        return
-    trial.suggest_categorical("cutmix_min", (0.0, 0.1))
-    trial.suggest_categorical("cutmix_max", (0.5, 1.0))
 
 
 def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> list[Recipe]:

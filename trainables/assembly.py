@@ -76,6 +76,7 @@ def make_view(
         mixed_share=config.mix_share,
         smallest_side=config.cutmix_min,
         largest_side=config.cutmix_max,
+        within_class=config.mix_within_class,
     )
     return replace(plain, policy=config.policy, minority_policy=config.minority_policy, mix=mix)
 

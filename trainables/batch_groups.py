@@ -39,9 +39,19 @@ class ExpectedReuse:
 
 def expect_reuse(configs: Sequence[Mapping[str, Any]]) -> ExpectedReuse:
     """Estimate reuse from a sample of the space's configurations, each with every field of TrialConfig."""
-    counts = Counter(tuple(config[name] for name in ACTIVATION_FIELDS) for config in configs)
+    counts = Counter(_activations_read(config) for config in configs)
     depths = {config["unfreeze_depth"] for config in configs}
     if any(config["regime"] in ("two_phase", "gradual") for config in configs):
         depths.add(0)  # where they begin
     share = sum(count**2 for count in counts.values()) / max(len(configs), 1) ** 2
     return ExpectedReuse(depths=tuple(sorted(depths, key=str)), share=share)
+
+
+def _activations_read(config: Mapping[str, Any]) -> Hashable:
+    """A key that is equal for trials that read the same activations.
+
+    Trials with different shares of the synthetic images share those of the real ones, which are most, unless
+    the views of an image depend on all others.
+    """
+    depends_on_all = config["mix"] != "none" or config["minority_policy"]
+    return tuple(config[name] for name in ACTIVATION_FIELDS if depends_on_all or name != "synthetic_share")

@@ -150,7 +150,9 @@ def _training(config: TrialConfig) -> str:
     parts += [f"policy {config.policy}"] * (config.policy != "none")
     parts += [f"classes weighted: {config.class_weights}"] * (config.class_weights != "none")
     parts += [f"minority policy {config.minority_policy}"] * bool(config.minority_policy)
-    parts += [f"{config.mix} of {config.mix_share:g}"] * (config.mix != "none")
+    within = " within a class" if config.mix_within_class else ""
+    parts += [f"{config.mix} of {config.mix_share:g}{within}"] * (config.mix != "none")
+    parts += [f"synthetic images, share {config.synthetic_share:g}"] * bool(config.synthetic_share)
     parts += [f"{config.steps_per_epoch} steps an epoch"] * bool(config.steps_per_epoch)
     parts += [f"at most {config.validation_images} validation images"] * bool(config.validation_images)
     return ", ".join(parts)

@@ -16,11 +16,12 @@ from contract.finals import FinalKind, FinalTraining
 from contract.messages import StudySettings
 from contract.study_layout import StudyPaths
 from contract.trial_config import TrialConfig
-from trainables.activations.shared import load_splits
+from trainables.activations.shared import load_splits, load_synthetic
 from trainables.assembly import choose_validated
 from trainables.data.folds import cut_folds
 from trainables.data.manifest import read_manifest
-from trainables.images.split_view import SplitView, joined, oversampled, part_of
+from trainables.data.synthetic import count_all_added
+from trainables.images.split_view import SplitView, joined, oversampled, part_of, with_synthetic
 from trainables.training.imbalance import class_weights
 
 
@@ -29,7 +30,7 @@ class TrialImages:
     """Images of a trial, by what it does with them."""
 
     splits: Mapping[str, SplitView]
-    """"train", over-sampled where the trial asks for it, and "val"."""
+    """"train", with synthetic images and over-sampled where the trial asks for it, and "val"."""
 
     train_labels: NDArray[np.int64]
     validated: NDArray[np.int64]
@@ -49,6 +50,10 @@ def load_images(
 ) -> TrialImages:
     """Load the images of a trial, or of a final training; pixels of the test split are never looked at."""
     splits = choose_images(load_splits(settings, fit, device), settings, final)
+    if config.synthetic_share:
+        synthetic = load_synthetic(settings, fit, device)
+        num = count_all_added(config.synthetic_share, synthetic.labels.cpu().numpy())
+        splits = {**splits, "train": with_synthetic(splits["train"], synthetic, num=num)}
     if config.minority_policy:
         splits = {**splits, "train": oversampled(splits["train"])}
     labels = splits["train"].labels.cpu().numpy()

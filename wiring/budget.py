@@ -282,17 +282,18 @@ def _expectation(plan: Plan, watch: Stopwatch) -> Callable[[Mapping[str, Any]], 
         load=watch.load,
         num_train=plan.num_images("train"),
         num_val=plan.num_images("val"),
+        num_synthetic=plan.num_synthetic,
     )
 
 
 def _expected_seconds(
-    config: Mapping[str, Any], *, paces: Mapping[str, Any], load: float, num_train: int, num_val: int
+    config: Mapping[str, Any], *, paces: Mapping[str, Any], load: float, **counts: int
 ) -> float:
     """Worker seconds of a whole trial; of the passes over images half, since other trials' may serve."""
     pace = paces.get(config["backbone"])
     if pace is None:
         return 0.0
-    found = trial_seconds(config, pace, num_train=num_train, num_val=num_val)
+    found = trial_seconds(config, pace, **counts)
     return load * (found.own + 0.5 * sum(found.passes.values()))
 
 

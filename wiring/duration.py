@@ -115,6 +115,7 @@ class Stopwatch:
         """What the first trials of the plan take: its recipes, then configurations drawn at random."""
         paces = self.paces(plan, image_size=image_size)
         counts = {"num_train": plan.num_images("train"), "num_val": plan.num_images("val")}
+        counts["num_synthetic"] = plan.num_synthetic
         return [
             trial_seconds(config, paces.get(config["backbone"]) or next(iter(paces.values())), **counts)
             for config in _first_configs(plan, number)

@@ -28,6 +28,7 @@ from contract.weights_source import WeightsSource
 from trainables.batch_groups import expect_reuse
 from trainables.data.folds import cut_folds
 from trainables.data.manifest import read_manifest
+from trainables.data.synthetic import read_synthetic
 from trainables.model.backbones import find_backbone
 from trainables.model.weights import fetch_weights, locate_weights
 from wiring.plan import console, say
@@ -92,12 +93,14 @@ def check_images(settings: StudySettings) -> None:
     if not table.is_file():
         raise ValueError(f"{table} is missing, which says where the images of the study lie: put it back")
     paths = read_manifest(table, settings.classes).paths
+    if settings.paths.synthetic.is_file():
+        paths += read_synthetic(settings.paths.synthetic).paths
     gone = [path for path in paths if not path.is_file()]
     if gone:
         named = ", ".join(str(path) for path in gone[:NAMED]) + (", …" if len(gone) > NAMED else "")
         raise ValueError(
             f"{len(gone)} of {len(paths)} images of the study are not there any more ({named}): put them "
-            "back, or run the tune.py command of the study once more with --data and their new place"
+            "back, or run the tune.py command of the study once more with their new place"
         )
 
 

@@ -36,6 +36,7 @@ from trainables.data.corrections import apply_corrections
 from trainables.data.datasets import ImageListing, find_images, leave_out
 from trainables.data.description import describe_listing
 from trainables.data.splits import split_listing
+from trainables.data.synthetic import SyntheticListing, describe_synthetic, list_synthetic
 from trainables.images.preparation import note_shape
 from trainables.images.survey import sample_sizes
 from trainables.model.backbones import Backbone, check_image_size, find_backbone
@@ -71,6 +72,9 @@ class Plan:
     splits: NDArray[np.str_]
     """Split of every image that is used, before any is opened: copies are not known yet."""
 
+    synthetic: SyntheticListing | None
+    """Synthetic images that train beside the used ones; None without --synthetic."""
+
     resources: Resources
     facts: DataFacts
     image_size: int
@@ -95,6 +99,11 @@ class Plan:
     def num_images(self, split: str) -> int:
         """Number of images in "train", "val" or "test", as far as it is known before any is opened."""
         return int((self.splits == split).sum())
+
+    @property
+    def num_synthetic(self) -> int:
+        """Number of synthetic images, all of which a trial with synthetic_share 1 adds."""
+        return len(self.synthetic.paths) if self.synthetic else 0
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
@@ -153,9 +162,8 @@ def make_plan(config: StudyConfig) -> Plan:
     else:
         resources = check_resources(config, nodes=[(count_cpus(), count_gpus())])
     assert config.cache_dir is not None
-    listing = find_images(
-        config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=[config.runs_dir]
-    )
+    own = [config.runs_dir, *([Path(config.synthetic)] if config.synthetic else ())]
+    listing = find_images(config.data, cache_dir=config.cache_dir, group_by=config.group_by, own=own)
     if config.corrections:
         listing, _ = apply_corrections(listing, Path(config.corrections))
     if config.classes:
@@ -183,6 +191,7 @@ def make_plan(config: StudyConfig) -> Plan:
         listing=listing,
         used=used,
         splits=splits,
+        synthetic=list_synthetic(Path(config.synthetic), used.classes) if config.synthetic else None,
         resources=resources,
         facts=facts,
         image_size=config.image_size or space.image_size(facts),
@@ -246,6 +255,27 @@ def _check_plan(plan: Plan) -> None:
     check_warm_start(plan.config, plan.propose)
     changed = [recipe.config for recipe in plan.recipes if "validation_images" in recipe.config]
     check_validated_alike([*plan.samples, *changed])
+    _check_synthetic(plan)
+
+
+def _check_synthetic(plan: Plan) -> None:
+    """Check that there are synthetic images if and only if the space adds some.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    configs = [*plan.samples, *(recipe.config for recipe in plan.recipes)]
+    adds_some = any(config.get("synthetic_share") for config in configs)
+    if adds_some and plan.synthetic is None:
+        raise ValueError(
+            f"--space {plan.space.name} adds synthetic images: pass their folder with --synthetic DIR, which "
+            "python -m trainables synthesize --data … --out DIR makes, or search another space"
+        )
+    if plan.synthetic is not None and not adds_some:
+        raise ValueError(
+            f"--synthetic: --space {plan.space.name} never adds synthetic images: pass --space synthetic, or "
+            "leave --synthetic out"
+        )
 
 
 def narrow_plan(plan: Plan, names: Sequence[str], *, choice: Sequence[Mapping[str, Any]]) -> Plan:
@@ -323,6 +353,7 @@ def print_plan(plan: Plan, console: Console, *, lines: Sequence[str] = ()) -> No
         console.print(f"recipe {recipe.name} ({recipe.source}): {values}", markup=False, soft_wrap=True)
     config = plan.config
     data = describe_listing(f"{config.data} (files not opened yet)", plan.used, plan.splits)
+    data += describe_synthetic(plan.synthetic, plan.used.classes) if plan.synthetic else []
     console.print("\n".join(data), markup=False, soft_wrap=True)
     console.print(
         f"images: {plan.image_size} px, weights: {plan.config.weights}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from wiring.answer_processes import AnswerProcesses
 from wiring.answers import AnswerMaker
 from wiring.past_studies import find_starts
 from wiring.plan import Plan, console, say
+from wiring.synthetic_images import facts_of_synthetic, prepare_synthetic
 
 
 def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
@@ -68,7 +69,7 @@ def read_images(plan: Plan) -> tuple[Manifest, Preparation]:
     for line in found.complaints:
         print(line, file=sys.stderr)
     say("\n".join(describe_manifest(config.data, manifest, notes=(*plan.used.notes, *found.notes))))
-    return manifest, found
+    return manifest, replace(found, synthetic=prepare_synthetic(plan, manifest, found))
 
 
 def _recorded_images(config: StudyConfig) -> Recorded | None:
@@ -92,6 +93,7 @@ def study_facts(plan: Plan, manifest: Manifest, found: Preparation) -> dict[str,
         "left_out": found.left_out,
         "notes": [asdict(note) for note in (*plan.used.notes, *manifest.notes, *found.notes)],
         **counts,
+        **facts_of_synthetic(plan, found),
     }
     return {
         "space_table": [asdict(row) for row in rows],
@@ -128,6 +130,7 @@ def find_val_groups(manifest: Manifest) -> NDArray[np.int64] | None:
 def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
     train_labels = manifest.labels[manifest.indices("train")]
     class_counts = np.bincount(train_labels, minlength=len(manifest.classes)).tolist()
+    synthetic_counts = plan.synthetic.class_counts(len(manifest.classes)).tolist() if plan.synthetic else ()
     assert plan.config.searcher is not None and plan.config.scheduler is not None
     pretrained = {source.backbone for source in plan.weights if source.kind != "random"}
     return Search(
@@ -145,7 +148,7 @@ def make_search(plan: Plan, study: Study, manifest: Manifest) -> Search:
             directions=plan.config.directions,
             max_epochs=plan.max_epochs,
             patience=plan.config.patience,
-            shares_of=lambda config: planned_shares(config, class_counts),
+            shares_of=lambda config: planned_shares(config, class_counts, synthetic_counts),
             val_labels=find_val_labels(plan, manifest),
             val_groups=find_val_groups(manifest),
             # Several workers train one trial at a time.
@@ -251,7 +254,11 @@ def make_answer_maker(plan: Plan, study: Study, search: Search) -> AnswerMaker:
 
 def paths_on_nodes(config: StudyConfig) -> list[tuple[str, str]]:
     """List the flags whose value is a file or folder that every node of a cluster needs."""
-    given = (("--data", config.data), ("--weights", config.weights))
+    given = (
+        ("--data", config.data),
+        ("--weights", config.weights),
+        ("--synthetic", config.synthetic or ""),
+    )
     return [(flag, value) for flag, value in given if Path(value).is_absolute()]
 
 

@@ -69,6 +69,8 @@ def run_study(plan: Plan, manifest: Manifest, found: Preparation, started: Local
     tracker = Tracker(study.directory)
     try:
         manifest.write_csv(study.directory / "data.csv")
+        if found.synthetic is not None:
+            found.synthetic.write_csv(study.paths.synthetic)
         search = make_search(plan, study, manifest)
         if search.finished or search.out_of_gain:
             extends = "a wider space extends it" if search.used_up else "--trials extends it"

@@ -36,8 +36,9 @@ def check_job_flags(words: Sequence[str]) -> StudyConfig:
                 f"--{name.replace('_', '-')} holds a password, which all would see in the job's command line "
                 f"and log: leave it out, and set {variable} where the cluster's head node is started"
             )
-    # Weights, corrections and classes are looked for where the job runs.
-    return StudyConfig(**values | {"weights": "auto", "corrections": None, "classes": None})
+    # Weights, corrections, classes and synthetic images are looked for where the job runs.
+    there = {"weights": "auto", "corrections": None, "classes": None, "synthetic": None}
+    return StudyConfig(**values | there)
 
 
 def check_job_folders(config: StudyConfig) -> None:
@@ -81,7 +82,7 @@ def _check_places(values: dict[str, object]) -> None:
             f"--data {data} is relative, and data is not uploaded: pass an absolute path that every node "
             "sees, a bucket (s3://…), or the name of a data set"
         )
-    for flag in ("cache_dir", "weights", "corrections", "classes"):
+    for flag in ("cache_dir", "weights", "corrections", "classes", "synthetic"):
         name, value = flag.replace("_", "-"), values[flag]
         if value is not None and value not in WEIGHTS and not Path(str(value)).expanduser().is_absolute():
             raise ValueError(f"--{name} {value} is relative: pass an absolute path on the nodes")

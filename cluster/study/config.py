@@ -144,6 +144,10 @@ class StudyConfig:
     """Merge, rename and drop classes as this CSV says: class,name; an empty name drops, * is every class that
     is not listed [none]."""
 
+    synthetic: str | None = None
+    """Folder of synthetic images that train beside the real ones, as many as synthetic_share says: the --out
+    of python -m trainables synthesize, or class folders [none]."""
+
     no_images: bool = False
     """Show no photo in the report and in MLflow; the study keeps to it from then on."""
 
@@ -276,6 +280,7 @@ class StudyConfig:
             "data": self._data_here,
             "corrections": self.corrections and str(expand(self.corrections)),
             "classes": self.classes and str(expand(self.classes)),
+            "synthetic": self.synthetic and str(expand(self.synthetic)),
             "weights": self.weights if self.weights in WEIGHTS else str(expand(self.weights)),
             "backbones": tuple(self.backbones),
             "warm_start": tuple(self.warm_start),

@@ -262,12 +262,26 @@ def _find_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         what = new.get("data_change")
         difference = f": {what}" if what else ""
         changes.append(f"data ({_data_line(data_before)} -> {_data_line(data_now)}{difference})")
+    changes += _synthetic_change(data_before.get("synthetic"), data_now.get("synthetic"))
     weights_before, weights_now = old.get("backbone_weights", {}), new.get("backbone_weights", {})
     return changes + [
         f"weights of {name} ({_weights_line(weights_before[name])} -> {_weights_line(source)})"
         for name, source in weights_now.items()
         if name in weights_before and weights_before[name]["digest"] != source["digest"]
     ]
+
+
+def _synthetic_change(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> list[str]:
+    """The change of --synthetic, if its images are others; where they lie does not matter."""
+    if (before or {}).get("fingerprint") == (now or {}).get("fingerprint"):
+        return []
+    return [f"synthetic ({_synthetic_line(before)} -> {_synthetic_line(now)})"]
+
+
+def _synthetic_line(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return "none"
+    return f"{found['source']}, {sum(found['images'].values())} images, {found['fingerprint'][:8]}"
 
 
 def _weights_line(source: Mapping[str, Any]) -> str:

@@ -17,13 +17,19 @@ from torch import Tensor, nn
 from trainables.activations.cache import ActivationCache, ActivationKey
 from trainables.activations.cost_model import CostModel, Cut
 from trainables.activations.multi_depth import MultiDepthExtraction
-from trainables.activations.rows import Activations, Compute, MirroredActivations
+from trainables.activations.rows import (
+    ActivationPart,
+    Activations,
+    Compute,
+    JoinedActivations,
+    MirroredActivations,
+)
 from trainables.data.mixing import NO_MIX
 from trainables.device.accelerator import number_format
 from trainables.device.memory import FittingSize
 from trainables.device.prefetch import one_ahead, to_device
 from trainables.images import store as image_store
-from trainables.images.split_view import SplitView, ViewSettings
+from trainables.images.split_view import Part, SplitView, ViewSettings
 from trainables.model.classifier import Classifier
 from trainables.model.frozen_prefixes import FrozenPrefixes
 from trainables.model.stages import Depth
@@ -81,10 +87,11 @@ class Inputs:
             prefixes: frozen prefixes of the depths that may be computed in one pass with the trial's own.
             chance: probability that another trial will read the activations of a given depth.
         """
-        # Mixed views have partners of the split itself, so that nothing of the rest of the whole is seen.
-        is_part = split.whole is not None and not view.mix.is_on
-        self.split, self._rows = (split.whole, split.rows) if is_part and split.whole else (split, None)
-        self.view, self.classifier, self.trainable = view, classifier, trainable
+        self.split, self.view, self.classifier, self.trainable = split, view, classifier, trainable
+        # Mixed views have partners of the split itself, so that nothing of the rest of a whole is seen.
+        self._parts = (Part(split),) if view.mix.is_on else split.stored
+        self._first = self._parts[0].view
+        """The view whose first images decide what is decided for all."""
         self.weights, self.backbone, self.costs = weights, backbone, costs
         self.device = self.split.labels.device
         self.cut = Cut(
@@ -124,11 +131,11 @@ class Inputs:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         number = self.view.number(epoch)
         activations = self._open(number) if self.cache is not None else None
-        for chosen in batches:
-            positions = chosen if self._rows is None else self._rows[chosen]
+        for positions in batches:
             targets = self.view.targets(self.split, positions, epoch=number)
             if activations is None:
-                yield self._fitting.compute(partial(self._images, epoch=number), positions), targets
+                compute = partial(self._images, self.split, epoch=number)
+                yield self._fitting.compute(compute, positions), targets
             else:
                 yield to_device(activations.rows(positions), self.device), targets
 
@@ -141,7 +148,7 @@ class Inputs:
         """
         if self._asked_dtype != "auto":
             return self._asked_dtype
-        is_small = 4 * math.prod(row_shape) * len(self.split) <= SMALL_ENTRY
+        is_small = 4 * math.prod(row_shape) * len(self._first) <= SMALL_ENTRY
         if is_small and number_format(self.device) == torch.float32:
             return "float32"
         return "float16" if self._largest(depth) <= HALF_RANGE else "float32"
@@ -156,7 +163,7 @@ class Inputs:
     def _probe(self, depth: Depth) -> dict[Depth, float]:
         """Largest absolute activation, by depth: at the trial's own, or in one pass at all depths."""
         plain = replace(self.view, policy="none", minority_policy="", mix=NO_MIX)
-        images = plain.images(self.split, self._first_positions(), epoch=0, device=self.device)
+        images = plain.images(self._first, self._first_positions(), epoch=0, device=self.device)
         if depth != self.cut.depth:
             assert self._multi_depth is not None
             return self._multi_depth.largest(images, self._fitting)
@@ -165,18 +172,18 @@ class Inputs:
 
     def _probe_key(self, depth: Depth) -> tuple[Hashable, ...]:
         network = (self.backbone, self.weights, str(depth), self.view.image_size, str(self.device))
-        return (*network, self.view.fit, self.view.is_blank, self.split.digest)
+        return (*network, self.view.fit, self.view.is_blank, self._first.digest)
 
     def _is_worth_caching(self) -> bool:
         if not self.has_prefix:
             return False
 
         def probe() -> int:
-            self._compute(self._first_positions(), epoch=1)
+            self._compute(self._first, self._first_positions(), epoch=1)
             return len(self._first_positions())
 
         if self._multi_depth is not None:
-            self._multi_depth.time(self._images(self._first_positions(), epoch=1))
+            self._multi_depth.time(self._images(self._first, self._first_positions(), epoch=1))
         return self._is_worth_keeping(self.cut, self._row_shape(), probe=probe)
 
     def _is_worth_keeping(
@@ -185,13 +192,13 @@ class Inputs:
         return self.costs.worth_caching(
             cut,
             row_bytes=np.dtype(self._choose_dtype(cut.depth, row_shape)).itemsize * math.prod(row_shape),
-            num_rows=len(self.split),
+            num_rows=sum(len(part.view) for part in self._parts),
             uses=self._uses,
             probe=probe,
         )
 
     def _first_positions(self) -> NDArray[np.int64]:
-        return np.arange(min(EXTRACTION_BATCH, len(self.split)))
+        return np.arange(min(EXTRACTION_BATCH, len(self._first)))
 
     def _make_multi_depth(
         self, prefixes: FrozenPrefixes | None, chance: float
@@ -201,44 +208,59 @@ class Inputs:
         return MultiDepthExtraction(prefixes=prefixes, cut=self.cut, costs=self.costs, chance=chance)
 
     def _compute(
-        self, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
+        self, split: SplitView, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
     ) -> NDArray[np.float32]:
         """Activations in single precision; the cache rounds them, or `features` where nothing is cached."""
 
         def activations(chosen: NDArray[np.int64]) -> Tensor:
-            return self.classifier.prefix_features(self._images(chosen, epoch=epoch, view=view)).cpu()
+            return self.classifier.prefix_features(self._images(split, chosen, epoch=epoch, view=view)).cpu()
 
         rows: NDArray[np.float32] = self._fitting.compute(activations, positions).numpy()
         return rows
 
     def _images(
-        self, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
+        self, split: SplitView, positions: NDArray[np.int64], *, epoch: int, view: ViewSettings | None = None
     ) -> Tensor:
-        return (view or self.view).images(self.split, positions, epoch=epoch, device=self.device)
+        return (view or self.view).images(split, positions, epoch=epoch, device=self.device)
 
-    def _open(self, number: int) -> Activations | MirroredActivations:
+    def _open(self, number: int) -> JoinedActivations:
+        """Open the activations of a view of all images of the split."""
+        return JoinedActivations(
+            [
+                ActivationPart(self._open_entry(part.view, number), part.num_rows, part.rows)
+                for part in self._parts
+            ]
+        )
+
+    def _open_entry(self, split: SplitView, number: int) -> Activations | MirroredActivations:
         """Open the activations of a view; where views are mirrored images, one entry serves all epochs."""
         if not self.view.only_mirrors:
-            return self._activations(self.view, number)
+            return self._activations(split, self.view, number)
         return MirroredActivations(
-            open_entry=lambda how: self._activations(self.view.with_mirror(how), 0),
-            mirrors=partial(self.view.mirrors, self.split, epoch=number),
+            open_entry=lambda how: self._activations(split, self.view.with_mirror(how), 0),
+            mirrors=partial(self.view.mirrors, split, epoch=number),
         )
 
-    def _activations(self, view: ViewSettings, number: int) -> Activations:
-        compute = self.costs.timed(
-            self.cut, lambda start, stop: self._compute(np.arange(start, stop), epoch=number, view=view)
-        )
+    def _activations(self, split: SplitView, view: ViewSettings, number: int) -> Activations:
+
+        def compute_rows(start: int, stop: int) -> NDArray[np.float32]:
+            return self._compute(split, np.arange(start, stop), epoch=number, view=view)
+
+        compute = self.costs.timed(self.cut, compute_rows)
         depths = self._multi_depth.choose(self._is_worth_keeping) if self._multi_depth is not None else ()
         if self._multi_depth is not None and depths:
             compute = self._multi_depth.compute_together(
-                {depth: self._fetch(view, depth, number, compute) for depth in depths},
-                images=lambda start, stop: self._images(np.arange(start, stop), epoch=number, view=view),
+                {depth: self._fetch(split, view, depth, number, compute) for depth in depths},
+                images=lambda start, stop: self._images(
+                    split, np.arange(start, stop), epoch=number, view=view
+                ),
                 alone=compute,
             )
-        return self._fetch(view, self.cut.depth, number, compute)
+        return self._fetch(split, view, self.cut.depth, number, compute)
 
-    def _fetch(self, view: ViewSettings, depth: Depth, number: int, compute: Compute) -> Activations:
+    def _fetch(
+        self, split: SplitView, view: ViewSettings, depth: Depth, number: int, compute: Compute
+    ) -> Activations:
         """Open the entry of a depth; `compute` is called for the trial's own depth only."""
         assert self.cache is not None
         is_own = depth == self.cut.depth
@@ -246,7 +268,8 @@ class Inputs:
             self._row_shape() if is_own or not self._multi_depth else self._multi_depth.row_shape(depth)
         )
         key = ActivationKey(
-            data=self.split.digest,
+            # Whom an image may be mixed with in its class depends on the classes of all.
+            data=split.labelled_digest if view.mix.within_class else split.digest,
             backbone=self.backbone,
             weights=self.weights,
             depth=depth,
@@ -260,10 +283,10 @@ class Inputs:
         )
         return self.cache.fetch(
             key,
-            num_rows=len(self.split),
+            num_rows=len(split),
             row_shape=row_shape,
             compute=compute,
-            compute_rows=lambda positions: self._compute(positions, epoch=number, view=view),
+            compute_rows=lambda positions: self._compute(split, positions, epoch=number, view=view),
             chunk_rows=EXTRACTION_BATCH,
         )
 

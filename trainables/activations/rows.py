@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,13 @@ Compute = Callable[[int, int], np.ndarray]
 
 ComputeRows = Callable[[np.ndarray], np.ndarray]
 """Computes any rows, by index."""
+
+
+class RowSource(Protocol):
+    """Activations that are read by row."""
+
+    def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Copy these rows, in this order."""
 
 
 @dataclass(kw_only=True)
@@ -243,6 +251,49 @@ class MirroredActivations:
                 self._entries[way] = self._open_entry(way)
             own = np.flatnonzero(ways == way)
             values = self._entries[way].rows(wanted[own])
+            if found is None:
+                found = np.empty((len(wanted), *values.shape[1:]), values.dtype)
+            found[own] = values
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class ActivationPart:
+    """Some rows of activations, or all of them."""
+
+    source: RowSource
+    num_rows: int
+    chosen: np.ndarray | None = None
+    """Rows that count, in their order; None = all."""
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Copy these rows of those that count."""
+        return self.source.rows(indices if self.chosen is None else self.chosen[indices])
+
+
+class JoinedActivations:
+    """Rows of several activations of one shape and type, one after the other."""
+
+    def __init__(self, parts: Sequence[ActivationPart]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([part.num_rows for part in parts])
+
+    def rows(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Copy these rows, in this order.
+
+        Raises:
+            IndexError: as Activations.rows.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        where = np.searchsorted(self._ends[:-1], wanted, side="right")
+        found: np.ndarray | None = None
+        for number in np.unique(where).tolist() or [0]:
+            own = np.flatnonzero(where == number)
+            part = self._parts[number]
+            values = part.rows(wanted[own] - (self._ends[number] - part.num_rows))
+            if len(own) == len(wanted):
+                return values
             if found is None:
                 found = np.empty((len(wanted), *values.shape[1:]), values.dtype)
             found[own] = values

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from contract.decoding import DeepRange, Fit
@@ -21,12 +23,13 @@ from trainables.activations.cache import ActivationCache
 from trainables.activations.cost_model import CostModel
 from trainables.data.datasets import copy_missing
 from trainables.data.manifest import read_manifest
+from trainables.data.synthetic import read_synthetic
 from trainables.data.views import storage_size
 from trainables.device.accelerator import GIGABYTE
 from trainables.device.memory import register_reserve
 from trainables.images.cache_room import room_for
 from trainables.images.split_view import SplitView, view_id
-from trainables.images.store import open_or_build
+from trainables.images.store import ImageStore, open_or_build
 from trainables.model.backbones import Backbone
 from trainables.model.cpu.gradients import keep_gradient_layout, quicken_depthwise
 from trainables.model.frozen_prefixes import FrozenPrefixes, make_frozen_prefixes
@@ -62,32 +65,59 @@ def load_splits(
             cache_dir=cache_dir,
             room_for=partial(room_for, cache_dir=cache_dir, budget_gb=settings.cache_gigabytes),
         )
-    store = open_or_build(
-        manifest.paths,
+    store = _open_store(manifest.paths, settings, fit)
+    return {name: _view(store, manifest.indices(name), manifest.labels, settings, device) for name in names}
+
+
+@lru_cache(maxsize=4)
+def load_synthetic(settings: StudySettings, fit: Fit, device: torch.device) -> SplitView:
+    """Load the study's synthetic images, in the order in which a growing share takes them.
+
+    Raises:
+        ValueError: the study has none.
+    """
+    table = read_synthetic(settings.paths.synthetic)
+    store = _open_store(table.paths, settings, fit)
+    if store.digests != table.digests:
+        raise ValueError(
+            f"synthetic images of the study have changed since it began ({settings.paths.synthetic} "
+            "lists them): put them back, or start another study with --study NAME"
+        )
+    return _view(store, np.arange(len(table.paths)), table.labels, settings, device)
+
+
+def _open_store(paths: Sequence[Path], settings: StudySettings, fit: Fit) -> ImageStore:
+    return open_or_build(
+        paths,
         storage_size=storage_size(settings.image_size, fit),
         fit=fit,
         deep=DeepRange(*settings.deep_range),
-        cache_dir=cache_dir,
+        cache_dir=Path(settings.cache_directory),
         budget_gb=settings.cache_gigabytes,
     )
+
+
+def _view(
+    store: ImageStore,
+    ids: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    settings: StudySettings,
+    device: torch.device,
+) -> SplitView:
+    """The images of a store with these ids; `labels` are those of all images, [N]."""
     digests = store.digests
-    splits = {}
-    for name in names:
-        ids = manifest.indices(name)
-        deep = [str(settings.deep_range)] if settings.deep_range else []  # other pixels of the same files
-        content = hashlib.sha256("\n".join([*deep, *(digests[number] for number in ids)]).encode())
-        labels = torch.from_numpy(manifest.labels[ids]).to(device)
-        view_ids = np.array([view_id(digests[number]) for number in ids], dtype=np.int64)
-        splits[name] = SplitView(
-            store=store,
-            ids=ids,
-            labels=labels,
-            num_classes=len(settings.classes),
-            view_ids=view_ids,
-            copies=np.zeros_like(view_ids),
-            digest=content.hexdigest(),
-        )
-    return splits
+    deep = [str(settings.deep_range)] if settings.deep_range else []  # other pixels of the same files
+    content = hashlib.sha256("\n".join([*deep, *(digests[number] for number in ids)]).encode())
+    view_ids = np.array([view_id(digests[number]) for number in ids], dtype=np.int64)
+    return SplitView(
+        store=store,
+        ids=ids,
+        labels=torch.from_numpy(labels[ids]).to(device),
+        num_classes=len(settings.classes),
+        view_ids=view_ids,
+        copies=np.zeros_like(view_ids),
+        digest=content.hexdigest(),
+    )
 
 
 @lru_cache(maxsize=1)

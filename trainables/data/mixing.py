@@ -35,6 +35,8 @@ class Mix:
     """Smallest side of CutMix' patch, as a share of the image's side."""
 
     largest_side: float = 1.0
+    within_class: bool = False
+    """Draw the partner among the images of the image's own class; its label then stays whole."""
 
     @property
     def is_on(self) -> bool:
@@ -44,7 +46,8 @@ class Mix:
     def identity(self) -> str:
         """All that a mixed view depends on beside the views that it mixes; empty where nothing is mixed."""
         limits = f",{self.smallest_side},{self.largest_side}" if self.kind == "cutmix" else ""
-        return f"{self.kind}({self.alpha},{self.mixed_share}{limits})" if self.is_on else ""
+        within = ",within class" if self.within_class else ""
+        return f"{self.kind}({self.alpha},{self.mixed_share}{limits}{within})" if self.is_on else ""
 
 
 NO_MIX = Mix()
@@ -56,7 +59,8 @@ class MixDraws:
 
     is_mixed: NDArray[np.bool_]
     partners: NDArray[np.float64]
-    """Partner of each image as a position in [0, 1) among all images, in an order that the caller defines."""
+    """Partner of each image as a position in [0, 1) among all images, or among those of its class, in an
+    order that the caller defines."""
 
     own_shares: NDArray[np.float64]
     """Share of the image itself in its view and label; 1 where it is not mixed."""

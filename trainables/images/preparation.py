@@ -19,6 +19,7 @@ from contract.files import printable
 from trainables.data.datasets import ImageListing, Note, copy_missing, leave_out, list_names
 from trainables.data.groups import take_pairs
 from trainables.data.manifest import Manifest, make_manifest, read_recorded_splits
+from trainables.data.synthetic import SyntheticTable
 from trainables.data.views import storage_size
 from trainables.images.cache_room import room_for
 from trainables.images.decoding import ImageFact
@@ -78,6 +79,9 @@ class Preparation:
 
     deep_range: tuple[float, ...] = ()
     """Values of the DeepRange of a set with images of more than 8 bits; empty for all others."""
+
+    synthetic: SyntheticTable | None = None
+    """Synthetic images that train beside the others; None without --synthetic."""
 
     @property
     def complaints(self) -> list[str]:

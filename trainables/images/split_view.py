@@ -5,27 +5,67 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contract.decoding import Fit
+from contract.decoding import Fit, Pixels
 from trainables.data.augmentation import augment, draw_mirrors, mirror, to_bytes
 from trainables.data.mixing import NO_MIX, Mix, MixDraws, draw_mix, mix_labels, mix_views
 from trainables.data.policies import find_policy, policy_identity
 from trainables.device.prefetch import to_device
-from trainables.images.store import ImageStore
 
 Positions = NDArray[np.int64]
+
+
+class StoredImages(Protocol):
+    """Images that are taken by row: an image store, or two of them."""
+
+    def take(self, indices: Positions) -> Pixels:
+        """Copy the images of a batch: uint8 [B, S, S, 3]."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoStores:
+    """Images of two stores, those of the first before those of the second."""
+
+    first: StoredImages
+    second: StoredImages
+    num_first: int
+
+    def take(self, indices: Positions) -> Pixels:
+        """Copy the images of a batch: uint8 [B, S, S, 3]."""
+        in_second = indices >= self.num_first
+        if not in_second.any():
+            return self.first.take(indices)
+        others = self.second.take(indices[in_second] - self.num_first)
+        taken = np.empty((len(indices), *others.shape[1:]), dtype=np.uint8)
+        taken[in_second] = others
+        taken[~in_second] = self.first.take(indices[~in_second])
+        return taken
+
+
+class Part(NamedTuple):
+    """A view that holds images of another one."""
+
+    view: SplitView
+    rows: Positions | None = None
+    """Positions of the images in it; None = all of them, in its order."""
+
+    @property
+    def num_rows(self) -> int:
+        """Number of the images."""
+        return len(self.view) if self.rows is None else len(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitView:
     """The images and labels of one split, in a fixed order."""
 
-    store: ImageStore
+    store: StoredImages
     ids: NDArray[np.int64]
     """Rows of the image store."""
 
@@ -42,19 +82,40 @@ class SplitView:
     digest: str
     """Hash of the images' contents, in this order."""
 
-    whole: SplitView | None = None
-    """A larger view that has all of these images, and whose activations are cached in place of their own."""
-
-    rows: Positions | None = None
-    """Their positions in it."""
+    parts: tuple[Part, ...] = ()
+    """Views whose activations are cached in place of these images' own: theirs one after the other."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def stored(self) -> tuple[Part, ...]:
+        """Views whose activations are cached for these images: `parts`, or the view itself."""
+        return self.parts or (Part(self),)
+
+    @cached_property
+    def labelled_digest(self) -> str:
+        """Hash of the images' contents and classes, in this order."""
+        return hashlib.sha256(self.digest.encode() + self.labels.cpu().numpy().tobytes()).hexdigest()
 
     @cached_property
     def by_content(self) -> Positions:
         """All positions, in an order that depends on the images' contents alone."""
         return np.lexsort((self.copies, self.view_ids))
+
+    @cached_property
+    def _by_class(self) -> tuple[Positions, NDArray[np.int64]]:
+        """`by_content` class by class, and where each class begins in it, [classes + 1]."""
+        labels = self.labels.cpu().numpy()[self.by_content]
+        sizes = np.bincount(labels, minlength=self.num_classes)
+        return self.by_content[np.argsort(labels, kind="stable")], np.concatenate([[0], np.cumsum(sizes)])
+
+    def draw_of_class(self, labels: NDArray[np.int64], draws: NDArray[np.float64]) -> Positions:
+        """Position of an image of each of these classes, [B], by draws in [0, 1)."""
+        ordered, starts = self._by_class
+        sizes = starts[labels + 1] - starts[labels]
+        drawn: Positions = ordered[starts[labels] + (draws * sizes).astype(np.int64)]
+        return drawn
 
 
 def view_id(digest: str) -> int:
@@ -87,9 +148,21 @@ def part_of(whole: SplitView, rows: Positions) -> SplitView:
         view_ids=whole.view_ids[rows],
         copies=whole.copies[rows],
         digest=content.hexdigest(),
-        whole=whole,
-        rows=rows,
+        parts=(Part(whole, rows),),
     )
+
+
+def with_synthetic(train: SplitView, synthetic: SplitView, *, num: int) -> SplitView:
+    """Add the first `num` synthetic images behind those that a trial trains on.
+
+    The activations of the real images stay those of trials without synthetic ones, and trials with different
+    numbers of synthetic images share theirs.
+    """
+    added = part_of(synthetic, np.arange(num))
+    num_first = int(train.ids.max()) + 1
+    both = joined(train, replace(added, ids=added.ids + num_first))
+    store = TwoStores(train.store, synthetic.store, num_first)
+    return replace(both, store=store, parts=(*train.stored, *added.parts))
 
 
 def oversampled(split: SplitView) -> SplitView:
@@ -191,7 +264,7 @@ class ViewSettings:
     def targets(self, split: SplitView, positions: Positions, *, epoch: int) -> Tensor:
         """Classes, int64 [B]; with mixed views soft labels, float [B, classes]."""
         labels = _labels(split, positions)
-        if not self.mix.is_on:
+        if not self.mix.is_on or self.mix.within_class:
             return labels
         draws, partners = self._draw_mix(split, positions, epoch=epoch)
         return mix_labels(labels, _labels(split, partners), draws, num_classes=split.num_classes)
@@ -206,7 +279,10 @@ class ViewSettings:
             copy=split.copies[positions],
             size=self.image_size,
         )
-        drawn = split.by_content[(draws.partners * len(split)).astype(np.int64)]
+        if self.mix.within_class:
+            drawn = split.draw_of_class(split.labels.cpu().numpy()[positions], draws.partners)
+        else:
+            drawn = split.by_content[(draws.partners * len(split)).astype(np.int64)]
         return draws, np.where(draws.is_mixed, drawn, positions)
 
     def _augmented(

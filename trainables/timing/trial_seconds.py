@@ -42,11 +42,13 @@ class TrialSeconds:
         return self.own + sum(self.passes.values())
 
 
-def trial_seconds(config: Config, pace: Pace, *, num_train: int, num_val: int) -> TrialSeconds:
+def trial_seconds(
+    config: Config, pace: Pace, *, num_train: int, num_val: int, num_synthetic: int = 0
+) -> TrialSeconds:
     """Estimate a trial from its configuration and the number of images."""
     values = {**_DEFAULTS, **config}
     epochs = 1 if values["regime"] == "knn" else int(values["max_epochs"])
-    seen = num_train
+    seen = num_train + round(values["synthetic_share"] * num_synthetic)
     if values["steps_per_epoch"]:
         seen = min(seen, int(values["steps_per_epoch"]) * int(values["batch_size"]))
     val = min(num_val, int(values["validation_images"]) or num_val)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from contract.trial_config import TrialConfig, make_trial_config
+from trainables.data.synthetic import count_added
 from trainables.training.regimes import load_regime
 
 EXPONENTIAL_END = 0.01
@@ -150,7 +152,9 @@ def num_batches(num_images: int, *, size: int, limit: int = 0) -> int:
     return min(count, limit) if limit else count
 
 
-def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tuple[float, ...]:
+def planned_shares(
+    values: Mapping[str, Any], class_counts: Sequence[int], synthetic_counts: Sequence[int] = ()
+) -> tuple[float, ...]:
     """The share of a trial's planned updates that is done after each of its epochs, 1 at the last.
 
     An epoch that ends while the learning rate still warms up has share 0: it tells nothing. Early stopping
@@ -159,6 +163,7 @@ def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tu
     Args:
         values: the trial's configuration as plain values.
         class_counts: training images of each class.
+        synthetic_counts: synthetic images of each class; none without --synthetic.
 
     Returns:
         One share an epoch; even steps for a configuration that its regime refuses, which fails when it runs.
@@ -169,7 +174,9 @@ def planned_shares(values: Mapping[str, Any], class_counts: Sequence[int]) -> tu
         regime.check(config)
     except ValueError:
         return tuple(epoch / config.max_epochs for epoch in range(1, config.max_epochs + 1))
-    num_train = _num_images(config, class_counts)
+    added = [count_added(config.synthetic_share, number) for number in synthetic_counts]
+    counts = [sum(pair) for pair in zip_longest(class_counts, added, fillvalue=0)]
+    num_train = _num_images(config, counts)
     steps_per_epoch = num_batches(num_train, size=config.batch_size, limit=config.steps_per_epoch)
     done, ends, warm = 0, [], []
     phases = regime.plan(config, _MANY_STAGES)
