@@ -124,7 +124,8 @@ def print_table(
             console.print(Text(note, style="dim"))
         if front := _front_line(studies, rows):
             console.print(Text(front))
-        for sentence in (_best_line(studies, rows), _majority_line(studies, rows)):
+        lines = (_best_line, _synthetic_line, _majority_line)
+        for sentence in (line(studies, rows) for line in lines):
             if sentence:
                 console.print(Text(sentence))
 
@@ -147,6 +148,15 @@ def _best_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
     from analysis.comparison import describe_finalists  # numpy takes 0.2 s: not for --json
 
     return describe_finalists(rows, studies)
+
+
+def _synthetic_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:
+    """Say whether synthetic images helped; empty of several studies, or where no trial used any."""
+    if len(studies) > 1 or not any(row.get("synthetic_share") for row in rows):
+        return ""
+    from analysis.synthetic_images import describe_effect  # numpy takes 0.2 s: not for --json
+
+    return describe_effect(rows, studies[0])
 
 
 def _majority_line(studies: Sequence[StudyInfo], rows: Sequence[Row]) -> str:

@@ -142,6 +142,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "B10": (plants(augmentation=FLIPS_AND_SHIFTS, config={"class_weights": "balanced"}),),
     "B11": (plants(augmentation=FLIPS_AND_SHIFTS, config={"minority_policy": "medium"}),),
     "B12": (plants(augmentation=FLIPS_AND_SHIFTS, config={"mix": "cutmix"}),),
+    "B16": (plants(augmentation=FLIPS_AND_SHIFTS, config={"synthetic_share": 1.0}),),
     "C1": (imagenette("mobilenet_v2_mish", layers={"Mish": -1, "ReLU6": 0, "Dropout": 0}),),
     "C2": (imagenette("mobilenet_v2_mish_dropout", layers={"Mish": -1}, head="dropout 0.2, softmax"),),
     "C3": (imagenette("mobilenet_v2_mish_blur", layers={"Mish": -1, "BlurPool2d": -1}),),

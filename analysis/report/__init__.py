@@ -108,6 +108,7 @@ def draft_report(study_dir: Path, *, no_images: bool = False) -> ReportDraft:
     from analysis.report.group_section import groups_section
     from analysis.report.image_sections import image_sections
     from analysis.report.search_sections import search_sections
+    from analysis.report.synthetic_section import synthetic_sections
 
     study = load_study(study_dir)
     records = _stamp_records(study)
@@ -117,6 +118,7 @@ def draft_report(study_dir: Path, *, no_images: bool = False) -> ReportDraft:
         "board": [board_section(findings.rows, metric=study.metric)],
         "search": [
             *search_sections(findings),
+            *synthetic_sections(findings),
             cost_section(findings),
             workers_section(findings),
             classes_section(findings),

@@ -15,7 +15,15 @@ from contract.messages import LeasedTrial
 from search_spaces._systems import list_systems
 from tests.lone_trial import start_trials
 from tests.published_systems import BACKBONE_PARAMETERS, PUBLISHED, Published
-from tests.small_study import CLASSES, NUM_VAL, TRAIN_COUNTS, make_settings, make_small_study
+from tests.small_study import (
+    CLASSES,
+    NUM_VAL,
+    SYNTHETIC_COUNTS,
+    TRAIN_COUNTS,
+    add_synthetic_images,
+    make_settings,
+    make_small_study,
+)
 from trainables.activations.inputs import Inputs
 from trainables.data.policies import find_policy
 from trainables.lease import LeasedRun
@@ -62,7 +70,9 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_small_study(tmp_path_factory.mktemp("study"))
+    made = make_small_study(tmp_path_factory.mktemp("study"))
+    add_synthetic_images(made)
+    return made
 
 
 def side_of(row: dict[str, Any]) -> int:
@@ -276,6 +286,12 @@ def check_labels_are_mixed(run: TrialRun, epochs: list[Watched]) -> None:
     assert 0.1 < mixed < 0.7  # half of the images, some of them with one of their own class
 
 
+def check_synthetic_images_train_too(run: TrialRun, epochs: list[Watched]) -> None:
+    joint = [sum(pair) for pair in zip(TRAIN_COUNTS, SYNTHETIC_COUNTS, strict=True)]
+    assert torch.bincount(torch.cat(epochs[0].targets)).tolist() == joint
+    assert len(run.splits["val"]) == NUM_VAL
+
+
 def check_repeated_passes(run: TrialRun, epochs: list[Watched]) -> None:
     modules = run.classifier.backbone.modules()
     passes = [vars(module)["passes"] for module in modules if "passes" in vars(module)]
@@ -315,6 +331,7 @@ EXTRA = {
     "B10": check_rare_classes_count_more,
     "B11": check_classes_are_evened_out,
     "B12": check_labels_are_mixed,
+    "B16": check_synthetic_images_train_too,
     "C1": check_repeated_passes,
     "C2": check_dropout_between_blocks,
     "D4": check_last_60_layers,

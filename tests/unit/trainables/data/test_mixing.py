@@ -120,10 +120,13 @@ def test_another_setting_is_another_view_and_none_has_no_name() -> None:
         Mix(kind="mixup", mixed_share=0.5),
         Mix(kind="cutmix"),
         Mix(kind="cutmix", largest_side=0.5),
+        Mix(kind="cutmix", within_class=True),
+        Mix(kind="mixup", within_class=True),
         Mix(),
     ]
 
     assert len({mix.identity for mix in mixes}) == len(mixes)
     assert Mix().identity == Mix(kind="mixup", mixed_share=0).identity == ""
+    assert Mix(kind="cutmix").identity == "cutmix(1.0,1.0,0.0,1.0)"  # as caches have it
     # A limit that MixUp does not read must not split its views.
     assert Mix(kind="mixup", largest_side=0.5).identity == Mix(kind="mixup").identity

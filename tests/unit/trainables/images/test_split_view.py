@@ -12,7 +12,7 @@ import torch
 from trainables.data.augmentation import augment, evaluation_view, to_bytes
 from trainables.data.mixing import Mix
 from trainables.data.policies import names
-from trainables.images.split_view import SplitView, ViewSettings, oversampled
+from trainables.images.split_view import SplitView, ViewSettings, oversampled, with_synthetic
 from trainables.images.store import ImageStore
 
 STORED, SIZE = 23, 20
@@ -91,6 +91,55 @@ def test_every_image_of_a_class_can_be_a_partner() -> None:
     }
 
     assert partners == set(range(15))
+
+
+FIRST_PARTNERS = [0, 3, 14, 4, 13, 5, 6, 9, 7, 14, 10, 11, 7, 10, 2]
+WITHIN = [Mix(kind="mixup", alpha=0.4, within_class=True), Mix(kind="cutmix", within_class=True)]
+
+
+@pytest.mark.parametrize("mix", WITHIN)
+def test_within_a_class_all_its_images_and_no_others_are_partners_and_labels_stay_whole(mix: Mix) -> None:
+    split, view = oversampled(make_split()), make_view(mix=mix, minority_policy="medium")
+    everything = np.arange(len(split))
+    labels = split.labels.numpy()
+
+    drawn = [view._draw_mix(split, everything, epoch=epoch)[1] for epoch in range(60)]
+
+    assert all(np.array_equal(labels[partners], labels) for partners in drawn)
+    assert set(np.concatenate([partners[labels == 2] for partners in drawn])) == set(everything[labels == 2])
+    assert torch.equal(view.targets(split, everything, epoch=1), split.labels)
+    shown = view.images(split, everything, epoch=1, device=CPU)
+    assert not torch.equal(shown, replace(view, mix=Mix()).images(split, everything, epoch=1, device=CPU))
+
+
+def test_partners_of_the_whole_split_are_those_that_they_were_before_classes_were_known() -> None:
+    """The first ones of a seed, as they were drawn when `within_class` came."""
+    partners = make_view(mix=Mix(kind="mixup"))._draw_mix(make_split(), np.arange(15), epoch=1)[1]
+
+    assert partners.tolist() == FIRST_PARTNERS
+
+
+def test_another_label_is_another_digest_where_classes_count() -> None:
+    split = make_split()
+    other = replace(split, labels=split.labels.flip(0))
+
+    assert split.digest == other.digest
+    assert split.labelled_digest != other.labelled_digest
+
+
+def test_synthetic_images_come_behind_the_real_ones_and_keep_their_own_activations() -> None:
+    real, synthetic = make_split(), replace(make_split(np.arange(6)), digest="synthetic")
+
+    both = with_synthetic(real, synthetic, num=4)
+
+    assert len(both) == 19
+    images = both.store.take(both.ids)
+    assert np.array_equal(images[:15], real.store.take(real.ids))
+    assert np.array_equal(images[15:], synthetic.store.take(synthetic.ids[:4]))
+    mixed = np.array([16, 2, 18, 0])
+    assert np.array_equal(both.store.take(both.ids[mixed]), images[mixed])
+    assert [part.view for part in both.stored] == [real, synthetic]
+    assert [part.num_rows for part in both.stored] == [15, 4]
 
 
 def test_mixed_views_change_from_epoch_to_epoch_even_where_nothing_else_does() -> None:

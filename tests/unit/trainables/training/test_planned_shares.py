@@ -69,3 +69,16 @@ def test_over_sampled_copies_are_updates_too() -> None:
 
 def test_a_contradictory_configuration_gets_even_shares_since_it_fails_when_it_runs() -> None:
     assert shares(regime="two_phase", frozen_epochs=9) == pytest.approx(shares())
+
+
+def test_synthetic_images_lengthen_an_epoch_and_with_it_the_updates_of_warm_up() -> None:
+    rule = {"regime": "bit", "optimizer": "sgd", "schedule": "hyperrule", "unfreeze_depth": "all"}
+
+    def epochs(**changes: Any) -> int:
+        values = {"backbone": "lite0", "batch_size": 512, "max_epochs": 300, **rule, **changes}
+        return len(planned_shares(values, COUNTS, (0, 1024, 0)))
+
+    assert epochs() == 250  # 500 updates, two an epoch
+    assert epochs(synthetic_share=0.5) == 167  # three an epoch
+    assert epochs(synthetic_share=1.0) == 125
+    assert epochs(synthetic_share=1.0, minority_policy="medium") == 63  # 3 x 1,324 images
