@@ -16,10 +16,10 @@ from analysis.comparison import (
     number_groups,
 )
 from analysis.image_table import load_groups
-from analysis.leaderboard import hyperparameter_names
 from analysis.predictions import Predictions, load_predictions
 from analysis.reading import Row, StudyInfo
 from contract.messages import State
+from contract.trial_config import hyperparameters
 
 SHARE = "synthetic_share"
 SURE = 0.05
@@ -81,8 +81,8 @@ class SyntheticEffect:
         if self.are_twins:
             return (
                 f"The two differ in synthetic_share alone. Of all such pairs ({self.num_twins}, of which in "
-                f"{self.num_twins_better} the trial with synthetic images has the better value) it is the one "
-                "with the best mean value."
+                f"{self.num_twins_better} the trial with synthetic images has the better value) it is the "
+                "one with the best mean value."
             )
         return (
             "No two finished trials differ in synthetic_share alone: the best with synthetic images stands "
@@ -116,7 +116,7 @@ def find_effect(study: StudyInfo, rows: Sequence[Row]) -> SyntheticEffect | None
     others = [row for row in finished if not row.get(SHARE)]
     if not users or not others:
         return None
-    names = [name for name in hyperparameter_names(rows) if name != SHARE]
+    names = [name for name in hyperparameters() if name != SHARE]
 
     def key(row: Row) -> Hashable:
         return tuple(str(row.get(name)) for name in names)

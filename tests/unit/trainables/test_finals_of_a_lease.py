@@ -127,8 +127,10 @@ def test_mixed_views_of_a_fold_have_no_partner_that_is_held_out(settings: StudyS
     leased = final(31, FinalTraining.fold_of(4, 0, 3, epochs=2), mix="mixup")
     run = TrialRun(leased, settings)
 
-    assert run.inputs["train"].split is run.splits["train"]
-    assert run.inputs["val"].split is not run.splits["val"]
+    train, val = (run.inputs[name]._open(1) for name in ("train", "val"))
+    assert [part.num_rows for part in train._parts] == [len(run.splits["train"])]
+    assert train._parts[0].chosen is None  # an entry of its own
+    assert val._parts[0].chosen is not None  # rows of one that all folds share
 
 
 def test_a_plateau_schedule_of_a_refit_follows_the_losses_of_its_trial(settings: StudySettings) -> None:
