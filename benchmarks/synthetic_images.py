@@ -176,7 +176,7 @@ def synthesize(
         command = [sys.executable, "-m", "trainables", "synthesize", "--data", str(directory / "photos.csv")]
         command += ["--classes", flags.cut, "--images", str(num), "--image-size", str(flags.gan_size)]
         command += ["--time-budget", f"{round(60 * flags.gan_minutes)}s", "--mirror", "--keep-collapsed"]
-        command += ["--keep-copies", "--out", str(out), "--cache-dir", settings.cache_directory]
+        command += ["--out", str(out), "--cache-dir", settings.cache_directory]
         if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
             return None
     listing = list_synthetic(out, settings.classes)
@@ -221,7 +221,11 @@ def train(work: Work, settings: StudySettings, config: Mapping[str, Any], cut: s
 def run_all(flags: argparse.Namespace, console: Console) -> list[Row]:
     """Run what FOLDER/rows.jsonl lacks, several trials at once."""
     file = flags.folder / "rows.jsonl"
-    rows = [Row(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = (
+        [Row(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+        if file.exists()
+        else []
+    )
     known = {row.key for row in rows}
     epochs = {"frozen": flags.epochs, "unfrozen": flags.unfrozen_epochs}
     context = multiprocessing.get_context("spawn")

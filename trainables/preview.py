@@ -63,6 +63,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mix-share", type=float, default=1.0, metavar="X", help="(default: 1)")
     parser.add_argument("--cutmix-min", type=float, default=0.0, metavar="X", help="(default: 0)")
     parser.add_argument("--cutmix-max", type=float, default=1.0, metavar="X", help="(default: 1)")
+    parser.add_argument(
+        "--mix-within-class", action="store_true", help="partners of the image's own class only"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--cache-dir", type=Path, default=cache, help=f"(default: {cache})")
     return parser
@@ -89,6 +92,7 @@ def write_sheet(flags: argparse.Namespace) -> str:
         mixed_share=flags.mix_share,
         smallest_side=flags.cutmix_min,
         largest_side=flags.cutmix_max,
+        within_class=flags.mix_within_class,
     )
     listing = find_images(flags.data, cache_dir=expand(flags.cache_dir))
     split = load_sample(listing, num=flags.images, size=flags.image_size, fit=flags.fit, seed=flags.seed)

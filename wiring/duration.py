@@ -233,7 +233,9 @@ def _measured_passes(
     for trial in trials:
         config, ends = trial.config, [trial.started, *sorted(trial.arrivals.values())]
         epochs = [after - before for before, after in itertools.pairwise(ends)][1:]
-        is_whole = config["steps_per_epoch"] == 0 and config["validation_images"] == 0
+        is_whole = not any(
+            config[name] for name in ("steps_per_epoch", "validation_images", "synthetic_share")
+        )
         if trial.lease_number is not None or not epochs or config["regime"] != "finetune" or not is_whole:
             continue
         one = Pass(

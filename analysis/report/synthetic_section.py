@@ -24,6 +24,7 @@ def synthetic_sections(findings: Findings) -> list[Section]:
             "synthetic",
             "Synthetic images",
             paragraph(_tell_images(facts or {})),
+            *(paragraph(line, kind="warning") for line in _tell_collapses(facts or {})),
             *_tell_effect(findings, effect),
         )
     ]
@@ -41,6 +42,13 @@ def _tell_images(facts: Mapping[str, Any]) -> str:
         f"{sum(images.values()):,} synthetic images by {maker} ({counts}{more}) could be added to the train "
         f"split, as many as synthetic_share says; validation and test hold real images only.{quality}"
     )
+
+
+def _tell_collapses(facts: Mapping[str, Any]) -> list[str]:
+    """Name the classes of which the generator made a few kinds of image only, by its own measures."""
+    measured = (facts.get("quality") or {}).get("classes") or {}
+    reasons = {name: measured.get(name, {}).get("collapsed") for name in facts.get("images") or {}}
+    return [f"Collapsed: {name}, {reason}." for name, reason in reasons.items() if reason]
 
 
 def _tell_effect(findings: Findings, effect: SyntheticEffect | None) -> list[str]:

@@ -21,6 +21,8 @@ from contract.messages import StudySettings
 from tests.lone_trial import Metrics, run_alone
 from tests.tiny_data import make_lease, make_settings
 from trainables.activations.shared import open_cache
+from trainables.data.synthetic import SyntheticTable
+from trainables.images.decoding import digest_of
 from trainables.model.backbones import find_backbone
 from trainables.model.networks import make_backbone, normalisation
 from trainables.model.stages import trainable_names
@@ -56,7 +58,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             for split, count in counts.items():
                 table.writerows((next(images), label.name, split) for _ in range(count))
     size = 128 if is_full else 64
-    return make_settings(folder, source=folder / "photos.csv", fits=("crop",), image_size=size)
+    settings = make_settings(folder, source=folder / "photos.csv", fits=("crop",), image_size=size)
+    add_other_photos(settings)
+    return settings
+
+
+def add_other_photos(settings: StudySettings) -> None:
+    """Let the last five photos of two classes be the study's synthetic images."""
+    chosen = [(label, path) for label in (1, 3) for path in last_photos(settings.classes[label])]
+    SyntheticTable(
+        paths=tuple(path for _, path in chosen),
+        labels=np.array([label for label, _ in chosen]),
+        digests=tuple(digest_of(path.read_bytes()) for _, path in chosen),
+    ).write_csv(settings.paths.synthetic)
+
+
+def last_photos(name: str) -> list[Path]:
+    return sorted((FLOWERS / name).iterdir())[-5:]
 
 
 def run_trial(settings: StudySettings, number: int = 0, **config: Any) -> Metrics:
@@ -149,6 +167,9 @@ FIRST_STEPS: list[dict[str, Any]] = [
     {"unfreeze_depth": "from:blocks.5"},
     {"regime": "two_phase", "unfreeze_depth": 2, "max_epochs": 2},
     {"unfreeze_depth": "all"},
+    {"regime": "linear_probe", "unfreeze_depth": 0, "synthetic_share": 1.0},
+    {"unfreeze_depth": 2, "policy": "flip", "synthetic_share": 0.5, "sampler": "balanced"},
+    {"unfreeze_depth": 1, "synthetic_share": 0.5, "mix": "cutmix", "mix_within_class": True},
 ]
 
 
@@ -177,6 +198,7 @@ def test_in_half_precision_the_first_steps_loss_is_the_whole_networks_but_for_th
 RERUN: list[dict[str, Any]] = [
     {"regime": "linear_probe", "unfreeze_depth": 0, "policy": "light", "dropout": 0.2, "max_epochs": 2},
     {"unfreeze_depth": 2, "policy": "none", "max_epochs": 2, "batch_size": 32},
+    {"unfreeze_depth": 0, "policy": "flip", "max_epochs": 2, "synthetic_share": 1.0},
 ]
 
 

@@ -16,7 +16,13 @@ from analysis.report import write_report
 from analysis.synthetic_images import SyntheticEffect, find_effect
 from tests.study_factory import CLASSES, FakeTrial, make_study
 
-FACTS = {"source": "/images", "fingerprint": "f", "generator": "a GAN", "images": {"rose": 40}, "quality": {}}
+FACTS: dict[str, Any] = {
+    "source": "/images",
+    "fingerprint": "f",
+    "generator": "a GAN",
+    "images": {"rose": 40},
+}
+FACTS["quality"] = {"overall": {"coverage": 0.25}, "classes": {"rose": {"collapsed": "few kinds"}}}
 
 
 def trial(value: float, **config: Any) -> FakeTrial:
@@ -125,6 +131,7 @@ def test_report_and_leaderboard_tell_of_them_and_are_silent_where_no_trial_used_
         said.append(" ".join(console.file.getvalue().split()))  # type: ignore[attr-defined]
 
     assert "40 synthetic images by a GAN (rose 40)" in pages[0]
+    assert "coverage 0.25" in pages[0] and "Collapsed: rose, few kinds." in pages[0]
     assert "Synthetic images made no difference beyond chance" in pages[0]
     assert "Synthetic images" not in pages[1]
     assert "Synthetic images made no difference" in said[0]
