@@ -216,11 +216,13 @@ def _seen(study: Study, trial: FrozenTrial) -> tuple[list[Seen], dict[str, BaseD
 
 
 def _probed(probes: Iterable[Probe], space: Mapping[str, BaseDistribution]) -> list[Seen]:
-    """What the probes measured, as trials of the space that unfreeze nothing."""
-    return [
-        Seen({name: probe.config[name] for name in space if name in probe.config}, probe.score, is_probe=True)
-        for probe in probes
-    ]
+    """What the probes measured, as trials of the space; that they unfreeze nothing may be no choice of it."""
+    found = []
+    for probe in probes:
+        known = {name: probe.config.get(name) for name in space}
+        values = {name: value for name, value in known.items() if _holds(space[name], value)}
+        found.append(Seen(values, probe.score, is_probe=True))
+    return found
 
 
 def _anchors(seen: Sequence[Seen]) -> list[Anchor]:

@@ -138,6 +138,23 @@ def test_most_proposals_take_the_backbone_that_the_probes_favour(best: str) -> N
     assert proposed.count(best) >= 2 * len(proposed) / 3  # uniform draws: a third
 
 
+def test_probes_unfreeze_nothing_also_where_the_space_has_no_such_choice() -> None:
+    config = {"learning_rate": 1e-2, "regime": "linear_probe", "unfreeze_depth": 0}
+    probes = [Probe(config=config, score=0.7, loss=1.0, seconds=0.1)]
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(BEST)
+    propose(study, 0)
+    study.tell(0, 0.8)
+    study.sampler = load_searcher("guided")(
+        Draw(seed=1, study_seed=0, index=1, num_startup=10, probes=probes)
+    )
+
+    trial = study.ask()
+    space(trial)
+
+    assert trial.params["regime"] in ("finetune", "linear_probe")
+
+
 def test_steps_have_the_width_that_the_space_states() -> None:
     def spread_of(**widths: float) -> float:
         rng = np.random.default_rng(0)
