@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import finalize
+from cluster.search.finals import Chosen
 from cluster.study.flags import parse_finalize_flags
 from cluster.study.lock import acquire_lock
 from contract.study_layout import StudyPaths
@@ -154,3 +155,15 @@ def test_an_empty_study_that_was_only_opened_has_no_trial(
     study = make_searched_study(tmp_path)
 
     assert "has completed" in refuse(capsys, str(study), "--test")
+
+
+def test_folds_are_refused_for_a_trial_whose_generator_has_seen_what_they_hold_out() -> None:
+    config = {"backbone": "lite0", "unfreeze_depth": 0}
+    plain, synthetic = (
+        Chosen(trial=number, config=config | {"synthetic_share": share}, kept_epoch=2)
+        for number, share in ((3, 0.0), (4, 0.5))
+    )
+
+    assert finalize.find_frozen([plain]) == [plain]
+    with pytest.raises(ValueError, match="--folds: trial 4 trains on synthetic images"):
+        finalize.find_frozen([plain, synthetic])
