@@ -25,7 +25,7 @@ HEADER = ("path", "label", "digest")
 MOST_CLASSES = 12
 """Classes that a line names; the others are counted."""
 
-ANEW = "make them anew with python -m trainables synthesize and this --data and --seed"
+ANEW = "make them anew with python -m trainables synthesize and this --data and --seed, or the --study"
 
 
 @dataclass(frozen=True, eq=False)
