@@ -25,7 +25,10 @@ HEADER = ("path", "label", "digest")
 MOST_CLASSES = 12
 """Classes that a line names; the others are counted."""
 
-ANEW = "make them anew with python -m trainables synthesize and this --data and --seed, or the --study"
+UNFINISHED = ".training"
+"""Folder in which `synthesize` keeps its training; the list comes last."""
+
+ANEW = "make them anew with python -m trainables synthesize, this --data and --seed (or --study)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,11 @@ def list_synthetic(folder: Path, classes: Sequence[str]) -> SyntheticListing:
         raise ValueError(
             f"--synthetic {printable(folder)} is no folder: pass the --out of python -m trainables "
             "synthesize, or a folder of class folders"
+        )
+    if (folder / UNFINISHED).is_dir() and not (folder / FILE_NAME).exists():
+        raise ValueError(
+            f"--synthetic {printable(folder)} is not finished: run its command, python -m trainables "
+            "synthesize, to the end"
         )
     made = SyntheticImages.load(folder) if (folder / FILE_NAME).exists() else None
     by_class = made.list_images(folder) if made else _list_folders(folder)

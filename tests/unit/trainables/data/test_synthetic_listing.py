@@ -91,6 +91,7 @@ def test_images_of_another_generator_are_taken_with_a_word_on_what_is_not_known(
     [
         ({"reed": 1}, r"the class 'reed', which the data have not: did you mean red"),
         ({"red": 0}, r"no image in a class folder: .*python -m trainables synthesize"),
+        ({"red": 1, ".training": 0}, r"is not finished: run its command"),
         ({}, r"is no folder: pass the --out of python -m trainables synthesize"),
     ],
 )
