@@ -77,6 +77,10 @@ class AnswerProcesses:
             try:
                 if self._maker is not None and self._judge is not None:
                     self._maker.calls.begin(_make, maker, self._judge.calls)
+            except OSError as error:  # one was ended, or a temporary folder is too deep for a socket's path
+                logger.info("the answer is made in this process: %s", error)
+                self._end()
+                self._maker = self._judge = None
             except Exception as error:  # raised by `make`, which would wait for ever
                 self._error = error
 
@@ -106,6 +110,9 @@ class AnswerProcesses:
     def close(self) -> None:
         """End the processes, whatever they do; those that are still starting end once they have."""
         self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         close_all([process for process in (self._maker, self._judge) if process is not None])
 
     def _start(self) -> None:
