@@ -100,7 +100,8 @@ def check_images(settings: StudySettings) -> None:
         named = ", ".join(str(path) for path in gone[:NAMED]) + (", …" if len(gone) > NAMED else "")
         raise ValueError(
             f"{len(gone)} of {len(paths)} images of the study are not there any more ({named}): put them "
-            "back, or run the tune.py command of the study once more with their new place"
+            "back, or run the tune.py command of the study once more with their new place as --data (of "
+            "synthetic ones --synthetic)"
         )
 
 

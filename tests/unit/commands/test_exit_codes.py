@@ -65,7 +65,7 @@ class Command:
             "check_workers": lambda *_, **__: None,
             "make_plan": lambda _: PLAN,
             "start_ray_early": lambda _: None,
-            "read_images": lambda _: (MANIFEST, ""),
+            "read_images": lambda _: (MANIFEST, SimpleNamespace(synthetic=None)),
             "study_facts": lambda *_: {},
             "open_study": lambda *_, **__: self.study,
             "make_search": lambda *_: search,
