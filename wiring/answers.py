@@ -72,9 +72,10 @@ class AnswerMaker:
 
     @cached_property
     def configs(self) -> dict[MemberRef, Mapping[str, Any]]:
-        """Configuration of every trial and final training."""
+        """Configuration of every final training, and of every trial but those whose space raised."""
         trained = {MemberRef("final", one.final): one.config for one in self.finals}
-        return {MemberRef("trial", number): config for number, config in self.trials.items()} | trained
+        proposed = {number: config for number, config in self.trials.items() if "backbone" in config}
+        return {MemberRef("trial", number): config for number, config in proposed.items()} | trained
 
     @cached_property
     def metric(self) -> str:

@@ -69,7 +69,8 @@ class Finished:
             num_trials=2,
             threads=1,
         )
-        trials = {number: {"backbone": "lite0"} for number in range(5)}
+        trials: dict[int, dict[str, Any]] = {number: {"backbone": "lite0"} for number in range(5)}
+        trials[5] = {"max_epochs": 3}  # its space raised
         wishes = Wishes(rule="single")
         maker = AnswerMaker(settings=settings, trials=trials, wishes=wishes) if self.has_complete else None
         console = Console(file=io.StringIO())
