@@ -14,7 +14,7 @@ from benchmarks.accelerator.arithmetic import Arithmetic, computing, lay_out, of
 from benchmarks.accelerator.limits import Limits
 from benchmarks.accelerator.study import Task, caching, epoch_batches, start_trial, train
 from benchmarks.accelerator.timing import Clock, count_flops
-from trainables.activations.inputs import EXTRACTION_BATCH
+from trainables.activations.inputs import extraction_batch
 from trainables.activations.shared import drop_backbones
 from trainables.device.accelerator import autocast
 from trainables.run import TrialRun
@@ -50,7 +50,7 @@ class Cell:
 def measure_frozen(clock: Clock, limits: Limits, task: Task, *, backbone: str) -> None:
     """Time the pass that computes features for the cache, in each arithmetic, and by the images at once."""
     own = of_trials(clock.device)
-    sizes = sorted({EXTRACTION_BATCH, task.batch_size, 4 * task.batch_size})
+    sizes = sorted({32, task.batch_size, 4 * task.batch_size, extraction_batch(clock.device)})
     for arithmetic in variants(clock.device):
         for size in sizes if arithmetic == own else (task.batch_size,):
             what = f"{backbone}, {arithmetic.name}, {size} at once"
@@ -68,7 +68,7 @@ def _time_pass(clock: Clock, limits: Limits, cell: Cell, size: int) -> None:
         images = _images(run, size)
         work = partial(run.classifier.prefix_features, images)
         cost = count_flops(work) / size
-        note = "as trials fill the cache" if size == EXTRACTION_BATCH else ""
+        note = "as trials fill the cache" if size == extraction_batch(run.device) else ""
         if arithmetic.compiled:
             work, note = _compiled_pass(run, images), "trials do not compile it"
         limit = limits.of_products(arithmetic.precision)

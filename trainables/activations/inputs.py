@@ -42,8 +42,12 @@ norms, depthwise convolutions. To be raised whenever a change there changes numb
 
 _LIBRARIES = ("timm", "torchvision")
 
-EXTRACTION_BATCH = 32
-"""Images in one forward pass of the prefix; 15 to 120 are equally fast on a CPU."""
+EXTRACTION_BATCHES = {"cpu": 32, "cuda": 256}
+"""Images in one forward pass of the prefix, and in one chunk of the cache, by type of device.
+
+On a CPU 15 to 120 are equally fast. An H100 computed 4,089 images/s with 32 at once, 8,151 with 64 and 19,153
+with 256 (lite0, 224 px, `python -m benchmarks gpu`): most of its time it waits for the next kernel.
+"""
 
 SMALL_ENTRY = 64 * 2**20
 """Bytes up to which activations are kept in single precision. In half precision a step's loss differs by up
@@ -198,7 +202,7 @@ class Inputs:
         )
 
     def _first_positions(self) -> NDArray[np.int64]:
-        return np.arange(min(EXTRACTION_BATCH, len(self._first)))
+        return np.arange(min(extraction_batch(self.device), len(self._first)))
 
     def _make_multi_depth(
         self, prefixes: FrozenPrefixes | None, chance: float
@@ -287,7 +291,7 @@ class Inputs:
             row_shape=row_shape,
             compute=compute,
             compute_rows=lambda positions: self._compute(split, positions, epoch=number, view=view),
-            chunk_rows=EXTRACTION_BATCH,
+            chunk_rows=extraction_batch(self.device),
         )
 
     def _row_shape(self) -> tuple[int, ...]:
@@ -297,6 +301,11 @@ class Inputs:
             blank = torch.zeros(1, 3, self.view.image_size, self.view.image_size, device=self.device)
             _row_shapes[key] = tuple(self.classifier.prefix_features(blank).shape[1:])
         return _row_shapes[key]
+
+
+def extraction_batch(device: torch.device) -> int:
+    """Images in one forward pass of a frozen prefix; where they do not fit, `FittingSize` halves them."""
+    return EXTRACTION_BATCHES.get(device.type, EXTRACTION_BATCHES["cpu"])
 
 
 @cache

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from contract.decoding import Fit
 from contract.weights_source import WeightsSource
 from trainables.activations.cache import ActivationCache, ActivationKey
-from trainables.activations.inputs import EXTRACTION_BATCH, describe_arithmetic
+from trainables.activations.inputs import describe_arithmetic, extraction_batch
 from trainables.activations.shared import borrow_backbone
 from trainables.data.augmentation import evaluation_view
+from trainables.device.memory import FittingSize
 from trainables.images.store import Images
 from trainables.model.backbones import find_backbone
 from trainables.model.classifier import Classifier
@@ -55,11 +56,15 @@ def compute_features(
     wanted = np.asarray(rows, dtype=np.int64)
     source = fetch_weights(locate_weights(find_backbone(backbone), weights))
     network = _make_network(source, backbone, image_size, torch.device(device))
+    fitting, at_once = FittingSize(), extraction_batch(torch.device(device))
 
-    def compute_rows(positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    def features_of(positions: NDArray[np.int64]) -> Tensor:
         stored = np.ascontiguousarray(images[wanted[positions]])
         view = evaluation_view(torch.from_numpy(stored).to(device), size=image_size, fit=fit)
-        features: NDArray[np.float32] = network.prefix_features(view).float().cpu().numpy()
+        return network.prefix_features(view).float().cpu()
+
+    def compute_rows(positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = fitting.compute(features_of, positions).numpy()
         return features
 
     read: Callable[[NDArray[np.int64]], NDArray[Any]] = compute_rows
@@ -83,11 +88,11 @@ def compute_features(
             row_shape=compute_rows(np.zeros(1, np.int64)).shape[1:] if len(wanted) else (0,),
             compute=lambda start, stop: compute_rows(np.arange(start, stop)),
             compute_rows=compute_rows,
-            chunk_rows=EXTRACTION_BATCH,
+            chunk_rows=at_once,
         ).rows
     parts = []
-    for start in range(0, len(wanted), EXTRACTION_BATCH):
-        stop = min(len(wanted), start + EXTRACTION_BATCH)
+    for start in range(0, len(wanted), at_once):
+        stop = min(len(wanted), start + at_once)
         parts.append(read(np.arange(start, stop)))
         if progress:
             progress(stop, len(wanted))
