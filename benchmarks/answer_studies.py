@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -19,13 +20,17 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from analysis.answer import choose
+from analysis.answer.gate import SMALL_COST, decide
 from analysis.answer.record import Answer
 from analysis.comparison import confidence_interval
 from analysis.image_table import load_groups
@@ -51,6 +56,14 @@ WAYS: dict[str, tuple[Wishes, bool]] = {
 }
 """Ways by name: what is wished, and whether repetitions with other seeds are candidates."""
 
+SMALL_COSTS = {"auto, proof from 1.0 times the cost": 1.0, "auto, from 1.2": 1.2, "auto, from 1.5": 1.5}
+SMALL_COSTS |= {"auto, from 2": 2.0, "auto, from 4": 4.0, "auto, never": math.inf}
+"""Ways of the gate: what a rule may cost, in costs of the best so far, before its gain has to be proved."""
+
+WAYS |= {name: (Wishes(), False) for name in SMALL_COSTS}
+TRAINED = ("single, views", "auto, views", "single, refit", "single, seeds", "auto, seeds and views")
+"""Ways that something has to be computed for first."""
+
 NUM_SEEDS = 3
 
 
@@ -61,6 +74,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=12, metavar="N")
     parser.add_argument("--max-epochs", type=int, default=5, metavar="N")
     parser.add_argument("--image-size", type=int, default=96, metavar="PX")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY", help="[all]")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="studies, cache and figures")
     flags = parser.parse_args()
     out = flags.out.absolute()
@@ -72,7 +86,7 @@ def main() -> int:
             if not found.exists():
                 search(data, name, seed=seed, flags=flags, out=out)
                 found.parent.mkdir(parents=True, exist_ok=True)
-                figures = measure(out / "runs" / name)
+                figures = measure(out / "runs" / name, ways=flags.ways)
                 about = {"set": Path(data).name, "seed": seed}
                 found.write_text(json.dumps([about | one for one in figures]), encoding="utf-8")
             rows += json.loads(found.read_text(encoding="utf-8"))
@@ -92,36 +106,41 @@ def search(data: str, name: str, *, seed: int, flags: argparse.Namespace, out: P
     subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def measure(directory: Path) -> list[dict[str, Any]]:
-    """Train the repetitions, and score every way on the test images."""
+def measure(directory: Path, *, ways: Sequence[str]) -> list[dict[str, Any]]:
+    """Train the repetitions that the ways need, and score every way on the test images."""
     config = config_of_study(directory)
     study = reopen_study(config)
     try:
         opened = open_settings(study, config)
         seconds = {"search": sum(t["seconds"] for t in study.info.get("runs", []) if "seconds" in t)}
-        began = time.perf_counter()
-        train(opened, SINGLE, seeds=NUM_SEEDS)
-        seconds["seeds"] = time.perf_counter() - began
-        began = time.perf_counter()
-        train(opened, SINGLE, refit=True)
-        seconds["refit"] = time.perf_counter() - began
-        began = time.perf_counter()
-        predict_views(opened)
-        seconds["views"] = time.perf_counter() - began
-        return score_ways(opened, seconds)
+        if set(ways) & set(TRAINED):
+            began = time.perf_counter()
+            train(opened, SINGLE, seeds=NUM_SEEDS)
+            seconds["seeds"] = time.perf_counter() - began
+            began = time.perf_counter()
+            train(opened, SINGLE, refit=True)
+            seconds["refit"] = time.perf_counter() - began
+            began = time.perf_counter()
+            predict_views(opened)
+            seconds["views"] = time.perf_counter() - began
+        return score_ways(opened, seconds, ways=ways)
     finally:
         study.close()
 
 
-def score_ways(opened: Opened, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+def score_ways(opened: Opened, seconds: Mapping[str, float], *, ways: Sequence[str]) -> list[dict[str, Any]]:
     answers: dict[str, tuple[AnswerMaker, Answer, float]] = {}
-    for name, (wishes, has_seeds) in WAYS.items():
+    for name in ways:
+        wishes, has_seeds = WAYS[name]
         maker = opened.maker(wishes)
         if not has_seeds:
             maker = replace(maker, finals=[one for one in maker.finals if one.training.kind == "refit"])
         began = time.perf_counter()
         try:
-            answer = maker.choose()
+            with patch.object(
+                choose, "decide", partial(decide, small_cost=SMALL_COSTS.get(name, SMALL_COST))
+            ):
+                answer = maker.choose()
         except ValueError as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
@@ -142,6 +161,7 @@ def score_ways(opened: Opened, seconds: Mapping[str, float]) -> list[dict[str, A
                 "milliseconds": costs.milliseconds(answer.combination, maker.configs),
                 "seconds_to_choose": spent,
                 "seconds": dict(seconds),
+                "rules": list(answer.rules),
                 "corrected": {metric: dict(score) for metric, score in answer.scores.items()},
                 "images": answer.images,
                 **scores,
