@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analysis.answer.record import load_answer
 from benchmarks.quality.record import prepare, write_listing
 from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, MAX_EPOCHS, SPACE
 from benchmarks.quality.splits import SETS
@@ -60,7 +61,13 @@ class Result:
     test_accuracy: float
     val_accuracy: float
     trial: int
-    """The trial handed over."""
+    """The trial handed over, or the best one of those that the model combines."""
+
+    rule: str
+    """How the model was made of the trials; "" in a version that hands over a single one."""
+
+    single_accuracy: float | None
+    """Test accuracy of the best single trial; None if its weights are gone."""
 
     recipe_accuracy: float | None
     """Test accuracy of the recipe that validation prefers; None if its weights are gone."""
@@ -112,16 +119,20 @@ def run_study(
     recipes = [one for one in history[:NUM_RECIPES] if one.values]
     recipe = min(recipes, key=rank)
     settings = replace(test_settings(folder, photos), seed=seed)
-    of_recipe = trained(paths, recipe, settings)
+    answer = load_answer(paths)
+    best = history[answer.single["number"] if answer is not None else card["trial"]]
+    singles = {one.number: trained_accuracy(paths, one, settings) for one in (recipe, best)}
     result = Result(
         photos=photos,
         seed=seed,
         method=method,
         trials=trials,
-        test_accuracy=test_accuracy(settings, history[card["trial"]], exported(paths)),
+        test_accuracy=test_accuracy(settings, best, exported(paths)),
         val_accuracy=card["metrics"]["val_accuracy"],
-        trial=card["trial"],
-        recipe_accuracy=None if of_recipe is None else test_accuracy(settings, recipe, of_recipe),
+        trial=best.number,
+        rule=answer.rule if answer is not None else "",
+        single_accuracy=singles[best.number],
+        recipe_accuracy=singles[recipe.number],
         seconds=round(max(ends) - min(begins), 1),
         wall_seconds=round(wall, 1),
     )
@@ -152,13 +163,14 @@ def exported(paths: StudyPaths) -> Program:
     return program
 
 
-def trained(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> Program | None:
-    """A trial's own classifier; None if its weights are gone."""
+def trained_accuracy(paths: StudyPaths, trial: TrialRecord, settings: StudySettings) -> float | None:
+    """Test accuracy of a trial's own classifier; None if its weights are gone."""
     if not paths.trial(trial.number).weights.exists():
         return None
     ref = MemberRef("trial", trial.number)
     own = replace(settings, study_directory=str(paths.directory))
-    return load_combination(Combination.single(ref), {ref: trial.attrs["config"]}, own)
+    program = load_combination(Combination.single(ref), {ref: trial.attrs["config"]}, own)
+    return test_accuracy(settings, trial, program)
 
 
 def test_accuracy(settings: StudySettings, trial: TrialRecord, program: Program) -> float:
@@ -175,18 +187,21 @@ def compare(results: Sequence[Result]) -> None:
     """Print gains over the best recipe and over the method before, paired by set and seed."""
     found = {(one.photos, one.seed, one.method): one for one in results}
     for method in METHODS:
-        own = [one for one in results if one.method == method and one.recipe_accuracy is not None]
-        gains = [(one.photos, one.test_accuracy - (one.recipe_accuracy or 0.0)) for one in own]
-        describe(f"{method} - best recipe", gains)
-    pairs = [
+        own = [one for one in results if one.method == method]
+        for name, base in (("best recipe", "recipe_accuracy"), ("best single trial", "single_accuracy")):
+            pairs = [(one.photos, one.test_accuracy, getattr(one, base)) for one in own]
+            describe(
+                f"{method} - {name}", [(photos, new - old) for photos, new, old in pairs if old is not None]
+            )
+    changed = [
         (one, found[one.photos, one.seed, "before"])
         for one in results
         if one.method == "now" and (one.photos, one.seed, "before") in found
     ]
-    describe("now - before", [(new.photos, new.test_accuracy - old.test_accuracy) for new, old in pairs])
-    ratios = [new.seconds / old.seconds for new, old in pairs]
+    describe("now - before", [(new.photos, new.test_accuracy - old.test_accuracy) for new, old in changed])
+    ratios = [new.seconds / old.seconds for new, old in changed]
     if ratios:
-        in_all = sum(new.seconds for new, _ in pairs) / sum(old.seconds for _, old in pairs)
+        in_all = sum(new.seconds for new, _ in changed) / sum(old.seconds for _, old in changed)
         print(
             f"seconds: {in_all:.2f} times in all; ratios {min(ratios):.2f} to {max(ratios):.2f}, median "
             f"{np.median(ratios):.2f}"
@@ -204,7 +219,11 @@ def describe(what: str, gains: Sequence[tuple[str, float]]) -> None:
     low, high = np.quantile(bootstrap(groups), (0.025, 0.975))
     sets = ", ".join(f"{name} {np.mean(values):+.2f}" for name, values in by_set.items())
     mean = float(np.mean([values.mean() for values in groups]))
-    print(f"{what}: {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), {len(gains)} pairs; {sets}")
+    better, worse = (sum(sign * gain > 0 for _, gain in gains) for sign in (1, -1))
+    print(
+        f"{what}: {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}), {len(gains)} pairs, {better} "
+        f"above and {worse} below; {sets}"
+    )
 
 
 def bootstrap(by_set: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -217,10 +236,13 @@ def bootstrap(by_set: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def describe_result(one: Result) -> str:
-    recipe = "gone" if one.recipe_accuracy is None else f"{one.recipe_accuracy:.4f}"
+    single, recipe = (
+        "gone" if value is None else f"{value:.4f}" for value in (one.single_accuracy, one.recipe_accuracy)
+    )
     return (
-        f"{one.photos}, seed {one.seed}, {one.method}: trial {one.trial}, validation {one.val_accuracy:.4f}, "
-        f"test {one.test_accuracy:.4f} (recipe {recipe}), {one.seconds:.0f} s of {one.wall_seconds:.0f} s"
+        f"{one.photos}, seed {one.seed}, {one.method}: {one.rule or 'trial'} of trial {one.trial}, "
+        f"validation {one.val_accuracy:.4f}, test {one.test_accuracy:.4f} "
+        f"(single {single}, recipe {recipe}), {one.seconds:.0f} s of {one.wall_seconds:.0f} s"
     )
 
 
