@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -20,17 +19,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from analysis.answer import choose
-from analysis.answer.gate import SMALL_COST, decide
 from analysis.answer.record import Answer
 from analysis.comparison import confidence_interval
 from analysis.image_table import load_groups
@@ -56,11 +51,6 @@ WAYS: dict[str, tuple[Wishes, bool]] = {
 }
 """Ways by name: what is wished, and whether repetitions with other seeds are candidates."""
 
-SMALL_COSTS = {"auto, proof from 1.0 times the cost": 1.0, "auto, from 1.2": 1.2, "auto, from 1.5": 1.5}
-SMALL_COSTS |= {"auto, from 2": 2.0, "auto, from 4": 4.0, "auto, never": math.inf}
-"""Ways of the gate: what a rule may cost, in costs of the best so far, before its gain has to be proved."""
-
-WAYS |= {name: (Wishes(), False) for name in SMALL_COSTS}
 TRAINED = ("single, views", "auto, views", "single, refit", "single, seeds", "auto, seeds and views")
 """Ways that something has to be computed for first."""
 
@@ -137,10 +127,7 @@ def score_ways(opened: Opened, seconds: Mapping[str, float], *, ways: Sequence[s
             maker = replace(maker, finals=[one for one in maker.finals if one.training.kind == "refit"])
         began = time.perf_counter()
         try:
-            with patch.object(
-                choose, "decide", partial(decide, small_cost=SMALL_COSTS.get(name, SMALL_COST))
-            ):
-                answer = maker.choose()
+            answer = maker.choose()
         except ValueError as error:
             print(f"{name}: {error}", file=sys.stderr)
             continue
