@@ -31,6 +31,8 @@ class Chaos:
         self.dice = random.Random(seed)
         self.environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "UNFREEZE_CACHE": str(cache_dir)}
         self.driver: subprocess.Popen[bytes] | None = None
+        self.recorded: set[tuple[int, int]] = set()
+        """Trial and epoch of each result that was in the database at a kill."""
 
     def run(self, kills: Sequence[str] = (), *, epochs_between: int = 3) -> int:
         """Run to the end through these kills (driver | worker | everything), and give the last exit code."""
@@ -39,6 +41,7 @@ class Chaos:
             self._wait_for_epochs(self._num_epochs() + self.dice.randint(1, epochs_between))
             time.sleep(self.dice.uniform(0, 0.2))  # somewhere in an epoch
             self._kill(kind)
+            self.recorded |= set(query(self.database, "SELECT trial, epoch FROM epochs"))
             if kind != "worker":
                 self._start()
         assert self.driver is not None

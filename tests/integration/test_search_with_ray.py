@@ -157,27 +157,8 @@ def test_a_time_budget_ends_the_run_and_the_next_run_goes_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_driver_is_continued_and_ends_like_one_that_never_was(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    driver = start_driver(tmp_path, seconds=0.15, log=str(log))
-    wait_for("epochs", 5, runs_dir=tmp_path, driver=driver)
-    driver.kill()
-    driver.wait()
-    done_before = set(query(tmp_path, "SELECT trial, epoch FROM epochs"))
-
-    output = start_driver(tmp_path, log=str(log)).communicate(timeout=120)[0]
-
-    result = json.loads(output.strip().rpartition("\n")[2])
-    assert result["how"] == "finished"
-    assert states(tmp_path).total() == 8
-    assert states(tmp_path)["RUNNING"] == 0
-    assert done_before <= set(query(tmp_path, "SELECT trial, epoch FROM epochs"))
-    for number in range(8):
-        assert epochs_of(tmp_path, number) == list(range(1, len(epochs_of(tmp_path, number)) + 1))
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_running_epochs_and_the_same_command_continues(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ray_session")
+def test_ctrl_c_ends_the_running_epochs_and_the_same_search_continues(tmp_path: Path) -> None:
     driver = start_driver(tmp_path, seconds=0.3)
     wait_for("epochs", 3, runs_dir=tmp_path, driver=driver)
     os.killpg(driver.pid, signal.SIGINT)
@@ -185,13 +166,13 @@ def test_ctrl_c_ends_the_running_epochs_and_the_same_command_continues(tmp_path:
     interrupted = json.loads(output.strip().rpartition("\n")[2])
     attempts_before = attributes(tmp_path, "attempts")
 
-    again = start_driver(tmp_path).communicate(timeout=120)[0]
+    again, _ = run_toy_study(make_config(tmp_path, trials=8, concurrent=2, scheduler="asha"), settings={})
 
     assert interrupted["how"] == "interrupted"
     assert "stopping after the running epochs" in output
     assert "Traceback" not in output
     assert interrupted["counts"]["failed"] == 0
-    assert json.loads(again.strip().rpartition("\n")[2])["how"] == "finished"
+    assert again.how is RunOutcome.FINISHED
     assert set(attempts_before.values()) == {1}
     assert states(tmp_path)["FAIL"] == 0
 
