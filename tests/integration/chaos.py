@@ -38,7 +38,8 @@ class Chaos:
         """Run to the end through these kills (driver | worker | everything), and give the last exit code."""
         self._start()
         for kind in kills:
-            self._wait_for_epochs(self._num_epochs() + self.dice.randint(1, epochs_between))
+            num = self._count("epochs") + self.dice.randint(1, epochs_between)
+            self._wait_for("epochs", num, patience=PATIENCE_SECONDS)
             time.sleep(self.dice.uniform(0, 0.2))  # somewhere in an epoch
             self._kill(kind)
             self.recorded |= set(query(self.database, "SELECT trial, epoch FROM epochs"))
@@ -46,6 +47,13 @@ class Chaos:
                 self._start()
         assert self.driver is not None
         return self.driver.wait(timeout=10 * PATIENCE_SECONDS)
+
+    def search(self, num_trials: int) -> None:
+        """Run until so many trials have ended, and end the command before it makes answer and report."""
+        self._start()
+        ended = "trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+        self._wait_for(ended, num_trials, patience=10 * PATIENCE_SECONDS)
+        self.close()
 
     def close(self) -> None:
         if self.driver is not None and self.driver.poll() is None:
@@ -83,17 +91,17 @@ class Chaos:
             time.sleep(0.05)
         raise AssertionError(f"no worker came up:\n{self.output.read_text()}")
 
-    def _wait_for_epochs(self, num: int) -> None:
+    def _wait_for(self, rows: str, num: int, *, patience: float) -> None:
         assert self.driver is not None
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self._num_epochs() < num:
+        deadline = time.monotonic() + patience
+        while self._count(rows) < num:
             alive = self.driver.poll() is None and time.monotonic() < deadline
-            assert alive, f"it ended, or hung, before epoch {num}:\n{self.output.read_text()}"
+            assert alive, f"it ended, or hung, before {num} {rows}:\n{self.output.read_text()}"
             time.sleep(0.02)
 
-    def _num_epochs(self) -> int:
+    def _count(self, rows: str) -> int:
         try:
-            return int(query(self.database, "SELECT count(*) FROM epochs")[0][0])
+            return int(query(self.database, f"SELECT count(*) FROM {rows}")[0][0])
         except sqlite3.OperationalError:
             return 0  # not there yet
 
