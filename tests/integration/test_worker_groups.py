@@ -194,7 +194,7 @@ def test_a_killed_worker_costs_one_lease_and_the_group_comes_back(
 ) -> None:
     study = copy_study(settings, tmp_path / "trials", keep=lambda row: True)
     config = make_config(
-        tmp_path, trials=3, concurrent=1, scheduler="none", max_epochs=9, workers_per_trial=2
+        tmp_path, trials=3, concurrent=1, scheduler="none", max_epochs=5, workers_per_trial=2
     )
     killer = Killer(tmp_path, trial=1)
     killer.start()
