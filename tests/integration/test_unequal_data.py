@@ -56,7 +56,7 @@ def test_tiny_unequal_images_with_classes_missing_in_val_end_in_a_page_without_a
     for seed, (place, count) in enumerate(counts.items()):
         write_folder(tmp_path / "images" / place, count, side=2, seed=seed)
 
-    done = search(tmp_path, "--trials", "2", "--max-epochs", "2", "--no-images")
+    done = search(tmp_path, "--trials", "1", "--max-epochs", "2", "--no-images")
 
     assert done.returncode == 0, done.stderr
     shown = re.sub(r"\s+", " ", done.stdout)
