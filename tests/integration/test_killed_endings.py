@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,19 +63,31 @@ def check_results(runs_dir: Path) -> None:
     assert client.search_model_versions("name = 'mine'")
 
 
+def kill_when(words: list[str], reached: Callable[[], bool]) -> None:
+    """Kill the command as soon as `reached`, before it has come to its end."""
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not reached():
+            assert process.poll() is None, "it came to its end before"
+            time.sleep(0.002)
+        process.kill()
+
+
 @pytest.mark.timeout(1200)
 def test_kills_after_the_last_trial_lose_nothing(tmp_path: Path, full: bool) -> None:
+    """Killed as it exports the model, then as it writes MLflow; with --full at ten moments more."""
     write_images(tmp_path / "images")
     words, runs_dir = make_command(tmp_path), tmp_path / "runs"
     run(words)
     take_results_away(runs_dir)
+    kill_when(words, lambda: bool(list((runs_dir / "mine").glob(".model*"))))
+    kill_when(words, (runs_dir / "mlflow.db").exists)
     began = time.monotonic()
     run(words)
     whole_ending = time.monotonic() - began
     check_results(runs_dir)
 
     dice = random.Random(12)
-    for _ in range(10 if full else 2):
+    for _ in range(10 if full else 0):
         take_results_away(runs_dir)
         with subprocess.Popen(
             words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
