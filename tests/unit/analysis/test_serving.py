@@ -78,6 +78,14 @@ def export_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory, export_dir: Path) -> tuple[str, str]:
+    """A model that was logged once for all tests that ask it: the address of MLflow, and the model's."""
+    folder = tmp_path_factory.mktemp("logged")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    return uri, log_model(make_study(folder / "flowers", [FakeTrial()]), export_dir, uri)
+
+
 def encode_image(
     color: str, *, format: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB"
 ) -> bytes:
@@ -261,9 +269,10 @@ def test_a_directory_without_an_export_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reach", ["in reach", "out of reach"])
-def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, export_dir: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    model_uri = log_model(make_study(tmp_path / "flowers", [FakeTrial()]), export_dir, uri)
+def test_the_logged_model_decodes_with_its_own_copy(
+    reach: str, tmp_path: Path, logged: tuple[str, str]
+) -> None:
+    uri, model_uri = logged
     request = json.dumps({"image": [base64.b64encode(encode_image("blue")).decode()]})
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
@@ -286,9 +295,10 @@ def test_the_logged_model_decodes_with_its_own_copy(reach: str, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_logged_model_answers_the_command_line_and_the_server(tmp_path: Path, export_dir: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    model_uri = log_model(make_study(tmp_path / "flowers", [FakeTrial()]), export_dir, uri)
+def test_the_logged_model_answers_the_command_line_and_the_server(
+    tmp_path: Path, logged: tuple[str, str]
+) -> None:
+    uri, model_uri = logged
     blue = base64.b64encode(encode_image("blue")).decode()
     request = {"dataframe_split": {"columns": ["image"], "data": [[blue], ["no image"]]}}
     (tmp_path / "input.json").write_text(json.dumps(request))
