@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -48,8 +49,16 @@ MEMBERS: tuple[Mapping[str, Any], ...] = (
 PLAIN, NORMED, DEEPER, NEIGHBOURS, PIXELS, HIDDEN, MAPS = (
     MemberRef("trial", number) for number in range(len(MEMBERS))
 )
+SINGLE = combine(PLAIN, temperature=0.5)
 ODD_CLASSES = ('ro"se, red', "läx\n\\", "猫 <b>&amp;")
 Study = tuple[StudySettings, dict[MemberRef, dict[str, Any]]]
+
+
+class Programs(NamedTuple):
+    """Exported models, which tests copy."""
+
+    folder: Path
+    made: dict[Combination, ModelPaths]
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +69,26 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return replace(settings, classes=ODD_CLASSES), configs
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """Where the program of each combination lies that a test has exported: an export takes seconds."""
+    return Programs(tmp_path_factory.mktemp("programs"), {})
+
+
 @pytest.fixture
 def said() -> list[str]:
     return []
 
 
-def export(study: Study, folder: Path, combination: Combination) -> ModelPaths:
+def export(study: Study, programs: Programs, folder: Path, combination: Combination) -> ModelPaths:
+    """A copy in `folder` of the model of a combination, which is exported for the first test alone."""
     settings, configs = study
-    model = ModelPaths(folder / "model")
-    program = make_checked_program(combination, configs, settings)
-    program.write(settings, target=model, about=combination.as_values())
-    return model
+    if combination not in programs.made:
+        made = ModelPaths(programs.folder / str(len(programs.made)))
+        program = make_checked_program(combination, configs, settings)
+        program.write(settings, target=made, about=combination.as_values())
+        programs.made[combination] = made
+    return ModelPaths(shutil.copytree(programs.made[combination].directory, folder / "model"))
 
 
 def make_adder(study: Study, model: ModelPaths, said: list[str]) -> FormatAdder:
@@ -96,7 +114,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.parametrize(
     "combination",
     [
-        combine(PLAIN, temperature=0.5),
+        SINGLE,
         combine(PLAIN, NORMED, HIDDEN, DEEPER, pooling=Pooling.LOGITS, temperature=2.0),
         combine(PLAIN, PIXELS, DEEPER),
         combine(PLAIN, MemberRef("trial", 0, "flip")),
@@ -108,12 +126,13 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 )
 def test_onnx_answers_as_the_program_for_any_number_of_images(
     study: Study,
+    programs: Programs,
     tmp_path: Path,
     said: list[str],
     combination: Combination,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    model = export(study, tmp_path, combination)
+    model = export(study, programs, tmp_path, combination)
 
     assert add(study, model, said, "onnx"), said
 
@@ -131,34 +150,10 @@ def test_onnx_answers_as_the_program_for_any_number_of_images(
     assert capfd.readouterr() == ("", "")  # whatever exporters warn of
 
 
-def test_the_onnx_file_names_its_classes_and_nothing_of_where_it_was_made(
-    study: Study, tmp_path: Path, said: list[str]
-) -> None:
-    model = export(study, tmp_path, combine(PLAIN))
-
-    add(study, model, said, "onnx")
-
-    written = onnx.load(model.onnx, load_external_data=False)
-    onnx.checker.check_model(written, full_check=True)
-    metadata = {one.key: json.loads(one.value) for one in written.metadata_props}
-    assert metadata["classes"] == list(ODD_CLASSES)
-    assert metadata["image_size"] == 32
-    (images,), (probabilities,) = written.graph.input, written.graph.output
-    assert (images.name, probabilities.name) == ("images", "probabilities")
-    shapes = [
-        [one.dim_param or one.dim_value for one in v.type.tensor_type.shape.dim]
-        for v in (images, probabilities)
-    ]
-    assert shapes == [["N", 3, 32, 32], ["N", 3]]
-    content = model.onnx.read_bytes()
-    assert not any(word in content for word in (b"trainables", b".py", str(Path.cwd()).encode()))
-    assert [path.name for path in model.directory.glob("*.onnx*")] == ["model.onnx"]
-
-
 @pytest.mark.parametrize(
     "combination",
     [
-        combine(PLAIN, temperature=0.5),
+        SINGLE,
         combine(NORMED, temperature=3.0),
         combine(DEEPER),
         combine(PLAIN, NORMED, pooling=Pooling.LOGITS, weights=(0.3, 0.7), temperature=2.0),
@@ -166,9 +161,9 @@ def test_the_onnx_file_names_its_classes_and_nothing_of_where_it_was_made(
     ids=["temperature", "batch norm", "deeper", "linear heads on one prefix"],
 )
 def test_timm_loads_the_folder_without_our_code_and_gives_the_same_probabilities(
-    study: Study, tmp_path: Path, said: list[str], combination: Combination
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], combination: Combination
 ) -> None:
-    model = export(study, tmp_path, combination)
+    model = export(study, programs, tmp_path, combination)
 
     assert add(study, model, said, "timm"), said
 
@@ -207,9 +202,11 @@ def test_timm_loads_the_folder_without_our_code_and_gives_the_same_probabilities
     ],
 )
 def test_what_timm_cannot_hold_is_refused_by_name(
-    study: Study, tmp_path: Path, said: list[str], combination: Combination, reason: str
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], combination: Combination, reason: str
 ) -> None:
-    model = export(study, tmp_path, combination)
+    model = export(study, programs, tmp_path, SINGLE)
+    card = read_card(model) | combination.as_values()  # a refusal reads the card and the weights alone
+    model.card.write_text(json.dumps(card), encoding="utf-8")
     before = files_of(model.directory)
 
     assert not add(study, model, said, "timm")
@@ -221,9 +218,9 @@ def test_what_timm_cannot_hold_is_refused_by_name(
 
 
 def test_int8_stands_within_its_margin_and_says_what_it_costs(
-    study: Study, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = export(study, tmp_path, combine(PLAIN, DEEPER))
+    model = export(study, programs, tmp_path, combine(PLAIN, DEEPER))
     for name in ("MOST_CHANGED", "MOST_LOST", "MOST_LOSS"):
         monkeypatch.setattr(format_parity, name, 1.0)  # images of noise at 32 pixels
 
@@ -245,9 +242,9 @@ def test_int8_stands_within_its_margin_and_says_what_it_costs(
 
 
 def test_int8_outside_its_margin_is_refused_with_its_figures(
-    study: Study, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = export(study, tmp_path, combine(DEEPER))
+    model = export(study, programs, tmp_path, combine(DEEPER))
     monkeypatch.setattr(format_parity, "MOST_LOSS", -10.0)
 
     assert not add(study, model, said, "int8", "onnx")
@@ -260,10 +257,32 @@ def test_int8_outside_its_margin_is_refused_with_its_figures(
     assert model.find_changed() == []
 
 
-def test_the_same_formats_again_are_there_already(study: Study, tmp_path: Path, said: list[str]) -> None:
-    model = export(study, tmp_path, combine(PLAIN))
+def check_onnx_file(model: ModelPaths) -> None:
+    """It names its classes and shapes, and nothing of where it was made."""
+    written = onnx.load(model.onnx, load_external_data=False)
+    onnx.checker.check_model(written, full_check=True)
+    metadata = {one.key: json.loads(one.value) for one in written.metadata_props}
+    assert metadata["classes"] == list(ODD_CLASSES)
+    assert metadata["image_size"] == 32
+    (images,), (probabilities,) = written.graph.input, written.graph.output
+    assert (images.name, probabilities.name) == ("images", "probabilities")
+    shapes = [
+        [one.dim_param or one.dim_value for one in v.type.tensor_type.shape.dim]
+        for v in (images, probabilities)
+    ]
+    assert shapes == [["N", 3, 32, 32], ["N", 3]]
+    content = model.onnx.read_bytes()
+    assert not any(word in content for word in (b"trainables", b".py", str(Path.cwd()).encode()))
+    assert [path.name for path in model.directory.glob("*.onnx*")] == ["model.onnx"]
+
+
+def test_the_same_formats_again_are_there_already(
+    study: Study, programs: Programs, tmp_path: Path, said: list[str]
+) -> None:
+    model = export(study, programs, tmp_path, SINGLE)
     digests = model.digest(), model.identity()
     add(study, model, said, "onnx", "timm")
+    check_onnx_file(model)
     before = files_of(model.directory)
 
     assert add(study, model, said, "timm", "onnx", "onnx")
@@ -280,9 +299,9 @@ def test_the_same_formats_again_are_there_already(study: Study, tmp_path: Path, 
 
 
 def test_a_kill_leaves_the_model_as_it_was_and_the_next_run_adds_the_formats(
-    study: Study, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = export(study, tmp_path, combine(PLAIN))
+    model = export(study, programs, tmp_path, SINGLE)
     before = files_of(model.directory)
 
     def die(_: ModelPaths) -> None:
@@ -311,9 +330,9 @@ def place_made_file(adder: FormatAdder, folder: Path) -> None:
 
 
 def test_the_program_for_unknown_classes_becomes_onnx_too(
-    study: Study, tmp_path: Path, said: list[str]
+    study: Study, programs: Programs, tmp_path: Path, said: list[str]
 ) -> None:
-    model = export(study, tmp_path, combine(PLAIN))
+    model = export(study, programs, tmp_path, SINGLE)
     random = np.random.default_rng(0)
     parts = DistanceScore(
         means=random.normal(size=(3, 12)).astype(np.float32),
@@ -345,11 +364,11 @@ def test_the_program_for_unknown_classes_becomes_onnx_too(
 
 
 def test_a_cascade_becomes_onnx_and_is_refused_as_a_timm_folder(
-    study: Study, tmp_path: Path, said: list[str]
+    study: Study, programs: Programs, tmp_path: Path, said: list[str]
 ) -> None:
     settings, _ = study
     two = ModelPaths(tmp_path / "two")
-    second = export(study, tmp_path / "second", combine(DEEPER))
+    second = export(study, programs, tmp_path / "second", combine(DEEPER))
     write_program(
         make_program(TwoOfThree(second), 32), settings, fit="crop", target=two,
         about={"classes": ["one", "rest"]},
@@ -387,9 +406,9 @@ class TwoOfThree(torch.nn.Module):
 
 
 def test_formats_lost_with_a_model_are_named_unless_they_are_asked_for(
-    study: Study, tmp_path: Path, said: list[str]
+    study: Study, programs: Programs, tmp_path: Path, said: list[str]
 ) -> None:
-    model = export(study, tmp_path, combine(PLAIN))
+    model = export(study, programs, tmp_path, SINGLE)
     card = {**read_card(model), "formats": {"onnx": {}, "int8": {}, "timm": {}}}
     for asked in ((), ("onnx", "timm", "int8"), ("onnx",)):
         model.card.write_text(json.dumps(card), encoding="utf-8")
@@ -402,11 +421,11 @@ def test_formats_lost_with_a_model_are_named_unless_they_are_asked_for(
 
 
 def test_a_model_of_more_than_two_gigabytes_is_refused(
-    study: Study, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    study: Study, programs: Programs, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainables.export import onnx_program
 
-    model = export(study, tmp_path, combine(PLAIN))
+    model = export(study, programs, tmp_path, SINGLE)
     monkeypatch.setattr(onnx_program, "LARGEST", 1_000_000)
 
     assert not add(study, model, said, "onnx")
