@@ -251,7 +251,6 @@ def test_a_port_in_use_and_a_missing_model_end_the_command_in_a_line(server: Ser
             str(server.client.port),
         ],
         "neither a model's directory nor a study": ["no-such-model"],
-        "two models are named first": [str(server.tiny.directory), str(server.tiny.directory)],
     }
     for reason, flags in cases.items():
         ended = subprocess.run(start(*flags), cwd=ROOT, capture_output=True, text=True, timeout=60)
