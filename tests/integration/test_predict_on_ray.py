@@ -26,12 +26,12 @@ def test_a_cluster_answers_as_this_machine_does_and_goes_on(
 ) -> None:
     model = str(write_tiny_model(tmp_path / "model").directory)
     photos = tmp_path / "photos"
-    for number in range(90):
+    for number in range(50):
         write_noise(photos / f"{number:02} [x].png", seed=number, side=24)
-    (photos / "50 bad.png").write_bytes(b"bad")
+    (photos / "30 bad.png").write_bytes(b"bad")
     (photos / os.fsdecode(b"caf\xe9.png")).write_bytes((photos / "00 [x].png").read_bytes())
     here, there = tmp_path / "here.csv", tmp_path / "there.csv"
-    monkeypatch.setattr(spread, "PHOTOS_AT_ONCE", 40)
+    monkeypatch.setattr(spread, "PHOTOS_AT_ONCE", 30)
     words = ["predict", model, str(photos), str(photos / "gone.png"), "--out"]
 
     assert main([*words, str(here)]) == 0
