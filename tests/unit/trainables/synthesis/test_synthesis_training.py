@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,15 @@ def test_training_that_goes_on_from_its_state_ends_with_the_same_weights() -> No
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are added up in the order of the threads, of which other tests leave another number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epochs, "UPDATES", 4)
 
@@ -85,7 +94,9 @@ def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+import torch
 from trainables.synthesis import epochs
+torch.set_num_threads(1)
 epochs.UPDATES, epochs.SAVE_SECONDS = 4, 0.0
 sys.path.insert(0, sys.argv[2])
 from test_synthesis_training import Limits, make_run
@@ -97,11 +108,10 @@ make_run(Path(sys.argv[1]), Said()).run(Limits(epochs=1000, patience=0))
 
 
 def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(
-    tmp_path: Path, short_epochs: None
+    tmp_path: Path, short_epochs: None, one_thread: None
 ) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     arguments = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/1000: 50%"):  # in the middle of an epoch, just after a saved state
