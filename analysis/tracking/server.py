@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from analysis.reading import StudyInfo
-from contract.files import file_lock
+from contract.files import file_lock, temporary_names
 from contract.sqlite_files import network_file_system, remove_write_ahead_log, sqlite_path, sqlite_url
 from contract.study_layout import StudyPaths
 
@@ -88,6 +88,29 @@ def choose_journal(tracking_uri: str) -> None:
     # A UI in the middle of a read refuses the change; it is tried again at the next start.
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path, timeout=2)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+
+
+def make_tables(tracking_uri: str) -> None:
+    """Make a new SQLite file with MLflow's tables under another name, and give it its own once all stand.
+
+    MLflow makes them in a hundred steps that are no transaction. A process that is killed in between leaves a
+    file that no later one can finish or open ("table issues already exists").
+    """
+    path = sqlite_path(tracking_uri)
+    if path is None or path.exists():
+        return
+    from mlflow.tracking import MlflowClient
+
+    with temporary_names(path) as (part,):
+        url = sqlite_url(part)
+        with no_stray_folders(url):
+            MlflowClient(url).search_experiments(max_results=1)
+        try:
+            os.link(part, path)
+        except FileExistsError:  # another process was as quick, and may have written to its file
+            return
+        except OSError:  # a file system without links
+            part.rename(path)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from analysis.tracking.server import (
     check_reachable,
     choose_journal,
     find_tracking_uri,
+    make_tables,
     no_stray_folders,
     only_writer,
     public_address,
@@ -113,6 +114,7 @@ def open_view(study: StudyInfo, tracking_uri: str | None) -> MlflowView:
     uri = find_tracking_uri(study, tracking_uri)
     check_reachable(uri)
     silence_mlflow()
+    make_tables(uri)
     choose_journal(uri)
     with no_stray_folders(uri):
         return MlflowView(study, uri)
