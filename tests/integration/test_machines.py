@@ -115,14 +115,14 @@ def test_a_search_goes_on_after_a_deleted_cache_a_request_to_end_and_a_move(tmp_
         if "trial 0 complete" in line:
             shutil.rmtree(cache, ignore_errors=True)
 
-    limits = ("--trials", "3", "--concurrent", "1")
+    limits = ("--trials", "80", "--concurrent", "1")  # each takes a tenth of a second
     command = words(photos, tmp_path / "runs", *limits)
-    ask_to_end(command, signal.SIGTERM, after="trial 1 complete (2/3)", then=delete_cache)
+    ask_to_end(command, signal.SIGTERM, after="trial 1 complete (2/80)", then=delete_cache)
 
     moved = photos.rename(tmp_path / "moved %20 photos")
     runs = (tmp_path / "runs").rename(tmp_path / "moved runs")
     shutil.rmtree(cache, ignore_errors=True)
-    more = words(moved, runs, "--trials", "4")  # the third may have ended with the search
+    more = words(moved, runs, "--trials", "81")
     shutil.copy(moved / "red" / "00.png", tmp_path / "kept.png")
     shutil.copy(moved / "blue" / "01.png", moved / "red" / "00.png")
     replaced = run(more)
@@ -135,7 +135,7 @@ def test_a_search_goes_on_after_a_deleted_cache_a_request_to_end_and_a_move(tmp_
     assert (replaced.returncode, added.returncode, repaired.returncode) == (2, 2, 0), repaired.stderr
     assert "red/00.png" in replaced.stderr
     assert "1 added (red/new.png)" in added.stderr
-    assert "(4/4)" in repaired.stdout
+    assert "(81/81)" in repaired.stdout
     assert "trial 0 complete" not in repaired.stdout and "trial 1 complete" not in repaired.stdout
     assert "MLflow model: models:/" in repaired.stdout, repaired.stderr
 
