@@ -56,13 +56,13 @@ class SyntheticEffect:
 
     tested: PairedTest
     classes: tuple[ClassEffect, ...]
-    """Of the classes with validation images."""
+    """The effect on each class that has validation images."""
 
     num_twins: int
     """Pairs of finished trials of the study that differ in the share alone."""
 
     num_twins_better: int
-    """Of those the pairs whose trial with synthetic images has the better value."""
+    """Twins whose trial with synthetic images has the better value."""
 
     @property
     def sentence(self) -> str:

@@ -92,7 +92,7 @@ class Row:
     seed: int
     macro_f1: float
     recall: float
-    """Of the class that was cut."""
+    """Share of the cut class's test photos that are taken for it."""
 
     accuracy: float
     num_train: int

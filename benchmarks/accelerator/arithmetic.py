@@ -17,7 +17,7 @@ from trainables.model import classifier
 from trainables.training import loop
 
 Precision = Literal["bfloat16", "tf32", "float32"]
-"""Of products: bfloat16 by autocast; float32 with its inputs rounded to TensorFloat32, or as they are."""
+"""Number format of products: bfloat16 by autocast, float32 rounded to TensorFloat32, or float32 as it is."""
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "tf32", "float32")
 

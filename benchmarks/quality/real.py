@@ -121,7 +121,8 @@ def run_study(
     settings = replace(test_settings(folder, photos), seed=seed)
     answer = load_answer(paths)
     best = history[answer.single["number"] if answer is not None else card["trial"]]
-    singles = {one.number: trained_accuracy(paths, one, settings) for one in (recipe, best)}
+    looked_at = {one.number: one for one in (recipe, best)}  # often one and the same
+    singles = {number: trained_accuracy(paths, one, settings) for number, one in looked_at.items()}
     result = Result(
         photos=photos,
         seed=seed,

@@ -50,7 +50,7 @@ class Judgement:
     """Against the real images that the GAN has not seen; None where there are too few of them."""
 
     classes: tuple[Measures | None, ...]
-    """Of every class; None where it has too few real images."""
+    """Measures of every class; None where it has too few real images."""
 
     probe: Probe
 
