@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +36,16 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Ray with two CPUs, once for all tests: it takes several seconds to start."""
     with open_session(cpus=2, gpus=0, cache_dir=tmp_path_factory.mktemp("cache")) as session:
         yield session
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Seed the global generators: what a test draws (weights, dropped paths) must not differ between runs."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
