@@ -24,8 +24,7 @@ def pack(folder: Path, name: str) -> dict[str, np.ndarray]:
     parts = []
     for path in sorted((folder / "recorded").glob(f"{name}-*.npz")):
         with np.load(path) as arrays:
-            if len(arrays["rows"]):
-                parts.append((int(path.stem.rpartition("-")[2]), dict(arrays)))
+            parts.append((int(path.stem.rpartition("-")[2]), dict(arrays)))
     photos = parts[0][1]["photos"]
     assert all(np.array_equal(photos, arrays["photos"]) for _, arrays in parts), "photos in another order"
     labels, tested = listing.labels[photos], is_test[photos]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, make_rows
+from benchmarks.quality.rows import BACKBONES, IMAGE_SIZE, Row, make_rows
 from benchmarks.quality.splits import SETS, read_splits
 from benchmarks.quality.table import FOLDER, load_table, table_file
 from benchmarks.versus_plain.inputs import default_data
@@ -51,12 +51,22 @@ class Work:
     def file(self, folder: Path) -> Path:
         return folder / "recorded" / f"{self.photos}-{self.rows.start:04}-{self.repetition}.npz"
 
+    def untrained(self) -> list[Row]:
+        """Its rows that have this repetition and are not in the table."""
+        known = recorded(self.photos)
+        rows = (make_rows()[number] for number in self.rows)
+        return [
+            row
+            for row in rows
+            if (row.number, self.repetition) not in known and (self.repetition == 0 or row.is_repeated)
+        ]
+
 
 def list_work() -> Iterator[Work]:
-    """All work, in the order of the rows: whatever is recorded so far is a smaller table of all sets."""
-    for first in range(0, len(make_rows()), BLOCK):
-        rows = range(first, min(first + BLOCK, len(make_rows())))
-        for repetition in range(REPETITIONS):
+    """All work, by repetition and row: whatever is recorded so far is a smaller table of all sets."""
+    for repetition in range(REPETITIONS):
+        for first in range(0, len(make_rows()), BLOCK):
+            rows = range(first, min(first + BLOCK, len(make_rows())))
             for name in SETS:
                 yield Work(photos=name, rows=rows, repetition=repetition)
 
@@ -108,13 +118,7 @@ def prepare(name: str, folder: Path, *, judged: Sequence[str] = ("val", "test"))
 
 def train(work: Work, settings: StudySettings) -> dict[str, np.ndarray]:
     """Train the rows: predicted classes and losses [rows, epochs, photos], CPU seconds [rows, epochs]."""
-    rows = [make_rows()[number] for number in work.rows]
-    known = recorded(work.photos)
-    chosen = [
-        row
-        for row in rows
-        if (row.number, work.repetition) not in known and (work.repetition == 0 or row.is_repeated)
-    ]
+    chosen = work.untrained()
     predictions, losses, seconds = [], [], []
     photos: np.ndarray = np.array([], dtype=np.int64)
     for row in chosen:
@@ -215,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_json(FOLDER / "passes.json", time_passes(flags.folder))
         return 0
     settings: dict[str, StudySettings] = {}
-    work = list(list_work())
+    work = [one for one in list_work() if one.untrained()]
     for number, one in enumerate(work, start=1):
         path = one.file(flags.folder)
         if not claim(path):
