@@ -116,7 +116,7 @@ def test_a_folder_with_every_fault_that_is_not_refused_ends_in_a_model_and_a_pag
     data = Faulty(tmp_path / "f 100%#").write()
     flags = (
         "--trials",
-        "2",
+        "1",
         "--max-epochs",
         "1",
         "--image-size",
