@@ -23,6 +23,7 @@ from contract.study_layout import StudyPaths
 from serving.model import Format, load_model
 from tests.http_server import Client
 from tests.odd_images import KINDS, write_image
+from tests.tiny_data import write_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
@@ -39,13 +40,15 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, full: bool) -> Path:
-    """A study of linear heads on digits, or with --full on real photos, with all formats of its model."""
+    """A study of a linear head on tinted noise, or with --full on photos, with all formats of its model."""
     folder = tmp_path_factory.mktemp("formats")
     study = folder / "runs" / "demo"
-    data, size = (str(PHOTOS), "128") if full and PHOTOS.is_dir() else ("digits", "64")
-    flags = ("--space", "linear_probe", "--backbones", "lite0", "--trials", "2", "--max-epochs", "4")
+    is_real = full and PHOTOS.is_dir()
+    data = PHOTOS if is_real else write_images(folder / "images", images_per_class=60, side=64)
+    size = "128" if is_real else "64"
+    flags = ("--space", "linear_probe", "--backbones", "lite0", "--trials", "1", "--max-epochs", "4")
     places = ("--runs-dir", str(study.parent), "--cache-dir", str(folder / "cache"), "--study", "demo")
-    searched = run("tune.py", *flags, "--data", data, "--image-size", size, *places)
+    searched = run("tune.py", *flags, "--data", str(data), "--image-size", size, *places)
     assert searched.returncode == 0, searched.stdout + searched.stderr
     made = run("finalize.py", str(study), *EXPORT)
     refused = [line for line in made.stdout.splitlines() if ": refused: " in line]
