@@ -63,7 +63,7 @@ def test_postgresql_is_measured_beside_sqlite_with_mlflow_in_a_process(
 ) -> None:
     if find_binaries() is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip("PostgreSQL or psycopg is not installed")
-    flags = ("--without-ray", "--postgresql", "--tracking", "process", "--trials", "30", "--slots", "8")
+    flags = ("--without-ray", "--postgresql", "--tracking", "process", "--trials", "16", "--slots", "4")
 
     runs = run(capsys, *flags, "--folder", str(tmp_path))
 
@@ -78,13 +78,13 @@ def test_postgresql_is_measured_beside_sqlite_with_mlflow_in_a_process(
 def test_all_workers_come_up_while_the_first_ones_end_trials(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    flags = ("--trials", "40", "--slots", "8", "--nodes", "2", "--epoch-seconds", "0.5")
+    flags = ("--trials", "24", "--slots", "4", "--nodes", "2", "--epoch-seconds", "0.5")
 
     (result,) = run(capsys, *flags, "--sample-seconds", "2", "--folder", str(tmp_path))
 
     assert (result["ending"], result["nodes"]) == ("finished", 2)
-    assert result["counts"]["complete"] + result["counts"]["pruned"] == 40
-    assert result["utilisation"]["workers"] == 8
+    assert result["counts"]["complete"] + result["counts"]["pruned"] == 24
+    assert result["utilisation"]["workers"] == 4
     assert 0.2 < result["utilisation"]["share"] <= 1
     assert result["calls"]["receive"]["calls"] == result["results"]
     assert result["tracking_caught_up_after_seconds"] is not None

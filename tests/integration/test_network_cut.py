@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(not can_make_hosts(), reason="network namespaces need root and iproute2"),
 ]
-NUM_TRIALS, EPOCHS = 5, 12
+NUM_TRIALS, EPOCHS = 3, 8
 CUT = 3
 
 
