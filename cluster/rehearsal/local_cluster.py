@@ -32,7 +32,7 @@ START_SECONDS = 120.0
 """Longest wait, in seconds, for all nodes to join."""
 
 STOP_SECONDS = 10.0
-"""Longest wait, in seconds, for processes to end before they are killed."""
+"""Longest wait, in seconds, for jobs and workers to end before they are killed."""
 
 OBJECT_STORE_BYTES = 128 * 2**20
 HEAD = 0
@@ -101,10 +101,12 @@ def kill_node(record: ClusterRecord, number: int) -> None:
 def stop_cluster(record: ClusterRecord) -> None:
     """End the processes of this cluster, and no others; delete what Ray and `up` have left behind."""
     processes = [process for node in record.nodes for process in find_processes(node)]
+    # Ray's servers would take all of the time; what they have written is deleted anyway.
+    servers = {process.pid for node in record.nodes for process in _servers(node)}
     _end(processes, psutil.Process.terminate)
-    _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    _wait_for_end([process for process in processes if process.pid not in servers])
     late = [process for node in record.nodes for process in find_processes(node)]
-    _end({*left, *late}, psutil.Process.kill)
+    _end({*processes, *late}, psutil.Process.kill)
     shutil.rmtree(record.temp_dir, ignore_errors=True)
     record.token_file.unlink(missing_ok=True)
     record_file(Path(record.state_dir)).unlink(missing_ok=True)
@@ -200,6 +202,33 @@ def _end(
             how(process)
         except psutil.NoSuchProcess:
             continue
+
+
+def _servers(node: NodeProcess) -> list[psutil.Process]:
+    """Find what Ray itself runs on a node: its first process, the children of that, and their agents."""
+    first = find_process(node)
+    if first is None:
+        return []
+    try:
+        children = first.children()
+        agents = [one for child in children for one in child.children() if one.name().endswith("Agent")]
+    except psutil.NoSuchProcess:  # the node is ending already: it is waited for
+        return []
+    return [first, *children, *agents]
+
+
+def _wait_for_end(processes: Sequence[psutil.Process]) -> None:
+    """Return once all have ended, or STOP_SECONDS have passed; a zombie, which Ray leaves, has ended."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(map(_is_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:
