@@ -51,6 +51,7 @@ CASES = (
     *(Case(trials=trials, slots=2) for trials in (6, 12, 25, 50)),
     Case(trials=25, slots=16),
     *(Case(trials=25, slots=slots, equal_seconds=True) for slots in (1, 4, 16)),
+    Case(trials=128, slots=16),
 )
 
 

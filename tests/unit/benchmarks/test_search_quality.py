@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.pack import merge
+from benchmarks.quality.record import list_work
 from benchmarks.quality.replay import replay
 from benchmarks.quality.rows import BACKBONES, MAX_EPOCHS, make_rows
 from benchmarks.quality.splits import SETS, read_splits
@@ -104,3 +105,7 @@ def test_a_summary_says_how_far_a_search_is_from_running_everything() -> None:
     assert summary["trials"] == 4
     assert -20 < float(str(summary["regret"])) < 20
     assert set(summary["by_set"]) == set(SETS)  # type: ignore[call-overload]
+
+
+def test_what_is_in_the_table_is_not_recorded_again() -> None:
+    assert [work for work in list_work() if work.untrained()] == []
