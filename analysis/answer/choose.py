@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from analysis.answer.correction import Correction, RuleScores, correct
-from analysis.answer.gate import Decision, decide
+from analysis.answer.gate import TOLERANCE, Decision, decide
 from analysis.answer.pool import Pool
 from analysis.answer.power import find_smallest_difference
 from analysis.answer.record import Answer
 from analysis.answer.rules import GREEDY_RESAMPLES, Choice, Rule, make_rules
+from analysis.answer.scores import score_candidates
 from analysis.calibration.operating_point import find_operating_point, measure_ranking, parse_target
 from analysis.calibration.prediction_sets import fit_threshold, fit_thresholds
 from analysis.calibration.temperature import calibrate
 from analysis.predictions import Array
 from contract.answer import Combination, MemberRef, Pooling, apply_temperature, pool_log_probabilities
+from contract.metrics import direction_of
 
 POSITIVE = 1
 """Class that an operating point is about: the second of two."""
@@ -93,6 +95,8 @@ def choose_answer(
         "smallest_difference": find_smallest_difference(pool),
         "candidates": len(pool),
     }
+    if decision.rule == "single":
+        facts |= _find_higher(scored.choice, metric)
     facts |= _judge_two_classes(probabilities, pool, at, classes)
     combination = replace(scored.choice.combination, temperature=calibration.temperature)
     best = correction.of("single").choice.combination.members[0].ref
@@ -172,6 +176,19 @@ def _decide(correction: Correction, costs: Mapping[str, float], rule: str) -> De
         )
     reasons = decide(correction, costs=costs or None).reasons
     return Decision(rule=rule, reasons={**reasons, rule: "It was asked for."})
+
+
+def _find_higher(choice: Choice, metric: str) -> dict[str, Any]:
+    """Name the candidate that is above the chosen one by the metric, by no more than noise explains."""
+    pool = choice.pool.of(choice.pool.selectable)
+    chosen = choice.pool.candidates[choice.members[0]].ref
+    scores = score_candidates(pool, metric, np.ones((1, pool.num_images)))[0]
+    own = next(score for one, score in zip(pool.candidates, scores, strict=True) if one.ref == chosen)
+    best = int(scores.argmax())
+    if scores[best] <= own + TOLERANCE:
+        return {}
+    value = direction_of(metric).sign * float(scores[best])
+    return {"higher": {"name": pool.candidates[best].ref.name, "value": value}}
 
 
 def _judge_two_classes(

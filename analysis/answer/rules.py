@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.answer.greedy import STEPS, compact_classes, greedy_logits, greedy_probabilities
 from analysis.answer.pool import LOWEST, Pool
-from analysis.answer.scores import ImageScores, score_candidates, score_shares
+from analysis.answer.scores import ImageScores, difference_errors, score_candidates, score_shares
 from analysis.predictions import Array
 from contract.answer import Combination, Pooling, WeightedMember
 
@@ -154,12 +154,19 @@ def choose(pool: Pool, rule: Rule) -> Choice | None:
 
 
 def select_single(pool: Pool, weights: Array, *, metric: str) -> Array:
-    """Take the best candidate by the metric; of equal ones that of the lowest loss, then the cheapest."""
+    """Take the candidate of the lowest loss among those as good as the best, of equal ones the cheapest.
+
+    As good is what lacks at most one standard error of the paired difference: the rule of one standard error
+    of Breiman et al. 1984, Classification and Regression Trees. The log-loss of few images says more than
+    their accuracy (`python -m benchmarks search_quality`).
+    """
     order = pool.by_cost
     scores = score_candidates(pool, metric, weights)[:, order]
     losses = score_candidates(pool, "val_loss", weights)[:, order]  # its sign is turned: more is better
-    best = scores >= scores.max(axis=1, keepdims=True) - 1e-9
-    losses = np.where(best, losses, -np.inf)
+    errors = difference_errors(pool, metric)[np.ix_(order, order)]
+    best = scores.argmax(axis=1)
+    near = scores >= scores.max(axis=1, keepdims=True) - errors[best] - 1e-9
+    losses = np.where(near, losses, -np.inf)
     first = (losses >= losses.max(axis=1, keepdims=True) - 1e-9).argmax(axis=1)
     shares = np.zeros(scores.shape)
     shares[np.arange(len(weights)), order[first]] = 1.0

@@ -95,6 +95,29 @@ def score_candidates(pool: Pool, metric: str, weights: Array) -> Array:
     return scores
 
 
+def difference_errors(pool: Pool, metric: str) -> Array:
+    """Standard errors of the differences between candidates on the same images: [candidates, candidates].
+
+    Groups of images are right or wrong together, so that the variance is that of their sums. A metric of
+    classes is taken for balanced accuracy. For a loss, and where there is one group only, all are 0: a
+    difference then counts however small it is.
+    """
+    if metric == "val_loss" or pool.num_groups < 2:
+        return np.zeros((len(pool), len(pool)))
+    values = pool.right if metric in CLASS_METRICS else _image_values(pool, metric)
+    counts = np.bincount(pool.labels, minlength=pool.num_classes)
+    is_balanced = metric in CLASS_METRICS
+    shares = 1 / (counts[pool.labels] * (counts > 0).sum()) if is_balanced else 1 / pool.num_images
+    parts = shares * (values - (values * shares).sum(axis=1, keepdims=True))
+    sums = count_classes(parts, pool.groups, pool.num_groups)
+    products = sums @ sums.T
+    squares = np.diag(products)
+    variances = squares[:, None] + squares[None, :] - 2 * products
+    correction = pool.num_groups / (pool.num_groups - 1)
+    errors: Array = np.sqrt(correction * np.maximum(variances, 0.0))
+    return errors
+
+
 def _image_values(pool: Pool, metric: str) -> Array:
     if metric == "val_loss":
         return pool.losses

@@ -42,9 +42,22 @@ def describe_answer(
     """Say what was chosen, and its three numbers: as chosen, corrected, and on the test split."""
     members = ", ".join(ref.name for ref in answer.refs)
     lines = describe_scores(answer.scores, (*SHOWN, answer.metric), reading, has_test=has_test)
-    said = [str(answer.facts["operating_point"]["said"])] if "operating_point" in answer.facts else []
+    said = [higher] if (higher := describe_higher(answer)) else []
+    said += [str(answer.facts["operating_point"]["said"])] if "operating_point" in answer.facts else []
     said += [str(answer.facts["metric_note"])] if "metric_note" in answer.facts else []
     return [f"the answer is {name_answer(answer)}: {members}", *lines, *said]
+
+
+def describe_higher(answer: Answer) -> str:
+    """Say why the trial that is highest by the metric is not the model; "" where it is."""
+    higher = answer.facts.get("higher")
+    if higher is None:
+        return ""
+    name = answer.metric.removeprefix("val_").replace("_", " ")
+    return (
+        f"{higher['name']} has the higher {name} ({show(answer.metric, higher['value'])}), by at most one "
+        f"standard error: of the candidates as good as it, {answer.refs[0].name} has the lowest log-loss"
+    )
 
 
 def describe_cascade(

@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from analysis.answer.record import Answer
-from analysis.answer.words import NAMES, find_reading, has_test_split, mark_later, show_reading
+from analysis.answer.words import (
+    NAMES,
+    describe_higher,
+    find_reading,
+    has_test_split,
+    mark_later,
+    show_reading,
+)
 from analysis.readings import TestReading
 from analysis.report.findings import Findings
 from analysis.report.page import show_config, show_value
@@ -77,13 +84,15 @@ def _say_what(findings: Findings, answer: Answer) -> str:
 
 def _say_preferred(answer: Answer) -> str:
     """Say why it is this model and not a simpler one, where there was a choice."""
+    higher = describe_higher(answer)
+    chosen = f" {higher[0].upper()}{higher[1:]}." if higher else ""
     if answer.why == "It was asked for.":
-        return f" It was asked for with --rule {answer.rule}."
+        return f"{chosen} It was asked for with --rule {answer.rule}."
     others = [rule for rule in answer.rules if not rule["is_chosen"]]
     if not others:
-        return ""
+        return chosen
     if answer.rule == "single":
-        return " No combination of several trials was better beyond chance, or at no higher cost."
+        return f"{chosen} No combination of several trials was better beyond chance, or at no higher cost."
     gain = next((rule["gain"] for rule in answer.rules if rule["is_chosen"]), None)
     if gain is None or gain["low"] <= 0:
         return ""

@@ -17,8 +17,12 @@ from benchmarks.quality.rows import MAX_EPOCHS, VARIED, Row, make_rows
 FOLDER = Path(__file__).parent / "table"
 KeptEpoch = Literal["last", "lowest_loss", "best"]
 """Rule by which one epoch of a trial gives its weights and its value."""
-Ties = Literal["loss", "cost"]
-"""Which of equally accurate rows is chosen: the one with the lower validation loss, or the cheaper."""
+Ties = Literal["loss", "cost", "noise"]
+"""Which of equally accurate rows is chosen: the one with the lower validation loss, or the cheaper.
+
+By "noise" those count as equal that lack at most one standard error of the paired difference from the best;
+of them the one with the lowest loss is chosen, as the answer of a study does (analysis/answer/rules.py).
+"""
 
 
 def table_file(name: str) -> Path:
@@ -99,10 +103,24 @@ class Table:
         def key(row: int) -> tuple[float, float]:
             at = self.training(row, seed)
             epoch = self.kept(at, rule)
-            tie = self.val_loss[at, epoch] if ties == "loss" else self.steady_seconds[at]
+            tie = self.steady_seconds[at] if ties == "cost" else self.val_loss[at, epoch]
             return -float(self.val_accuracy[at, epoch]), float(tie)
 
-        return min(rows, key=key)
+        best = min(rows, key=key)
+        if ties != "noise":
+            return best
+        reference = self._right(best, rule, seed=seed)
+        near = []
+        for row in rows:
+            lead = reference - self._right(row, rule, seed=seed)
+            if lead.mean() <= lead.std() / (len(lead) - 1) ** 0.5 + 1e-9:
+                near.append(row)
+        return min(near, key=lambda row: key(row)[1])
+
+    def _right(self, row: int, rule: KeptEpoch, *, seed: int) -> NDArray[np.float64]:
+        """1 for each validation photo that the row's kept epoch classifies right."""
+        at = self.training(row, seed)
+        return (self.predicted[:, at, self.kept(at, rule)] == self.val_labels).astype(np.float64)
 
 
 def prefix_key(config: dict[str, Any]) -> tuple[str, str]:

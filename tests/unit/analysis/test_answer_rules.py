@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.answer.greedy import compact_classes, greedy_logits, greedy_probabilities
+from analysis.answer.intervals import variance_of_mean
 from analysis.answer.pool import Pool
 from analysis.answer.rules import (
     Choice,
@@ -18,7 +19,14 @@ from analysis.answer.rules import (
     select_prefix_ensemble,
     select_single,
 )
-from analysis.answer.scores import METRICS_KNOWN, check_metric, score_candidates, score_images, score_shares
+from analysis.answer.scores import (
+    METRICS_KNOWN,
+    check_metric,
+    difference_errors,
+    score_candidates,
+    score_images,
+    score_shares,
+)
 from analysis.comparison import make_measure
 from analysis.predictions import Array, Predictions
 from benchmarks.simulated.predictions import Cell, simulate
@@ -81,6 +89,34 @@ def test_the_single_best_follows_the_metric_and_then_the_loss() -> None:
     assert by_accuracy.members.tolist() == [1]  # as accurate as the first, and surer
     assert by_loss.members.tolist() == [1]
     assert score_candidates(pool, "val_accuracy", np.ones((1, 10)))[0].tolist() == [0.9, 0.9, 0.8]
+
+
+def test_of_candidates_within_one_standard_error_the_one_of_the_lowest_loss_is_chosen() -> None:
+    best = np.array([0.6] * 36 + [0.4] * 4)
+    surer = np.array([0.95] * 35 + [0.4] * 5)  # lacks one image; the standard error is one image, too
+    far = np.array([0.99] * 30 + [0.4] * 10)
+
+    assert choose_all(make_pool_of([best, surer, far]))["single"].members.tolist() == [1]
+    assert choose_all(make_pool_of([best, far]))["single"].members.tolist() == [0]
+    assert choose_all(make_pool_of([best, surer]), "val_macro_f1")["single"].members.tolist() == [1]
+
+
+def test_the_error_of_a_difference_is_that_of_paired_groups_of_images() -> None:
+    chances = [draw_chances(60, accuracy, seed=seed) for seed, accuracy in enumerate((0.9, 0.8, 0.6))]
+    alone, grouped = make_pool_of(chances), make_pool_of(chances, groups=np.arange(60) // 4)
+
+    for pool in (alone, grouped):
+        errors = difference_errors(pool, "val_accuracy")
+        for one in range(3):
+            for other in range(3):
+                variance = variance_of_mean(pool.right[one] - pool.right[other], pool.groups)
+                assert errors[one, other] == pytest.approx(variance**0.5, abs=1e-12)
+    # With as many images of each class, balanced accuracy is accuracy.
+    np.testing.assert_allclose(
+        difference_errors(alone, "val_balanced_accuracy"), difference_errors(alone, "val_accuracy")
+    )
+    assert not difference_errors(alone, "val_loss").any()
+    assert not difference_errors(make_pool_of(chances, groups=np.zeros(60, dtype=int)), "val_accuracy").any()
 
 
 def test_of_identical_candidates_the_cheaper_is_kept_by_every_rule() -> None:

@@ -17,7 +17,7 @@ from analysis.__main__ import main
 from analysis.answer.choose import Chosen, choose_answer
 from analysis.answer.record import Answer, save_answer
 from analysis.answer.split_scores import score_split
-from analysis.answer.words import summarise_answer
+from analysis.answer.words import describe_answer, summarise_answer
 from analysis.finals import Final
 from analysis.predictions import Array, Predictions
 from analysis.reading import load_study
@@ -94,6 +94,23 @@ def visible(parts: Sequence[str]) -> str:
 
 def alike(number: int) -> list[Array]:
     return [draw_chances(200, 0.85, seed=seed) for seed in range(number)]
+
+
+def test_a_trial_that_is_higher_by_less_than_noise_is_named(study: Path) -> None:
+    best = np.array([0.6] * 36 + [0.4] * 4)
+    chosen = choose([best, np.array([0.95] * 35 + [0.4] * 5)], rule="single")
+    alone = choose([best, np.array([0.95] * 25 + [0.4] * 15)], rule="single")
+    save_answer(StudyPaths(study), chosen.answer)
+
+    lines = describe_answer(chosen.answer)
+
+    assert chosen.answer.facts["higher"] == {"name": "trial 0", "value": 0.9}
+    assert "higher" not in alone.answer.facts
+    assert lines[-1] == (
+        "trial 0 has the higher accuracy (90.0%), by at most one standard error: of the candidates as good "
+        "as it, trial 1 has the lowest log-loss"
+    )
+    assert "Trial 0 has the higher accuracy" in " ".join(say_model(find_out(load_study(study))))
 
 
 def test_one_classifier_is_named_with_its_configuration_and_three_numbers(study: Path) -> None:
