@@ -181,14 +181,14 @@ def _decide(correction: Correction, costs: Mapping[str, float], rule: str) -> De
 def _find_higher(choice: Choice, metric: str) -> dict[str, Any]:
     """Name the candidate that is above the chosen one by the metric, by no more than noise explains."""
     pool = choice.pool.of(choice.pool.selectable)
-    chosen = choice.pool.candidates[choice.members[0]].ref
+    than = choice.pool.candidates[choice.members[0]].ref
     scores = score_candidates(pool, metric, np.ones((1, pool.num_images)))[0]
-    own = next(score for one, score in zip(pool.candidates, scores, strict=True) if one.ref == chosen)
+    own = next(score for one, score in zip(pool.candidates, scores, strict=True) if one.ref == than)
     best = int(scores.argmax())
     if scores[best] <= own + TOLERANCE:
         return {}
     value = direction_of(metric).sign * float(scores[best])
-    return {"higher": {"name": pool.candidates[best].ref.name, "value": value}}
+    return {"higher": {"name": pool.candidates[best].ref.name, "value": value, "than": than.name}}
 
 
 def _judge_two_classes(

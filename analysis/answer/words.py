@@ -56,7 +56,7 @@ def describe_higher(answer: Answer) -> str:
     name = answer.metric.removeprefix("val_").replace("_", " ")
     return (
         f"{higher['name']} has the higher {name} ({show(answer.metric, higher['value'])}), by at most one "
-        f"standard error: of the candidates as good as it, {answer.refs[0].name} has the lowest log-loss"
+        f"standard error: of the candidates as good as it, {higher['than']} has the lowest log-loss"
     )
 
 

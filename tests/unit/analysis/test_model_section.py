@@ -104,7 +104,7 @@ def test_a_trial_that_is_higher_by_less_than_noise_is_named(study: Path) -> None
 
     lines = describe_answer(chosen.answer)
 
-    assert chosen.answer.facts["higher"] == {"name": "trial 0", "value": 0.9}
+    assert chosen.answer.facts["higher"] == {"name": "trial 0", "value": 0.9, "than": "trial 1"}
     assert "higher" not in alone.answer.facts
     assert lines[-1] == (
         "trial 0 has the higher accuracy (90.0%), by at most one standard error: of the candidates as good "
