@@ -180,15 +180,14 @@ def _decide(correction: Correction, costs: Mapping[str, float], rule: str) -> De
 
 def _find_higher(choice: Choice, metric: str) -> dict[str, Any]:
     """Name the candidate that is above the chosen one by the metric, by no more than noise explains."""
-    pool = choice.pool.of(choice.pool.selectable)
-    than = choice.pool.candidates[choice.members[0]].ref
+    pool, chosen = choice.pool, choice.members[0]
     scores = score_candidates(pool, metric, np.ones((1, pool.num_images)))[0]
-    own = next(score for one, score in zip(pool.candidates, scores, strict=True) if one.ref == than)
-    best = int(scores.argmax())
-    if scores[best] <= own + TOLERANCE:
+    best = pool.selectable[scores[pool.selectable].argmax()]
+    if scores[best] <= scores[chosen] + TOLERANCE:
         return {}
     value = direction_of(metric).sign * float(scores[best])
-    return {"higher": {"name": pool.candidates[best].ref.name, "value": value, "than": than.name}}
+    name, than = (pool.candidates[index].ref.name for index in (best, chosen))
+    return {"higher": {"name": name, "value": value, "than": than}}
 
 
 def _judge_two_classes(

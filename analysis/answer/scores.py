@@ -104,10 +104,11 @@ def difference_errors(pool: Pool, metric: str) -> Array:
     """
     if metric == "val_loss" or pool.num_groups < 2:
         return np.zeros((len(pool), len(pool)))
-    values = pool.right if metric in CLASS_METRICS else _image_values(pool, metric)
-    counts = np.bincount(pool.labels, minlength=pool.num_classes)
-    is_balanced = metric in CLASS_METRICS
-    shares = 1 / (counts[pool.labels] * (counts > 0).sum()) if is_balanced else 1 / pool.num_images
+    if metric in CLASS_METRICS:
+        counts = np.bincount(pool.labels)
+        values, shares = pool.right, 1 / (counts[pool.labels] * np.count_nonzero(counts))
+    else:
+        values, shares = _image_values(pool, metric), np.full(pool.num_images, 1 / pool.num_images)
     parts = shares * (values - (values * shares).sum(axis=1, keepdims=True))
     sums = count_classes(parts, pool.groups, pool.num_groups)
     products = sums @ sums.T

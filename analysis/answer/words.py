@@ -36,6 +36,11 @@ def name_rule(rule: str, num_members: int) -> str:
     return "one classifier alone" if is_alone else NAMES.get(rule, rule)
 
 
+def name_metric(metric: str) -> str:
+    """Name a metric of validation images in words, without saying that they are validation images."""
+    return metric.removeprefix("val_").replace("_", " ")
+
+
 def describe_answer(
     answer: Answer, reading: TestReading | None = None, *, has_test: bool = True
 ) -> list[str]:
@@ -53,10 +58,10 @@ def describe_higher(answer: Answer) -> str:
     higher = answer.facts.get("higher")
     if higher is None:
         return ""
-    name = answer.metric.removeprefix("val_").replace("_", " ")
+    name, value = name_metric(answer.metric), show(answer.metric, higher["value"])
     return (
-        f"{higher['name']} has the higher {name} ({show(answer.metric, higher['value'])}), by at most one "
-        f"standard error: of the candidates as good as it, {higher['than']} has the lowest log-loss"
+        f"{higher['name']} has the higher {name} ({value}), by at most one standard error: of the candidates "
+        f"as good as it, {higher['than']} has the lowest log-loss"
     )
 
 
@@ -84,8 +89,7 @@ def describe_cascade(
         "a part was trained on the validation images too, so only the test split can tell how good it is"
     )
     for metric in SHOWN:
-        name = metric.removeprefix("val_").replace("_", " ")
-        lines.append(f"{name}: test split {show_reading(metric, reading, has_test=has_test)}")
+        lines.append(f"{name_metric(metric)}: test split {show_reading(metric, reading, has_test=has_test)}")
     return lines
 
 
@@ -102,13 +106,12 @@ def describe_scores(
         score = scores.get(metric)
         if score is None:
             continue
-        name = metric.removeprefix("val_").replace("_", " ")
         chosen, corrected, low, high = (
             show(metric, score[key]) for key in ("as_chosen", "corrected", "low", "high")
         )
         lines.append(
-            f"{name}: {chosen} as chosen, {corrected} corrected for the choice (95% interval {low} to "
-            f"{high}), test split {show_reading(metric, reading, has_test=has_test)}"
+            f"{name_metric(metric)}: {chosen} as chosen, {corrected} corrected for the choice (95% interval "
+            f"{low} to {high}), test split {show_reading(metric, reading, has_test=has_test)}"
         )
     return lines
 

@@ -13,6 +13,7 @@ from analysis.answer.words import (
     find_reading,
     has_test_split,
     mark_later,
+    name_metric,
     show_reading,
 )
 from analysis.readings import TestReading
@@ -73,7 +74,9 @@ def _say_what(findings: Findings, answer: Answer) -> str:
         name = answer.refs[0].name
         row = next((row for row in findings.rows if name == f"trial {row['trial']}"), None)
         config = f" ({show_config(row, findings.searched)})" if row else ""
-        return f"The model is {name}{config}.{_say_preferred(answer)}"
+        higher = describe_higher(answer)
+        beside = f" {higher[0].upper()}{higher[1:]}." if higher else ""
+        return f"The model is {name}{config}.{beside}{_say_preferred(answer)}"
     prefix = ", which share the frozen part of the backbone" if answer.rule == "prefix_ensemble" else ""
     names = ", ".join(ref.name for ref in answer.refs)
     return (
@@ -84,15 +87,13 @@ def _say_what(findings: Findings, answer: Answer) -> str:
 
 def _say_preferred(answer: Answer) -> str:
     """Say why it is this model and not a simpler one, where there was a choice."""
-    higher = describe_higher(answer)
-    chosen = f" {higher[0].upper()}{higher[1:]}." if higher else ""
     if answer.why == "It was asked for.":
-        return f"{chosen} It was asked for with --rule {answer.rule}."
+        return f" It was asked for with --rule {answer.rule}."
     others = [rule for rule in answer.rules if not rule["is_chosen"]]
     if not others:
-        return chosen
+        return ""
     if answer.rule == "single":
-        return f"{chosen} No combination of several trials was better beyond chance, or at no higher cost."
+        return " No combination of several trials was better beyond chance, or at no higher cost."
     gain = next((rule["gain"] for rule in answer.rules if rule["is_chosen"]), None)
     if gain is None or gain["low"] <= 0:
         return ""
@@ -303,7 +304,7 @@ def say_unknown(unknown: Mapping[str, Any]) -> str:
 
 def name_of(metric: str) -> str:
     """Name a metric of the answer as people read it."""
-    return {"val_loss": "log-loss"}.get(metric, metric.removeprefix("val_").replace("_", " "))
+    return {"val_loss": "log-loss"}.get(metric, name_metric(metric))
 
 
 def _scores_table(answer: Answer, reading: TestReading | None, *, has_test: bool) -> str:
