@@ -204,7 +204,7 @@ def _train_and_write(
     if not good:
         print(advise(images, asked), file=sys.stderr)
         return 1
-    _write(flags, images, features, good, output, generator, judgement)
+    _write(flags, images, good, output, generator, judgement)
     return 0
 
 
@@ -287,13 +287,12 @@ def _train(
 def _write(
     flags: argparse.Namespace,
     images: TrainImages,
-    features: Features,
     labels: Sequence[int],
     output: OutputFolder,
     generator: Generator,
     judgement: Judgement,
 ) -> None:
-    finder = None if flags.keep_copies else CopyFinder(images.pixels, features, images.labels)
+    finder = None if flags.keep_copies else CopyFinder(images.pixels, images.labels)
     folders = name_folders(images.classes)
     output.begin()
     rows, named = [], []

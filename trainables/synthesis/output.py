@@ -14,7 +14,7 @@ from PIL import Image
 from contract.files import fill_aside, remove_leftovers, save_bytes
 from contract.synthetic_images import FILE_NAME, SyntheticImages, image_name
 from trainables.synthesis.copies import Copy, CopyFinder
-from trainables.synthesis.features import Pixels, measure_features
+from trainables.synthesis.features import Pixels
 from trainables.synthesis.networks import Generator
 from trainables.synthesis.sheet import png_bytes
 from trainables.synthesis.training import generate
@@ -95,7 +95,6 @@ def draw_images(
     Returns:
         The images [N, S, S, 3], N <= `number`; those that are copies; and what they are copies of.
     """
-    device = next(generator.parameters()).device.type
     kept: list[Pixels] = []
     left_out: list[Pixels] = []
     copies: list[Copy] = []
@@ -104,7 +103,7 @@ def draw_images(
         count = min(max(wanted, 16), MOST_DRAWN * number - drawn)
         labels = np.full(count, label, dtype=np.int64)
         images = generate(generator, labels, seed=seed, purpose=f"images of class {label}", number=drawn)
-        found = finder.find(images, measure_features(images, device=device)) if finder else []
+        found = finder.find(images) if finder else []
         rows = [one.generated for one in found]
         left_out.append(images[rows])
         copies += found
