@@ -13,7 +13,14 @@ from rich.table import Table
 from contract.files import printable
 from trainables.synthesis.features import Features, measure_features
 from trainables.synthesis.networks import Generator
-from trainables.synthesis.quality import Labels, Measures, compare, describe_collapse, probe_accuracy
+from trainables.synthesis.quality import (
+    Labels,
+    Measures,
+    compare,
+    describe_collapse,
+    probe_accuracy,
+    recognise,
+)
 from trainables.synthesis.train_images import TrainImages
 from trainables.synthesis.training import generate
 
@@ -23,7 +30,7 @@ MOST_JUDGED = 10_000
 FEWEST_TESTED = 20
 """Held-back images below which a probe is tested on the images that the GAN has seen."""
 
-_COLUMNS = ("precision", "recall", "density", "coverage", "spread")
+_COLUMNS = ("precision", "recall", "density", "coverage", "nearest", "variety")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +59,21 @@ class Judgement:
     classes: tuple[Measures | None, ...]
     """Measures of every class; None where it has too few real images."""
 
+    recognised: tuple[float, ...]
+    """Share of each class's generated images that a probe trained on the real ones takes for that class."""
+
+    recognised_overall: float
     probe: Probe
 
     @property
     def collapsed(self) -> dict[int, str]:
         """Why a class has collapsed, by the class."""
-        found = {at: describe_collapse(measures) for at, measures in enumerate(self.classes)}
+        number = len(self.classes)
+        pairs = zip(self.classes, self.recognised, strict=True)
+        found = {
+            at: describe_collapse(measures, recognised=share, num_classes=number)
+            for at, (measures, share) in enumerate(pairs)
+        }
         return {at: why for at, why in found.items() if why}
 
 
@@ -68,10 +84,13 @@ def judge(generator: Generator, images: TrainImages, features: Features, *, seed
     made = generate(generator, labels, seed=seed, purpose="judge")
     fake = measure_features(made, device=next(generator.parameters()).device.type)
     classes = [labels == label for label in range(len(images.classes))]
+    is_recognised = recognise(real, labels, fake, labels)
     return Judgement(
         overall=compare(real, fake),
         unseen=compare(real[held], fake[held]),
         classes=tuple(compare(real[members], fake[members]) for members in classes),
+        recognised=tuple(float(is_recognised[members].mean()) for members in classes),
+        recognised_overall=float(is_recognised.mean()),
         probe=_probe(real, fake, labels, held),
     )
 
@@ -101,11 +120,13 @@ def quality_values(
         "overall": values(judgement.overall),
         "unseen": values(judgement.unseen),
         "num_unseen": int(images.is_held.sum()),
+        "recognised": round(judgement.recognised_overall, 4),
         "probe": asdict(judgement.probe),
         "classes": {
             name: {
                 "real": int(count),
                 "measures": values(measures),
+                "recognised": round(judgement.recognised[at], 4),
                 "collapsed": judgement.collapsed.get(at, ""),
             }
             for at, (name, count, measures) in enumerate(
@@ -118,16 +139,17 @@ def quality_values(
 
 def make_quality_table(judgement: Judgement, images: TrainImages) -> Table:
     """A row for each class, for all images, and for those that the GAN has not seen."""
-    table = Table("images", "real", *_COLUMNS, "alarm", box=None, header_style="bold")
+    table = Table("images", "real", *_COLUMNS, "own class", "alarm", box=None, header_style="bold")
+    table.padding = (0, 1, 0, 0)
     rows = [
-        *zip(images.classes, images.counts.tolist(), judgement.classes, strict=True),
-        ("all", len(images.labels), judgement.overall),
+        *zip(images.classes, images.counts.tolist(), judgement.classes, judgement.recognised, strict=True),
+        ("all", len(images.labels), judgement.overall, judgement.recognised_overall),
     ]
-    for at, (name, count, measures) in enumerate(rows):
-        alarm = "COLLAPSED" if at in judgement.collapsed else ""
-        table.add_row(printable(name), f"{count:,}", *_numbers(measures), alarm)
+    for at, (name, count, measures, recognised) in enumerate(rows):
+        alarm = "yes" if at in judgement.collapsed else ""
+        table.add_row(printable(name), f"{count:,}", *_numbers(measures), f"{recognised:.2f}", alarm)
     if judgement.unseen:
-        table.add_row("unseen", f"{int(images.is_held.sum()):,}", *_numbers(judgement.unseen), "")
+        table.add_row("unseen", f"{int(images.is_held.sum()):,}", *_numbers(judgement.unseen), "", "")
     for column in table.columns[1:-1]:
         column.justify = "right"
     return table

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer
 
 from trainables.synthesis.features import Features
@@ -22,9 +22,8 @@ MOST_COMPARED = 2000
 FEWEST = 3
 """Real images of a class below which nothing can be measured."""
 
-COLLAPSED_SPREAD = 0.5
-"""Mean distance of generated images from each other, as a share of the real ones', below which a class has
-collapsed."""
+COLLAPSED_VARIETY = 0.4
+"""Variety below which a class has collapsed to a few images, which may lie far from each other."""
 
 COLLAPSED_COVERAGE = 0.1
 """Coverage below which a class has collapsed; of real images against others of their class it is near 0.9."""
@@ -58,8 +57,14 @@ class Measures:
     coverage: float
     """Share of real images with a generated one nearby: 1/N Σ_i [some Y_j in B(X_i, NND_k(X_i))]."""
 
-    spread: float
-    """Mean distance of generated images from each other, divided by that of the real ones."""
+    nearest: float
+    """Median distance of a generated image from the nearest real one, divided by that of a real image from
+    the nearest other real one: far below 1 for copies."""
+
+    variety: float
+    """Median distance of a generated image from the nearest other generated one, divided by that of a real
+    image from the nearest other real one: 0 for a few images again and again, 1 for images as different from
+    each other as real ones."""
 
 
 def compare(real: Features, fake: Features, *, k: int = NEIGHBOURS) -> Measures | None:
@@ -77,12 +82,14 @@ def compare(real: Features, fake: Features, *, k: int = NEIGHBOURS) -> Measures 
     near_fake = _radii(among_fake, k)[None]
     inside = across <= near_real
     used = min(k, len(real) - 1)
+    usual = _nearest(among_real)
     return Measures(
         precision=float(inside.any(axis=0).mean()),
         recall=float((across <= near_fake).any(axis=1).mean()),
         density=float(inside.sum(axis=0).mean() / used),
         coverage=float(inside.any(axis=1).mean()),
-        spread=float(_mean_distance(among_fake) / max(_mean_distance(among_real), 1e-6)),
+        nearest=_share(np.median(across.min(axis=0)), usual),
+        variety=_share(_nearest(among_fake), usual),
     )
 
 
@@ -99,8 +106,13 @@ def _radii(distances: NDArray[np.floating], k: int) -> NDArray[np.floating]:
     return radii
 
 
-def _mean_distance(distances: NDArray[np.floating]) -> float:
-    return float(distances.sum() / (len(distances) * (len(distances) - 1)))
+def _nearest(distances: NDArray[np.floating]) -> float:
+    """Median distance of an image from the nearest other one, given all distances [N, N]."""
+    return float(np.median(_radii(distances, 1)))
+
+
+def _share(distance: float, usual: float) -> float:
+    return float(distance / max(usual, 1e-6))
 
 
 def kernel_distance(first: Features, second: Features) -> float:
@@ -123,17 +135,27 @@ def kernel_distance(first: Features, second: Features) -> float:
     return within(first) + within(second) - 2 * float(kernel(first, second).mean())
 
 
-def describe_collapse(measures: Measures | None) -> str:
-    """Say in plain words how a class has collapsed; empty if it has not, or cannot be measured."""
+def describe_collapse(measures: Measures | None, *, recognised: float = 1.0, num_classes: int = 1) -> str:
+    """Say in plain words how a class has collapsed; empty if it has not, or cannot be measured.
+
+    Args:
+        recognised: share of the class's generated images that a probe of real ones takes for it.
+        num_classes: classes that the probe knows.
+    """
     if measures is None:
         return ""
-    if measures.spread < COLLAPSED_SPREAD:
+    if measures.variety < COLLAPSED_VARIETY:
         return (
-            f"its images are nearly all alike: from each other they are {measures.spread:.2f} times as far as"
-            " real ones are"
+            "a few images come again and again: from the nearest other one they are "
+            f"{measures.variety:.2f} times as far as real ones are"
         )
     if measures.coverage < COLLAPSED_COVERAGE:
         return f"only {measures.coverage:.0%} of its real images have a generated one that is like them"
+    if num_classes > 1 and recognised <= 1 / num_classes:
+        return (
+            "its images look like those of other classes: a probe trained on real ones takes "
+            f"{recognised:.0%} of them for this class, and chance is {1 / num_classes:.0%}"
+        )
     return ""
 
 
@@ -144,6 +166,19 @@ def probe_accuracy(features: Features, labels: Labels, tested: Features, tested_
         features: [N, D] of the images that the probe is trained on.
         tested: [M, D] of those that it is tested on.
     """
-    probe = make_pipeline(Normalizer(), LogisticRegression(C=PROBE_PENALTY, max_iter=300))
-    probe.fit(features, labels)
-    return float((probe.predict(tested) == tested_labels).mean())
+    return float((_fit_probe(features, labels, None).predict(tested) == tested_labels).mean())
+
+
+def recognise(real: Features, real_labels: Labels, fake: Features, labels: Labels) -> NDArray[np.bool_]:
+    """Say of each generated image [M, D] whether a probe of real ones [N, D] takes it for its class, [M].
+
+    The mean is the GAN-test of Shmelkov et al. 2018 (arXiv:1807.09499). Classes weigh alike in the probe's
+    training, or it would take few images for one with few.
+    """
+    found: NDArray[np.bool_] = _fit_probe(real, real_labels, "balanced").predict(fake) == labels
+    return found
+
+
+def _fit_probe(features: Features, labels: Labels, class_weight: str | None) -> Pipeline:
+    classifier = LogisticRegression(C=PROBE_PENALTY, max_iter=300, class_weight=class_weight)
+    return make_pipeline(Normalizer(), classifier).fit(features, labels)
