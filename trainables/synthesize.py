@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -36,11 +36,12 @@ from trainables.synthesis.judgement import (
 )
 from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.output import OutputFolder, draw_images, name_folders
+from trainables.synthesis.pretrained import SMALLEST_SIDE
 from trainables.synthesis.sheet import MADE, MOST_CLASSES, draw_sheet, pick_real
 from trainables.synthesis.train_images import Source, TrainImages, choose_classes, load_train_images
-from trainables.synthesis.training import GanTraining, TrainingDiverged, generate
+from trainables.synthesis.training import DiscriminatorKind, GanTraining, TrainingDiverged, generate
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same settings would train other weights: saved trainings no longer go on."""
 
 GENERATOR = "conditional GAN"
@@ -102,6 +103,13 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add("--study", type=Path, metavar="DIR", help="take the split of this study, as runs/NAME")
     add("--fit", choices=get_args(Fit), default="crop", help="as for tune.py (default: crop)")
+    add(
+        "--discriminator",
+        choices=("auto", *get_args(DiscriminatorKind)),
+        default="auto",
+        help="what it sees: pixels, or also the maps of a pretrained network, which takes longer (default: "
+        "auto, pretrained for photos: coloured images of 64 px or more)",
+    )
     add("--mirror", action="store_true", help="mirrored images are as good: photos, but not letters")
     add("--keep-copies", action="store_true", help="write images that repeat a real one, too")
     add("--keep-collapsed", action="store_true", help="write images of classes that have collapsed, too")
@@ -158,6 +166,13 @@ def _choose_device(asked: str) -> str:
     if asked == "cuda" and not there:
         raise ValueError("--device cuda: torch finds no GPU here; pass --device cpu")
     return "cuda" if there and asked != "cpu" else "cpu"
+
+
+def _choose_discriminator(asked: str, shape: Shape) -> DiscriminatorKind:
+    if asked != "auto":
+        return cast("DiscriminatorKind", asked)
+    is_photo = shape.channels == 3 and shape.image_size >= SMALLEST_SIDE
+    return "pretrained" if is_photo else "pixels"
 
 
 def _source(flags: argparse.Namespace) -> Source:
@@ -218,6 +233,7 @@ def _settings(flags: argparse.Namespace, images: TrainImages, shape: Shape) -> d
         "image_size": shape.image_size,
         "channels": shape.channels,
         "fit": flags.fit,
+        "discriminator": _choose_discriminator(flags.discriminator, shape),
         "mirror": flags.mirror,
         "seed": flags.seed,
     }
@@ -259,6 +275,7 @@ def _train(
         images.labels[seen],
         shape=shape,
         seed=flags.seed,
+        discriminator=_choose_discriminator(flags.discriminator, shape),
         mirror=flags.mirror,
         device=device,
     )

@@ -10,6 +10,7 @@ class by a projection (Miyato and Koyama 2018, arXiv:1802.05637).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -137,19 +138,21 @@ class Discriminator(nn.Module):
         self.classes = spectral_norm(nn.Embedding(shape.num_classes, widths[-1]))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images [B, channels, side, side] in [-1, 1] and classes [B] -> scores [B]."""
+        """Images [B, channels, side, side] in [-1, 1] and classes [B] -> scores [B, 1]."""
         maps = self.blocks(functional.leaky_relu(self.first(images), SLOPE))
         features = functional.leaky_relu(maps, SLOPE).sum(dim=(2, 3))
-        projection = (features * self.classes(labels)).sum(dim=1)
-        scores: Tensor = self.score(features)[:, 0] + projection
+        projection = (features * self.classes(labels)).sum(dim=1, keepdim=True)
+        scores: Tensor = self.score(features) + projection
         return scores
 
 
-def build_networks(shape: Shape, *, seed: int) -> tuple[Generator, Discriminator]:
+def build_networks(
+    shape: Shape, *, seed: int, discriminator: Callable[[Shape], nn.Module] = Discriminator
+) -> tuple[Generator, nn.Module]:
     """Build both networks with weights drawn from the seed; nothing else's random numbers are touched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        networks = Generator(shape), Discriminator(shape)
+        networks = Generator(shape), discriminator(shape)
     for network in networks:
         network.to(memory_format=torch.channels_last)
     return networks

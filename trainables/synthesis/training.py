@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +21,13 @@ from torch.nn import functional
 
 from trainables.device.accelerator import autocast
 from trainables.synthesis.augmentation import augment_for_discriminator
-from trainables.synthesis.networks import Generator, Shape, build_networks
+from trainables.synthesis.networks import Discriminator, Generator, Shape, build_networks
+from trainables.synthesis.pretrained import PretrainedDiscriminator, PretrainedMaps
 
 Pixels = NDArray[np.uint8]
+
+DiscriminatorKind = Literal["pixels", "pretrained"]
+"""What the discriminator sees: pixels only, or also the maps of a pretrained network."""
 
 BATCH = 32
 """Real images, and generated ones, of an update."""
@@ -64,6 +70,7 @@ class GanTraining:
         shape: Shape,
         seed: int,
         rates: Rates | None = None,
+        discriminator: DiscriminatorKind = "pixels",
         mirror: bool = False,
         device: str = "cpu",
     ) -> None:
@@ -72,6 +79,7 @@ class GanTraining:
         Args:
             images: training images [N, S, S, 3] of the networks' size.
             labels: their classes [N].
+            discriminator: what it sees of the images, see DiscriminatorKind.
             mirror: show the discriminator half of the images mirrored left to right.
         """
         rates = rates or Rates()
@@ -81,7 +89,9 @@ class GanTraining:
         self._images = torch.from_numpy(np.ascontiguousarray(images[..., : shape.channels])).to(self.device)
         self._labels = torch.from_numpy(labels).to(self.device)
         self._weights = image_weights(labels)
-        self.generator, self.discriminator = (one.to(self.device) for one in build_networks(shape, seed=seed))
+        build = Discriminator if discriminator == "pixels" else self._see_as_pretrained()
+        generator, judge = build_networks(shape, seed=seed, discriminator=build)
+        self.generator, self.discriminator = generator.to(self.device), judge.to(self.device)
         self.average = build_networks(shape, seed=seed)[0].to(self.device).eval().requires_grad_(False)
         self._optimizers = [
             torch.optim.Adam(network.parameters(), lr=rate, betas=rates.betas)
@@ -90,6 +100,11 @@ class GanTraining:
                 (self.discriminator, rates.discriminator),
             )
         ]
+
+    def _see_as_pretrained(self) -> Callable[[Shape], nn.Module]:
+        rows = torch.linspace(0, len(self._images) - 1, min(AT_ONCE, len(self._images))).long()
+        maps = PretrainedMaps(to_signed(self._images[rows]))
+        return partial(PretrainedDiscriminator, maps=maps)
 
     def update(self) -> tuple[Tensor, Tensor]:
         """Train both networks on a batch, with the hinge loss (Lim and Ye 2017, arXiv:1705.02894).

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from trainables.synthesis.augmentation import augment_for_discriminator
 from trainables.synthesis.networks import Shape, build_networks
+from trainables.synthesis.pretrained import PretrainedDiscriminator, PretrainedMaps
 from trainables.synthesis.training import random_stream
 
 
@@ -20,7 +23,7 @@ def test_generator_makes_images_that_the_discriminator_scores(size: int, channel
 
     assert images.shape == (2, channels, size, size)
     assert images.abs().max() <= 1
-    assert discriminator(images, labels).shape == (2,)
+    assert discriminator(images, labels).shape == (2, 1)
 
 
 def test_size_that_the_networks_cannot_make_is_refused_with_the_choices() -> None:
@@ -47,6 +50,36 @@ def test_scores_depend_on_the_class() -> None:
     scores = discriminator(image.repeat(2, 1, 1, 1), torch.tensor([0, 1]))
 
     assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3)])
+def test_pretrained_network_judges_beside_the_pixels_and_is_no_part_of_the_weights(
+    size: int, channels: int
+) -> None:
+    shape = Shape(image_size=size, num_classes=3, channels=channels, width=8, widest=16)
+    maps = PretrainedMaps(torch.rand(6, channels, size, size) * 2 - 1)
+    discriminator = build_networks(shape, seed=0, discriminator=partial(PretrainedDiscriminator, maps=maps))[
+        1
+    ]
+    images = (torch.rand(2, channels, size, size) * 2 - 1).requires_grad_()
+
+    scores = discriminator(images, torch.tensor([0, 2]))
+    scores[:, 48:].sum().backward()
+
+    assert scores.shape == (2, 2 * 48), "three maps of 4 by 4 positions, and pixels with the same weight"
+    assert len(scores[0, :48].unique()) == 1
+    assert images.grad is not None
+    assert (images.grad.flatten(1).abs().sum(dim=1) > 0).all(), "the generator learns through the network"
+    assert maps.sizes == [(24, 16), (40, 8), (112, 4)]
+    assert sum(value.numel() for value in discriminator.state_dict().values()) < 1_000_000
+    assert all(name.startswith(("pixels.", "heads.")) for name in discriminator.state_dict())
+
+
+def test_maps_of_real_images_have_a_deviation_of_1() -> None:
+    images = torch.rand(8, 3, 64, 64) * 2 - 1
+
+    for each in PretrainedMaps(images)(images):
+        assert float(each.std()) == pytest.approx(1, abs=1e-4)
 
 
 def test_gradients_pass_through_the_augmentation() -> None:

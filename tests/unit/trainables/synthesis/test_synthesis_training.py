@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from trainables.synthesis.features import measure_features
 from trainables.synthesis.networks import Generator, Shape
 from trainables.synthesis.quality import compare, describe_collapse
 from trainables.synthesis.training import (
+    DiscriminatorKind,
     GanTraining,
     Rates,
     TrainingDiverged,
@@ -60,8 +62,9 @@ def same(first: Generator, second: Generator) -> bool:
     return all(name == other and torch.equal(one, two) for (name, one), (other, two) in pairs)
 
 
-def test_training_that_goes_on_from_its_state_ends_with_the_same_weights() -> None:
-    whole, first, second = make_training(), make_training(), make_training()
+@pytest.mark.parametrize("discriminator", get_args(DiscriminatorKind))
+def test_training_that_goes_on_from_its_state_ends_with_the_same_weights(discriminator: str) -> None:
+    whole, first, second = (make_training(discriminator=discriminator) for _ in range(3))
     for _ in range(6):
         whole.update()
     for _ in range(3):
@@ -94,6 +97,7 @@ def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+from typing import get_args
 import torch
 from trainables.synthesis import epochs
 torch.set_num_threads(1)
