@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from contract.files import printable
+from trainables.synthesis.copies import shrink
 from trainables.synthesis.features import Features, measure_features
 from trainables.synthesis.networks import Generator
 from trainables.synthesis.quality import (
@@ -20,6 +21,7 @@ from trainables.synthesis.quality import (
     describe_collapse,
     probe_accuracy,
     recognise,
+    variety_of,
 )
 from trainables.synthesis.train_images import TrainImages
 from trainables.synthesis.training import generate
@@ -59,6 +61,9 @@ class Judgement:
     classes: tuple[Measures | None, ...]
     """Measures of every class; None where it has too few real images."""
 
+    picture_varieties: tuple[float, ...]
+    """`variety_of` each class's small grey pictures."""
+
     recognised: tuple[float, ...]
     """Share of each class's generated images that a probe trained on the real ones takes for that class."""
 
@@ -69,10 +74,12 @@ class Judgement:
     def collapsed(self) -> dict[int, str]:
         """Why a class has collapsed, by the class."""
         number = len(self.classes)
-        pairs = zip(self.classes, self.recognised, strict=True)
+        rows = zip(self.classes, self.picture_varieties, self.recognised, strict=True)
         found = {
-            at: describe_collapse(measures, recognised=share, num_classes=number)
-            for at, (measures, share) in enumerate(pairs)
+            at: describe_collapse(
+                measures, picture_variety=variety, recognised=recognised, num_classes=number
+            )
+            for at, (measures, variety, recognised) in enumerate(rows)
         }
         return {at: why for at, why in found.items() if why}
 
@@ -84,11 +91,13 @@ def judge(generator: Generator, images: TrainImages, features: Features, *, seed
     made = generate(generator, labels, seed=seed, purpose="judge")
     fake = measure_features(made, device=next(generator.parameters()).device.type)
     classes = [labels == label for label in range(len(images.classes))]
+    pictures = shrink(images.pixels[rows]), shrink(made)
     is_recognised = recognise(real, labels, fake, labels)
     return Judgement(
         overall=compare(real, fake),
         unseen=compare(real[held], fake[held]),
         classes=tuple(compare(real[members], fake[members]) for members in classes),
+        picture_varieties=tuple(variety_of(*(each[members] for each in pictures)) for members in classes),
         recognised=tuple(float(is_recognised[members].mean()) for members in classes),
         recognised_overall=float(is_recognised.mean()),
         probe=_probe(real, fake, labels, held),
@@ -126,6 +135,7 @@ def quality_values(
             name: {
                 "real": int(count),
                 "measures": values(measures),
+                "picture_variety": round(judgement.picture_varieties[at], 4),
                 "recognised": round(judgement.recognised[at], 4),
                 "collapsed": judgement.collapsed.get(at, ""),
             }

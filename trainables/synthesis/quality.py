@@ -25,6 +25,11 @@ FEWEST = 3
 COLLAPSED_VARIETY = 0.4
 """Variety below which a class has collapsed to a few images, which may lie far from each other."""
 
+COLLAPSED_PICTURES = 0.15
+"""The same for small grey pictures instead of features: it finds repeated images that differ in colour, light
+or noise, which change the features of drawings and textures much. `python -m benchmarks gan_quality collapse`
+has how often each finds what."""
+
 COLLAPSED_COVERAGE = 0.1
 """Coverage below which a class has collapsed; of real images against others of their class it is near 0.9."""
 
@@ -135,20 +140,41 @@ def kernel_distance(first: Features, second: Features) -> float:
     return within(first) + within(second) - 2 * float(kernel(first, second).mean())
 
 
-def describe_collapse(measures: Measures | None, *, recognised: float = 1.0, num_classes: int = 1) -> str:
+def variety_of(real: Features, fake: Features) -> float:
+    """Median distance of a generated one [M, D] from the nearest other, as a share of the real ones' [N, D].
+
+    It is 1 where there are too few of either.
+    """
+    if min(len(real), len(fake)) < FEWEST:
+        return 1.0
+    return _share(*(_nearest(pairwise_distances(_sample(each))) for each in (fake, real)))
+
+
+def describe_collapse(
+    measures: Measures | None,
+    *,
+    picture_variety: float = 1.0,
+    recognised: float = 1.0,
+    num_classes: int = 1,
+) -> str:
     """Say in plain words how a class has collapsed; empty if it has not, or cannot be measured.
 
     Args:
+        picture_variety: `variety_of` small grey pictures of the images.
         recognised: share of the class's generated images that a probe of real ones takes for it.
         num_classes: classes that the probe knows.
     """
     if measures is None:
         return ""
-    if measures.variety < COLLAPSED_VARIETY:
-        return (
-            "a few images come again and again: from the nearest other one they are "
-            f"{measures.variety:.2f} times as far as real ones are"
-        )
+    for value, limit in (
+        (measures.variety, COLLAPSED_VARIETY),
+        (picture_variety, COLLAPSED_PICTURES),
+    ):
+        if value < limit:
+            return (
+                "a few images come again and again: from the nearest other one they are "
+                f"{value:.2f} times as far as real ones are"
+            )
     if measures.coverage < COLLAPSED_COVERAGE:
         return f"only {measures.coverage:.0%} of its real images have a generated one that is like them"
     if num_classes > 1 and recognised <= 1 / num_classes:
