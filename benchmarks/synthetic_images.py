@@ -53,6 +53,7 @@ BACKBONE = "lite0"
 IMAGE_SIZE = 96
 
 _MIXED = {"sampler": "balanced", "mix_share": 0.5, "mix_within_class": True}
+_CUTMIX = {**_MIXED, "mix": "cutmix", "cutmix_min": 0.1, "cutmix_max": 0.5}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "over-sampling": {"sampler": "balanced"},
@@ -60,7 +61,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "own augmentation (B11)": {"minority_policy": "medium"},
     "GAN (B16)": {"synthetic_share": 1.0},
     "MixUp within a class": {**_MIXED, "mix": "mixup"},
-    "CutMix within a class": {**_MIXED, "mix": "cutmix", "cutmix_min": 0.1, "cutmix_max": 0.5},
+    "CutMix within a class": _CUTMIX,
+    "GAN and CutMix within a class": {**_CUTMIX, "synthetic_share": 1.0},
 }
 """What each remedy changes; mixing is over-sampled, since alone it leaves a class as rare as it was."""
 
@@ -334,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--images", type=int, metavar="N", help="of the GAN [what the class lacks to the others]"
     )
-    parser.add_argument("--gan-minutes", type=float, default=8, metavar="X", help="a training (default: 8)")
+    parser.add_argument("--gan-minutes", type=float, default=10, metavar="X", help="a training (default: 10)")
     parser.add_argument("--gan-size", type=int, default=64, metavar="PX", help="(default: 64)")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="trials at once (default: 2)")
     flags = parser.parse_args(argv)

@@ -85,7 +85,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add("--images", type=_positive, default=500, metavar="N", help="images a class (default: 500)")
     add("--image-size", type=int, default=64, metavar="PX", help="32, 64 or 128 (default: 64)")
-    add("--epochs", type=_positive, default=24, metavar="N", help="of 250 updates each (default: 24)")
+    add("--epochs", type=_positive, default=36, metavar="N", help="of 250 updates each (default: 36)")
     add(
         "--patience",
         type=_count,
@@ -107,8 +107,8 @@ def _make_parser() -> argparse.ArgumentParser:
         "--discriminator",
         choices=("auto", *get_args(DiscriminatorKind)),
         default="auto",
-        help="what it sees: pixels, or also the maps of a pretrained network, which takes longer (default: "
-        "auto, pretrained for photos: coloured images of 64 px or more)",
+        help="what it sees: pixels, or also the maps of a pretrained network, of which an epoch takes twice "
+        "as long (default: auto, pretrained from 64 px on)",
     )
     add("--mirror", action="store_true", help="mirrored images are as good: photos, but not letters")
     add("--keep-copies", action="store_true", help="write images that repeat a real one, too")
@@ -171,8 +171,7 @@ def _choose_device(asked: str) -> str:
 def _choose_discriminator(asked: str, shape: Shape) -> DiscriminatorKind:
     if asked != "auto":
         return cast("DiscriminatorKind", asked)
-    is_photo = shape.channels == 3 and shape.image_size >= SMALLEST_SIDE
-    return "pretrained" if is_photo else "pixels"
+    return "pretrained" if shape.image_size >= SMALLEST_SIDE else "pixels"
 
 
 def _source(flags: argparse.Namespace) -> Source:

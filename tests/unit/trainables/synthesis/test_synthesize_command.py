@@ -85,6 +85,23 @@ def test_same_command_goes_on_and_other_classes_replace_the_images(
 
 
 @pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--image-size", "32"], "pixels"),
+        (["--image-size", "64"], "pretrained"),
+        (["--image-size", "64", "--discriminator", "pixels"], "pixels"),
+    ],
+)
+def test_pretrained_network_judges_from_64_pixels_on(
+    command: list[str], tmp_path: Path, flags: list[str], found: str
+) -> None:
+    main([*command, *flags])
+
+    settings = json.loads(OutputFolder(tmp_path / "made").settings.read_text())
+    assert settings["discriminator"] == found
+
+
+@pytest.mark.parametrize(
     ("flags", "why"),
     [
         (["--image-size", "48"], "must be one of 32, 64, 128"),
