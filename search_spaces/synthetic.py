@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces._contract import DataFacts, Defaults, Recipe
-from search_spaces._recipes import PLANTS, fit_study, probe, two_phases
+from search_spaces._recipes import PLANTS, fit_study, probe, two_phases, unfrozen
 from search_spaces._suggestions import CLASSIFIER_WIDTHS, suggest_balance, suggest_classifier, suggest_mixing
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> l
         **plain,
     )
     head = probe(backbone="lite0", **plain)
+    stages = unfrozen(
+        backbone="lite0", unfreeze_depth=2, learning_rate=3e-4, **{**plain, "schedule": "cosine"}
+    )
     mixed = {"mix_share": 0.5, "mix_within_class": True}
     patch = {"mix": "cutmix", "cutmix_min": 0.1, "cutmix_max": 0.5, **mixed}
     blend = {"mix": "mixup", "mix_alpha": 1.0, **mixed}
@@ -65,6 +68,8 @@ def recipes(facts: DataFacts, *, backbones: Sequence[str], max_epochs: int) -> l
         ("two phases, synthetic images", ("B16",), gan, 145, phases | {"synthetic_share": 1.0}),
         ("frozen head, no synthetic images", (), here, None, head),
         ("frozen head, synthetic images", (), here, None, head | {"synthetic_share": 1.0}),
+        ("two stages unfrozen, no synthetic images", (), here, None, stages),
+        ("two stages unfrozen, synthetic images", (), here, None, stages | {"synthetic_share": 1.0}),
         ("frozen head, minority over-sampled", (), here, None, head | {"minority_policy": "medium"}),
         ("frozen head, CutMix within a class", (), here, None, head | patch),
         ("frozen head, MixUp within a class", (), here, None, head | blend),
