@@ -89,9 +89,9 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         "--patience",
         type=_count,
-        default=6,
+        default=12,
         metavar="N",
-        help="epochs without progress; 0 = all (default: 6)",
+        help="epochs without progress; 0 = all (default: 12)",
     )
     add("--time-budget", metavar="TIME", help="train no longer than about this: 2h, 90m (default: no limit)")
     add(
