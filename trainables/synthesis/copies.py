@@ -20,10 +20,10 @@ NEAR = 0.4
 image's class, is below this.
 
 Usual is the median distance of a real image from the nearest other one. `python -m benchmarks gan_quality
-copies` has the rates of SIDE and NEAR on six data sets: nearly all copies that are blurred, noisy, mirrored or
-of another colour or contrast are found, and of real images that were left out 0 to 1.3 % are taken for copies
-(5 % of magnetic_tile, which has photos of one tile). Copies that are shifted by 3 % of the side are mostly
-missed.
+copies` has the rates of SIDE and NEAR on six data sets: nearly all copies that are blurred, noisy, mirrored
+or of another colour or contrast are found, and of real images that were left out 0 to 1.3 % are taken for
+copies (5 % of magnetic_tile, which has photos of one tile). Copies that are shifted by 3 % of the side are
+mostly missed.
 """
 
 MOST_ASKED = 4000
