@@ -8,19 +8,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; what kill, Slurm, Kubernetes and a shutdown send; what a closed terminal sends."""
 
+AGAIN_SECONDS = 0.05
+"""Time after which an interrupt that was lost in a callback is sent again, as often as it is lost."""
+
 
 @contextmanager
 def stopping_like_ctrl_c(on_signal: Callable[[], None] | None = None) -> Iterator[None]:
     """Call `on_signal` for each of SIGNALS; without it, raise KeyboardInterrupt.
 
-    A closed terminal stays ignored where it was, as under nohup. Outside the main thread, where
-    signals cannot be caught, nothing changes.
+    An interrupt that is raised where Python ignores errors, in the callback of a weak reference or in
+    `__del__`, is raised again outside of it. A closed terminal stays ignored where it was, as under nohup.
+    Outside the main thread, where signals cannot be caught, nothing changes.
     """
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -31,14 +36,33 @@ def stopping_like_ctrl_c(on_signal: Callable[[], None] | None = None) -> Iterato
         on_signal()
 
     before: dict[signal.Signals, Any] = {}
+    ended = threading.Event()
+    unraisable = sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
         before = {number: signal.signal(number, handle) for number in SIGNALS if number not in ignored}
+        sys.unraisablehook = partial(_interrupt_again, unraisable, ended)
     try:
         yield
     finally:
+        ended.set()
+        if before:
+            sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt_again(hook: Callable[[Any], Any], ended: threading.Event, error: Any) -> None:
+    """Send the interrupt anew that Python is ignoring, from another thread, when its callback has ended."""
+    if not isinstance(error.exc_value, KeyboardInterrupt):
+        hook(error)
+        return
+
+    def send() -> None:
+        if not ended.wait(AGAIN_SECONDS):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=send, daemon=True).start()
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -21,6 +23,38 @@ def test_each_signal_that_asks_a_process_to_end_raises_keyboard_interrupt(number
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, found)
+
+
+def test_interrupt_where_python_ignores_errors_is_not_lost() -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    hook = sys.unraisablehook
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), stopping_like_ctrl_c():
+        value = Interrupted()
+        del value
+        time.sleep(30)
+
+    assert time.monotonic() - began < 20
+    assert sys.unraisablehook is hook
+
+
+def test_other_errors_that_python_ignores_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: told.append(error.exc_type))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise OSError
+
+    with stopping_like_ctrl_c():
+        value = Broken()
+        del value
+
+    assert told == [OSError]
 
 
 def test_under_nohup_a_closed_terminal_is_ignored() -> None:
