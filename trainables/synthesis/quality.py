@@ -28,7 +28,7 @@ COLLAPSED_VARIETY = 0.4
 COLLAPSED_PICTURES = 0.15
 """The same for small grey pictures instead of features: it finds repeated images that differ in colour, light
 or noise, which change the features of drawings and textures much. `python -m benchmarks gan_quality collapse`
-has how often each finds what."""
+has how often the alarm goes off with both."""
 
 COLLAPSED_COVERAGE = 0.1
 """Coverage below which a class has collapsed; of real images against others of their class it is near 0.9."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -92,7 +93,7 @@ class GanTraining:
         build = Discriminator if discriminator == "pixels" else self._see_as_pretrained()
         generator, judge = build_networks(shape, seed=seed, discriminator=build)
         self.generator, self.discriminator = generator.to(self.device), judge.to(self.device)
-        self.average = build_networks(shape, seed=seed)[0].to(self.device).eval().requires_grad_(False)
+        self.average = deepcopy(self.generator).eval().requires_grad_(False)
         self._optimizers = [
             torch.optim.Adam(network.parameters(), lr=rate, betas=rates.betas)
             for network, rate in (
